@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: MIT
+# Install, export, version file and pkg-config file.
+include_guard(GLOBAL)
+include(CMakePackageConfigHelpers)
+include(GNUInstallDirs)
+
+set(package_dir "${CMAKE_INSTALL_DATADIR}/cmake/mole")
+install(TARGETS mole EXPORT moleTargets FILE_SET HEADERS)
+install(EXPORT moleTargets NAMESPACE mole:: DESTINATION "${package_dir}")
+configure_package_config_file(cmake/moleConfig.cmake.in "${PROJECT_BINARY_DIR}/moleConfig.cmake"
+                              INSTALL_DESTINATION "${package_dir}")
+write_basic_package_version_file("${PROJECT_BINARY_DIR}/moleConfigVersion.cmake" COMPATIBILITY SameMinorVersion
+                                 ARCH_INDEPENDENT)
+install(FILES "${PROJECT_BINARY_DIR}/moleConfig.cmake" "${PROJECT_BINARY_DIR}/moleConfigVersion.cmake"
+              cmake/MoleDependencies.cmake DESTINATION "${package_dir}")
+
+configure_file(cmake/mole.pc.in "${PROJECT_BINARY_DIR}/mole.pc" @ONLY)
+install(FILES "${PROJECT_BINARY_DIR}/mole.pc" DESTINATION "${CMAKE_INSTALL_DATADIR}/pkgconfig")

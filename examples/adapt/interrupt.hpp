@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: MIT
+// Ctrl-C as a question that a loop asks itself.
+#pragma once
+
+#include <csignal>
+
+namespace adapt {
+
+namespace detail {
+inline volatile std::sig_atomic_t interrupt_seen = 0;
+}
+
+/// The first Ctrl-C from now on is noted; the second ends the program as usual.
+inline void note_interrupts() {
+  std::signal(SIGINT, [](int signal) {
+    detail::interrupt_seen = 1;
+    std::signal(signal, SIG_DFL);
+  });
+}
+
+inline bool interrupted() { return detail::interrupt_seen != 0; }
+
+/// Thrown by a loop that has saved its state after an interrupt.
+struct Interrupted {};
+
+}  // namespace adapt

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: MIT
+// Any function of the host as a base: quantised, remote, of another library.
+#pragma once
+
+#include "mole/base/base_policy.hpp"
+
+#include <concepts>
+#include <utility>
+
+namespace mole {
+
+/// Says that a CallableBase cannot pass gradients on.
+struct NoBackward {};
+
+/// y = forward(x), and d_x += backward(x, d_y) where the host offers it.
+///
+///   forward(View<const T> x, View<T> y)                         y [N x O], overwritten
+///   backward(View<const T> x, View<const T> d_y, View<T> d_x)   d_x [N x I], accumulated
+///
+/// The callables are called on the caller's thread, once a layer call. Without backward the layer still trains its
+/// experts, as long as nobody asks it for d_x.
+template <class T, class Forward, class Backward = NoBackward>
+class CallableBase {
+ public:
+  using Scalar = T;
+
+  CallableBase(Index in, Index out, Forward forward, Backward backward = {})
+      : in_(in), out_(out), forward_(std::move(forward)), backward_(std::move(backward)) {}
+
+  Index in() const { return in_; }
+  Index out() const { return out_; }
+
+  void forward(View<const T> x, View<T> y, auto&) const { forward_(x, y); }
+  void backward(View<const T> x, View<const T> d_y, View<T> d_x, NoParameters&, auto&) const
+    requires std::invocable<const Backward&, View<const T>, View<const T>, View<T>>
+  {
+    if (d_x) backward_(x, d_y, d_x);
+  }
+
+ private:
+  Index in_, out_;
+  [[no_unique_address]] Forward forward_;
+  [[no_unique_address]] Backward backward_;
+};
+
+/// Names T, deduces the callables.
+template <class T, class Forward, class Backward = NoBackward>
+CallableBase<T, Forward, Backward> callable_base(Index in, Index out, Forward forward, Backward backward = {}) {
+  return {in, out, std::move(forward), std::move(backward)};
+}
+
+}  // namespace mole

@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: MIT
+// A linear layer of 32- or 64-bit weights, the host's or its own.
+#pragma once
+
+#include "mole/base/base_policy.hpp"
+#include "mole/core/error.hpp"
+#include "mole/core/linear_parameters.hpp"
+
+#include <type_traits>
+#include <utility>
+
+namespace mole {
+
+/// y = x W^T (+ b).
+///
+///   weight [O x I], bias [1 x O] or none, x [N x I], y [N x O]
+///
+/// Storage says who owns the weights. DenseBase{view} and DenseBase{eigen_matrix} borrow the host's memory, which must
+/// outlive the layer; nothing is copied, and the base is frozen. DenseBase{std::move(matrix)} owns a mole::Matrix, has
+/// parameters, and can be trained. Throws Error(shape) when the bias does not fit the weight.
+template <class Storage>
+class DenseBase {
+  static constexpr bool owning = std::is_same_v<Storage, Matrix<typename Storage::Scalar>>;
+
+ public:
+  using Scalar = typename Storage::Scalar;
+  using T = Scalar;
+  using Parameters = std::conditional_t<owning, LinearParameters<T>, NoParameters>;
+
+  explicit DenseBase(Storage weight, Storage bias = {}) : linear_{std::move(weight), std::move(bias)} {
+    if (view(linear_.bias)) require_equal(ErrorCode::shape, "DenseBase: size of the bias", out(), view(linear_.bias).size());
+  }
+  template <RowMajorMatrix M>
+  explicit DenseBase(const M& weight) : DenseBase(Storage(weight)) {}
+  template <RowMajorMatrix M>
+  DenseBase(const M& weight, std::span<const T> bias)
+      : DenseBase(Storage(weight), Storage(bias.data(), 1, Index(bias.size()))) {}
+
+  Index in() const { return weight().cols(); }
+  Index out() const { return weight().rows(); }
+  View<const T> weight() const { return view(linear_.weight); }
+  View<const T> bias() const { return view(linear_.bias); }
+  Parameters& parameters()
+    requires owning
+  {
+    return linear_;
+  }
+  const Parameters& parameters() const
+    requires owning
+  {
+    return linear_;
+  }
+
+  void forward(View<const T> x, View<T> y, auto& call) const {
+    call.execution.product_nt(x, weight(), y);
+    if (!bias()) return;
+    const std::span<const T> b = bias().row(0);
+    for (Index n = 0; n < y.rows(); ++n) {
+      const std::span<T> row = y.row(n);
+      for (std::size_t o = 0; o < row.size(); ++o) row[o] += b[o];
+    }
+  }
+
+  /// d_x += d_y W,  d_weight += d_y^T x,  d_bias += sum over tokens of d_y
+  void backward(View<const T> x, View<const T> d_y, View<T> d_x, Parameters& gradients, auto& call) const {
+    if (d_x) call.execution.product_nn(d_y, weight(), d_x);
+    if constexpr (owning) {
+      if (!gradients.weight.empty()) call.execution.product_tn(d_y, x, gradients.weight.view());
+      if (!gradients.bias.empty())
+        for (Index n = 0; n < d_y.rows(); ++n)
+          for (Index o = 0; o < d_y.cols(); ++o) gradients.bias(0, o) += d_y(n, o);
+    }
+  }
+
+ private:
+  struct Borrowed {
+    Storage weight, bias;
+  };
+  static View<const T> view(const Storage& storage) {
+    if constexpr (owning)
+      return storage.view();
+    else
+      return storage;
+  }
+
+  std::conditional_t<owning, LinearParameters<T>, Borrowed> linear_;
+};
+
+template <class T>
+DenseBase(View<T>) -> DenseBase<View<const std::remove_const_t<T>>>;
+template <class T>
+DenseBase(View<T>, View<T>) -> DenseBase<View<const std::remove_const_t<T>>>;
+template <class T>
+DenseBase(Matrix<T>) -> DenseBase<Matrix<T>>;
+template <class T>
+DenseBase(Matrix<T>, Matrix<T>) -> DenseBase<Matrix<T>>;
+template <RowMajorMatrix M>
+DenseBase(const M&) -> DenseBase<View<const std::remove_cvref_t<decltype(*std::declval<const M&>().data())>>>;
+template <RowMajorMatrix M, class Bias>
+DenseBase(const M&, Bias&&) -> DenseBase<View<const std::remove_cvref_t<decltype(*std::declval<const M&>().data())>>>;
+
+static_assert(TrainableBasePolicy<DenseBase<View<const float>>> && TrainableBasePolicy<DenseBase<Matrix<float>>>);
+
+}  // namespace mole

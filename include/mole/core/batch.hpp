@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: MIT
+// What a call is about beyond its numbers.
+#pragma once
+
+#include "mole/core/config.hpp"
+
+#include <cstdint>
+#include <span>
+
+namespace mole {
+
+/// Mode, key of the random numbers and structure of the tokens of one forward call; everything has a default.
+/// The spans are borrowed and must outlive the backward call.
+struct Batch {
+  bool training = false;           ///< dropout and noise act only when true
+  std::uint64_t seed = 0;          ///< with `layer`, `step` and the token's number: the key of every random number
+  std::uint64_t layer = 0;
+  std::uint64_t step = 0;
+  std::uint64_t first_token = 0;   ///< number of row 0, for a batch that arrives in pieces
+
+  /// One flag a token: 0 leaves the token out of losses and statistics (padding); it is still routed and computed.
+  std::span<const std::uint8_t> token_mask = {};
+  /// Row at which each sequence begins, ascending, first 0. Empty: one sequence.
+  std::span<const Index> sequence_begin = {};
+
+  bool counts(Index token) const { return token_mask.empty() || token_mask[std::size_t(token)] != 0; }
+  Index sequences() const { return sequence_begin.empty() ? 1 : Index(sequence_begin.size()); }
+  Index first_of(Index sequence) const { return sequence_begin.empty() ? 0 : sequence_begin[std::size_t(sequence)]; }
+  /// One past the last row of `sequence` in a batch of `tokens` rows.
+  Index end_of(Index sequence, Index tokens) const {
+    return sequence + 1 < sequences() ? sequence_begin[std::size_t(sequence + 1)] : tokens;
+  }
+};
+
+}  // namespace mole

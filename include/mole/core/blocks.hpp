@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: MIT
+// How one pair of factors (A, B) is cut into experts.
+#pragma once
+
+#include "mole/core/error.hpp"
+#include "mole/core/view.hpp"
+
+#include <algorithm>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace mole {
+
+/// An expert is a block of ranks. Expert e owns rows up(e) ... up(e) + size(e) - 1 of B, and reads as many rows of A
+/// from down(e) on: its own, or, with a shared down-projection (HydraLoRA), the same rows as every other expert.
+class Blocks {
+ public:
+  static Blocks uniform(Index experts, Index ranks, bool shared_down = false) {
+    return Blocks(std::vector<int>(std::size_t(std::max<Index>(experts, 0)), int(ranks)), shared_down);
+  }
+  static Blocks ragged(std::span<const int> ranks, bool shared_down = false) {
+    return Blocks({ranks.begin(), ranks.end()}, shared_down);
+  }
+
+  Index experts() const { return Index(begin_.size()) - 1; }
+  Index size(Index expert) const { return begin_[std::size_t(expert) + 1] - begin_[std::size_t(expert)]; }
+  Index up(Index expert) const { return begin_[std::size_t(expert)]; }
+  Index down(Index expert) const { return shared_down_ ? 0 : up(expert); }
+  bool shared_down() const { return shared_down_; }
+
+  Index max_size() const { return max_size_; }
+  Index ranks_up() const { return begin_.back(); }                                  ///< rows of B
+  Index ranks_down() const { return shared_down_ ? max_size_ : begin_.back(); }     ///< rows of A
+
+ private:
+  Blocks(const std::vector<int>& ranks, bool shared_down) : shared_down_(shared_down) {
+    if (ranks.empty()) throw Error(ErrorCode::option, "Blocks: expected at least 1 expert, found 0");
+    for (int rank : ranks) {
+      if (rank < 0) throw Error(ErrorCode::option, "Blocks: expected a rank of at least 0, found " + std::to_string(rank));
+      begin_.push_back(begin_.back() + rank);
+      max_size_ = std::max<Index>(max_size_, rank);
+    }
+  }
+
+  std::vector<int> begin_{0};
+  Index max_size_ = 0;
+  bool shared_down_ = false;
+};
+
+}  // namespace mole

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: MIT
+// Inverted dropout whose mask is recomputed, never stored.
+#pragma once
+
+#include "mole/core/batch.hpp"
+#include "mole/core/error.hpp"
+#include "mole/core/random.hpp"
+#include "mole/core/view.hpp"
+
+#include <string>
+
+namespace mole {
+
+/// Drops elements of a token matrix with probability `rate` and divides the kept ones by 1 - rate.
+///
+/// The mask depends on (seed, layer, step, token, stream, column) alone: equal streams see the same mask, so a router
+/// and the experts can share one dropped x without knowing each other. Rate 0 is legal and exact.
+/// Source: Srivastava et al. 2014; counter-based keys as in Salmon et al. 2011.
+struct Dropout {
+  double rate = 0;
+  std::uint64_t stream = 0;
+
+  void check(std::string_view owner) const {
+    if (rate >= 0 && rate < 1) return;
+    throw Error(ErrorCode::option,
+                std::string(owner) + ": dropout rate expected in [0, 1), found " + std::to_string(rate));
+  }
+
+  bool acts(const Batch& batch) const { return batch.training && rate > 0; }
+
+  /// out = mask * x / (1 - rate).   x, out [N x I], may be the same
+  template <class T>
+  void forward(View<const T> x, View<T> out, const Batch& batch) const {
+    for (Index n = 0; n < x.rows(); ++n) {
+      const Row row(*this, batch, n);
+      for (Index i = 0; i < x.cols(); ++i) out(n, i) = row.kept(i) ? x(n, i) * T(1 / (1 - rate)) : T(0);
+    }
+  }
+
+  /// d_x += mask * d_out / (1 - rate).   d_out, d_x [N x I]
+  template <class T>
+  void backward(View<const T> d_out, View<T> d_x, const Batch& batch) const {
+    for (Index n = 0; n < d_out.rows(); ++n) {
+      const Row row(*this, batch, n);
+      for (Index i = 0; i < d_out.cols(); ++i)
+        if (row.kept(i)) d_x(n, i) += d_out(n, i) * T(1 / (1 - rate));
+    }
+  }
+
+ private:
+  /// The mask of one token: its key is hashed once, each column costs one more hash.
+  class Row {
+   public:
+    Row(const Dropout& dropout, const Batch& batch, Index token)
+        : key_(mix_bits(mix_bits(mix_bits(mix_bits(batch.seed) ^ batch.layer) ^ batch.step) ^ dropout.stream)),
+          threshold_(std::uint64_t(dropout.rate * 0x1p53)) {
+      key_ = mix_bits(key_ ^ (batch.first_token + std::uint64_t(token)));
+    }
+    bool kept(Index column) const { return (mix_bits(key_ ^ std::uint64_t(column)) >> 11) >= threshold_; }
+
+   private:
+    std::uint64_t key_, threshold_;
+  };
+};
+
+}  // namespace mole

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: MIT
+// An owned row-major matrix: parameters, gradients and scratch.
+#pragma once
+
+#include "mole/core/view.hpp"
+
+#include <algorithm>
+#include <memory_resource>
+#include <vector>
+
+namespace mole {
+
+/// A row-major matrix [rows x cols] without padding, zero when made. Its memory may come from a caller's resource;
+/// copies take the default resource, so that a copy never outlives borrowed memory.
+template <class T>
+class Matrix {
+ public:
+  using Scalar = T;
+
+  Matrix() = default;
+  Matrix(Index rows, Index cols, std::pmr::memory_resource* memory = std::pmr::get_default_resource())
+      : elements_(std::size_t(rows * cols), T(0), memory), rows_(rows), cols_(cols) {}
+
+  Index rows() const { return rows_; }
+  Index cols() const { return cols_; }
+  Index size() const { return rows_ * cols_; }
+  bool empty() const { return elements_.empty(); }
+
+  T* data() { return elements_.data(); }
+  const T* data() const { return elements_.data(); }
+  T& operator()(Index row, Index col) { return elements_[std::size_t(row * cols_ + col)]; }
+  const T& operator()(Index row, Index col) const { return elements_[std::size_t(row * cols_ + col)]; }
+  std::span<T> elements() { return elements_; }
+  std::span<const T> elements() const { return elements_; }
+
+  /// The whole matrix; an empty matrix gives an empty view.
+  View<T> view() { return {empty() ? nullptr : data(), rows_, cols_}; }
+  View<const T> view() const { return {empty() ? nullptr : data(), rows_, cols_}; }
+  operator View<T>() { return view(); }
+  operator View<const T>() const { return view(); }
+
+  void set_zero() { std::fill(elements_.begin(), elements_.end(), T(0)); }
+
+ private:
+  std::pmr::vector<T> elements_;
+  Index rows_ = 0, cols_ = 0;
+};
+
+}  // namespace mole

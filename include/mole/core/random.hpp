@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: MIT
+// Counter-based random numbers: the same bits on every platform, in any order, on any number of threads.
+#pragma once
+
+#include "mole/core/view.hpp"
+
+#include <cstdint>
+#include <random>
+
+namespace mole {
+
+/// A bijection of 64-bit numbers whose outputs look independent of each other.
+/// Source: the finaliser of SplitMix64 (Steele, Lea and Flood 2014).
+constexpr std::uint64_t mix_bits(std::uint64_t z) {
+  z += 0x9e3779b97f4a7c15ull;
+  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
+  z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
+  return z ^ (z >> 31);
+}
+
+/// The top 53 bits of `bits` as a number in [0, 1).
+constexpr double unit_interval(std::uint64_t bits) { return double(bits >> 11) * 0x1p-53; }
+
+/// A generator for initial values. Its whole state is one counter, so a checkpoint can hold it.
+class Rng {
+ public:
+  using result_type = std::uint64_t;
+
+  explicit Rng(std::uint64_t seed = 0) : counter_(mix_bits(seed)) {}
+
+  static constexpr result_type min() { return 0; }
+  static constexpr result_type max() { return ~result_type(0); }
+  result_type operator()() { return mix_bits(counter_++); }
+
+  std::uint64_t counter() const { return counter_; }
+  void set_counter(std::uint64_t counter) { counter_ = counter; }
+
+ private:
+  std::uint64_t counter_;
+};
+
+/// Fills `view` with draws from U(-bound, bound). Written out rather than taken from <random>, whose distributions
+/// differ between standard libraries.
+template <class T, std::uniform_random_bit_generator Generator>
+void fill_uniform(View<T> view, double bound, Generator& generator) {
+  static_assert(Generator::max() - Generator::min() == ~std::uint64_t(0), "fill_uniform: expected a 64-bit generator");
+  for (Index r = 0; r < view.rows(); ++r)
+    for (T& element : view.row(r)) element = T((2 * unit_interval(generator()) - 1) * bound);
+}
+
+}  // namespace mole

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: MIT
+// Who serves which token, with which weight: the answer of a gate.
+#pragma once
+
+#include "mole/core/error.hpp"
+#include "mole/core/view.hpp"
+
+#include <algorithm>
+#include <memory_resource>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace mole {
+
+/// A sparse [tokens x experts] matrix of weights with any number of experts per token.
+///
+/// Pairs (token, expert, weight) are stored token by token; `pairs_of(expert)` lists them expert by expert, tokens
+/// ascending, which is the order in which gradients of an expert are summed. Build one with start(), then push() and
+/// end_token() for each token, then finish(). A pair of weight 0 is a pair: its weight has a gradient.
+template <class T>
+class Routing {
+ public:
+  explicit Routing(std::pmr::memory_resource* memory = std::pmr::get_default_resource())
+      : token_begin_(1, 0, memory), expert_(memory), token_(memory), expert_begin_(memory), by_expert_(memory),
+        weight_(memory) {}
+
+  /// Every weight that is not 0 becomes a pair.   weights [N x E]
+  static Routing from_dense(View<const T> weights) {
+    Routing routing;
+    routing.start(weights.cols());
+    for (Index n = 0; n < weights.rows(); ++n) {
+      for (Index e = 0; e < weights.cols(); ++e)
+        if (weights(n, e) != 0) routing.push(int(e), weights(n, e));
+      routing.end_token();
+    }
+    routing.finish();
+    return routing;
+  }
+
+  /// Takes memory for the largest routing to come; a larger one is an Error(capacity) from then on.
+  void reserve(Index tokens, Index experts, Index pairs) {
+    token_begin_.reserve(std::size_t(tokens) + 1);
+    expert_begin_.reserve(std::size_t(experts) + 1);
+    for (auto* column : {&expert_, &token_, &by_expert_}) column->reserve(std::size_t(pairs));
+    weight_.reserve(std::size_t(pairs));
+    max_pairs_ = pairs;
+  }
+
+  void start(Index experts) {
+    experts_ = experts;
+    token_begin_.assign(1, 0);
+    expert_begin_.clear();
+    expert_.clear();
+    token_.clear();
+    weight_.clear();
+  }
+  void push(int expert, T weight) {
+    MOLE_ASSERT(expert >= 0 && expert < experts_);
+    if (max_pairs_ >= 0 && pairs() >= max_pairs_) too_many(pairs() + 1);
+    expert_.push_back(expert);
+    token_.push_back(int(tokens()));
+    weight_.push_back(weight);
+  }
+  void end_token() { token_begin_.push_back(int(expert_.size())); }
+
+  /// Orders the pairs by expert: a counting sort, so tokens ascend within an expert.  O(pairs + E)
+  void finish() {
+    expert_begin_.assign(std::size_t(experts_) + 1, 0);
+    by_expert_.resize(expert_.size());
+    for (int e : expert_) ++expert_begin_[std::size_t(e) + 1];
+    for (Index e = 0; e < experts_; ++e) expert_begin_[std::size_t(e) + 1] += expert_begin_[std::size_t(e)];
+    for (std::size_t p = 0; p < expert_.size(); ++p)
+      by_expert_[std::size_t(expert_begin_[std::size_t(expert_[p])]++)] = int(p);
+    for (Index e = experts_; e > 0; --e) expert_begin_[std::size_t(e)] = expert_begin_[std::size_t(e) - 1];
+    expert_begin_[0] = 0;
+  }
+  bool finished() const { return Index(expert_begin_.size()) == experts_ + 1; }
+
+  Index tokens() const { return Index(token_begin_.size()) - 1; }
+  Index experts() const { return experts_; }
+  Index pairs() const { return Index(expert_.size()); }
+
+  int expert(Index pair) const { return expert_[std::size_t(pair)]; }
+  int token(Index pair) const { return token_[std::size_t(pair)]; }
+  T weight(Index pair) const { return weight_[std::size_t(pair)]; }
+  std::span<T> weights() { return weight_; }
+  std::span<const T> weights() const { return weight_; }
+
+  /// The pairs of token n are first_pair(n) ... first_pair(n + 1) - 1, in the order of their selection.
+  Index first_pair(Index token) const { return token_begin_[std::size_t(token)]; }
+  std::span<const int> experts_of(Index token) const { return of_token(std::span<const int>(expert_), token); }
+  std::span<const T> weights_of(Index token) const { return of_token(weights(), token); }
+  std::span<T> weights_of(Index token) { return of_token(weights(), token); }
+  /// The part of `per_pair`, one number a pair, that belongs to `token`.
+  template <class U>
+  std::span<U> of_token(std::span<U> per_pair, Index token) const {
+    return per_pair.subspan(std::size_t(first_pair(token)), std::size_t(first_pair(token + 1) - first_pair(token)));
+  }
+
+  /// All pairs, expert after expert; those of one expert begin at first_of_expert(e).
+  std::span<const int> by_expert() const { return by_expert_; }
+  Index first_of_expert(Index expert) const { return expert_begin_[std::size_t(expert)]; }
+  Index load(Index expert) const { return first_of_expert(expert + 1) - first_of_expert(expert); }
+  std::span<const int> pairs_of(Index expert) const {
+    return by_expert().subspan(std::size_t(first_of_expert(expert)), std::size_t(load(expert)));
+  }
+
+ private:
+  [[noreturn]] void too_many(Index found) const {
+    throw Error(ErrorCode::capacity, "Routing: room for " + std::to_string(max_pairs_) +
+                                         " pairs of token and expert, found at least " + std::to_string(found));
+  }
+
+  Index experts_ = 0;
+  Index max_pairs_ = -1;  // no bound until reserve()
+  std::pmr::vector<int> token_begin_, expert_, token_, expert_begin_, by_expert_;
+  std::pmr::vector<T> weight_;
+};
+
+}  // namespace mole

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: MIT
+// The number that a LoRA product is multiplied by.
+#pragma once
+
+#include "mole/core/config.hpp"
+
+#include <cmath>
+
+namespace mole {
+
+/// How an expert's scale follows from alpha and its rank r.
+enum class Scaling {
+  alpha_over_rank,       ///< alpha / r: Hu et al. 2021, arXiv:2106.09685
+  alpha_over_sqrt_rank,  ///< alpha / sqrt(r): Kalajdzievski 2023 (rsLoRA), arXiv:2312.03732
+  fixed,                 ///< alpha itself
+};
+
+/// The scale of an expert of `rank` ranks; 0 for an expert without ranks.
+inline double scale_of(double alpha, Index rank, Scaling scaling) {
+  if (rank == 0) return 0;
+  switch (scaling) {
+    case Scaling::alpha_over_rank: return alpha / double(rank);
+    case Scaling::alpha_over_sqrt_rank: return alpha / std::sqrt(double(rank));
+    case Scaling::fixed: break;
+  }
+  return alpha;
+}
+
+}  // namespace mole

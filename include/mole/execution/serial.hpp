@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: MIT
+// The executor that runs everything on the caller's thread.
+#pragma once
+
+#include "mole/execution/executor_policy.hpp"
+
+namespace mole {
+
+struct Serial {
+  template <class F>
+  void parallel_for(Index tasks, F&& f) const {
+    for (Index i = 0; i < tasks; ++i) f(i);
+  }
+  int concurrency() const { return 1; }
+};
+
+static_assert(ExecutorPolicy<Serial>);
+
+}  // namespace mole

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: MIT
+// A small pool of threads, itself an executor.
+#pragma once
+
+#include "mole/core/error.hpp"
+#include "mole/execution/executor_policy.hpp"
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <exception>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <type_traits>
+#include <vector>
+
+namespace mole {
+
+/// A handle on a pool of threads that copies share; the last copy joins them.
+///
+/// The calling thread works too, so `threads` = 1 starts none. Tasks are claimed one by one from a counter: which
+/// thread runs a task is open, what a task computes is not. A loop inside a task, and a loop of a second caller while
+/// the pool is busy, run on their own thread: threads never nest. The first exception of a task reaches the caller
+/// after all tasks have ended. Throws Error(option) for fewer than 1 thread.
+class ThreadPool {
+ public:
+  explicit ThreadPool(int threads) {
+    if (threads < 1)
+      throw Error(ErrorCode::option, "ThreadPool: expected at least 1 thread, found " + std::to_string(threads));
+    pool_ = std::make_shared<Pool>(threads - 1);
+  }
+
+  template <class F>
+  void parallel_for(Index tasks, F&& f) const {
+    using Function = std::remove_reference_t<F>;
+    const auto call = [](const void* context, Index i) {
+      (*static_cast<Function*>(const_cast<void*>(context)))(i);
+    };
+    if (tasks > 1 && pool_->run(tasks, call, &f)) return;
+    for (Index i = 0; i < tasks; ++i) f(i);
+  }
+  int concurrency() const { return int(pool_->workers.size()) + 1; }
+
+ private:
+  using Task = void (*)(const void* context, Index i);
+
+  /// A loop is published in `ticket`: its number in the upper half, the next unclaimed task in the lower half. A task is
+  /// claimed by compare-and-swap, so a thread that arrives after its loop has ended claims nothing, and the caller
+  /// waits for tasks, never for threads.
+  struct Pool {
+    explicit Pool(int threads) {
+      for (int i = 0; i < threads; ++i) workers.emplace_back([this] { work(); });
+    }
+    ~Pool() {
+      {
+        std::lock_guard lock(mutex);
+        stopping = true;
+      }
+      wake.notify_all();
+      for (std::thread& worker : workers) worker.join();
+    }
+
+    /// False when the loop has to run on the calling thread.
+    bool run(Index count, Task function, const void* argument) {
+      if (workers.empty() || inside_task()) return false;
+      std::unique_lock caller(callers, std::try_to_lock);
+      if (!caller) return false;
+      task = function, context = argument, tasks = count, unfinished = count;
+      error = nullptr;
+      const std::uint64_t loop = (ticket >> 32) + 1;
+      ticket = loop << 32;
+      if (sleepers > 0) {
+        std::lock_guard lock(mutex);
+        wake.notify_all();
+      }
+      drain(loop);
+      while (unfinished > 0) std::this_thread::yield();
+      if (error) std::rethrow_exception(error);
+      return true;
+    }
+
+    void work() {
+      std::uint64_t seen = 0;
+      while (true) {
+        // Loops of a layer follow each other closely: sleeping at once would cost a wake-up for each.
+        for (int spin = 0; spin < 500 && ticket >> 32 == seen; ++spin) std::this_thread::yield();
+        if (ticket >> 32 == seen) {
+          std::unique_lock lock(mutex);
+          ++sleepers;
+          wake.wait(lock, [&] { return stopping || ticket >> 32 != seen; });
+          --sleepers;
+          if (stopping) return;
+        }
+        seen = ticket >> 32;
+        drain(seen);
+      }
+    }
+
+    void drain(std::uint64_t loop) {
+      inside_task() = true;
+      std::uint64_t claim = ticket;
+      while (claim >> 32 == loop && Index(claim & 0xffffffffu) < tasks) {
+        const Task function = task;
+        const void* argument = context;
+        if (!ticket.compare_exchange_weak(claim, claim + 1)) continue;
+        try {
+          function(argument, Index(claim & 0xffffffffu));
+        } catch (...) {
+          std::lock_guard lock(mutex);
+          if (!error) error = std::current_exception();
+        }
+        --unfinished;
+        claim = ticket;
+      }
+      inside_task() = false;
+    }
+
+    static bool& inside_task() {
+      thread_local bool inside = false;
+      return inside;
+    }
+
+    std::vector<std::thread> workers;
+    std::mutex callers;  // one loop at a time
+    std::mutex mutex;    // guards error and stopping, and the sleep of workers
+    std::condition_variable wake;
+    std::atomic<std::uint64_t> ticket{0};
+    std::atomic<Task> task{nullptr};
+    std::atomic<const void*> context{nullptr};
+    std::atomic<Index> tasks{0}, unfinished{0};
+    std::atomic<int> sleepers{0};
+    std::exception_ptr error;
+    bool stopping = false;
+  };
+
+  std::shared_ptr<Pool> pool_;
+};
+
+static_assert(ExecutorPolicy<ThreadPool>);
+
+}  // namespace mole

@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: MIT
+// Experts that are blocks of ranks of one pair of factors.
+#pragma once
+
+#include "mole/core/dropout.hpp"
+#include "mole/core/rank_layout.hpp"
+#include "mole/expert/expert_policy.hpp"
+#include "mole/factors/factor_policy.hpp"
+
+#include <utility>
+#include <vector>
+
+namespace mole {
+
+/// y_n += sum over the chosen e of scale_e weight_ne B_e^T (A_e x_n).
+///
+///   x [N x I], y [N x O]; A, B and their blocks come from Factors
+///
+/// Blocks of one rank are rank-wise experts; blocks of different sizes are ragged ranks. The scale is one number an
+/// expert, from alpha and its rank, and may be set. Dropout acts on the x that A sees, with stream 1 unless its options
+/// say otherwise. Cost follows what is chosen; no allocation after scratch().
+template <FactorPolicy Factors>
+class LowRank {
+ public:
+  using Scalar = typename Factors::Scalar;
+  using T = Scalar;
+  using Parameters = ParametersOf<Factors>;
+  using Options = typename Factors::Options;
+
+  struct Scratch {
+    std::pmr::vector<int> begin;   // [pairs + 1]
+    std::pmr::vector<T> h, d_h;    // ranks of all pairs
+    Matrix<T> dropped;             // [tokens x I], only with dropout
+    Matrix<T> latent, d_latent;    // [tokens x ranks], only for a router that reads it
+    ScratchOf<Factors> factors;
+  };
+
+  template <std::uniform_random_bit_generator Generator>
+  LowRank(const Options& options, Generator& generator)
+      : factors_(options, generator), dropout_(options.dropout), scale_(std::size_t(experts())) {
+    dropout_.check("LowRank");
+    for (Index e = 0; e < experts(); ++e)
+      scale_[std::size_t(e)] =
+          T(options.alpha ? scale_of(*options.alpha, blocks().size(e), options.scaling) : 1.0);
+  }
+
+  Index experts() const { return blocks().experts(); }
+  Index in() const { return factors_.in(); }
+  Index out() const { return factors_.out(); }
+  const Blocks& blocks() const { return factors_.blocks(); }
+  Factors& factors() { return factors_; }
+  const Factors& factors() const { return factors_; }
+  std::span<T> scale() { return scale_; }
+  std::span<const T> scale() const { return scale_; }
+  decltype(auto) parameters() { return parameters_of(factors_); }
+  decltype(auto) parameters() const { return parameters_of(factors_); }
+
+  Scratch scratch(const Capacity& capacity) const {
+    const auto ranks = std::size_t(capacity.pairs * blocks().max_size());
+    const Index latent_rows = capacity.latent ? capacity.tokens : 0;
+    const Index dropped_rows = dropout_.rate > 0 ? capacity.tokens : 0;
+    Scratch scratch{std::pmr::vector<int>(capacity.memory),
+                    std::pmr::vector<T>(ranks, capacity.memory),
+                    std::pmr::vector<T>(ranks, capacity.memory),
+                    Matrix<T>(dropped_rows, in(), capacity.memory),
+                    Matrix<T>(latent_rows, blocks().ranks_down(), capacity.memory),
+                    Matrix<T>(latent_rows, blocks().ranks_down(), capacity.memory),
+                    scratch_for(factors_, capacity)};
+    scratch.begin.reserve(std::size_t(capacity.pairs) + 1);
+    return scratch;
+  }
+
+  void forward(View<const T> x, View<const T> latent, const Routing<T>& routing, View<T> y, auto& call) const {
+    Scratch& s = call.scratch;
+    const FactorViews<const T> f = factors_.factors(s.factors);
+    const RankLayout<T> layout = lay_out(routing, s);
+    const auto h = ranks_in(s.h, layout);
+    if (latent)
+      gather(latent, layout, h);
+    else
+      call.execution.routed_down(seen(x, call), f.a, layout, h);
+    call.execution.routed_up(h, f.b, scale_, layout, y);
+  }
+
+  void backward(View<const T> x, const Routing<T>& routing, View<const T> d_y, std::span<T> d_weight, View<T> d_x,
+                Parameters& gradients, auto& call) const {
+    Scratch& s = call.scratch;
+    const FactorViews<const T> f = factors_.factors(s.factors);
+    const FactorViews<T> d = factors_.gradient_views(gradients, s.factors);
+    const RankLayout<T> layout{blocks(), routing, s.begin};
+    const auto h = ranks_in(s.h, layout), d_h = ranks_in(s.d_h, layout);
+    call.execution.routed_up_backward(d_y, h, f.b, scale_, layout, d_h, d_weight, d.b);
+    if (!dropout_.acts(call.batch)) {
+      call.execution.routed_down_backward(x, d_h, f.a, layout, d.a, d_x);
+    } else {
+      if (d.a) call.execution.routed_down_backward(seen(x, call), d_h, f.a, layout, d.a, View<T>{});
+      undrop(d_x, call, [&](View<T> d_dropped) {
+        call.execution.routed_down_backward(View<const T>{}, d_h, f.a, layout, View<T>{}, d_dropped);
+      });
+    }
+    factors_.contract(gradients, s.factors);
+  }
+
+  View<const T> project(View<const T> x, auto& call) const {
+    const FactorViews<const T> f = factors_.factors(call.scratch.factors);
+    const View<T> z = call.scratch.latent.view().top(x.rows());
+    call.execution.product_nt(seen(x, call), f.a, z);
+    return z;
+  }
+
+  View<T> d_latent(Index tokens, auto& call) const {
+    const View<T> d_z = call.scratch.d_latent.view().top(tokens);
+    fill(d_z, T(0));
+    return d_z;
+  }
+
+  /// d_a += d_z^T x,  d_x += d_z A
+  void project_backward(View<const T> x, View<const T> d_z, View<T> d_x, Parameters& gradients, auto& call) const {
+    const FactorViews<const T> f = factors_.factors(call.scratch.factors);
+    const FactorViews<T> d = factors_.gradient_views(gradients, call.scratch.factors);
+    if (d.a) call.execution.product_tn(d_z, seen(x, call), d.a);
+    if (!dropout_.acts(call.batch)) {
+      if (d_x) call.execution.product_nn(d_z, f.a, d_x);
+    } else {
+      undrop(d_x, call, [&](View<T> d_dropped) { call.execution.product_nn(d_z, f.a, d_dropped); });
+    }
+    factors_.contract(gradients, call.scratch.factors);
+  }
+
+  /// w += weight * scale_e B_e^T A_e.   w [O x I].  Offline: plain loops, and whatever memory Factors need.
+  void add_delta(Index expert, double weight, View<T> w) const {
+    ScratchOf<Factors> scratch = scratch_for(factors_, Capacity{});
+    const FactorViews<const T> f = factors_.factors(scratch);
+    for (Index j = 0; j < blocks().size(expert); ++j)
+      for (Index o = 0; o < w.rows(); ++o) {
+        const T factor = T(weight) * scale_[std::size_t(expert)] * f.b(blocks().up(expert) + j, o);
+        for (Index i = 0; i < w.cols(); ++i) w(o, i) += factor * f.a(blocks().down(expert) + j, i);
+      }
+  }
+
+ private:
+  RankLayout<T> lay_out(const Routing<T>& routing, Scratch& s) const {
+    s.begin.assign(1, 0);
+    for (Index p = 0; p < routing.pairs(); ++p)
+      s.begin.push_back(s.begin.back() + int(blocks().size(routing.expert(p))));
+    if (std::size_t(s.begin.back()) > s.h.size())
+      throw Error(ErrorCode::capacity, "LowRank: workspace made for " + std::to_string(s.h.size()) +
+                                           " ranks, the routing has " + std::to_string(s.begin.back()));
+    return {blocks(), routing, s.begin};
+  }
+
+  static std::span<T> ranks_in(std::pmr::vector<T>& all, const RankLayout<T>& layout) {
+    return std::span<T>(all).first(std::size_t(layout.begin.back()));
+  }
+
+  static void gather(View<const T> latent, const RankLayout<T>& layout, std::span<T> h) {
+    for (Index p = 0; p < layout.routing.pairs(); ++p) {
+      const Index down = layout.blocks.down(layout.routing.expert(p));
+      for (Index j = 0; j < layout.ranks(p); ++j)
+        h[std::size_t(layout.first(p) + j)] = latent(layout.routing.token(p), down + j);
+    }
+  }
+
+  /// x as A sees it.
+  View<const T> seen(View<const T> x, auto& call) const {
+    if (!dropout_.acts(call.batch)) return x;
+    const View<T> dropped = call.scratch.dropped.view().top(x.rows());
+    dropout_.forward(x, dropped, call.batch);
+    return dropped;
+  }
+
+  /// Lets `add` accumulate the gradient of the dropped x, then passes it through the mask.
+  void undrop(View<T> d_x, auto& call, auto add) const {
+    if (!d_x) return;
+    const View<T> d_dropped = call.scratch.dropped.view().top(d_x.rows());
+    fill(d_dropped, T(0));
+    add(d_dropped);
+    dropout_.backward(View<const T>(d_dropped), d_x, call.batch);
+  }
+
+  Factors factors_;
+  Dropout dropout_;
+  std::vector<T> scale_;
+};
+
+}  // namespace mole

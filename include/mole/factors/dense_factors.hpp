@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: MIT
+// The usual LoRA factors: two trained matrices.
+#pragma once
+
+#include "mole/core/dropout.hpp"
+#include "mole/factors/factor_policy.hpp"
+
+#include <cmath>
+#include <optional>
+#include <vector>
+
+namespace mole {
+
+/// A and B of all experts, both trained.
+///
+///   lora_A [ranks x I]   lora_B [ranks x O], rank-major: row i of both is one rank-1 expert
+///
+/// Starts at A ~ U(-1/sqrt(I), 1/sqrt(I)) and B = 0, so that a fresh layer gives its base's output bit for bit.
+/// Throws Error(option) for sizes below 1, negative ranks, or both `rank` blocks and `ranks` of another number.
+/// Source: Hu et al. 2021, arXiv:2106.09685; shared A: Tian et al. 2024 (HydraLoRA), arXiv:2404.19245.
+template <class T>
+class DenseFactors {
+ public:
+  using Scalar = T;
+
+  struct Options {
+    Index in = 0;
+    Index out = 0;
+    Index experts = 1;
+    Index rank = 8;                     ///< ranks of every expert ...
+    std::vector<int> ranks = {};        ///< ... or of each one, as many as experts
+    std::optional<double> alpha = {};   ///< unset: scale 1
+    Scaling scaling = Scaling::alpha_over_rank;
+    Dropout dropout = {};               ///< on the adapter's input
+    bool shared_down = false;           ///< every expert reads the same A
+  };
+
+  struct Parameters {
+    Matrix<T> lora_A, lora_B;
+
+    template <class F, class... P>
+    static void walk(F&& f, P&... p) {
+      f("lora_A", p.lora_A...);
+      f("lora_B", p.lora_B...);
+    }
+  };
+
+  template <std::uniform_random_bit_generator Generator>
+  DenseFactors(const Options& options, Generator& generator) : blocks_(blocks_of(options)) {
+    if (options.in < 1 || options.out < 1)
+      throw Error(ErrorCode::option, "DenseFactors: expected in and out of at least 1, found in = " +
+                                         std::to_string(options.in) + ", out = " + std::to_string(options.out));
+    parameters_ = {Matrix<T>(blocks_.ranks_down(), options.in), Matrix<T>(blocks_.ranks_up(), options.out)};
+    fill_uniform(parameters_.lora_A.view(), 1 / std::sqrt(double(options.in)), generator);
+  }
+
+  Index in() const { return parameters_.lora_A.cols(); }
+  Index out() const { return parameters_.lora_B.cols(); }
+  const Blocks& blocks() const { return blocks_; }
+  Parameters& parameters() { return parameters_; }
+  const Parameters& parameters() const { return parameters_; }
+
+  FactorViews<const T> factors(NoScratch&) const { return {parameters_.lora_A, parameters_.lora_B}; }
+  FactorViews<T> gradient_views(Parameters& gradients, NoScratch&) const {
+    return {gradients.lora_A, gradients.lora_B};
+  }
+  void contract(Parameters&, NoScratch&) const {}
+
+ private:
+  static Blocks blocks_of(const Options& options) {
+    if (options.ranks.empty()) return Blocks::uniform(options.experts, options.rank, options.shared_down);
+    require_equal(ErrorCode::option, "DenseFactors: number of ranks", options.experts, Index(options.ranks.size()));
+    return Blocks::ragged(options.ranks, options.shared_down);
+  }
+
+  Blocks blocks_;
+  Parameters parameters_;
+};
+
+static_assert(FactorPolicy<DenseFactors<float>>);
+
+}  // namespace mole

@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: MIT
+// The contract of weighings: how much each chosen expert counts.
+#pragma once
+
+#include "mole/core/config.hpp"
+
+#include <concepts>
+#include <span>
+
+namespace mole {
+
+/// Satisfied by a copyable type with, for one token,
+///     forward(scores, chosen, weights)                        weights overwritten, one a chosen expert
+///     backward(scores, chosen, weights, d_weights, d_scores)   d_scores accumulated
+///   scores, d_scores [E + extra], chosen, weights, d_weights [K]
+template <class W, class T>
+concept WeighPolicy = std::copyable<W> && requires(const W& weigh, std::span<const T> in, std::span<const int> chosen,
+                                                   std::span<T> out) {
+  weigh.forward(in, chosen, out);
+  weigh.backward(in, chosen, in, in, out);
+};
+
+}  // namespace mole

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: MIT
+// A training run in one file: parameters, optimiser, step and random counters.
+#pragma once
+
+#include "mole/core/random.hpp"
+#include "mole/io/safetensors_reader.hpp"
+#include "mole/io/safetensors_writer.hpp"
+
+#include <algorithm>
+#include <charconv>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace mole {
+
+/// Collects what a run needs to go on, then writes it at once.
+///
+/// A *walk* calls its visitor with (name, View<T> parameter, ...) for each tensor, as the walks of layers and of
+/// optimisers do. Every part has a name of its own, which the reader asks for. Numbers of 64 bits keep all of them.
+/// A run that goes on from the file gives the bits of a run that never stopped.
+class CheckpointWriter {
+ public:
+  CheckpointWriter() { writer_.set_metadata("format", "mole.checkpoint.1"); }
+
+  /// All tensors of `walk`, frozen ones too, as "part.name".
+  template <class Walk>
+  void add_parameters(const std::string& part, Walk&& walk) {
+    walk([&]<class T>(std::string_view name, View<T> parameter, auto...) {
+      writer_.add(part + "." + std::string(name), View<const T>(parameter));
+    });
+  }
+
+  /// State and step of an optimiser, as "part.name.0", "part.name.1" ...
+  template <class Optimizer>
+  void add_optimizer(const std::string& part, Optimizer& optimizer) {
+    optimizer.walk_state([&](std::string_view name, auto... state) {
+      int number = 0;
+      (writer_.add_vector(part + "." + std::string(name) + "." + std::to_string(number++), state), ...);
+    });
+    set_number(part + ".steps", std::uint64_t(optimizer.steps()));
+  }
+
+  /// A step, a seed, a count.
+  void set_number(const std::string& name, std::uint64_t number) { writer_.set_metadata(name, std::to_string(number)); }
+  void set_text(const std::string& name, const std::string& text) { writer_.set_metadata(name, text); }
+  void add_rng(const std::string& name, const Rng& rng) { set_number(name, rng.counter()); }
+  /// A record of the run, such as its losses.
+  void add_numbers(const std::string& name, std::span<const double> numbers) { writer_.add_vector(name, numbers); }
+
+  /// Writes beside `path` and renames: a failure leaves the old file as it was.
+  void write(const std::filesystem::path& path) const { writer_.write(path); }
+
+ private:
+  SafetensorsWriter writer_;
+};
+
+/// Puts a run back. Every call checks all that it is about to read before it changes anything; what does not fit is an
+/// Error that names file, tensor, what was expected and what was found.
+class CheckpointReader {
+ public:
+  explicit CheckpointReader(const std::filesystem::path& path) : reader_(path), source_(path.string()) {
+    const std::string found = text_or("format", "none");
+    if (found != "mole.checkpoint.1") throw file_error(source_, "format mole.checkpoint.1", found);
+  }
+
+  template <class Walk>
+  void read_parameters(const std::string& part, Walk&& walk) const {
+    walk([&]<class T>(std::string_view name, View<T> parameter, auto...) { check<T>(part, name, parameter); });
+    walk([&]<class T>(std::string_view name, View<T> parameter, auto...) {
+      const Matrix<T> stored = reader_.matrix<T>(part + "." + std::string(name));
+      for (Index r = 0; r < parameter.rows(); ++r)
+        std::copy_n(stored.view().row_data(r), parameter.cols(), parameter.row_data(r));
+    });
+  }
+
+  /// `walk` visits (name, parameter, gradient), as for optimizer.step().
+  template <class Optimizer, class Walk>
+  void read_optimizer(const std::string& part, Optimizer& optimizer, Walk&& walk) const {
+    const std::uint64_t steps = number(part + ".steps");
+    if (steps == 0) return;  // an optimiser that has not stepped has no state yet
+    optimizer.reserve(walk);
+    const auto for_each = [&](auto&& f) {
+      optimizer.walk_state([&](std::string_view name, auto... state) {
+        int number = 0;
+        (f(std::string(name) + "." + std::to_string(number++), state), ...);
+      });
+    };
+    for_each([&]<class T>(const std::string& name, std::span<T> state) {
+      check<T>(part, name, View<T>(state.data(), 1, Index(state.size())));
+    });
+    for_each([&]<class T>(const std::string& name, std::span<T> state) {
+      const Matrix<T> stored = reader_.matrix<T>(part + "." + name);
+      std::copy(stored.elements().begin(), stored.elements().end(), state.begin());
+    });
+    optimizer.set_steps(Index(steps));
+  }
+
+  std::uint64_t number(const std::string& name) const {
+    const std::string digits = text(name);
+    std::uint64_t number = 0;
+    const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), number);
+    if (error != std::errc{} || end != digits.data() + digits.size())
+      throw file_error(source_, "a number for '" + name + "'", "'" + digits + "'");
+    return number;
+  }
+  std::string text(const std::string& name) const {
+    const auto found = reader_.metadata().find(name);
+    if (found == reader_.metadata().end()) throw file_error(source_, "metadata '" + name + "'", "none of that name");
+    return found->second;
+  }
+  std::string text_or(const std::string& name, const std::string& fallback) const {
+    const auto found = reader_.metadata().find(name);
+    return found == reader_.metadata().end() ? fallback : found->second;
+  }
+  void read_rng(const std::string& name, Rng& rng) const { rng.set_counter(number(name)); }
+  std::vector<double> numbers(const std::string& name) const {
+    const Matrix<double> stored = reader_.matrix<double>(name);
+    return {stored.elements().begin(), stored.elements().end()};
+  }
+
+ private:
+  /// The very type and shape: a conversion would not give the same bits.
+  template <class T>
+  void check(const std::string& part, std::string_view name, View<const T> wanted) const {
+    const auto& entry = reader_.at(part + "." + std::string(name));
+    if (entry.dtype != dtype_of<T>())
+      throw file_error(source_, std::string(name_of(dtype_of<T>())) + " for '" + entry.name + "'",
+                       std::string(name_of(entry.dtype)));
+    const auto shape = [](Index rows, Index cols) { return std::to_string(rows) + " x " + std::to_string(cols); };
+    const Index cols = entry.shape.empty() ? 1 : entry.shape.back();
+    const Index rows = entry.shape.size() == 2 ? entry.shape.front() : 1;
+    if (entry.shape.size() > 2 || rows != wanted.rows() || cols != wanted.cols())
+      throw file_error(source_, shape(wanted.rows(), wanted.cols()) + " for '" + entry.name + "'", shape(rows, cols));
+  }
+
+  SafetensorsReader reader_;
+  std::string source_;
+};
+
+}  // namespace mole

@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: MIT
+// The one form of every complaint about a file.
+#pragma once
+
+#include "mole/core/error.hpp"
+
+#include <string>
+
+namespace mole {
+
+/// Error(file) with "<source>: expected <expected>, found <found>"; `source` is a path, or a name for bytes in memory.
+inline Error file_error(const std::string& source, const std::string& expected, const std::string& found) {
+  return Error(ErrorCode::file, source + ": expected " + expected + ", found " + found);
+}
+
+}  // namespace mole

@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: MIT
+// Saving a file without ever leaving half of it behind.
+#pragma once
+
+#include "mole/io/file_error.hpp"
+
+#include <cerrno>
+#include <cstdio>
+#include <filesystem>
+#include <span>
+#include <system_error>
+#include <utility>
+
+#if __has_include(<unistd.h>)
+#include <unistd.h>
+#endif
+
+namespace mole {
+
+namespace detail {
+
+/// A file beside `path` that vanishes unless it takes the place of `path`.
+class FileBeside {
+ public:
+  explicit FileBeside(const std::filesystem::path& path) : path_(path) {
+    // Mode x creates or fails, so two writers never share one; a number left over from a crash is passed over.
+    for (int number = 0; !file_ && number < 1000; ++number) {
+      beside_ = path;
+      beside_ += ".partial" + std::to_string(number);
+      file_ = std::fopen(beside_.string().c_str(), "wbx");
+      if (!file_ && errno != EEXIST) break;
+    }
+    if (!file_) throw failure("a folder that can be written to");
+  }
+  FileBeside(const FileBeside&) = delete;
+  FileBeside& operator=(const FileBeside&) = delete;
+  ~FileBeside() {
+    if (file_) std::fclose(file_);
+    std::error_code ignored;
+    if (!replaced_) std::filesystem::remove(beside_, ignored);
+  }
+
+  void append(std::span<const std::byte> bytes) {
+    if (bytes.empty()) return;  // without data fwrite must not be called
+    if (std::fwrite(bytes.data(), 1, bytes.size(), file_) != bytes.size()) throw failure("room for the file");
+  }
+
+  void replace() {
+    if (std::fflush(file_) != 0) throw failure("room for the file");
+#if __has_include(<unistd.h>)
+    if (::fsync(::fileno(file_)) != 0) throw failure("a disk that keeps the file");
+#endif
+    if (std::fclose(std::exchange(file_, nullptr)) != 0) throw failure("a disk that keeps the file");
+    std::error_code error;
+    std::filesystem::rename(beside_, path_, error);
+    if (error) throw file_error(path_.string(), "a path that a file can take", error.message());
+    replaced_ = true;
+  }
+
+ private:
+  Error failure(const char* expected) const {
+    return file_error(path_.string(), expected, std::generic_category().message(errno));
+  }
+
+  std::filesystem::path path_, beside_;
+  std::FILE* file_ = nullptr;
+  bool replaced_ = false;
+};
+
+}  // namespace detail
+
+/// Writes `parts`, one after the other, as the whole content of `path`.
+///
+/// They are written to another file in the same folder, flushed to the disk and renamed, so a reader sees either the
+/// old content or the whole of the other, and a mapping of the old file stays valid. Where `path` is a symbolic link,
+/// the link is replaced, not its target.
+/// Throws Error(file) when that fails; `path` is then as it was and nothing else is left behind.
+inline void replace_file(const std::filesystem::path& path, std::span<const std::span<const std::byte>> parts) {
+  detail::FileBeside beside(path);
+  for (std::span<const std::byte> part : parts) beside.append(part);
+  beside.replace();
+}
+
+}  // namespace mole

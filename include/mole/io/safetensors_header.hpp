@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: MIT
+// What a safetensors file says about itself, believed only after every check.
+#pragma once
+
+#include "mole/core/config.hpp"
+#include "mole/io/dtype.hpp"
+#include "mole/io/safetensors_json.hpp"
+
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+#include <map>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+namespace mole {
+
+/// One tensor of a safetensors file; its bytes are borrowed from the file and may begin at any address.
+struct SafetensorsEntry {
+  std::string name;
+  Dtype dtype;
+  std::vector<Index> shape;  ///< empty for a scalar; a dimension of 0 is legal
+  std::span<const std::byte> bytes;
+};
+
+/// The parsed head of a safetensors file.
+///
+///   8 bytes: length of the JSON, little endian - JSON, perhaps followed by spaces - the tensors' bytes, gap-free
+struct SafetensorsHeader {
+  static constexpr std::uint64_t max_length = 100'000'000;
+
+  std::map<std::string, std::string> metadata;
+  std::vector<SafetensorsEntry> tensors;  ///< in the order of their bytes
+
+  /// Throws Error(file), naming `source`, unless `file` keeps every rule of the format: lengths within the file and
+  /// max_length, one JSON object without duplicate keys, known dtypes, sizes that follow from shape and dtype, no
+  /// hole, no overlap, no byte left over.  O(header + n log n) for n tensors.
+  /// Source: huggingface/safetensors, safetensors/src/tensor.rs; that reader ignores unknown fields of a tensor, this
+  /// one rejects them.
+  static SafetensorsHeader parse(std::span<const std::byte> file, const std::string& source);
+};
+
+namespace detail {
+
+/// Cuts `file` into the JSON, still padded, and the tensors' bytes.
+inline std::pair<std::string_view, std::span<const std::byte>> cut(std::span<const std::byte> file,
+                                                                   const std::string& source) {
+  if (file.size() < 8) throw file_error(source, "at least 8 bytes", std::to_string(file.size()));
+  std::uint64_t length = 0;
+  for (std::size_t i = 0; i < 8; ++i) length |= std::uint64_t(file[i]) << (8 * i);
+  if (length > SafetensorsHeader::max_length)
+    throw file_error(source, "a header of at most " + std::to_string(SafetensorsHeader::max_length) + " bytes",
+                     std::to_string(length));
+  if (length > file.size() - 8)
+    throw file_error(source, "a header of " + std::to_string(length) + " bytes",
+                     std::to_string(file.size() - 8) + " to the end of the file");
+  const std::span<const std::byte> json = file.subspan(8, std::size_t(length));
+  return {{reinterpret_cast<const char*>(json.data()), json.size()}, file.subspan(8 + json.size())};
+}
+
+/// `json` without its padding. The JSON parser would take a zero byte for the end and any white space for padding.
+inline std::string_view without_padding(std::string_view json, const std::string& source) {
+  if (!json.starts_with('{')) throw file_error(source, "a header that begins with {", "another byte or none");
+  if (json.find('\0') != json.npos) throw file_error(source, "a header of text", "a zero byte");
+  json = json.substr(0, json.find_last_not_of(' ') + 1);
+  if (!json.ends_with('}')) throw file_error(source, "a header that ends with } and spaces", "another byte");
+  return json;
+}
+
+/// Bytes of a tensor; nothing when their number overflows or the last byte would be shared.
+inline std::optional<std::uint64_t> bytes_of(const std::vector<std::uint64_t>& shape, Dtype dtype) {
+  constexpr std::uint64_t most = std::uint64_t(std::numeric_limits<Index>::max());
+  std::uint64_t elements = 1;
+  for (std::uint64_t dimension : shape) {
+    if (dimension > most || (dimension != 0 && elements > most / dimension)) return {};
+    elements *= dimension;
+  }
+  const std::uint64_t bits = std::uint64_t(bits_of(dtype));
+  if (elements > most / bits || elements * bits % 8 != 0) return {};
+  return elements * bits / 8;
+}
+
+/// The entry that `claim` describes, its bytes found within `buffer`.
+inline SafetensorsEntry entry_of(SafetensorsClaim&& claim, std::span<const std::byte> buffer,
+                                 const std::string& source) {
+  const std::string of_name = " of '" + claim.name + "'";
+  const std::optional<Dtype> dtype = dtype_named(*claim.dtype);
+  if (!dtype) throw file_error(source, "a known dtype" + of_name, "'" + *claim.dtype + "'");
+  const std::uint64_t begin = (*claim.data_offsets)[0], end = (*claim.data_offsets)[1];
+  if (begin > end || end > buffer.size())
+    throw file_error(source, "data_offsets" + of_name + " ascending within " + std::to_string(buffer.size()) + " bytes",
+                     std::to_string(begin) + " and " + std::to_string(end));
+  const std::optional<std::uint64_t> size = bytes_of(*claim.shape, *dtype);
+  if (!size) throw file_error(source, "a shape" + of_name + " of whole, countable bytes", "one that is not");
+  if (*size != end - begin)
+    throw file_error(source, std::to_string(*size) + " bytes" + of_name + " by its shape and dtype",
+                     std::to_string(end - begin) + " by its data_offsets");
+  return {std::move(claim.name), *dtype, {claim.shape->begin(), claim.shape->end()},
+          buffer.subspan(std::size_t(begin), std::size_t(*size))};
+}
+
+/// Orders the tensors by their bytes and checks that these follow each other through the whole of `buffer`.
+inline void require_gap_free(std::vector<SafetensorsEntry>& tensors, std::span<const std::byte> buffer,
+                             const std::string& source) {
+  std::sort(tensors.begin(), tensors.end(), [](const SafetensorsEntry& a, const SafetensorsEntry& b) {
+    return std::tuple(a.bytes.data(), a.bytes.size(), std::string_view(a.name)) <
+           std::tuple(b.bytes.data(), b.bytes.size(), std::string_view(b.name));
+  });
+  std::size_t end = 0;
+  for (const SafetensorsEntry& tensor : tensors) {
+    const std::size_t begin = std::size_t(tensor.bytes.data() - buffer.data());
+    if (begin != end)
+      throw file_error(source, "'" + tensor.name + "' to begin at byte " + std::to_string(end),
+                       (begin < end ? "an overlap from byte " : "a hole up to byte ") + std::to_string(begin));
+    end += tensor.bytes.size();
+  }
+  if (end != buffer.size())
+    throw file_error(source, std::to_string(end) + " bytes of tensors", std::to_string(buffer.size()));
+}
+
+}  // namespace detail
+
+inline SafetensorsHeader SafetensorsHeader::parse(std::span<const std::byte> file, const std::string& source) {
+  const auto [padded, buffer] = detail::cut(file, source);
+  const std::string_view text = detail::without_padding(padded, source);
+  detail::SafetensorsJson json(source);
+  nlohmann::json::sax_parse(text.begin(), text.end(), &json);
+
+  SafetensorsHeader header{std::move(json.metadata), {}};
+  for (detail::SafetensorsClaim& claim : json.claims)
+    header.tensors.push_back(detail::entry_of(std::move(claim), buffer, source));
+  detail::require_gap_free(header.tensors, buffer, source);
+  return header;
+}
+
+}  // namespace mole

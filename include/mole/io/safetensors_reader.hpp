@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: MIT
+// Reads the tensors of a safetensors file.
+#pragma once
+
+#include "mole/core/matrix.hpp"
+#include "mole/io/mapped_file.hpp"
+#include "mole/io/reduced_floats.hpp"
+#include "mole/io/safetensors_header.hpp"
+
+#include <bit>
+#include <concepts>
+#include <cstring>
+#include <functional>
+#include <optional>
+#include <string_view>
+
+namespace mole {
+
+/// The tensors and the metadata of a file that passed every check of SafetensorsHeader.
+///
+/// `matrix` and `integers` copy and convert, from any address; `view` borrows without copying, where the file allows.
+/// As a matrix, shape [] is 1 x 1, [n] is 1 x n, [r, c] is r x c. Entries and views live as long as the reader, or the
+/// bytes that were handed to `from_bytes`. Move-only.
+/// Throws Error(file) for a broken file, a missing tensor or a dtype that the call cannot deliver, Error(shape) for a
+/// shape that it cannot deliver.
+class SafetensorsReader {
+ public:
+  using Entry = SafetensorsEntry;
+
+  explicit SafetensorsReader(const std::filesystem::path& path)
+      : source_(path.string()), file_(std::in_place, path), header_(Header::parse(file_->bytes(), source_)) {
+    index();
+  }
+
+  /// Reads `bytes`, which stay the caller's; `source` is their name in messages.
+  static SafetensorsReader from_bytes(std::span<const std::byte> bytes, std::string source) {
+    return SafetensorsReader(bytes, std::move(source));
+  }
+
+  const std::map<std::string, std::string>& metadata() const { return header_.metadata; }
+  /// All tensors, in the order of their bytes.
+  std::span<const Entry> tensors() const { return header_.tensors; }
+
+  bool has(std::string_view name) const { return by_name_.contains(name); }
+  const Entry& at(std::string_view name) const;
+
+  /// A copy of F64, F32, F16 or BF16 as float or double.  O(size)
+  template <std::floating_point T>
+  Matrix<T> matrix(std::string_view name) const;
+
+  /// A copy of I64, I32, I8 or U8 of any shape, row by row.  O(size)
+  std::vector<std::int64_t> integers(std::string_view name) const;
+
+  /// The tensor where it lies. T must be the very type of the file, and the address must suit T: the format promises no
+  /// alignment, though common writers, this library's among them, keep it.  O(1)
+  template <class T>
+  View<const T> view(std::string_view name) const;
+
+ private:
+  using Header = SafetensorsHeader;
+
+  SafetensorsReader(std::span<const std::byte> bytes, std::string source)
+      : source_(std::move(source)), header_(Header::parse(bytes, source_)) {
+    index();
+  }
+  void index() {
+    for (std::size_t i = 0; i < header_.tensors.size(); ++i) by_name_[header_.tensors[i].name] = i;
+  }
+
+  std::pair<Index, Index> rows_and_cols(const Entry& entry) const;
+  Error unsuitable(const Entry& entry, const std::string& expected) const {
+    return file_error(source_, expected + " for '" + entry.name + "'", std::string(name_of(entry.dtype)));
+  }
+
+  std::string source_;
+  std::optional<MappedFile> file_;
+  Header header_;
+  std::map<std::string, std::size_t, std::less<>> by_name_;
+};
+
+namespace detail {
+
+static_assert(std::endian::native == std::endian::little, "safetensors: expected a little-endian machine");
+
+/// to[i] = convert(element i of `bytes`), each read as `Stored` from an address of any alignment.
+template <class Stored, class To, class Convert>
+void copy_elements(std::span<const std::byte> bytes, To* to, Convert convert) {
+  for (std::size_t at = 0; at < bytes.size(); at += sizeof(Stored)) {
+    Stored element;
+    std::memcpy(&element, bytes.data() + at, sizeof element);
+    *to++ = To(convert(element));
+  }
+}
+
+}  // namespace detail
+
+inline const SafetensorsEntry& SafetensorsReader::at(std::string_view name) const {
+  const auto found = by_name_.find(name);
+  if (found != by_name_.end()) return header_.tensors[found->second];
+  throw file_error(source_, "a tensor named '" + std::string(name) + "'",
+                   "none of that name among " + std::to_string(by_name_.size()));
+}
+
+template <std::floating_point T>
+Matrix<T> SafetensorsReader::matrix(std::string_view name) const {
+  const Entry& entry = at(name);
+  const auto [rows, cols] = rows_and_cols(entry);
+  Matrix<T> matrix(rows, cols);
+  switch (entry.dtype) {
+    case Dtype::f64: detail::copy_elements<double>(entry.bytes, matrix.data(), std::identity{}); break;
+    case Dtype::f32: detail::copy_elements<float>(entry.bytes, matrix.data(), std::identity{}); break;
+    case Dtype::f16: detail::copy_elements<std::uint16_t>(entry.bytes, matrix.data(), from_float16); break;
+    case Dtype::bf16: detail::copy_elements<std::uint16_t>(entry.bytes, matrix.data(), from_bfloat16); break;
+    default: throw unsuitable(entry, "F64, F32, F16 or BF16");
+  }
+  return matrix;
+}
+
+inline std::vector<std::int64_t> SafetensorsReader::integers(std::string_view name) const {
+  const Entry& entry = at(name);
+  const auto copied_as = [&]<class Stored>(Stored) {
+    std::vector<std::int64_t> integers(entry.bytes.size() / sizeof(Stored));
+    detail::copy_elements<Stored>(entry.bytes, integers.data(), std::identity{});
+    return integers;
+  };
+  switch (entry.dtype) {
+    case Dtype::i64: return copied_as(std::int64_t{});
+    case Dtype::i32: return copied_as(std::int32_t{});
+    case Dtype::i8: return copied_as(std::int8_t{});
+    case Dtype::u8: return copied_as(std::uint8_t{});
+    default: throw unsuitable(entry, "I64, I32, I8 or U8");
+  }
+}
+
+template <class T>
+View<const T> SafetensorsReader::view(std::string_view name) const {
+  const Entry& entry = at(name);
+  if (entry.dtype != dtype_of<T>()) throw unsuitable(entry, std::string(name_of(dtype_of<T>())));
+  const auto [rows, cols] = rows_and_cols(entry);
+  const void* const data = entry.bytes.data();
+  const std::uintptr_t beyond = reinterpret_cast<std::uintptr_t>(data) % alignof(T);
+  if (beyond != 0 && !entry.bytes.empty())
+    throw file_error(source_, "'" + entry.name + "' at a multiple of " + std::to_string(alignof(T)) + " bytes",
+                     std::to_string(beyond) + " more");
+  return {static_cast<const T*>(data), rows, cols};
+}
+
+inline std::pair<Index, Index> SafetensorsReader::rows_and_cols(const Entry& entry) const {
+  const std::vector<Index>& shape = entry.shape;
+  switch (shape.size()) {
+    case 0: return {1, 1};
+    case 1: return {1, shape[0]};
+    case 2: return {shape[0], shape[1]};
+  }
+  throw Error(ErrorCode::shape, source_ + ": expected at most 2 dimensions of '" + entry.name + "', found " +
+                                    std::to_string(shape.size()));
+}
+
+}  // namespace mole

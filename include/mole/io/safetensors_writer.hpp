@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: MIT
+// Writes tensors as a safetensors file.
+#pragma once
+
+#include "mole/core/view.hpp"
+#include "mole/io/dtype.hpp"
+#include "mole/io/replace_file.hpp"
+
+#include <nlohmann/json.hpp>
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+#include <map>
+#include <span>
+#include <string>
+#include <tuple>
+#include <vector>
+
+namespace mole {
+
+/// Collects tensors and metadata, then writes them at once.
+///
+/// Elements are copied by add, so temporaries are welcome and what is written is what was added. Tensors are ordered by
+/// size of element (larger first), then name, and the header is padded to a multiple of 8, so every tensor is aligned;
+/// equal content gives equal bytes, in whatever order it was added.
+/// Throws Error(option) for a name given twice, reserved or not UTF-8, Error(file) when writing fails.
+class SafetensorsWriter {
+ public:
+  /// Shape [rows, cols].
+  void add(std::string name, View<const float> matrix) { add_matrix(std::move(name), matrix); }
+  void add(std::string name, View<const double> matrix) { add_matrix(std::move(name), matrix); }
+  /// Shape [size].
+  void add_vector(std::string name, std::span<const float> vector) { add_row(std::move(name), vector); }
+  void add_vector(std::string name, std::span<const double> vector) { add_row(std::move(name), vector); }
+  void add_integers(std::string name, std::span<const std::int64_t> integers) { add_row(std::move(name), integers); }
+
+  /// A later value of the same key replaces the earlier.
+  void set_metadata(std::string key, std::string value) {
+    quoted(key);
+    quoted(value);
+    metadata_[std::move(key)] = std::move(value);
+  }
+
+  /// Replaces `path` by the whole file or, on failure, leaves it as it was; see replace_file.  O(size)
+  void write(const std::filesystem::path& path) const;
+
+ private:
+  struct Tensor {
+    Dtype dtype;
+    std::vector<Index> shape;
+    std::vector<std::byte> bytes;
+  };
+  using Named = std::map<std::string, Tensor>::value_type;
+
+  template <class T>
+  void add_matrix(std::string name, View<const T> matrix) {
+    Tensor& tensor = insert(std::move(name), {dtype_of<T>(), {matrix.rows(), matrix.cols()}, {}});
+    for (Index r = 0; r < matrix.rows(); ++r) append(tensor, matrix.row(r));
+  }
+  template <class T>
+  void add_row(std::string name, std::span<const T> row) {
+    append(insert(std::move(name), {dtype_of<T>(), {Index(row.size())}, {}}), row);
+  }
+  template <class T>
+  static void append(Tensor& tensor, std::span<const T> elements) {
+    const std::span<const std::byte> bytes = std::as_bytes(elements);
+    tensor.bytes.insert(tensor.bytes.end(), bytes.begin(), bytes.end());
+  }
+
+  Tensor& insert(std::string name, Tensor tensor);
+  std::vector<const Named*> ordered() const;
+  std::string header(std::span<const Named* const> tensors) const;
+  static std::string quoted(const std::string& text);
+
+  std::map<std::string, std::string> metadata_;
+  std::map<std::string, Tensor> tensors_;
+};
+
+static_assert(std::endian::native == std::endian::little, "safetensors: expected a little-endian machine");
+
+inline void SafetensorsWriter::write(const std::filesystem::path& path) const {
+  const std::vector<const Named*> tensors = ordered();
+  const std::string json = header(tensors);
+  const std::uint64_t length = json.size();
+
+  std::vector<std::span<const std::byte>> parts{std::as_bytes(std::span(&length, 1)), std::as_bytes(std::span(json))};
+  for (const Named* tensor : tensors) parts.emplace_back(tensor->second.bytes);
+  replace_file(path, parts);
+}
+
+inline SafetensorsWriter::Tensor& SafetensorsWriter::insert(std::string name, Tensor tensor) {
+  quoted(name);
+  if (name == "__metadata__")
+    throw Error(ErrorCode::option, "SafetensorsWriter: expected the name of a tensor, found '__metadata__', which the "
+                                   "format reserves");
+  const auto [place, first] = tensors_.emplace(std::move(name), std::move(tensor));
+  if (!first)
+    throw Error(ErrorCode::option, "SafetensorsWriter: expected each name once, found '" + place->first + "' twice");
+  return place->second;
+}
+
+inline std::vector<const SafetensorsWriter::Named*> SafetensorsWriter::ordered() const {
+  std::vector<const Named*> tensors;
+  for (const Named& tensor : tensors_) tensors.push_back(&tensor);
+  std::stable_sort(tensors.begin(), tensors.end(), [](const Named* a, const Named* b) {
+    return bits_of(a->second.dtype) > bits_of(b->second.dtype);  // the map has them by name
+  });
+  return tensors;
+}
+
+/// The JSON, padded with spaces. Written piece by piece, so that its order is the tensors'.
+inline std::string SafetensorsWriter::header(std::span<const Named* const> tensors) const {
+  std::string json, comma = "{";
+  if (!metadata_.empty()) {
+    json += comma + "\"__metadata__\":" + nlohmann::json(metadata_).dump();
+    comma = ",";
+  }
+  std::size_t begin = 0;
+  for (const Named* tensor : tensors) {
+    const auto& [dtype, shape, bytes] = tensor->second;
+    json += comma + quoted(tensor->first) + ":{\"dtype\":\"" + std::string(name_of(dtype)) +
+            "\",\"shape\":" + nlohmann::json(shape).dump() + ",\"data_offsets\":[" + std::to_string(begin) + "," +
+            std::to_string(begin + bytes.size()) + "]}";
+    begin += bytes.size();
+    comma = ",";
+  }
+  json += comma == "{" ? "{}" : "}";
+  json.resize((json.size() + 7) / 8 * 8, ' ');
+  return json;
+}
+
+/// `text` as a JSON string; throws unless it is UTF-8.
+inline std::string SafetensorsWriter::quoted(const std::string& text) try {
+  return nlohmann::json(text).dump();
+} catch (const nlohmann::json::type_error& error) {
+  throw Error(ErrorCode::option, std::string("SafetensorsWriter: expected names and metadata in UTF-8, found ") +
+                                     error.what());
+}
+
+}  // namespace mole

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: MIT
+// A layer of any composition behind one type, for hosts that hold many kinds.
+#pragma once
+
+#include "mole/core/batch.hpp"
+#include "mole/core/error.hpp"
+#include "mole/core/trace.hpp"
+#include "mole/layer/layer_parameters.hpp"
+
+#include <concepts>
+#include <functional>
+#include <memory>
+#include <utility>
+
+namespace mole {
+
+/// Owns a MixtureLinear, its workspace and its gradients, and erases its type.
+///
+///   x, d_x [N x I]   y, d_y [N x O]   N <= max_tokens
+///
+/// One AnyLinear serves one call at a time: it holds the only workspace. Move-only. Besides the constructor and
+/// set_trainable() nothing allocates.
+template <class T>
+class AnyLinear {
+ public:
+  /// f(name, parameter, gradient); an empty gradient is frozen.
+  using Visitor = std::function<void(std::string_view name, View<T> parameter, View<T> gradient)>;
+
+  template <class Layer>
+    requires std::same_as<typename Layer::Scalar, T>
+  AnyLinear(Layer layer, Index max_tokens, Trainable trainable = {})
+      : model_(std::make_unique<Model<Layer>>(std::move(layer), max_tokens, trainable)) {}
+
+  Index in() const { return model_->in(); }
+  Index out() const { return model_->out(); }
+
+  void forward(View<const T> x, View<T> y, const Batch& batch = {}) { model_->forward(x, y, batch); }
+
+  /// Adds to d_x and to the gradients inside. Throws Error(not_trainable) for a layer of inference-only policies.
+  void backward(View<const T> x, View<const T> d_y, View<T> d_x) { model_->backward(x, d_y, d_x); }
+
+  /// Logits, scores and routing of the last forward: for losses, between forward and backward, and for statistics.
+  Trace<T>& trace() { return model_->trace(); }
+
+  /// Which parts learn from now on; gradients start at zero.
+  void set_trainable(Trainable trainable) { model_->set_trainable(trainable); }
+  void zero_gradients() { model_->zero_gradients(); }
+  void walk(const Visitor& f) { model_->walk(f); }
+
+  /// As MixtureLinear::merge_into.
+  void merge_into(View<T> weight) const { model_->merge_into(weight); }
+  std::string merge_obstacle() const { return model_->merge_obstacle(); }
+
+ private:
+  struct Interface {
+    virtual ~Interface() = default;
+    virtual Index in() const = 0;
+    virtual Index out() const = 0;
+    virtual void forward(View<const T> x, View<T> y, const Batch& batch) = 0;
+    virtual void backward(View<const T> x, View<const T> d_y, View<T> d_x) = 0;
+    virtual Trace<T>& trace() = 0;
+    virtual void set_trainable(Trainable trainable) = 0;
+    virtual void zero_gradients() = 0;
+    virtual void walk(const Visitor& f) = 0;
+    virtual void merge_into(View<T> weight) const = 0;
+    virtual std::string merge_obstacle() const = 0;
+  };
+
+  template <class Layer>
+  struct Model final : Interface {
+    Model(Layer l, Index max_tokens, Trainable trainable)
+        : layer(std::move(l)), work(layer.workspace(max_tokens)), gradients(layer.gradients(trainable)) {}
+
+    Index in() const override { return layer.in(); }
+    Index out() const override { return layer.out(); }
+    void forward(View<const T> x, View<T> y, const Batch& batch) override { layer.forward(x, y, work, batch); }
+    void backward(View<const T> x, View<const T> d_y, View<T> d_x) override {
+      if constexpr (requires { layer.backward(x, d_y, d_x, gradients, work); })
+        layer.backward(x, d_y, d_x, gradients, work);
+      else
+        throw Error(ErrorCode::not_trainable, "AnyLinear: expected a layer of trainable policies, found inference-only ones");
+    }
+    Trace<T>& trace() override { return work; }
+    void set_trainable(Trainable trainable) override { gradients = layer.gradients(trainable); }
+    void zero_gradients() override { set_zero(gradients); }
+    void walk(const Visitor& f) override { layer.walk(f, gradients); }
+    void merge_into(View<T> weight) const override { layer.merge_into(weight); }
+    std::string merge_obstacle() const override { return layer.merge_obstacle(); }
+
+    Layer layer;
+    typename Layer::Workspace work;
+    typename Layer::Gradients gradients;
+  };
+
+  std::unique_ptr<Interface> model_;
+};
+
+}  // namespace mole

@@ -1,0 +1,302 @@
+// SPDX-License-Identifier: MIT
+// The layer: a linear map with a routed mixture of experts on top.
+#pragma once
+
+#include "mole/base/base_policy.hpp"
+#include "mole/execution/default_execution.hpp"
+#include "mole/expert/expert_policy.hpp"
+#include "mole/gating/gating_policy.hpp"
+#include "mole/layer/layer_parameters.hpp"
+#include "mole/layer/workspace.hpp"
+#include "mole/router/external.hpp"
+#include "mole/router/router_policy.hpp"
+
+#include <algorithm>
+#include <string>
+#include <utility>
+
+namespace mole {
+
+/// y = base(x) + sum_e s_e g_e(x) B_e (A_e x).
+///
+///   x, d_x [N x I]   y, d_y [N x O]
+///
+///   forward  = route + apply                       route: x -> logits -> routing      apply: x, routing -> y
+///   backward = apply_backward + route_backward     the halves in opposite order
+///
+/// The layer is const in forward and backward: what a call needs or leaves is in the caller's workspace, so threads may
+/// share a layer if each has its own. Gradients accumulate. d_x is accumulated too, and may be an empty view.
+/// Calls throw Error(shape) or Error(capacity) for tensors and batches that do not fit, before anything is written.
+/// Allocates in workspace() and gradients() only.
+template <class Router, class Gating, class Experts, class Base, class Execution = DefaultExecution>
+class MixtureLinear {
+ public:
+  using Scalar = typename Experts::Scalar;
+  using T = Scalar;
+  using Gradients = LayerParameters<Router, Experts, Base>;
+  using Workspace = mole::Workspace<T, Router, Gating, Experts, Base>;
+
+  /// Nobody inside decides: no route() and no forward().
+  static constexpr bool external = std::is_same_v<Router, External>;
+
+ private:
+  static constexpr bool reads_latent = [] {
+    if constexpr (external) return false;
+    else return reads_of<Router> == Reads::latent;
+  }();
+  static constexpr bool routing_trains = [] {
+    if constexpr (external) return false;
+    else return TrainableRouterPolicy<Router, Execution> && TrainableGatingPolicy<Gating, T, Execution>;
+  }();
+
+  static_assert(ExpertPolicy<Experts, Execution>, "mole: Experts do not model ExpertPolicy (mole/expert/expert_policy.hpp)");
+  static_assert(BasePolicy<Base, Execution>, "mole: Base does not model BasePolicy (mole/base/base_policy.hpp)");
+  static_assert(ExecutionPolicy<Execution, T>, "mole: Execution does not model ExecutionPolicy (mole/execution/execution_policy.hpp)");
+  static_assert(external || RouterPolicy<Router, Execution>, "mole: Router does not model RouterPolicy (mole/router/router_policy.hpp)");
+  static_assert(external || GatingPolicy<Gating, T, Execution>, "mole: Gating does not model GatingPolicy (mole/gating/gating_policy.hpp)");
+  static_assert(std::is_same_v<T, typename Base::Scalar>, "mole: Experts and Base have different Scalars");
+  static_assert(
+      [] {
+        if constexpr (external) return true;
+        else return std::is_same_v<T, typename Router::Scalar>;
+      }(),
+      "mole: Experts and Router have different Scalars");
+  static_assert(!reads_latent || LatentExpertPolicy<Experts, Execution>,
+                "mole: the Router reads the experts' latent, but Experts do not model LatentExpertPolicy (mole/expert/expert_policy.hpp)");
+
+ public:
+  /// Throws Error(shape) when the roles do not fit each other, Error(option) when the gating does not fit the experts.
+  MixtureLinear(Router router, Gating gating, Experts experts, Base base, Execution execution = {})
+      : router_(std::move(router)), gating_(std::move(gating)), experts_(std::move(experts)), base_(std::move(base)),
+        execution_(std::move(execution)) {
+    require_equal(ErrorCode::shape, "MixtureLinear: inputs of the base", experts_.in(), base_.in());
+    require_equal(ErrorCode::shape, "MixtureLinear: outputs of the base", experts_.out(), base_.out());
+    if constexpr (!external) {
+      gating_.check(experts_.experts());
+      require_equal(ErrorCode::shape, "MixtureLinear: outputs of the router", experts_.experts() + gating_.extra(),
+                    Index(router_.outputs()));
+      if constexpr (requires { router_.in(); } && !reads_latent)
+        require_equal(ErrorCode::shape, "MixtureLinear: inputs of the router", experts_.in(), Index(router_.in()));
+    }
+  }
+
+  Index in() const { return experts_.in(); }
+  Index out() const { return experts_.out(); }
+
+  /// Memory for calls of up to `max_tokens` tokens. `max_pairs` bounds the pairs of token and expert where the routing
+  /// comes from outside; 0 stands for the most that can occur.
+  Workspace workspace(Index max_tokens, Index max_pairs = 0,
+                      std::pmr::memory_resource* memory = std::pmr::get_default_resource()) const {
+    if (max_tokens < 0 || max_pairs < 0)
+      throw Error(ErrorCode::option, "workspace: expected sizes of at least 0, found " + std::to_string(max_tokens) +
+                                         " tokens and " + std::to_string(max_pairs) + " pairs");
+    Index extra = 0, pairs = max_pairs;
+    if constexpr (external) {
+      if (pairs == 0) pairs = max_tokens * experts_.experts();
+    } else {
+      pairs = std::max(pairs, Index(gating_.max_pairs(max_tokens, experts_.experts())));
+      extra = gating_.extra();
+    }
+    return Workspace(router_, gating_, experts_, base_, extra, Capacity{max_tokens, pairs, reads_latent, memory});
+  }
+
+  /// Zero gradients for the parts that learn, empty ones for the others.
+  Gradients gradients(Trainable trainable = {}) const {
+    Gradients gradients;
+    if constexpr (!external)
+      if (trainable.router) gradients.router = zeros_like(ParametersOf<Router>(parameters_of(router_)));
+    if (trainable.experts) gradients.experts = zeros_like(ParametersOf<Experts>(parameters_of(experts_)));
+    if (trainable.base) gradients.base = zeros_like(ParametersOf<Base>(parameters_of(base_)));
+    return gradients;
+  }
+
+  /// Calls f(name, parameter, other...) with one View per tensor that the layer has, for its parameters and each of
+  /// `others`: gradients, moments.
+  template <class F, class... Others>
+  void walk(F&& f, Others&... others) {
+    struct Own {
+      decltype(parameters_of(std::declval<Router&>())) router;
+      decltype(parameters_of(std::declval<Experts&>())) experts;
+      decltype(parameters_of(std::declval<Base&>())) base;
+    } own{parameters_of(router_), parameters_of(experts_), parameters_of(base_)};
+    const auto visit = [&f](std::string_view name, auto& parameter, auto&... rest) {
+      if (!parameter.empty()) f(name, parameter.view(), rest.view()...);
+    };
+    Gradients::walk(visit, own, others...);
+  }
+
+  // ---- forward
+
+  /// x -> logits, scores and routing in `work`.
+  void route(View<const T> x, Workspace& work, const Batch& batch = {}) const
+    requires(!external)
+  {
+    check_tokens(x, work, batch);
+    work.start(x.rows(), batch);
+    View<const T> features = x;
+    if constexpr (reads_latent) {
+      auto experts = experts_call(work);
+      features = work.latent = experts_.project(x, experts);
+    }
+    auto call = router_call(work);
+    if constexpr (detail::ScoresWithCall<Router, Execution>)
+      router_.score(features, work.logits(), call);
+    else
+      router_.score(features, work.logits());
+    auto gating = gating_call(work);
+    gating_.choose(static_cast<Trace<T>&>(work), gating);
+    work.start_d_weight();
+  }
+
+  /// y = base(x) + the experts that `routing` names.
+  void apply(View<const T> x, const Routing<T>& routing, View<T> y, Workspace& work, const Batch& batch = {}) const {
+    check_tokens(x, work, batch);
+    work.batch = batch;
+    mix(x, {}, routing, y, work);
+  }
+
+  void forward(View<const T> x, View<T> y, Workspace& work, const Batch& batch = {}) const
+    requires(!external)
+  {
+    check_output("forward: rows of y", "forward: columns of y", y, x.rows());
+    route(x, work, batch);
+    mix(x, work.latent, work.routing, y, work);
+  }
+
+  // ---- backward, after the forward half on the same workspace, with the same x
+
+  /// d_weight [pairs] is accumulated: several layers that shared a routing add to one. Empty: not wanted.
+  void apply_backward(View<const T> x, const Routing<T>& routing, View<const T> d_y, std::span<T> d_weight, View<T> d_x,
+                      Gradients& gradients, Workspace& work) const
+    requires TrainableExpertPolicy<Experts, Execution>
+  {
+    check_output("backward: rows of d_y", "backward: columns of d_y", d_y, x.rows());
+    check_gradient(x, d_x);
+    if (!d_weight.empty())
+      require_equal(ErrorCode::shape, "backward: size of d_weight", routing.pairs(), Index(d_weight.size()));
+    auto call = experts_call(work);
+    experts_.backward(x, routing, d_y, d_weight, d_x, gradients.experts, call);
+    auto base_call = Call<Execution, ScratchOf<Base>>{execution_, work.batch, work.base_scratch};
+    if constexpr (TrainableBasePolicy<Base, Execution>) {
+      base_.backward(x, d_y, d_x, gradients.base, base_call);
+    } else if (d_x) {
+      throw Error(ErrorCode::not_trainable, "backward: this base has no backward, so d_x must be an empty view");
+    }
+  }
+
+  /// From work.d_weight(), and what losses added to work.d_scores() and work.d_logits(), to the router.
+  void route_backward(View<const T> x, View<T> d_x, Gradients& gradients, Workspace& work) const
+    requires routing_trains
+  {
+    check_gradient(x, d_x);
+    auto gating = gating_call(work);
+    gating_.backward(static_cast<Trace<T>&>(work), gating);
+    auto call = router_call(work);
+    const View<const T> d_logits = work.d_logits();
+    if constexpr (reads_latent) {
+      auto experts = experts_call(work);
+      const View<T> d_latent = experts_.d_latent(x.rows(), experts);
+      router_.backward(work.latent, d_logits, d_latent, gradients.router, call);
+      experts_.project_backward(x, d_latent, d_x, gradients.experts, experts);
+    } else {
+      router_.backward(x, d_logits, d_x, gradients.router, call);
+    }
+  }
+
+  void backward(View<const T> x, View<const T> d_y, View<T> d_x, Gradients& gradients, Workspace& work) const
+    requires routing_trains && TrainableExpertPolicy<Experts, Execution>
+  {
+    apply_backward(x, work.routing, d_y, work.d_weight(), d_x, gradients, work);
+    route_backward(x, d_x, gradients, work);
+  }
+
+  // ---- merging
+
+  /// Why the experts cannot become part of one weight; empty when they can.
+  std::string merge_obstacle() const {
+    if constexpr (!MergeableExpertPolicy<Experts>)
+      return "its experts are not linear maps";
+    else if constexpr (external)
+      return "its routing comes from outside";
+    else if constexpr (!ConstantGatingPolicy<Gating>)
+      return "its gate gives every token weights of its own; only the selection All with the weight Unit is the same "
+             "for all tokens";
+    else
+      return "";
+  }
+
+  /// weight += the sum of all experts, so that a plain linear layer with it does what this layer does.   weight [O x I]
+  /// Throws Error(not_mergeable) with the reason, weight untouched.
+  void merge_into(View<T> weight) const {
+    require_equal(ErrorCode::shape, "merge_into: rows of the weight", out(), weight.rows());
+    require_equal(ErrorCode::shape, "merge_into: columns of the weight", in(), weight.cols());
+    if (const std::string obstacle = merge_obstacle(); !obstacle.empty())
+      throw Error(ErrorCode::not_mergeable, "merge_into: this layer cannot be merged: " + obstacle);
+    if constexpr (MergeableExpertPolicy<Experts> && ConstantGatingPolicy<Gating>)
+      for (Index e = 0; e < experts_.experts(); ++e) experts_.add_delta(e, gating_.constant_weight(), weight);
+  }
+
+  Router& router() { return router_; }
+  Gating& gating() { return gating_; }
+  Experts& experts() { return experts_; }
+  Base& base() { return base_; }
+  const Router& router() const { return router_; }
+  const Gating& gating() const { return gating_; }
+  const Experts& experts() const { return experts_; }
+  const Base& base() const { return base_; }
+  const Execution& execution() const { return execution_; }
+
+ private:
+  auto router_call(Workspace& work) const {
+    return Call<Execution, ScratchOf<Router>>{execution_, work.batch, work.router_scratch};
+  }
+  auto gating_call(Workspace& work) const {
+    return Call<Execution, ScratchOf<Gating>>{execution_, work.batch, work.gating_scratch};
+  }
+  auto experts_call(Workspace& work) const {
+    return Call<Execution, ScratchOf<Experts>>{execution_, work.batch, work.experts_scratch};
+  }
+
+  /// The latent may be empty: only forward() knows that it belongs to this x.
+  void mix(View<const T> x, View<const T> latent, const Routing<T>& routing, View<T> y, Workspace& work) const {
+    check_output("apply: rows of y", "apply: columns of y", y, x.rows());
+    require_equal(ErrorCode::shape, "apply: tokens of the routing", x.rows(), routing.tokens());
+    require_equal(ErrorCode::shape, "apply: experts of the routing", experts_.experts(), routing.experts());
+    if (!routing.finished()) throw Error(ErrorCode::shape, "apply: expected a routing after finish(), found one before");
+    auto base_call = Call<Execution, ScratchOf<Base>>{execution_, work.batch, work.base_scratch};
+    base_.forward(x, y, base_call);
+    auto call = experts_call(work);
+    experts_.forward(x, latent, routing, y, call);
+  }
+
+  void check_tokens(View<const T> x, const Workspace& work, const Batch& batch) const {
+    require_equal(ErrorCode::shape, "forward: columns of x", in(), x.cols());
+    if (x.rows() > work.max_tokens())
+      throw Error(ErrorCode::capacity, "forward: workspace made for " + std::to_string(work.max_tokens()) +
+                                           " tokens, x has " + std::to_string(x.rows()));
+    if (!batch.token_mask.empty())
+      require_equal(ErrorCode::shape, "forward: size of the token mask", x.rows(), Index(batch.token_mask.size()));
+    const auto& begin = batch.sequence_begin;
+    if (begin.empty()) return;
+    if (begin.front() != 0 || !std::is_sorted(begin.begin(), begin.end()) || begin.back() > x.rows())
+      throw Error(ErrorCode::shape, "forward: expected sequence starts that ascend from 0 to at most " +
+                                        std::to_string(x.rows()) + " tokens");
+  }
+  void check_output(std::string_view rows, std::string_view columns, View<const T> y, Index tokens) const {
+    require_equal(ErrorCode::shape, rows, tokens, y.rows());
+    require_equal(ErrorCode::shape, columns, out(), y.cols());
+  }
+  void check_gradient(View<const T> x, View<T> d_x) const {
+    if (!d_x) return;
+    require_equal(ErrorCode::shape, "backward: rows of d_x", x.rows(), d_x.rows());
+    require_equal(ErrorCode::shape, "backward: columns of d_x", x.cols(), d_x.cols());
+  }
+
+  [[no_unique_address]] Router router_;
+  [[no_unique_address]] Gating gating_;
+  Experts experts_;
+  Base base_;
+  [[no_unique_address]] Execution execution_;
+};
+
+}  // namespace mole

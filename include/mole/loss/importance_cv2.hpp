@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: MIT
+// The importance loss of the first sparse mixtures.
+#pragma once
+
+#include "mole/core/trace.hpp"
+#include "mole/loss/squared_cv.hpp"
+
+namespace mole {
+
+/// Options of importance_cv2().
+struct ImportanceCv2 {
+  double coefficient = 1;
+  bool unbiased = true;    ///< variance by E - 1 (Tutel), or by E (the code of Shazeer et al.)
+  double epsilon = 1e-10;  ///< added to the squared mean
+};
+
+namespace detail {
+
+/// The sum of the weights of `expert` over tokens that count.
+template <class T>
+double importance(const Trace<T>& trace, Index expert) {
+  double sum = 0;
+  for (int p : trace.routing.pairs_of(expert))
+    if (trace.batch.counts(trace.routing.token(p))) sum += double(trace.routing.weight(p));
+  return sum;
+}
+
+}  // namespace detail
+
+/// coefficient * CV^2(importance),   importance_e = sum over tokens of weight_e
+///
+/// Adds the gradient to d_weight, so only chosen experts receive one. Tokens that the mask leaves out do not count.
+/// 0 for one expert, and when no token counts.  O(pairs + E), no allocation.
+/// Source: Shazeer et al. 2017, arXiv:1701.06538, eq. 6 and 7. Their load loss needs noisy logits and is not here.
+template <class T>
+double importance_cv2(Trace<T>& trace, const ImportanceCv2& options = {}) {
+  const SquaredCv cv = SquaredCv::of(trace.experts(), options.unbiased, options.epsilon,
+                                     [&](Index e) { return detail::importance(trace, e); });
+  MOLE_ASSERT(Index(trace.d_weight().size()) == trace.routing.pairs());
+  for (Index e = 0; e < trace.experts(); ++e) {
+    const T d_importance = T(options.coefficient * cv.derivative(detail::importance(trace, e)));
+    for (int p : trace.routing.pairs_of(e))
+      if (trace.batch.counts(trace.routing.token(p))) trace.d_weight()[std::size_t(p)] += d_importance;
+  }
+  return options.coefficient * cv.value();
+}
+
+}  // namespace mole

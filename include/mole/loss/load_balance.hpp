@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: MIT
+// The load-balancing losses, which differ in what they count and by what they divide.
+#pragma once
+
+#include "mole/core/error.hpp"
+#include "mole/core/trace.hpp"
+#include "mole/gating/select_policy.hpp"
+
+#include <algorithm>
+#include <array>
+#include <span>
+
+namespace mole {
+
+/// The factor before the sum, named by the value when routing is uniform and k experts are chosen per token.
+enum class BalanceNorm {
+  one_at_uniform,   ///< E sum_e share_e P_e,   share_e = count_e / (sum of all counts)
+  k_at_uniform,     ///< E sum_e m_e P_e,       m_e = count_e / T
+  without_experts,  ///< sum_e share_e P_e, so 1/E at uniform
+};
+
+/// What an expert's count is.
+enum class BalanceCount {
+  all_choices,   ///< its pairs in the routing, after any capacity
+  first_choice,  ///< tokens that score it highest, ties to the lower index, before any capacity
+  weights,       ///< the sum of its weights; the one count with a gradient
+};
+
+/// Over which tokens counts and means are taken.
+enum class BalanceScope {
+  global,    ///< all tokens of all traces
+  sequence,  ///< each sequence by itself; then the mean over the sequences
+};
+
+/// Options of load_balance().
+struct LoadBalance {
+  double coefficient = 1;
+  BalanceNorm norm = BalanceNorm::one_at_uniform;
+  BalanceCount count = BalanceCount::all_choices;
+  BalanceScope scope = BalanceScope::global;
+};
+
+namespace detail {
+
+/// The tokens that one value of the loss is about: all of some traces, or one sequence of one trace.
+template <class T>
+struct BalanceGroup {
+  std::span<Trace<T>* const> traces;
+  Index sequence = -1;  ///< -1: all
+
+  /// f(trace, n) for every token that the mask lets count.
+  template <class F>
+  void for_each_token(F&& f) const {
+    for (Trace<T>* trace : traces) {
+      const Index first = sequence < 0 ? 0 : trace->batch.first_of(sequence);
+      const Index end = sequence < 0 ? trace->tokens() : trace->batch.end_of(sequence, trace->tokens());
+      for (Index n = first; n < end; ++n)
+        if (trace->batch.counts(n)) f(*trace, n);
+    }
+  }
+  Index tokens() const {
+    Index tokens = 0;
+    for_each_token([&](const Trace<T>&, Index) { ++tokens; });
+    return tokens;
+  }
+};
+
+/// One group's loss. Sums over tokens are taken for 64 experts at a time, which keeps them on the stack; beyond that
+/// the tokens are read again, so that no caller has to bring memory.
+template <class T>
+class BalanceLoss {
+ public:
+  BalanceLoss(const BalanceGroup<T>& group, const LoadBalance& options, double coefficient)
+      : group_(group), count_(options.count), experts_(group.traces.front()->experts()),
+        tokens_(double(group.tokens())), total_(options.norm == BalanceNorm::k_at_uniform ? tokens_ : total_count()),
+        factor_(coefficient * (options.norm == BalanceNorm::without_experts ? 1.0 : double(experts_))),
+        shares_(options.norm != BalanceNorm::k_at_uniform) {}
+
+  /// The value; adds its gradient.
+  double operator()() const {
+    if (tokens_ == 0 || total_ == 0) return 0;
+    double sum = 0;
+    for (Index begin = 0; begin < experts_; begin += width) {
+      const Block block = sums_over_tokens(begin);
+      for (Index j = 0; j < block.size; ++j)
+        sum += block.count[std::size_t(j)] / total_ * (block.score[std::size_t(j)] / tokens_);
+      add_gradient(block);
+    }
+    // The weights' total is a divisor of every share: d(c_e / total) has a second term, the same for all pairs.
+    if (count_ == BalanceCount::weights && shares_) add_to_d_weight([&](int) { return -factor_ * sum / total_; });
+    return factor_ * sum;
+  }
+
+ private:
+  static constexpr Index width = 64;
+
+  /// Sums for experts begin ... begin + size - 1.
+  struct Block {
+    Index begin, size;
+    std::array<double, width> count{}, score{};
+
+    bool holds(Index expert) const { return expert >= begin && expert < begin + size; }
+    double& count_of(Index expert) { return count[std::size_t(expert - begin)]; }
+  };
+
+  Block sums_over_tokens(Index begin) const {
+    Block block{begin, std::min(width, experts_ - begin), {}, {}};
+    group_.for_each_token([&](const Trace<T>& trace, Index n) {
+      const T* const scores = trace.scores().row_data(n);
+      for (Index j = 0; j < block.size; ++j) block.score[std::size_t(j)] += double(scores[begin + j]);
+      if (count_ == BalanceCount::first_choice) {
+        const Index best = first_choice(scores);
+        if (block.holds(best)) block.count_of(best) += 1;
+        return;
+      }
+      const std::span<const int> chosen = trace.routing.experts_of(n);
+      const std::span<const T> weights = trace.routing.weights_of(n);
+      for (std::size_t i = 0; i < chosen.size(); ++i)
+        if (block.holds(chosen[i]))
+          block.count_of(chosen[i]) += count_ == BalanceCount::weights ? double(weights[i]) : 1;
+    });
+    return block;
+  }
+
+  Index first_choice(const T* scores) const {
+    int best = 0;
+    for (int e = 1; e < experts_; ++e)
+      if (chosen_before(scores[e], e, scores[best], best)) best = e;
+    return best;
+  }
+
+  double total_count() const {
+    if (count_ == BalanceCount::first_choice) return tokens_;
+    double total = 0;
+    group_.for_each_token([&](const Trace<T>& trace, Index n) {
+      if (count_ == BalanceCount::all_choices) total += double(trace.routing.experts_of(n).size());
+      else for (T weight : trace.routing.weights_of(n)) total += double(weight);
+    });
+    return total;
+  }
+
+  /// d_score_ne += factor (count_e / total) / T;   d_weight_ne += factor P_e / total
+  void add_gradient(const Block& block) const {
+    std::array<T, width> d_score;
+    for (std::size_t j = 0; j < std::size_t(block.size); ++j)
+      d_score[j] = T(factor_ * block.count[j] / total_ / tokens_);
+    group_.for_each_token([&](Trace<T>& trace, Index n) {
+      T* const d_scores = trace.d_scores().row_data(n) + block.begin;
+      for (Index j = 0; j < block.size; ++j) d_scores[j] += d_score[std::size_t(j)];
+    });
+    if (count_ != BalanceCount::weights) return;
+    add_to_d_weight([&](int e) {
+      return block.holds(e) ? factor_ * block.score[std::size_t(e - block.begin)] / tokens_ / total_ : 0.0;
+    });
+  }
+
+  /// d_weight += of_expert(e) for every pair of a counted token and an expert e.
+  template <class F>
+  void add_to_d_weight(F&& of_expert) const {
+    group_.for_each_token([&](Trace<T>& trace, Index n) {
+      MOLE_ASSERT(Index(trace.d_weight().size()) == trace.routing.pairs());
+      const std::span<const int> chosen = trace.routing.experts_of(n);
+      const std::span<T> d_weight = trace.routing.of_token(trace.d_weight(), n);
+      for (std::size_t i = 0; i < chosen.size(); ++i) d_weight[i] += T(of_expert(chosen[i]));
+    });
+  }
+
+  BalanceGroup<T> group_;
+  BalanceCount count_;
+  Index experts_;
+  double tokens_, total_, factor_;
+  bool shares_;
+};
+
+}  // namespace detail
+
+/// How unevenly experts are used: a value that falls when tokens are spread over them. It is
+///
+///     coefficient * E * sum_e share_e P_e      P_e = mean over tokens of scores_e     (see BalanceNorm for the rest)
+///
+/// over the first E columns of the scores and the tokens that batch.counts(). Adds the gradient to d_scores; counts are
+/// constants there, except BalanceCount::weights, which adds to d_weight as well. Sequences without a token that counts
+/// are left out of the mean over sequences. 0 when no token counts, or nothing was chosen.
+///
+/// | published loss                                 | norm            | count        | scope    | at uniform |
+/// | ---------------------------------------------- | --------------- | ------------ | -------- | ---------- |
+/// | MoLA, arXiv:2402.08562; DeepSpeed top-k        | one_at_uniform  | all_choices  | global   | 1          |
+/// | DeepSeekMoE, arXiv:2401.06066                  | one_at_uniform  | all_choices  | either   | 1          |
+/// | GShard, arXiv:2006.16668; DeepSpeed top1, top2 | one_at_uniform  | first_choice | global   | 1          |
+/// | Uni-MoE, arXiv:2405.11273                      | one_at_uniform  | first_choice | global   | 1          |
+/// | Switch, arXiv:2101.03961, as in transformers   | one_at_uniform  | first_choice | sequence | 1          |
+/// | Mixtral, as in transformers; MoLE top-k        | k_at_uniform    | all_choices  | global   | k          |
+/// | MoLE threshold; Dynamic MoE, arXiv:2403.07652  | k_at_uniform    | all_choices  | global   | mean k     |
+/// | DynMoLE                                        | k_at_uniform    | weights      | global   | mean of w  |
+/// | LLaVA-MoLE, arXiv:2401.16160                   | without_experts | first_choice | sequence | 1/E        |
+///
+/// Transformers' Switch counts a token that its capacity dropped as a choice of expert 0; here it counts where it
+/// wanted to go. Mixtral pools the layers of a model; the form for several traces does so, and needs equal E.
+/// Throws Error(shape) when the traces disagree in E.  O(N E) for up to 64 experts, a pass over the tokens for each 64
+/// beyond; no allocation.
+template <class T>
+double load_balance(std::span<Trace<T>* const> traces, const LoadBalance& options = {}) {
+  for (const Trace<T>* trace : traces)
+    require_equal(ErrorCode::shape, "load_balance: experts of the traces", traces.front()->experts(), trace->experts());
+  if (traces.empty()) return 0;
+  if (options.scope == BalanceScope::global)
+    return detail::BalanceLoss<T>({traces, -1}, options, options.coefficient)();
+
+  const auto for_each_sequence = [&](auto&& f) {
+    for (std::size_t i = 0; i < traces.size(); ++i)
+      for (Index s = 0; s < traces[i]->batch.sequences(); ++s) {
+        const detail::BalanceGroup<T> group{traces.subspan(i, 1), s};
+        if (group.tokens() > 0) f(group);
+      }
+  };
+  double sequences = 0, value = 0;
+  for_each_sequence([&](const auto&) { ++sequences; });
+  for_each_sequence([&](const auto& group) {
+    value += detail::BalanceLoss<T>(group, options, options.coefficient / sequences)();
+  });
+  return value;
+}
+
+/// The same for one trace.
+template <class T>
+double load_balance(Trace<T>& trace, const LoadBalance& options = {}) {
+  Trace<T>* const one = &trace;
+  return load_balance(std::span<Trace<T>* const>(&one, 1), options);
+}
+
+}  // namespace mole

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: MIT
+// LoRAMoE's constraint: each half of the experts serves its own kind of task.
+#pragma once
+
+#include "mole/core/error.hpp"
+#include "mole/core/trace.hpp"
+#include "mole/loss/squared_cv.hpp"
+
+#include <span>
+
+namespace mole {
+
+/// Options of localized_balance().
+struct LocalizedBalance {
+  std::span<const int> task_types = {};  ///< one a sequence: 1 for the first half of the experts, 0 for the second
+  double blc_alpha = 0.1;                ///< how much the halves are told apart, from 0 (not at all) to 1
+  double blc_weight = 1;                 ///< the coefficient
+};
+
+/// blc_weight * CV^2 of the B E numbers   Q_be = c_be * sum over the tokens of sequence b of scores_e
+///
+///   c_be = 1 + blc_alpha where expert e belongs to the task of sequence b, 1 - blc_alpha elsewhere
+///
+/// with the unbiased variance and 1e-10 added to the squared mean, as released. With odd E the middle expert is in the
+/// second half; a task type other than 0 and 1 has no half. Adds the gradient to d_scores. Tokens that the mask leaves
+/// out do not count; 0 when none does. Throws Error(shape) unless there is one task type a sequence.
+/// O(N E), no allocation.
+/// Source: Dou et al. 2024 (LoRAMoE), arXiv:2312.09979; Ablustrund/LoRAMoE, peft/tuners/lora.py.
+template <class T>
+double localized_balance(Trace<T>& trace, const LocalizedBalance& options) {
+  const Batch& batch = trace.batch;
+  const Index experts = trace.experts();
+  require_equal(ErrorCode::shape, "localized_balance: task types", batch.sequences(), Index(options.task_types.size()));
+
+  const auto factor = [&](Index b, Index e) {
+    const int home = e < experts / 2 ? 1 : 0;
+    return options.task_types[std::size_t(b)] == home ? 1 + options.blc_alpha : 1 - options.blc_alpha;
+  };
+  const auto for_each_token = [&](Index b, auto&& f) {
+    for (Index n = batch.first_of(b); n < batch.end_of(b, trace.tokens()); ++n)
+      if (batch.counts(n)) f(n);
+  };
+  const auto quantity = [&](Index i) {
+    const Index b = i / experts, e = i % experts;
+    double sum = 0;
+    for_each_token(b, [&](Index n) { sum += double(trace.scores()(n, e)); });
+    return factor(b, e) * sum;
+  };
+
+  const SquaredCv cv = SquaredCv::of(batch.sequences() * experts, true, 1e-10, quantity);
+  for (Index i = 0; i < batch.sequences() * experts; ++i) {
+    const Index b = i / experts, e = i % experts;
+    const T d_score = T(options.blc_weight * cv.derivative(quantity(i)) * factor(b, e));
+    for_each_token(b, [&](Index n) { trace.d_scores()(n, e) += d_score; });
+  }
+  return options.blc_weight * cv.value();
+}
+
+}  // namespace mole

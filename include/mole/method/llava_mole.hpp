@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: MIT
+// LLaVA-MoLE: one LoRA expert for each token, chosen once for a whole feed-forward block.
+#pragma once
+
+#include "mole/base/dense_base.hpp"
+#include "mole/expert/low_rank.hpp"
+#include "mole/factors/dense_factors.hpp"
+#include "mole/gating/gate.hpp"
+#include "mole/gating/softmax.hpp"
+#include "mole/gating/top_k.hpp"
+#include "mole/gating/unit.hpp"
+#include "mole/layer/mixture_linear.hpp"
+#include "mole/router/linear_router.hpp"
+
+namespace mole {
+
+/// Chen et al. 2024 (LLaVA-MoLE), arXiv:2401.16160; released as forwchen/LLaVA-MoLE.
+///
+/// The chosen expert counts with weight 1, not with its probability, so the output gives the router no gradient: it
+/// learns from load_balance with BalanceNorm::without_experts, BalanceScope::sequence, coefficient 1e-2. One layer of
+/// a block routes; its siblings take that routing through apply() and apply_backward(). The release runs its
+/// inference script densely: that is loramoe() with a biased router.
+struct LlavaMoleOptions {
+  Index in = 0;
+  Index out = 0;
+  Index experts = 3;
+  Index rank = 32;
+  double alpha = 64;
+  double dropout = 0.05;  ///< on the adapters' input; the router sees x whole
+};
+
+template <class T, class Execution = DefaultExecution>
+using LlavaMole =
+    MixtureLinear<LinearRouter<T>, Gate<Softmax, TopK, Unit>, LowRank<DenseFactors<T>>, DenseBase<View<const T>>, Execution>;
+
+/// y = W x + b + s B_i A_i x,  i = argmax(R x + c).
+/// weight [O x I] is borrowed, and so is bias [1 x O], which may be empty
+template <class T, class Generator, class Execution = DefaultExecution>
+LlavaMole<T, Execution> llava_mole(const LlavaMoleOptions& options, ConstView<T> weight, Generator& generator,
+                                   ConstView<T> bias = {}, Execution execution = {}) {
+  const typename DenseFactors<T>::Options factors{.in = options.in,
+                                                  .out = options.out,
+                                                  .experts = options.experts,
+                                                  .rank = options.rank,
+                                                  .alpha = options.alpha,
+                                                  .dropout = {.rate = options.dropout, .stream = 1}};
+  return {LinearRouter<T>({.in = options.in, .experts = options.experts, .bias = true}, generator),
+          Gate{Softmax{}, TopK{.k = 1}, Unit{}}, LowRank<DenseFactors<T>>(factors, generator), DenseBase(weight, bias),
+          std::move(execution)};
+}
+
+}  // namespace mole

@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: MIT
+// Everything but what needs a library beside xsimd: files (mole/io/), Eigen (mole/execution/through_eigen.hpp).
+#pragma once
+
+#include "mole/base/callable_base.hpp"
+#include "mole/base/dense_base.hpp"
+#include "mole/base/no_base.hpp"
+#include "mole/core/version.hpp"
+#include "mole/execution/host_executor.hpp"
+#include "mole/execution/reference.hpp"
+#include "mole/execution/simd.hpp"
+#include "mole/execution/thread_pool.hpp"
+#include "mole/expert/low_rank.hpp"
+#include "mole/factors/dense_factors.hpp"
+#include "mole/gating/all.hpp"
+#include "mole/gating/gate.hpp"
+#include "mole/gating/identity.hpp"
+#include "mole/gating/no_gating.hpp"
+#include "mole/gating/raw.hpp"
+#include "mole/gating/renormalised.hpp"
+#include "mole/gating/sigmoid.hpp"
+#include "mole/gating/softmax.hpp"
+#include "mole/gating/top_k.hpp"
+#include "mole/gating/unit.hpp"
+#include "mole/layer/mixture_linear.hpp"
+#include "mole/router/external.hpp"
+#include "mole/router/linear_router.hpp"
+#include "mole/router/no_router.hpp"

@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: MIT
+// Adam with decoupled weight decay.
+#pragma once
+
+#include "mole/optim/moments.hpp"
+#include "mole/optim/parameter_group.hpp"
+
+#include <cmath>
+#include <type_traits>
+#include <utility>
+
+namespace mole {
+
+/// Options of AdamW.
+struct AdamWOptions {
+  double learning_rate = 1e-3;
+  double beta1 = 0.9;
+  double beta2 = 0.999;
+  double epsilon = 1e-8;
+  double weight_decay = 0.01;
+  std::vector<ParameterGroup> groups = {};
+
+  void check() const {
+    const auto require = [](bool holds, const char* expected, double found) {
+      if (!holds)
+        throw Error(ErrorCode::option, std::string("AdamW: expected ") + expected + ", found " + std::to_string(found));
+    };
+    require(learning_rate >= 0, "a learning_rate of at least 0", learning_rate);
+    require(beta1 >= 0 && beta1 < 1, "beta1 in [0, 1)", beta1);
+    require(beta2 >= 0 && beta2 < 1, "beta2 in [0, 1)", beta2);
+    require(epsilon > 0, "an epsilon above 0", epsilon);
+    require(weight_decay >= 0, "a weight_decay of at least 0", weight_decay);
+  }
+};
+
+/// Follows the gradient by its running mean over the root of its running mean square.
+///
+///   m = beta1 m + (1 - beta1) g      v = beta2 v + (1 - beta2) g^2      at step t = 1, 2, ...
+///   p = p - rate ( (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + epsilon) + weight_decay p )
+///
+/// m and v are held in State, in one buffer each, made by the first step or by reserve(); later steps allocate nothing.
+/// Frozen tensors (an empty gradient) are neither read nor written. Equal inputs give equal bits.
+/// Throws Error(option) for options outside their ranges, Error(shape), before anything changes, when a tensor appears,
+/// vanishes or changes size between steps; it names the tensor.  O(parameters) a step.
+/// Source: Loshchilov and Hutter 2019, arXiv:1711.05101, algorithm 2.
+template <class State = float>
+class AdamW {
+ public:
+  explicit AdamW(AdamWOptions options = {}) : options_(std::move(options)) { options_.check(); }
+
+  /// Zero state for the tensors of `walk` (see Moments), as the first step makes it.
+  template <class Walk>
+  void reserve(Walk&& walk) {
+    moments_.reserve(walk);
+  }
+
+  template <class Walk>
+  void step(Walk&& walk);
+
+  template <class Layer, class Gradients>
+  void step(Layer& layer, Gradients& gradients) {
+    step([&](auto&& f) { layer.walk(f, gradients); });
+  }
+
+  double learning_rate() const { return options_.learning_rate; }
+  void set_learning_rate(double rate) { options_.learning_rate = rate; }
+
+  /// Steps taken so far. To resume: reserve(), fill the state through walk_state(), set_steps().
+  Index steps() const { return steps_; }
+  void set_steps(Index steps) { steps_ = steps; }
+
+  /// f(std::string_view name, std::span<State> first, std::span<State> second) for each trained tensor.
+  template <class F>
+  void walk_state(F&& f) {
+    moments_.walk_state(f);
+  }
+
+ private:
+  /// The numbers of one tensor's step: all that depends on the step alone is computed once, in double.
+  template <class Work>
+  struct Update {
+    Work beta1, rest1, beta2, rest2, rate, decay, root_scale, epsilon;  // rest = 1 - beta, rounded once
+
+    template <class T>
+    void operator()(std::span<T> parameter, std::span<T> gradient, State* first, State* second) const;
+  };
+  template <class Work>
+  Update<Work> update_for(std::string_view name) const;
+
+  AdamWOptions options_;
+  Index steps_ = 0;
+  Moments<State, 2> moments_;
+};
+
+template <class State>
+template <class Walk>
+void AdamW<State>::step(Walk&& walk) {
+  if (!moments_.reserved()) moments_.reserve(walk);
+  moments_.check(walk);
+  ++steps_;
+  moments_.for_each(walk, [&]<class T>(std::string_view name, View<T> parameter, View<T> gradient, auto state) {
+    const auto update = update_for<std::common_type_t<T, State>>(name);
+    for (Index r = 0; r < parameter.rows(); ++r) {
+      const Index begin = r * parameter.cols();
+      update(parameter.row(r), gradient.row(r), state[0].data() + begin, state[1].data() + begin);
+    }
+  });
+}
+
+template <class State>
+template <class Work>
+typename AdamW<State>::template Update<Work> AdamW<State>::update_for(std::string_view name) const {
+  const ParameterGroup* const group = group_of(options_.groups, name);
+  const double rate = options_.learning_rate * (group ? group->learning_rate_scale : 1);
+  const double decay = group ? group->weight_decay.value_or(options_.weight_decay) : options_.weight_decay;
+  const double correction1 = 1 - std::pow(options_.beta1, double(steps_));
+  const double correction2 = 1 - std::pow(options_.beta2, double(steps_));
+  return {.beta1 = Work(options_.beta1),
+          .rest1 = Work(1 - options_.beta1),
+          .beta2 = Work(options_.beta2),
+          .rest2 = Work(1 - options_.beta2),
+          .rate = Work(rate / correction1),
+          .decay = Work(rate * decay),
+          .root_scale = Work(1 / std::sqrt(correction2)),
+          .epsilon = Work(options_.epsilon)};
+}
+
+// Compilers vectorise this loop under -fno-math-errno only: without it every std::sqrt may have to report an error.
+template <class State>
+template <class Work>
+template <class T>
+void AdamW<State>::Update<Work>::operator()(std::span<T> parameter, std::span<T> gradient, State* first,
+                                            State* second) const {
+  for (std::size_t i = 0; i < parameter.size(); ++i) {
+    const Work g = Work(gradient[i]), p = Work(parameter[i]);
+    const Work m = beta1 * Work(first[i]) + rest1 * g;
+    const Work v = beta2 * Work(second[i]) + rest2 * g * g;
+    first[i] = State(m);
+    second[i] = State(v);
+    parameter[i] = T(p - (rate * m / (std::sqrt(v) * root_scale + epsilon) + decay * p));
+  }
+}
+
+}  // namespace mole

@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: MIT
+// What an optimiser remembers of each tensor between steps.
+#pragma once
+
+#include "mole/core/error.hpp"
+#include "mole/core/view.hpp"
+
+#include <array>
+#include <span>
+#include <string>
+#include <string_view>
+#include <tuple>
+#include <vector>
+
+namespace mole {
+
+/// `Count` numbers of type State for every element of every trained tensor, those of one kind in one contiguous buffer.
+///
+/// A *walk* is a callable: walk(visitor) calls visitor(std::string_view name, View<T> parameter, View<T> gradient) for
+/// each tensor, always in the same order. A tensor whose gradient is empty is frozen: passed over, without state.
+template <class State, int Count>
+class Moments {
+ public:
+  using Spans = std::array<std::span<State>, std::size_t(Count)>;
+
+  bool reserved() const { return reserved_; }
+
+  /// Makes zero state for the tensors of `walk`; what was there before is gone.  O(parameters), the only allocation.
+  template <class Walk>
+  void reserve(Walk&& walk) {
+    tensors_.clear();
+    std::size_t size = 0;
+    for_each_trained(walk, [&](std::string_view name, auto parameter, auto) {
+      tensors_.push_back({std::string(name), size, std::size_t(parameter.size())});
+      size += std::size_t(parameter.size());
+    });
+    for (std::vector<State>& buffer : buffers_) buffer.assign(size, State(0));
+    reserved_ = true;
+  }
+
+  /// Throws Error(shape), naming the tensor, unless `walk` visits the very tensors that reserve() saw.
+  template <class Walk>
+  void check(Walk&& walk) const;
+
+  /// f(name, parameter, gradient, spans) for each trained tensor, its state row after row as the parameter's.
+  template <class Walk, class F>
+  void for_each(Walk&& walk, F&& f) {
+    std::size_t next = 0;
+    for_each_trained(walk, [&](std::string_view name, auto parameter, auto gradient) {
+      f(name, parameter, gradient, spans_of(tensors_[next++]));
+    });
+  }
+
+  /// f(name, span, ...) for the state of each trained tensor, Count spans: to save it or to put it back.
+  template <class F>
+  void walk_state(F&& f) {
+    for (const Tensor& tensor : tensors_)
+      std::apply([&](auto... spans) { f(std::string_view(tensor.name), spans...); }, spans_of(tensor));
+  }
+
+ private:
+  struct Tensor {
+    std::string name;
+    std::size_t begin, size;
+  };
+
+  template <class Walk, class F>
+  static void for_each_trained(Walk&& walk, F&& f) {
+    walk([&]<class T>(std::string_view name, View<T> parameter, View<T> gradient) {
+      if (gradient) f(name, parameter, gradient);
+    });
+  }
+
+  Spans spans_of(const Tensor& tensor) {
+    Spans spans;
+    for (std::size_t i = 0; i < spans.size(); ++i)
+      spans[i] = std::span(buffers_[i]).subspan(tensor.begin, tensor.size);
+    return spans;
+  }
+
+  std::vector<Tensor> tensors_;
+  std::array<std::vector<State>, std::size_t(Count)> buffers_;
+  bool reserved_ = false;
+};
+
+template <class State, int Count>
+template <class Walk>
+void Moments<State, Count>::check(Walk&& walk) const {
+  const auto wrong = [](const std::string& expected, const std::string& found) {
+    return Error(ErrorCode::shape, "optimiser: expected " + expected + ", found " + found);
+  };
+  const auto quoted = [](std::string_view name) { return "'" + std::string(name) + "'"; };
+
+  std::size_t next = 0;
+  for_each_trained(walk, [&](std::string_view name, auto parameter, auto gradient) {
+    if (next == tensors_.size()) throw wrong("no trained tensor after the first step's", quoted(name));
+    const Tensor& tensor = tensors_[next++];
+    if (tensor.name != name) throw wrong(quoted(tensor.name) + " as at the first step", quoted(name));
+    if (Index(tensor.size) != parameter.size())
+      throw wrong(std::to_string(tensor.size) + " elements of " + quoted(name), std::to_string(parameter.size()));
+    if (parameter.rows() != gradient.rows() || parameter.cols() != gradient.cols())
+      throw wrong("a gradient of the shape of " + quoted(name), std::to_string(gradient.rows()) + " x " +
+                                                                    std::to_string(gradient.cols()));
+  });
+  if (next != tensors_.size())
+    throw wrong(quoted(tensors_[next].name) + " as at the first step", "the end of the walk");
+}
+
+}  // namespace mole

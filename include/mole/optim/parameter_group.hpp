@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: MIT
+// Settings for some tensors that differ from an optimiser's own.
+#pragma once
+
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace mole {
+
+/// Applies to every tensor in whose name `contains` occurs; an empty text occurs in all.
+struct ParameterGroup {
+  std::string contains;
+  double learning_rate_scale = 1;
+  std::optional<double> weight_decay = {};  ///< instead of the optimiser's
+};
+
+/// The first group that applies to `name`, or nullptr.
+inline const ParameterGroup* group_of(std::span<const ParameterGroup> groups, std::string_view name) {
+  for (const ParameterGroup& group : groups)
+    if (name.find(group.contains) != name.npos) return &group;
+  return nullptr;
+}
+
+}  // namespace mole

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: MIT
+// Stochastic gradient descent with momentum.
+#pragma once
+
+#include "mole/optim/moments.hpp"
+#include "mole/optim/parameter_group.hpp"
+
+#include <type_traits>
+#include <utility>
+
+namespace mole {
+
+/// Options of Sgd.
+struct SgdOptions {
+  double learning_rate = 1e-2;
+  double momentum = 0;
+  bool nesterov = false;    ///< look ahead by one more step of the velocity
+  double weight_decay = 0;  ///< added to the gradient as weight_decay * p
+  std::vector<ParameterGroup> groups = {};
+
+  void check() const {
+    const auto require = [](bool holds, const char* expected, double found) {
+      if (!holds)
+        throw Error(ErrorCode::option, std::string("Sgd: expected ") + expected + ", found " + std::to_string(found));
+    };
+    require(learning_rate >= 0, "a learning_rate of at least 0", learning_rate);
+    require(momentum >= 0 && momentum < 1, "a momentum in [0, 1)", momentum);
+    require(weight_decay >= 0, "a weight_decay of at least 0", weight_decay);
+    require(!nesterov || momentum > 0, "a momentum above 0 with nesterov", momentum);
+  }
+};
+
+/// Follows the gradient, or its decaying sum.
+///
+///   g = g + weight_decay p      u = momentum u + g      p = p - rate u      (nesterov: p - rate (g + momentum u))
+///
+/// u is held in State, in one buffer made by the first step or by reserve(), also where momentum is 0; later steps
+/// allocate nothing. Frozen tensors (an empty gradient) are neither read nor written. Equal inputs give equal bits.
+/// Throws as AdamW does.  O(parameters) a step.
+/// Source: Sutskever et al. 2013, in the form of PyTorch's SGD, where the rate multiplies the velocity.
+template <class State = float>
+class Sgd {
+ public:
+  explicit Sgd(SgdOptions options = {}) : options_(std::move(options)) { options_.check(); }
+
+  /// Zero state for the tensors of `walk` (see Moments), as the first step makes it.
+  template <class Walk>
+  void reserve(Walk&& walk) {
+    moments_.reserve(walk);
+  }
+
+  template <class Walk>
+  void step(Walk&& walk);
+
+  template <class Layer, class Gradients>
+  void step(Layer& layer, Gradients& gradients) {
+    step([&](auto&& f) { layer.walk(f, gradients); });
+  }
+
+  double learning_rate() const { return options_.learning_rate; }
+  void set_learning_rate(double rate) { options_.learning_rate = rate; }
+
+  /// Steps taken so far. To resume: reserve(), fill the state through walk_state(), set_steps().
+  Index steps() const { return steps_; }
+  void set_steps(Index steps) { steps_ = steps; }
+
+  /// f(std::string_view name, std::span<State> velocity) for each trained tensor.
+  template <class F>
+  void walk_state(F&& f) {
+    moments_.walk_state(f);
+  }
+
+ private:
+  /// The numbers of one tensor's step.
+  template <class Work>
+  struct Update {
+    Work rate, momentum, decay, gradient_share, velocity_share;  // p -= rate (gradient_share g + velocity_share u)
+
+    template <class T>
+    void operator()(std::span<T> parameter, std::span<T> gradient, State* velocity) const;
+  };
+  template <class Work>
+  Update<Work> update_for(std::string_view name) const;
+
+  SgdOptions options_;
+  Index steps_ = 0;
+  Moments<State, 1> moments_;
+};
+
+template <class State>
+template <class Walk>
+void Sgd<State>::step(Walk&& walk) {
+  if (!moments_.reserved()) moments_.reserve(walk);
+  moments_.check(walk);
+  ++steps_;
+  moments_.for_each(walk, [&]<class T>(std::string_view name, View<T> parameter, View<T> gradient, auto state) {
+    const auto update = update_for<std::common_type_t<T, State>>(name);
+    for (Index r = 0; r < parameter.rows(); ++r)
+      update(parameter.row(r), gradient.row(r), state[0].data() + r * parameter.cols());
+  });
+}
+
+template <class State>
+template <class Work>
+typename Sgd<State>::template Update<Work> Sgd<State>::update_for(std::string_view name) const {
+  const ParameterGroup* const group = group_of(options_.groups, name);
+  const double decay = group ? group->weight_decay.value_or(options_.weight_decay) : options_.weight_decay;
+  return {.rate = Work(options_.learning_rate * (group ? group->learning_rate_scale : 1)),
+          .momentum = Work(options_.momentum),
+          .decay = Work(decay),
+          .gradient_share = options_.nesterov ? Work(1) : Work(0),
+          .velocity_share = options_.nesterov ? Work(options_.momentum) : Work(1)};
+}
+
+template <class State>
+template <class Work>
+template <class T>
+void Sgd<State>::Update<Work>::operator()(std::span<T> parameter, std::span<T> gradient, State* velocity) const {
+  for (std::size_t i = 0; i < parameter.size(); ++i) {
+    const Work p = Work(parameter[i]), g = Work(gradient[i]) + decay * p;
+    const Work u = momentum * Work(velocity[i]) + g;
+    velocity[i] = State(u);
+    parameter[i] = T(p - rate * (gradient_share * g + velocity_share * u));
+  }
+}
+
+}  // namespace mole

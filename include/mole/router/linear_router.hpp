@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: MIT
+// The router of nearly every method: one linear map of the token.
+#pragma once
+
+#include "mole/core/dropout.hpp"
+#include "mole/core/linear_parameters.hpp"
+#include "mole/router/router_policy.hpp"
+
+#include <cmath>
+
+namespace mole {
+
+/// logits = x W^T (+ b).
+///
+///   x [N x I], weight [E x I], bias [1 x E], logits [N x E]
+///
+/// Starts at weight ~ U(-1/sqrt(I), 1/sqrt(I)), bias alike: the usual default of a linear layer. Dropout, if any, acts
+/// on the router's own view of x; with the stream of the experts it is the mask that they see.
+/// Throws Error(option) for sizes below 1.
+template <class T>
+class LinearRouter {
+ public:
+  using Scalar = T;
+  using Parameters = LinearParameters<T>;
+
+  struct Options {
+    Index in = 0;
+    Index experts = 0;  ///< with the extra columns of the gate, if it has any
+    bool bias = false;
+    Dropout dropout = {};
+  };
+
+  struct Scratch {
+    Matrix<T> dropped;  // [tokens x I], only with dropout
+  };
+
+  template <std::uniform_random_bit_generator Generator>
+  LinearRouter(const Options& options, Generator& generator) : dropout_(options.dropout) {
+    if (options.in < 1 || options.experts < 1)
+      throw Error(ErrorCode::option, "LinearRouter: expected in and experts of at least 1, found in = " +
+                                         std::to_string(options.in) + ", experts = " + std::to_string(options.experts));
+    dropout_.check("LinearRouter");
+    parameters_.weight = Matrix<T>(options.experts, options.in);
+    if (options.bias) parameters_.bias = Matrix<T>(1, options.experts);
+    const double bound = 1 / std::sqrt(double(options.in));
+    fill_uniform(parameters_.weight.view(), bound, generator);
+    fill_uniform(parameters_.bias.view(), bound, generator);
+  }
+
+  Index outputs() const { return parameters_.weight.rows(); }
+  Index in() const { return parameters_.weight.cols(); }
+  Parameters& parameters() { return parameters_; }
+  const Parameters& parameters() const { return parameters_; }
+
+  Scratch scratch(const Capacity& capacity) const {
+    if (dropout_.rate == 0) return {};
+    return {Matrix<T>(capacity.tokens, in(), capacity.memory)};
+  }
+
+  void score(View<const T> x, View<T> logits, auto& call) const {
+    call.execution.product_nt(seen(x, call), parameters_.weight, logits);
+    if (parameters_.bias.empty()) return;
+    for (Index n = 0; n < logits.rows(); ++n)
+      for (Index e = 0; e < logits.cols(); ++e) logits(n, e) += parameters_.bias(0, e);
+  }
+
+  /// d_weight += d_logits^T x,  d_bias += sum over tokens of d_logits,  d_x += d_logits W
+  void backward(View<const T> x, View<const T> d_logits, View<T> d_x, Parameters& gradients, auto& call) const {
+    if (!gradients.weight.empty()) call.execution.product_tn(d_logits, seen(x, call), gradients.weight.view());
+    if (!gradients.bias.empty())
+      for (Index n = 0; n < d_logits.rows(); ++n)
+        for (Index e = 0; e < d_logits.cols(); ++e) gradients.bias(0, e) += d_logits(n, e);
+    if (!d_x) return;
+    if (!dropout_.acts(call.batch)) return call.execution.product_nn(d_logits, parameters_.weight, d_x);
+    const View<T> d_dropped = call.scratch.dropped.view().top(x.rows());
+    fill(d_dropped, T(0));
+    call.execution.product_nn(d_logits, parameters_.weight, d_dropped);
+    dropout_.backward(View<const T>(d_dropped), d_x, call.batch);
+  }
+
+ private:
+  /// x as this router sees it.
+  View<const T> seen(View<const T> x, auto& call) const {
+    if (!dropout_.acts(call.batch)) return x;
+    const View<T> dropped = call.scratch.dropped.view().top(x.rows());
+    dropout_.forward(x, dropped, call.batch);
+    return dropped;
+  }
+
+  Parameters parameters_;
+  Dropout dropout_;
+};
+
+static_assert(TrainableRouterPolicy<LinearRouter<float>>);
+
+}  // namespace mole

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: MIT
+// The contract of routers: how much does each expert want this token?
+#pragma once
+
+#include "mole/core/call.hpp"
+#include "mole/core/parameters.hpp"
+#include "mole/core/view.hpp"
+#include "mole/execution/execution_policy.hpp"
+
+#include <concepts>
+
+namespace mole {
+
+/// What a router takes for features: the tokens x, or the experts' latent z = A x.
+enum class Reads { tokens, latent };
+
+/// `static constexpr Reads reads` of a router; the tokens where it says nothing.
+template <class Router>
+constexpr Reads reads_of = [] {
+  if constexpr (requires { Router::reads; }) return Router::reads;
+  return Reads::tokens;
+}();
+
+namespace detail {
+template <class R, class X>
+concept ScoresWithCall = requires(const R& router, View<const typename R::Scalar> in, View<typename R::Scalar> logits,
+                                  Call<X, ScratchOf<R>>& call) { router.score(in, logits, call); };
+template <class R>
+concept ScoresAlone = requires(const R& router, View<const typename R::Scalar> in,
+                               View<typename R::Scalar> logits) { router.score(in, logits); };
+}  // namespace detail
+
+/// Satisfied by a type with a floating-point `Scalar`, `outputs()` and one of
+///     score(in, logits, call)      score(in, logits)
+/// both const.   in [N x features], logits [N x outputs], overwritten
+template <class R, class Execution = ExecutionArchetype>
+concept RouterPolicy = std::floating_point<typename R::Scalar> && std::copy_constructible<R> &&
+                       requires(const R& router) {
+                         { router.outputs() } -> std::convertible_to<Index>;
+                       } && (detail::ScoresWithCall<R, Execution> || detail::ScoresAlone<R>);
+
+/// A router that also learns:   backward(in, d_logits, d_in, gradients, call)
+/// d_in is accumulated and empty when nobody wants it; `gradients` may hold frozen (empty) tensors.
+template <class R, class Execution = ExecutionArchetype>
+concept TrainableRouterPolicy =
+    RouterPolicy<R, Execution> &&
+    requires(const R& router, View<const typename R::Scalar> in, View<typename R::Scalar> d_in,
+             ParametersOf<R>& gradients, Call<Execution, ScratchOf<R>>& call) {
+      router.backward(in, in, d_in, gradients, call);
+    };
+
+}  // namespace mole

@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: MIT
+// Feeds arbitrary bytes to SafetensorsReader: they load or throw mole::Error.
+//
+//   clang++ -std=c++20 -Iinclude -fsanitize=fuzzer,address,undefined tests/fuzz/safetensors_fuzz.cpp
+//   any compiler: -DMOLE_FUZZ_REPLAY makes a program that runs the files given to it
+#include "mole/io/safetensors_reader.hpp"
+
+#include <cstdint>
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  const auto attempt = [](auto&& call) {
+    try {
+      call();
+    } catch (const mole::Error&) {
+    }
+  };
+  attempt([&] {
+    const auto reader = mole::SafetensorsReader::from_bytes(std::as_bytes(std::span(data, size)), "fuzz");
+    for (const mole::SafetensorsReader::Entry& entry : reader.tensors()) {
+      attempt([&] { reader.matrix<float>(entry.name); });
+      attempt([&] { reader.matrix<double>(entry.name); });
+      attempt([&] { reader.integers(entry.name); });
+      attempt([&] { reader.view<float>(entry.name); });
+      attempt([&] { reader.view<std::int64_t>(entry.name); });
+    }
+  });
+  return 0;
+}
+
+#ifdef MOLE_FUZZ_REPLAY
+int main(int count, char** paths) {
+  for (int i = 1; i < count; ++i) {
+    const mole::MappedFile file(paths[i]);
+    LLVMFuzzerTestOneInput(reinterpret_cast<const std::uint8_t*>(file.bytes().data()), file.bytes().size());
+  }
+}
+#endif

@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: MIT
+// Linear layers with LoRA experts, with a base or without: lora, rslora, mola, mole-topk, loramoe, hydralora, mixtral ...
+#include "golden/methods.hpp"
+#include "golden/parameters.hpp"
+#include "mole/loss/load_balance.hpp"
+#include "mole/loss/localized_balance.hpp"
+
+namespace golden {
+namespace {
+
+using mole::BalanceCount;
+using mole::BalanceNorm;
+using mole::LoadBalance;
+
+template <class T>
+auto load_base(const Comparison<T>& file) {
+  return mole::DenseBase(file.matrix("base.weight"), file.has("base.bias") ? file.matrix("base.bias") : Matrix<T>{});
+}
+
+/// y, d_x and the gradients of sum(y * grad_y).
+template <class T, class Layer>
+void expect_layer(Comparison<T>& file, Layer& layer, typename Layer::Workspace& work, const mole::Batch& batch,
+                  const ExpertFiles<T>& names) {
+  const Matrix<T> x = file.matrix("x"), d_y = file.matrix("grad_y");
+  Matrix<T> y(x.rows(), layer.out()), d_x(x.rows(), layer.in());
+  auto gradients = layer.gradients();
+  layer.forward(x, y, work, batch);
+  layer.backward(x, d_y, d_x, gradients, work);
+  file.expect("y", y);
+  file.expect("grad_x", d_x);
+  names.expect_gradients(file, "grad.", layer.experts(), gradients.experts);
+  if constexpr (requires { gradients.router.weight; }) {
+    expect_gate<T>(file, work);
+    expect_router_gradients(file, "grad.", gradients.router);
+  }
+}
+
+/// A loss of the file and its gradients; `loss(trace)` gives its value.
+template <class T, class Layer, class Loss>
+void expect_loss(Comparison<T>& file, const std::string& name, Layer& layer, typename Layer::Workspace& work,
+                 const mole::Batch& batch, Loss loss) {
+  if (!file.has("loss." + name)) return;
+  const Matrix<T> x = file.matrix("x");
+  Matrix<T> d_x(x.rows(), x.cols());
+  auto gradients = layer.gradients();
+  layer.route(x, work, batch);
+  file.expect_number("loss." + name, loss(static_cast<mole::Trace<T>&>(work)));
+  layer.route_backward(x, d_x, gradients, work);
+  file.expect_gradient("grad_loss." + name + ".x", d_x);
+  expect_router_gradients(file, "grad_loss." + name + ".", gradients.router);
+}
+
+/// Mixtral's balance loss over two layers, the second with half the logits in reversed order of the experts.
+template <class T, class Layer>
+void expect_loss_of_two_layers(Comparison<T>& file, Layer& layer, typename Layer::Workspace& work,
+                               const mole::Batch& batch, const LoadBalance& options) {
+  expect_loss(file, "load_balance_two_layers", layer, work, batch, [&](mole::Trace<T>& first) {
+    auto second = layer.workspace(first.tokens());
+    second.start(first.tokens(), batch);
+    const Index last = first.experts() - 1;
+    for (Index n = 0; n < first.tokens(); ++n)
+      for (Index e = 0; e <= last; ++e) second.logits()(n, e) = first.logits()(n, last - e) / 2;
+    mole::Call<mole::Reference, typename std::remove_reference_t<decltype(layer.gating())>::Scratch> call{
+        {}, batch, second.gating_scratch};
+    layer.gating().choose(static_cast<mole::Trace<T>&>(second), call);
+    second.start_d_weight();
+    mole::Trace<T>* const both[] = {&first, &second};
+    const double value = mole::load_balance(std::span<mole::Trace<T>* const>(both), options);
+    layer.gating().backward(static_cast<mole::Trace<T>&>(second), call);
+    for (Index n = 0; n < first.tokens(); ++n)
+      for (Index e = 0; e <= last; ++e) first.d_logits()(n, e) += second.d_logits()(n, last - e) / 2;
+    return value;
+  });
+}
+
+/// Everything that a routed layer is compared in.
+template <class T, class Base, class Gating, class Execution>
+void check_routed(Comparison<T>& file, Base base, Gating gating, Execution execution, const LoadBalance& balance) {
+  const ExpertFiles<T> names(file);
+  mole::MixtureLinear layer(load_router(file), gating, names.load(file), std::move(base), execution);
+  const std::vector<Index> starts = sequence_starts(file);
+  mole::Batch batch{.sequence_begin = starts};
+  auto work = layer.workspace(file.matrix("x").rows());
+  expect_layer(file, layer, work, batch, names);
+  const auto balanced = [&](mole::Trace<T>& trace) { return mole::load_balance(trace, balance); };
+  expect_loss(file, "load_balance", layer, work, batch, balanced);
+  expect_loss(file, "aux", layer, work, batch, balanced);
+  expect_loss_of_two_layers(file, layer, work, batch, balance);
+  if (file.has("task_types")) {
+    const auto types = file.file().integers("task_types");
+    const std::vector<int> task_types(types.begin(), types.end());
+    expect_loss(file, "localized_balance", layer, work, batch, [&](mole::Trace<T>& trace) {
+      return mole::localized_balance(trace, {.task_types = task_types,
+                                             .blc_alpha = file.number("blc_alpha"),
+                                             .blc_weight = file.number("blc_weight")});
+    });
+  }
+  if (file.has("attention_mask")) {
+    const auto flags = file.file().integers("attention_mask");
+    const std::vector<std::uint8_t> mask(flags.begin(), flags.end());
+    batch.token_mask = mask;
+    expect_loss(file, "load_balance_masked", layer, work, batch, balanced);
+  }
+  file.expect_all_compared();
+}
+
+Method plain_lora() {
+  return under_every_execution([]<class T>(Comparison<T>& file, auto execution) {
+    const ExpertFiles<T> names(file);
+    mole::MixtureLinear layer(mole::NoRouter<T>(1), mole::Gate{mole::Identity{}, mole::All{}, mole::Unit{}},
+                              names.load(file), load_base(file), execution);
+    const Matrix<T> x = file.matrix("x");
+    auto work = layer.workspace(x.rows());
+    expect_layer(file, layer, work, {}, names);
+
+    Matrix<T> delta(layer.out(), layer.in()), merged = file.matrix("base.weight");
+    layer.merge_into(delta);
+    layer.merge_into(merged);
+    file.expect("delta_weight", delta);
+    file.expect("merged.weight", merged);
+    mole::MixtureLinear merged_layer(mole::External{}, mole::NoGating{}, layer.experts(),
+                                     mole::DenseBase(merged, file.has("base.bias") ? file.matrix("base.bias") : Matrix<T>{}),
+                                     execution);
+    Matrix<T> y(x.rows(), layer.out());
+    auto merged_work = merged_layer.workspace(x.rows());
+    merged_layer.apply(x, mole::Routing<T>::from_dense(Matrix<T>(x.rows(), 1)), y, merged_work);
+    file.expect("merged.y", y);
+    file.expect_all_compared();
+  });
+}
+
+Method top_k(const LoadBalance& balance, bool float32_counts = false) {
+  return under_every_execution([balance, float32_counts]<class T>(Comparison<T>& file, auto execution) {
+    if (float32_counts) file.losses_have_float32_counts();
+    const mole::Gate gate{mole::Softmax{}, mole::TopK{.k = file.integer("top_k")}, mole::Renormalised{}};
+    if (file.has("base.weight")) return check_routed(file, load_base(file), gate, execution, balance);
+    const Index width = file.matrix("x").cols();
+    check_routed(file, mole::NoBase<T>(width, width), gate, execution, balance);
+  });
+}
+
+Method dense() {
+  return under_every_execution([]<class T>(Comparison<T>& file, auto execution) {
+    check_routed(file, load_base(file), mole::Gate{mole::Softmax{}, mole::All{}, mole::Raw{}}, execution, {});
+  });
+}
+
+}  // namespace
+
+std::map<std::string, Method> linear_methods() {
+  const LoadBalance one{.norm = BalanceNorm::one_at_uniform}, k{.norm = BalanceNorm::k_at_uniform};
+  const LoadBalance first{.norm = BalanceNorm::one_at_uniform, .count = BalanceCount::first_choice};
+  return {{"lora", plain_lora()},      {"rslora", plain_lora()},       {"mola", top_k(one, true)},
+          {"mola-moepeft", top_k(one)}, {"mole-topk", top_k(k, true)}, {"mixtral", top_k(k)},
+          {"unimoe", top_k(first)},     {"loramoe", dense()},          {"loramoe-moepeft", dense()},
+          {"hydralora", dense()}};
+}
+
+}  // namespace golden

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: MIT
+// The methods of the golden files: each builds its layer from the file's parameters and computes all answers.
+#pragma once
+
+#include "golden/comparison.hpp"
+#include "mole/execution/reference.hpp"
+#include "mole/execution/simd.hpp"
+#include "mole/execution/through_eigen.hpp"
+
+#include <functional>
+#include <map>
+#include <string>
+
+namespace golden {
+
+/// Checks one file of a method in the scalar type of the file.
+struct Method {
+  std::function<void(Comparison<float>&)> check_float;
+  std::function<void(Comparison<double>&)> check_double;
+};
+
+/// All methods that this program knows, by their name in the metadata.
+const std::map<std::string, Method>& methods();
+
+/// Lets `check(comparison, execution)` compare under every execution.
+template <class Check>
+Method under_every_execution(Check check) {
+  const auto all = [check](auto& comparison) {
+    comparison.under("Reference");
+    check(comparison, mole::Reference{});
+    comparison.under("Simd");
+    check(comparison, mole::Simd<>{});
+    comparison.under("ThroughEigen");
+    check(comparison, mole::ThroughEigen{});
+  };
+  return {all, all};
+}
+
+/// The methods of one source file.
+std::map<std::string, Method> linear_methods();
+std::map<std::string, Method> block_methods();
+
+}  // namespace golden

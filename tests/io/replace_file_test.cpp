@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: MIT
+#include "mole/io/replace_file.hpp"
+
+#include "support/catch.hpp"
+#include "temporary_folder.hpp"
+
+#include <array>
+#include <vector>
+
+#if __has_include(<sys/resource.h>)
+#include <csignal>
+#include <sys/resource.h>
+#endif
+
+namespace {
+
+using namespace mole;
+using namespace mole::test;
+
+std::string complaint(const std::filesystem::path& path, const std::string& content) {
+  const std::array<std::span<const std::byte>, 1> parts{std::as_bytes(std::span(content))};
+  try {
+    replace_file(path, parts);
+  } catch (const Error& error) {
+    CHECK(error.code() == ErrorCode::file);
+    return error.what();
+  }
+  return {};
+}
+
+}  // namespace
+
+TEST_CASE("The parts become the whole content, whatever was there", "[io]") {
+  const TemporaryFolder folder;
+  const std::string a = "one ", b, c = "two";
+  const std::array parts{std::as_bytes(std::span(a)), std::as_bytes(std::span(b)), std::as_bytes(std::span(c))};
+  replace_file(folder / "f", parts);
+  CHECK(content_of(folder / "f") == "one two");
+  CHECK(complaint(folder / "f", "x").empty());
+  CHECK(content_of(folder / "f") == "x");
+  CHECK(folder.entries() == 1);
+}
+
+TEST_CASE("A partial file of a crashed writer is passed over and left alone", "[io]") {
+  const TemporaryFolder folder;
+  put(folder / "f.partial0", "somebody's");
+  CHECK(complaint(folder / "f", "x").empty());
+  CHECK(content_of(folder / "f") == "x");
+  CHECK(content_of(folder / "f.partial0") == "somebody's");
+  CHECK(folder.entries() == 2);
+}
+
+TEST_CASE("A failed save leaves the old file and nothing else", "[io]") {
+  const TemporaryFolder folder;
+  SECTION("no such folder") {
+    const std::filesystem::path path = folder / "none/f";
+    CHECK(complaint(path, "x").find(path.string() + ": expected a folder that can be written to, found ") == 0);
+    CHECK(folder.entries() == 0);
+  }
+  SECTION("a folder stands in the way") {
+    std::filesystem::create_directory(folder / "f");
+    put(folder / "f" / "kept", "old");
+    CHECK(complaint(folder / "f", "x").find((folder / "f").string() + ": expected a path that a file can take") == 0);
+    CHECK(content_of(folder / "f" / "kept") == "old");
+    CHECK(folder.entries() == 1);
+  }
+#if __has_include(<sys/resource.h>)
+  SECTION("no room") {
+    put(folder / "f", "old");
+    rlimit before{};
+    REQUIRE(::getrlimit(RLIMIT_FSIZE, &before) == 0);
+    const auto handler = std::signal(SIGXFSZ, SIG_IGN);
+    const rlimit small{1024, before.rlim_max};
+    REQUIRE(::setrlimit(RLIMIT_FSIZE, &small) == 0);
+    const std::string found = complaint(folder / "f", std::string(1 << 20, 'x'));
+    ::setrlimit(RLIMIT_FSIZE, &before);
+    std::signal(SIGXFSZ, handler);
+    CHECK(found.find(": expected room for the file, found ") != std::string::npos);
+    CHECK(content_of(folder / "f") == "old");
+    CHECK(folder.entries() == 1);
+  }
+#endif
+}

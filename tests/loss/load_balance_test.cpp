@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: MIT
+#include "mole/loss/load_balance.hpp"
+
+#include "loss_trace.hpp"
+#include "support/catch.hpp"
+
+#include <array>
+#include <limits>
+
+namespace {
+
+using namespace mole;
+using namespace mole::test;
+
+constexpr std::array norms{BalanceNorm::one_at_uniform, BalanceNorm::k_at_uniform, BalanceNorm::without_experts};
+constexpr std::array counts{BalanceCount::all_choices, BalanceCount::first_choice, BalanceCount::weights};
+constexpr std::array scopes{BalanceScope::global, BalanceScope::sequence};
+
+/// Eight tokens of four experts: two choices each, every expert equally often and each once the first.
+Trace<double> uniform_trace(const Batch& batch = {}) {
+  Trace<double> trace = empty_trace(8, 4, 0, batch);
+  fill(trace.scores(), 0.25);
+  for (Index n = 0; n < 8; ++n) {  // the argmax rotates, the mean stays
+    trace.scores()(n, n % 4) += 0.03;
+    trace.scores()(n, (n + 1) % 4) -= 0.03;
+  }
+  route(trace, {{0, 1}, {1, 2}, {2, 3}, {3, 0}, {0, 1}, {1, 2}, {2, 3}, {3, 0}}, 0.5);
+  return trace;
+}
+
+/// E sum_e share_e P_e of tokens first ... end - 1 in plain loops, all choices.
+double plain_loss(const Trace<double>& trace, Index first, Index end) {
+  double loss = 0, total = 0, tokens = 0;
+  for (Index n = first; n < end; ++n)
+    if (trace.batch.counts(n)) {
+      total += double(trace.routing.experts_of(n).size());
+      ++tokens;
+    }
+  for (Index e = 0; e < trace.experts(); ++e) {
+    double count = 0, score = 0;
+    for (Index n = first; n < end; ++n) {
+      if (!trace.batch.counts(n)) continue;
+      score += trace.scores()(n, e);
+      for (int chosen : trace.routing.experts_of(n)) count += chosen == e;
+    }
+    loss += count / total * score / tokens;
+  }
+  return loss * double(trace.experts());
+}
+
+}  // namespace
+
+TEST_CASE("Uniform routing has the value that names the normalisation", "[loss]") {
+  for (BalanceScope scope : scopes) {
+    Trace<double> trace = uniform_trace();
+    CHECK(near(load_balance(trace, {.scope = scope}), 1));
+    CHECK(near(load_balance(trace, {.count = BalanceCount::first_choice, .scope = scope}), 1));
+    CHECK(near(load_balance(trace, {.norm = BalanceNorm::k_at_uniform, .scope = scope}), 2));
+    CHECK(near(load_balance(trace, {.norm = BalanceNorm::without_experts, .scope = scope}), 0.25));
+    // Two weights of 0.5: the mean weight of an expert is 1/E.
+    CHECK(near(load_balance(trace, {.norm = BalanceNorm::k_at_uniform, .count = BalanceCount::weights}), 1));
+    CHECK(near(load_balance(trace, {.coefficient = 0.01, .scope = scope}), 0.01));
+  }
+}
+
+TEST_CASE("All tokens to one expert cost E, or 1 without the factor", "[loss]") {
+  Trace<double> trace = empty_trace(3, 4);
+  for (Index n = 0; n < 3; ++n) trace.scores()(n, 2) = 1;
+  route(trace, {{2}, {2}, {2}});
+  CHECK(load_balance(trace) == 4);
+  CHECK(load_balance(trace, {.norm = BalanceNorm::without_experts, .count = BalanceCount::first_choice}) == 1);
+}
+
+TEST_CASE("A hand-computed skewed case", "[loss]") {
+  // counts (2, 1, 1) of 4 choices, first choices (2, 0, 0), P = (0.5, 0.25, 0.25)
+  Trace<double> trace = empty_trace(2, 3);
+  const double scores[2][3] = {{0.6, 0.3, 0.1}, {0.4, 0.2, 0.4}};
+  for (Index n = 0; n < 2; ++n)
+    for (Index e = 0; e < 3; ++e) trace.scores()(n, e) = scores[n][e];
+  route(trace, {{0, 1}, {0, 2}});
+  CHECK(near(load_balance(trace), 3 * (0.5 * 0.5 + 0.25 * 0.25 + 0.25 * 0.25)));
+  CHECK(near(load_balance(trace, {.count = BalanceCount::first_choice}), 3 * 0.5));  // a tie goes to expert 0
+  CHECK(near(trace.d_scores()(0, 0), 3 * 0.5 / 2 + 3 * 1.0 / 2));
+  CHECK(near(trace.d_scores()(1, 2), 3 * 0.25 / 2));
+}
+
+TEST_CASE("A first choice passes over NaN", "[loss]") {
+  Trace<double> trace = empty_trace(1, 2);
+  trace.scores()(0, 0) = std::numeric_limits<double>::quiet_NaN();
+  trace.scores()(0, 1) = 1;
+  load_balance(trace, {.count = BalanceCount::first_choice});
+  CHECK(trace.d_scores()(0, 0) == 0);
+  CHECK(trace.d_scores()(0, 1) == 2);
+}
+
+TEST_CASE("Every combination of options has the gradient of its value", "[loss]") {
+  const std::vector<std::uint8_t> mask{1, 1, 0, 1, 1, 1, 0, 0, 1, 1, 1};
+  const std::vector<Index> begin{0, 4, 6, 8};  // the third sequence is masked out altogether
+  const Batch batch{.token_mask = mask, .sequence_begin = begin};
+  for (Index experts : {Index(5), Index(70)})
+    for (BalanceNorm norm : norms)
+      for (BalanceCount count : counts)
+        for (BalanceScope scope : scopes) {
+          const LoadBalance options{.coefficient = 0.7, .norm = norm, .count = count, .scope = scope};
+          INFO("E " << experts << ", norm " << int(norm) << ", count " << int(count) << ", scope " << int(scope));
+          Trace<double> trace = random_trace(11, experts, 2, batch);
+          load_balance(trace, options);
+          const std::vector<double> d_scores = copied(elements(trace.d_scores()));
+          const std::vector<double> d_weight = copied(trace.d_weight());
+          const auto loss = [&] { return load_balance(trace, options); };
+          CHECK(gradient_error(elements(trace.scores()), d_scores, loss) < gradient_tolerance);
+          if (count == BalanceCount::weights)
+            CHECK(gradient_error(trace.routing.weights(), d_weight, loss) < gradient_tolerance);
+          else
+            CHECK(all_zero(d_weight));
+        }
+}
+
+TEST_CASE("The gradient is added to what is there", "[loss]") {
+  Trace<double> trace = random_trace(4, 3);
+  load_balance(trace);
+  const double once = trace.d_scores()(1, 1);
+  load_balance(trace);
+  CHECK(near(trace.d_scores()(1, 1), 2 * once));
+}
+
+TEST_CASE("Masked tokens change nothing, and receive nothing", "[loss]") {
+  const std::vector<std::uint8_t> mask{1, 0, 1, 0, 1};
+  Trace<double> trace = random_trace(5, 4, 0, {.token_mask = mask});
+  for (BalanceCount count : counts) {
+    const double value = load_balance(trace, {.count = count});
+    Trace<double> changed = random_trace(5, 4, 0, {.token_mask = mask});
+    for (Index e = 0; e < 4; ++e) changed.scores()(1, e) = changed.scores()(3, e) = 100;
+    CHECK(load_balance(changed, {.count = count}) == value);
+    CHECK(all_zero(changed.d_scores().row(1)));
+    CHECK(all_zero(changed.d_scores().row(3)));
+  }
+}
+
+TEST_CASE("The scope of sequences is the mean of each sequence's loss", "[loss]") {
+  const std::vector<Index> begin{0, 3, 4};
+  Trace<double> trace = random_trace(9, 4, 0, {.sequence_begin = begin});
+  const double mean = (plain_loss(trace, 0, 3) + plain_loss(trace, 3, 4) + plain_loss(trace, 4, 9)) / 3;
+  CHECK(near(load_balance(trace, {.scope = BalanceScope::sequence}), mean));
+  CHECK(near(load_balance(trace), plain_loss(trace, 0, 9)));
+}
+
+TEST_CASE("Extra columns are no experts", "[loss]") {
+  Trace<double> trace = random_trace(6, 4, 2);
+  const double value = load_balance(trace, {.count = BalanceCount::first_choice});
+  for (Index n = 0; n < 6; ++n) trace.scores()(n, 4) = trace.scores()(n, 5) = 50;
+  CHECK(load_balance(trace, {.count = BalanceCount::first_choice}) == value);
+  for (Index n = 0; n < 6; ++n) CHECK(all_zero(trace.d_scores().row(n).subspan(4)));
+}
+
+TEST_CASE("Nothing that counts gives 0, and no gradient", "[loss]") {
+  const std::vector<std::uint8_t> none(4, 0);
+  for (BalanceCount count : counts)
+    for (BalanceScope scope : scopes) {
+      Trace<double> empty = empty_trace(0, 3);
+      CHECK(load_balance(empty, {.count = count, .scope = scope}) == 0);
+      Trace<double> masked = random_trace(4, 3, 0, {.token_mask = none});
+      CHECK(load_balance(masked, {.count = count, .scope = scope}) == 0);
+      CHECK(all_zero(elements(masked.d_scores())));
+      CHECK(all_zero(masked.d_weight()));
+    }
+  Trace<double> unrouted = empty_trace(2, 3);
+  fill(unrouted.scores(), 1);
+  CHECK(load_balance(unrouted) == 0);
+  CHECK(load_balance(std::span<Trace<double>* const>{}) == 0);
+}
+
+TEST_CASE("Several traces are one batch of all their tokens", "[loss]") {
+  const std::vector<std::uint8_t> mask{1, 0, 1, 1};
+  Trace<double> first = random_trace(4, 5, 0, {.token_mask = mask}, 3), second = random_trace(6, 5, 0, {}, 4);
+  const std::array<Trace<double>*, 2> both{&first, &second};
+  const std::span<Trace<double>* const> pool(both);
+
+  Trace<double> joined = empty_trace(10, 5);
+  const std::vector<std::uint8_t> joined_mask{1, 0, 1, 1, 1, 1, 1, 1, 1, 1};
+  joined.batch.token_mask = joined_mask;
+  joined.routing.start(5);
+  for (Index n = 0; n < 10; ++n) {
+    const Trace<double>& from = n < 4 ? first : second;
+    const Index row = n < 4 ? n : n - 4;
+    for (Index e = 0; e < 5; ++e) joined.scores()(n, e) = from.scores()(row, e);
+    for (std::size_t i = 0; i < from.routing.experts_of(row).size(); ++i)
+      joined.routing.push(from.routing.experts_of(row)[i], from.routing.weights_of(row)[i]);
+    joined.routing.end_token();
+  }
+  joined.routing.finish();
+  joined.start_d_weight();
+
+  for (BalanceCount count : counts) CHECK(near(load_balance(pool, {.count = count}), load_balance(joined, {.count = count})));
+  double error = 0;
+  for (Index n = 0; n < 10; ++n)
+    for (Index e = 0; e < 5; ++e)
+      error = std::max(error, std::abs(joined.d_scores()(n, e) -
+                                       (n < 4 ? first.d_scores()(n, e) : second.d_scores()(n - 4, e))));
+  CHECK(error < value_tolerance);
+}
+
+TEST_CASE("Traces of different numbers of experts are refused", "[loss]") {
+  Trace<double> first = random_trace(2, 3), second = random_trace(2, 4);
+  const std::array<Trace<double>*, 2> both{&first, &second};
+  CHECK_THROWS_AS(load_balance(std::span<Trace<double>* const>(both)), Error);
+}

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: MIT
+// Traces made by hand, and the check of a loss's gradient by central differences.
+#pragma once
+
+#include "mole/core/random.hpp"
+#include "mole/core/trace.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <span>
+#include <vector>
+
+namespace mole::test {
+
+/// A trace of `tokens` tokens with all numbers zero and nobody chosen.
+inline Trace<double> empty_trace(Index tokens, Index experts, Index extra = 0, const Batch& batch = {}) {
+  Trace<double> trace;
+  trace.reserve(tokens, experts, extra, tokens * experts);
+  trace.start(tokens, batch);
+  trace.routing.start(experts);
+  for (Index n = 0; n < tokens; ++n) trace.routing.end_token();
+  trace.routing.finish();
+  trace.start_d_weight();
+  return trace;
+}
+
+/// Replaces the routing: token n chooses chosen[n], all with `weight`.
+inline void route(Trace<double>& trace, const std::vector<std::vector<int>>& chosen, double weight = 1) {
+  trace.routing.start(trace.experts());
+  for (const std::vector<int>& experts : chosen) {
+    for (int e : experts) trace.routing.push(e, weight);
+    trace.routing.end_token();
+  }
+  trace.routing.finish();
+  trace.start_d_weight();
+}
+
+/// Random logits, positive scores that do not sum to one (so that no gradient hides behind a constraint), and one to
+/// E experts per token with random weights.
+inline Trace<double> random_trace(Index tokens, Index experts, Index extra = 0, const Batch& batch = {},
+                                  std::uint64_t seed = 1) {
+  Trace<double> trace = empty_trace(tokens, experts, extra, batch);
+  Rng rng(seed);
+  fill_uniform(trace.logits(), 2, rng);
+  fill_uniform(trace.scores(), 0.4, rng);
+  for (Index n = 0; n < tokens; ++n)
+    for (double& score : trace.scores().row(n)) score += 0.5;
+  trace.routing.start(experts);
+  for (Index n = 0; n < tokens; ++n) {
+    for (Index e = 0; e < experts; ++e)
+      if (e == n % experts || rng() % 3 == 0) trace.routing.push(int(e), 0.1 + unit_interval(rng()));
+    trace.routing.end_token();
+  }
+  trace.routing.finish();
+  trace.start_d_weight();
+  return trace;
+}
+
+/// The largest difference between `gradient` and central differences of loss() in `numbers`. Both are of order one at
+/// most here, so it is an absolute error; 1e-8 is what a step of 1e-5 leaves.
+template <class Loss>
+double gradient_error(std::span<double> numbers, std::span<const double> gradient, Loss&& loss) {
+  constexpr double step = 1e-5;
+  double error = 0;
+  for (std::size_t i = 0; i < numbers.size(); ++i) {
+    const double kept = numbers[i];
+    numbers[i] = kept + step;
+    const double above = loss();
+    numbers[i] = kept - step;
+    const double below = loss();
+    numbers[i] = kept;
+    error = std::max(error, std::abs((above - below) / (2 * step) - gradient[i]));
+  }
+  return error;
+}
+
+constexpr double gradient_tolerance = 1e-8;
+constexpr double value_tolerance = 1e-12;
+
+inline bool near(double found, double expected, double tolerance = value_tolerance) {
+  return std::abs(found - expected) <= tolerance * std::max(1.0, std::abs(expected));
+}
+
+/// All elements of a view without padding between its rows.
+template <class T>
+std::span<T> elements(View<T> view) {
+  return {view.data(), std::size_t(view.size())};
+}
+
+/// A copy of the gradient that a loss has just added.
+template <class T>
+std::vector<double> copied(std::span<T> gradient) {
+  return {gradient.begin(), gradient.end()};
+}
+
+inline bool all_zero(std::span<const double> numbers) {
+  return std::all_of(numbers.begin(), numbers.end(), [](double x) { return x == 0; });
+}
+
+}  // namespace mole::test

@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: MIT
+#include "mole/loss/router_entropy.hpp"
+
+#include "loss_trace.hpp"
+#include "support/catch.hpp"
+
+namespace {
+
+using namespace mole;
+using namespace mole::test;
+
+/// One token with softmax([2, 1, 0, -1]).
+Trace<double> known_trace() {
+  Trace<double> trace = empty_trace(1, 4);
+  double sum = 0;
+  for (Index e = 0; e < 4; ++e) sum += trace.scores()(0, e) = std::exp(2.0 - double(e));
+  for (double& score : trace.scores().row(0)) score /= sum;
+  return trace;
+}
+
+}  // namespace
+
+TEST_CASE("Known scores have their known entropy", "[loss]") {
+  Trace<double> trace = known_trace();
+  CHECK(near(router_entropy(trace), 0.947536964, 1e-9));
+  CHECK(near(router_entropy(trace, {.normalised = true}), 0.683503439, 1e-9));
+  CHECK(near(router_entropy(trace, {.coefficient = -2}), -2 * 0.947536964, 1e-8));
+}
+
+TEST_CASE("A uniform token has log E, a decided one 0", "[loss]") {
+  Trace<double> trace = empty_trace(1, 8);
+  fill(trace.scores(), 0.125);
+  CHECK(near(router_entropy(trace), std::log(8)));
+  CHECK(near(router_entropy(trace, {.normalised = true}), 1));
+
+  Trace<double> decided = empty_trace(1, 3);
+  decided.scores()(0, 1) = 1;
+  CHECK(router_entropy(decided) == 0);
+  CHECK(decided.d_scores()(0, 0) == 0);
+  CHECK(decided.d_scores()(0, 1) == -1);
+  CHECK(decided.d_scores()(0, 2) == 0);
+}
+
+TEST_CASE("The entropy adds the gradient of its value", "[loss]") {
+  const std::vector<std::uint8_t> mask{1, 0, 1, 1, 1};
+  for (bool normalised : {false, true}) {
+    Trace<double> trace = random_trace(5, 6, 2, {.token_mask = mask});
+    const RouterEntropy options{.coefficient = 0.3, .normalised = normalised};
+    router_entropy(trace, options);
+    const std::vector<double> gradient = copied(elements(trace.d_scores()));
+    CHECK(gradient_error(elements(trace.scores()), gradient, [&] { return router_entropy(trace, options); }) <
+          gradient_tolerance);
+    CHECK(all_zero(trace.d_scores().row(1)));
+    CHECK(all_zero(trace.d_scores().row(0).subspan(6)));
+  }
+}
+
+TEST_CASE("Without a token that counts, or a second expert, the entropy is 0", "[loss]") {
+  const std::vector<std::uint8_t> none(3, 0);
+  Trace<double> empty = empty_trace(0, 3), masked = random_trace(3, 3, 0, {.token_mask = none});
+  CHECK(router_entropy(empty) == 0);
+  CHECK(router_entropy(masked) == 0);
+  CHECK(all_zero(elements(masked.d_scores())));
+  Trace<double> alone = empty_trace(1, 1);
+  fill(alone.scores(), 1);
+  CHECK(router_entropy(alone, {.normalised = true}) == 0);
+}

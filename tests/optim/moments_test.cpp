@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: MIT
+#include "mole/optim/moments.hpp"
+
+#include "support/catch.hpp"
+#include "tensors.hpp"
+
+namespace {
+
+using namespace mole;
+using namespace mole::test;
+
+}  // namespace
+
+TEST_CASE("State is zero, contiguous, and in the order of the walk", "[optim]") {
+  Tensors<float> parameters = random_tensors<float>(1), gradients = random_tensors<float>(2);
+  Moments<double, 2> moments;
+  CHECK_FALSE(moments.reserved());
+  moments.reserve([&](auto&& f) { parameters.walk(f, gradients); });
+  CHECK(moments.reserved());
+  std::vector<std::span<double>> first, second;
+  moments.walk_state([&](std::string_view, std::span<double> a, std::span<double> b) {
+    first.push_back(a);
+    second.push_back(b);
+  });
+  REQUIRE(first.size() == 3);
+  CHECK(first[0].size() == 6);
+  CHECK(first[1].data() == first[0].data() + 6);
+  CHECK(second[2].data() == second[0].data() + 26);
+  CHECK(second[2].size() == 7);
+  for (std::span<double> span : first)
+    for (double x : span) CHECK(x == 0);
+}
+
+TEST_CASE("A walk of frozen tensors alone is remembered as such", "[optim]") {
+  Tensors<float> parameters = random_tensors<float>(1), gradients = parameters;
+  const auto walk = [&](auto&& f) { parameters.walk(f, gradients); };
+  for (Matrix<float>& gradient : gradients.values) gradient = {};
+  Moments<float, 1> moments;
+  moments.reserve(walk);
+  CHECK(moments.reserved());
+  CHECK(complaint(ErrorCode::shape, [&] { moments.check(walk); }).empty());
+  gradients = parameters;
+  CHECK(complaint(ErrorCode::shape, [&] { moments.check(walk); }) ==
+        "optimiser: expected no trained tensor after the first step's, found 'router.weight'");
+}
