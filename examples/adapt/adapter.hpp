@@ -34,7 +34,8 @@ class Adapter {
       for (const host::Place place : host::places) {
         const auto& frozen = dynamic_cast<const host::DenseLinear<float>&>(*model.linear(block, place));
         const std::uint64_t number = layers_.size();
-        layers_.push_back(std::make_unique<AdaptedLinear>(method.build(frozen.weight().value, max_tokens, rng), number, context_));
+        layers_.push_back(
+            std::make_unique<AdaptedLinear>(method.build(frozen.weight().value, max_tokens, rng), number, context_));
         names_.push_back("blocks." + std::to_string(block) + "." + std::string(name(place)));
       }
     for (const auto& layer : layers_) adapted_.push_back(dynamic_cast<AdaptedLinear*>(layer.get()));

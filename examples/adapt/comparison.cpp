@@ -34,7 +34,9 @@ class Comparison {
         corpus_(load_corpus(options.paths)),
         pool_(options.threads),
         model_({}, options.seed,
-               [pool = pool_](std::ptrdiff_t tasks, const std::function<void(std::ptrdiff_t)>& f) { pool.parallel_for(tasks, f); }),
+               [pool = pool_](std::ptrdiff_t tasks, const std::function<void(std::ptrdiff_t)>& f) {
+                 pool.parallel_for(tasks, f);
+               }),
         context_(std::size_t(model_.options().context)),
         evaluation_(corpus_.domains, context_),
         methods_(all_methods(linear_sizes(model_), pool_)),
@@ -63,10 +65,12 @@ class Comparison {
     }
     std::vector<const Method*> chosen;
     for (const std::string& name : names) {
-      const auto found = std::find_if(methods_.begin(), methods_.end(), [&](const Method& m) { return m.name == name; });
+      const auto found =
+          std::find_if(methods_.begin(), methods_.end(), [&](const Method& m) { return m.name == name; });
       std::string known = "all";
       for (const Method& method : methods_) known += ", " + method.name;
-      if (found == methods_.end()) throw Exit{2, "adapt: --method: expected one of " + known + ", found " + name + "\n"};
+      if (found == methods_.end())
+        throw Exit{2, "adapt: --method: expected one of " + known + ", found " + name + "\n"};
       chosen.push_back(&*found);
     }
     return chosen;
@@ -99,8 +103,8 @@ class Comparison {
   }
 
   void prepare_base() {
-    base_ = "base, seed " + std::to_string(options_.seed) + ", " + std::to_string(options_.base_steps) + " steps, text " +
-            fingerprint(0, 1);
+    base_ = "base, seed " + std::to_string(options_.seed) + ", " + std::to_string(options_.base_steps) +
+            " steps, text " + fingerprint(0, 1);
     const std::string id = "base-" + std::to_string(options_.seed) + "-" + std::to_string(options_.base_steps) + "-" +
                            fingerprint(0, 1) + ".safetensors";
     const Training training{
@@ -193,19 +197,22 @@ class Comparison {
       for (std::size_t d = 1; d < bits.size(); ++d) cells.push_back(number("%.3f", bits[d]));
       cells.push_back(number("%.3f", adapted_mean(bits)));
       cells.push_back(number("%.3f", bits[0]));
-      cells.insert(cells.end(), {std::move(trainable), std::move(active), std::move(train_speed),
-                                 number("%.0f", tokens / seconds), number("%+.1f %%", 100 * (seconds / base_time - 1))});
+      cells.insert(cells.end(),
+                   {std::move(trainable), std::move(active), std::move(train_speed), number("%.0f", tokens / seconds),
+                    number("%+.1f %%", 100 * (seconds / base_time - 1))});
       table.rows.push_back(std::move(cells));
     };
     row("base, frozen", base_bits_, "-", "-", "-", base_time);
     for (Entry& entry : entries_)
       row(entry.adapter->method().title, entry.bits, std::to_string(entry.adapter->trainable_parameters()),
-          std::to_string(entry.adapter->active_parameters()), number("%.0f", entry.training.tokens_per_second),
+          std::to_string(entry.adapter->active_parameters()),
+          entry.training.from_file ? "-" : number("%.0f", entry.training.tokens_per_second),
           median_of(entry.forward_seconds));
-    table.notes = {"Held-out text, lower is better. mean: over the adapted domains; base's own: the text that the base was "
-                   "pre-trained on and the adapters never saw, so a rise is forgetting.",
-                   "active: parameters of the adapter that one token touches. overhead: time of a forward pass over the "
-                   "frozen base's, medians of alternated passes."};
+    table.notes = {
+        "Held-out text, lower is better. mean: over the adapted domains; base's own: the text that the base was "
+        "pre-trained on and the adapters never saw, so a rise is forgetting.",
+        "active: parameters of the adapter that one token touches. overhead: time of a forward pass over the "
+        "frozen base's, medians of alternated passes."};
     return table;
   }
 
@@ -260,7 +267,8 @@ class Comparison {
     }
     const auto path = options_.out / "report.html";
     write_report(path, report);
-    std::printf("\nreport: %s\nadapters: %s\n", path.string().c_str(), (options_.out / "*.safetensors").string().c_str());
+    std::printf("\nreport: %s\nadapters: %s\n", path.string().c_str(),
+                (options_.out / "*.safetensors").string().c_str());
   }
 
   const Options& options_;
@@ -279,6 +287,8 @@ class Comparison {
 
 }  // namespace
 
-void compare(const Options& options) { Comparison(options).run(); }
+void compare(const Options& options) {
+  Comparison(options).run();
+}
 
 }  // namespace adapt

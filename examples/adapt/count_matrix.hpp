@@ -10,7 +10,7 @@
 
 namespace adapt {
 
-/// counts(e, g): how many assignments of tokens of group g went to expert e.
+/// counts(e, g): the gates' weight that tokens of group g gave to expert e.
 struct CountMatrix {
   std::size_t experts = 0;
   std::size_t groups = 0;

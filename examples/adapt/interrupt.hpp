@@ -18,7 +18,9 @@ inline void note_interrupts() {
   });
 }
 
-inline bool interrupted() { return detail::interrupt_seen != 0; }
+inline bool interrupted() {
+  return detail::interrupt_seen != 0;
+}
 
 /// Thrown by a loop that has saved its state after an interrupt.
 struct Interrupted {};

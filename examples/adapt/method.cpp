@@ -16,8 +16,12 @@ using Execution = mole::Simd<xsimd::default_arch, mole::ThreadPool>;
 constexpr Index experts = 8, chosen = 2, expert_rank = 4;
 constexpr double scale = 2;  // alpha / rank of every adapter
 
-Index lora_parameters(LinearSize size, Index rank) { return rank * (size.in + size.out); }
-Index router_parameters(LinearSize size) { return experts * size.in; }
+Index lora_parameters(LinearSize size, Index rank) {
+  return rank * (size.in + size.out);
+}
+Index router_parameters(LinearSize size) {
+  return experts * size.in;
+}
 
 /// The rank at which a plain LoRA has as many parameters as `count` says, over all layers of a block.
 template <class Count>
@@ -46,42 +50,44 @@ Method plain(std::string name, std::string what, Index rank, double learning_rat
 }
 
 Method top_k(double learning_rate, Execution execution) {
-  return {.name = "mola",
-          .title = "top-2 of 8 x r4",
-          .learning_rate = learning_rate,
-          .balance = 1e-2,
-          .routed = true,
-          .build =
-              [execution](mole::View<const float> weight, Index max_tokens, mole::Rng& rng) {
-                const mole::MolaOptions options{.in = weight.cols(),
-                                                .out = weight.rows(),
-                                                .experts = experts,
-                                                .rank = expert_rank,
-                                                .k = chosen,
-                                                .alpha = scale * double(expert_rank),
-                                                .dropout = 0};
-                return mole::AnyLinear<float>(mole::mola<float>(options, weight, rng, {}, execution), max_tokens);
-              },
-          .active = [](LinearSize size) { return router_parameters(size) + lora_parameters(size, chosen * expert_rank); }};
+  return {
+      .name = "mola",
+      .title = "top-2 of 8 x r4",
+      .learning_rate = learning_rate,
+      .balance = 1e-2,
+      .routed = true,
+      .build =
+          [execution](mole::View<const float> weight, Index max_tokens, mole::Rng& rng) {
+            const mole::MolaOptions options{.in = weight.cols(),
+                                            .out = weight.rows(),
+                                            .experts = experts,
+                                            .rank = expert_rank,
+                                            .k = chosen,
+                                            .alpha = scale * double(expert_rank),
+                                            .dropout = 0};
+            return mole::AnyLinear<float>(mole::mola<float>(options, weight, rng, {}, execution), max_tokens);
+          },
+      .active = [](LinearSize size) { return router_parameters(size) + lora_parameters(size, chosen * expert_rank); }};
 }
 
 Method dense(double learning_rate, Execution execution) {
-  return {.name = "dense",
-          .title = "all 8 x r4, mixed",
-          .learning_rate = learning_rate,
-          .balance = 0,
-          .routed = true,
-          .build =
-              [execution](mole::View<const float> weight, Index max_tokens, mole::Rng& rng) {
-                const mole::LoramoeOptions options{.in = weight.cols(),
-                                                   .out = weight.rows(),
-                                                   .experts = experts,
-                                                   .rank = expert_rank,
-                                                   .alpha = scale * double(expert_rank),
-                                                   .dropout = 0};
-                return mole::AnyLinear<float>(mole::loramoe<float>(options, weight, rng, {}, execution), max_tokens);
-              },
-          .active = [](LinearSize size) { return router_parameters(size) + lora_parameters(size, experts * expert_rank); }};
+  return {
+      .name = "dense",
+      .title = "all 8 x r4, mixed",
+      .learning_rate = learning_rate,
+      .balance = 0,
+      .routed = true,
+      .build =
+          [execution](mole::View<const float> weight, Index max_tokens, mole::Rng& rng) {
+            const mole::LoramoeOptions options{.in = weight.cols(),
+                                               .out = weight.rows(),
+                                               .experts = experts,
+                                               .rank = expert_rank,
+                                               .alpha = scale * double(expert_rank),
+                                               .dropout = 0};
+            return mole::AnyLinear<float>(mole::loramoe<float>(options, weight, rng, {}, execution), max_tokens);
+          },
+      .active = [](LinearSize size) { return router_parameters(size) + lora_parameters(size, experts * expert_rank); }};
 }
 
 }  // namespace
@@ -96,6 +102,8 @@ std::vector<Method> all_methods(const std::vector<LinearSize>& sizes, const mole
           plain("lora-wide", ", equal trainable", equal_trainable, 1e-2, execution), dense(1e-2, execution)};
 }
 
-std::vector<std::string> default_methods() { return {"lora", "mola", "lora-wide"}; }
+std::vector<std::string> default_methods() {
+  return {"lora", "mola", "lora-wide"};
+}
 
 }  // namespace adapt

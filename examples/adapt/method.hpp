@@ -19,11 +19,11 @@ struct LinearSize {
 
 /// A way to adapt every linear layer of a frozen model.
 struct Method {
-  std::string name;       // on the command line and in file names
-  std::string title;      // in tables
-  double learning_rate;   // tuned for this method; see the README for how
-  double balance;         // coefficient of the balance loss
-  bool routed;            // has a router worth a picture
+  std::string name;      // on the command line and in file names
+  std::string title;     // in tables
+  double learning_rate;  // tuned for this method; see the README for how
+  double balance;        // coefficient of the balance loss
+  bool routed;           // has a router worth a picture
 
   /// A fresh layer over the frozen `weight` [O x I], which it borrows.
   std::function<mole::AnyLinear<float>(mole::View<const float> weight, mole::Index max_tokens, mole::Rng& rng)> build;

@@ -19,7 +19,8 @@ Options parse_options(int count, char** arguments) {
                  "whatever other languages this machine has");
   app.add_option("--method", options.methods,
                  "Adapters to compare: lora, mola, lora-wide, dense, or all (default: the first three)");
-  app.add_option("--seed", options.seed, "The same seed gives the same bits on any number of threads")->capture_default_str();
+  app.add_option("--seed", options.seed, "The same seed gives the same bits on any number of threads")
+      ->capture_default_str();
   app.add_option("--threads", options.threads, "Threads (default: as many as the machine runs at once)")
       ->check(CLI::Range(1, 1024));
   app.add_option("--steps", options.steps, "Steps of each adapter, 2,048 bytes each")
@@ -28,7 +29,8 @@ Options parse_options(int count, char** arguments) {
   app.add_option("--base-steps", options.base_steps, "Steps of the base, 1,024 bytes each")
       ->check(CLI::Range(2L, 10'000'000L))
       ->capture_default_str();
-  app.add_option("--lr", options.learning_rate, "Peak learning rate of every adapter (default: each method's own, tuned)")
+  app.add_option("--lr", options.learning_rate,
+                 "Peak learning rate of every adapter (default: each method's own, tuned)")
       ->check(CLI::PositiveNumber);
   app.add_option("--out", options.out, "Folder for the report and the adapters")->capture_default_str();
   app.add_option("--cache", options.cache, "Folder for the pre-trained base (default: beside the program)");

@@ -11,15 +11,15 @@
 namespace adapt {
 
 struct Options {
-  std::vector<std::filesystem::path> paths;   // one domain each, the base's first; empty: found on the machine
-  std::vector<std::string> methods;           // empty: the default ones
+  std::vector<std::filesystem::path> paths;  // one domain each, the base's first; empty: found on the machine
+  std::vector<std::string> methods;          // empty: the default ones
   std::uint64_t seed = 1;
-  int threads = 0;                            // 0: as many as the machine runs at once
-  long steps = 300;                           // of each adapter
+  int threads = 0;   // 0: as many as the machine runs at once
+  long steps = 300;  // of each adapter
   long base_steps = 800;
-  double learning_rate = 0;                   // 0: each method's own
+  double learning_rate = 0;  // 0: each method's own
   std::filesystem::path out = "adapt-out";
-  std::filesystem::path cache;                // of the base; empty: beside the program
+  std::filesystem::path cache;  // of the base; empty: beside the program
   bool resume = false;
 };
 

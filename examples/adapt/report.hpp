@@ -27,7 +27,7 @@ struct Table {
 /// What one router did on the held-out text.
 struct LayerRouting {
   std::string name;
-  std::vector<double> load;   // [E], share of the assignments; sums to 1
+  std::vector<double> load;   // [E], share of the gates' weight; sums to 1
   double mean_entropy = 0;    // of a token's weights, 0 (one expert) ... 1 (all alike)
   CountMatrix by_domain;      // [E x domains]
   CountMatrix by_byte_class;  // [E x byte classes]
@@ -67,7 +67,7 @@ dl { display: grid; grid-template-columns: max-content 1fr; gap: 0.2rem 1.5rem; 
 dt { color: var(--soft); } dd { margin: 0; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { text-align: right; padding: 0.3rem 0.9rem; border-bottom: 1px solid var(--rule); vertical-align: middle; }
-th { color: var(--soft); font-weight: 600; } th:first-child, td:first-child { text-align: left; padding-left: 0; }
+th { color: var(--soft); font-weight: 600; } th:first-child, td:first-child { text-align: left; padding-left: 0; white-space: nowrap; }
 details { margin: 0.4rem 0; } summary { cursor: pointer; } .maps { display: flex; flex-wrap: wrap; gap: 0.5rem 1.5rem; }
 figure { margin: 0.5rem 0; } figcaption { color: var(--soft); font-size: 0.87rem; }
 svg { display: block; overflow: visible; font: 12px system-ui, sans-serif; } td svg { margin-left: auto; }
@@ -153,7 +153,7 @@ inline std::string page(const Report& report) {
     body +=
         element("h2", "Routing") + "\n" +
         element("p",
-                "Load: share of the assignments each expert gets; the dashed line is an even load. Entropy: 0 when a "
+                "Load: share of the gates' weight that each expert gets; the dashed line is an even load. Entropy: 0 when a "
                 "token uses one expert, 1 when it uses all alike. Explained: the share of the entropy of the choice "
                 "of an expert that knowing a token's domain, or its byte class, removes. In the maps every row sums "
                 "to 100; a row like the last says that the expert has no preference.") +

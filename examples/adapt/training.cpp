@@ -33,13 +33,10 @@ void save(const Training& training, State& state) {
   writer.add_parameters("parameters", training.walk);
   writer.add_optimizer("optimizer", state.optimizer);
   writer.add_numbers("curve", state.curve);
-  const double speed = state.seconds.empty() ? 0 : 1 / median_of(state.seconds);
-  writer.add_numbers("steps_per_second", std::span(&speed, 1));
   writer.write(training.file);
 }
 
-/// Steps a second of the run that wrote the file.
-double load(const Training& training, State& state) {
+void load(const Training& training, State& state) {
   const mole::CheckpointReader reader(training.file);
   if (reader.text("configuration") != training.configuration)
     throw mole::Error(mole::ErrorCode::file, training.file.string() + ": expected a run of '" + training.configuration +
@@ -47,14 +44,12 @@ double load(const Training& training, State& state) {
   reader.read_parameters("parameters", training.walk);
   reader.read_optimizer("optimizer", state.optimizer, training.walk);
   state.curve = reader.numbers("curve");
-  return reader.numbers("steps_per_second").at(0);
 }
 
 double take_step(host::Transformer<float>& model, const Batch& batch, const Training& training, State& state,
                  const mole::CosineSchedule& schedule) {
   const std::size_t step = state.curve.size();
-  if (training.context != nullptr)
-    training.context->batch = {.training = true, .seed = training.seed, .step = step};
+  if (training.context != nullptr) training.context->batch = {.training = true, .seed = training.seed, .step = step};
   training.zero_gradients();
   const double loss = model.loss(batch.inputs, batch.targets);
   model.backward();
@@ -73,12 +68,14 @@ double median_of(std::vector<double> numbers) {
 }
 
 TrainingResult train(host::Transformer<float>& model, const BatchSampler& sampler, const Training& training) {
-  State state{.optimizer = mole::AdamW<float>({.learning_rate = training.peak_rate, .weight_decay = 0}), .curve = {}, .seconds = {}};
-  double earlier_speed = 0;
-  if (training.resume && std::filesystem::exists(training.file)) earlier_speed = load(training, state);
+  State state{.optimizer = mole::AdamW<float>({.learning_rate = training.peak_rate, .weight_decay = 0}),
+              .curve = {},
+              .seconds = {}};
+  if (training.resume && std::filesystem::exists(training.file)) load(training, state);
 
-  const mole::CosineSchedule schedule{
-      .peak = training.peak_rate, .warmup_steps = std::min(warmup_steps, training.steps / 2), .total_steps = training.steps + 1};
+  const mole::CosineSchedule schedule{.peak = training.peak_rate,
+                                      .warmup_steps = std::min(warmup_steps, training.steps / 2),
+                                      .total_steps = training.steps + 1};
   schedule.check();
   Progress progress(training.title, std::size_t(training.steps));
   progress.resume_at(state.curve.size());
@@ -97,9 +94,8 @@ TrainingResult train(host::Transformer<float>& model, const BatchSampler& sample
   }
   if (!from_file) save(training, state);
   if (training.context != nullptr) training.context->batch = {};
-  const double tokens = double(sampler.tokens());
-  const double steps_per_second = state.seconds.empty() ? earlier_speed : 1 / median_of(state.seconds);
-  return {.curve = std::move(state.curve), .tokens_per_second = tokens * steps_per_second, .from_file = from_file};
+  const double speed = from_file ? 0 : double(sampler.tokens()) / median_of(state.seconds);
+  return {.curve = std::move(state.curve), .tokens_per_second = speed, .from_file = from_file};
 }
 
 }  // namespace adapt

@@ -15,22 +15,22 @@ namespace adapt {
 
 /// What is to be trained, and how.
 struct Training {
-  std::string title;                                                    // for the progress line
-  std::string configuration;                                            // all that the result depends on
+  std::string title;          // for the progress line
+  std::string configuration;  // all that the result depends on
   std::uint64_t seed = 0;
   mole::Index steps = 0;
   double peak_rate = 0;
-  std::function<void(const mole::AnyLinear<float>::Visitor&)> walk;     // the parameters
+  std::function<void(const mole::AnyLinear<float>::Visitor&)> walk;  // the parameters
   std::function<void()> zero_gradients;
-  StepContext* context = nullptr;                                       // of adapted layers, if there are any
-  std::filesystem::path file;                                           // the result, or the state of a stopped run
+  StepContext* context = nullptr;  // of adapted layers, if there are any
+  std::filesystem::path file;      // the result, or the state of a stopped run
   bool resume = false;
 };
 
 /// What came of it.
 struct TrainingResult {
   std::vector<double> curve;     // bits per byte of each step's batch
-  double tokens_per_second = 0;  // by the median step
+  double tokens_per_second = 0;  // by the median step; 0 when from_file
   bool from_file = false;        // finished by an earlier run
 };
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Everything but what needs a library beside xsimd: files (mole/io/), Eigen (mole/execution/through_eigen.hpp).
+// Everything but what needs a library beside xsimd: files (mole/io/) and Eigen (mole/execution/through_eigen.hpp).
 #pragma once
 
 #include "mole/base/callable_base.hpp"
@@ -22,7 +22,22 @@
 #include "mole/gating/softmax.hpp"
 #include "mole/gating/top_k.hpp"
 #include "mole/gating/unit.hpp"
+#include "mole/layer/any_linear.hpp"
+#include "mole/layer/check_gradients.hpp"
 #include "mole/layer/mixture_linear.hpp"
+#include "mole/loss/importance_cv2.hpp"
+#include "mole/loss/load_balance.hpp"
+#include "mole/loss/localized_balance.hpp"
+#include "mole/loss/router_entropy.hpp"
+#include "mole/loss/router_z.hpp"
+#include "mole/method/llava_mole.hpp"
+#include "mole/method/lora.hpp"
+#include "mole/method/loramoe.hpp"
+#include "mole/method/mola.hpp"
+#include "mole/optim/adamw.hpp"
+#include "mole/optim/clip_norm.hpp"
+#include "mole/optim/cosine_schedule.hpp"
+#include "mole/optim/sgd.hpp"
 #include "mole/router/external.hpp"
 #include "mole/router/linear_router.hpp"
 #include "mole/router/no_router.hpp"

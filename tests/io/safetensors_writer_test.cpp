@@ -6,8 +6,9 @@
 #include "support/catch.hpp"
 #include "temporary_folder.hpp"
 
-#include <cmath>
+#include <cstring>
 #include <limits>
+#include <vector>
 
 namespace {
 

@@ -27,7 +27,8 @@ class TemporaryFolder {
   std::filesystem::path operator/(const std::string& name) const { return path_ / name; }
   /// How many files and folders are in it.
   std::size_t entries() const {
-    return std::size_t(std::distance(std::filesystem::directory_iterator(path_), std::filesystem::directory_iterator()));
+    const std::filesystem::directory_iterator first(path_), last;
+    return std::size_t(std::distance(first, last));
   }
 
  private:

@@ -145,6 +145,14 @@ TEST_CASE("The scope of sequences is the mean of each sequence's loss", "[loss]"
   CHECK(near(load_balance(trace), plain_loss(trace, 0, 9)));
 }
 
+TEST_CASE("A sequence of padding alone does not thin the mean over sequences", "[loss]") {
+  const std::vector<std::uint8_t> mask{1, 1, 1, 0, 0, 1, 1, 1};
+  const std::vector<Index> begin{0, 3, 5};
+  Trace<double> trace = random_trace(8, 4, 0, {.token_mask = mask, .sequence_begin = begin});
+  const double mean = (plain_loss(trace, 0, 3) + plain_loss(trace, 5, 8)) / 2;
+  CHECK(near(load_balance(trace, {.scope = BalanceScope::sequence}), mean));
+}
+
 TEST_CASE("Extra columns are no experts", "[loss]") {
   Trace<double> trace = random_trace(6, 4, 2);
   const double value = load_balance(trace, {.count = BalanceCount::first_choice});
@@ -191,7 +199,8 @@ TEST_CASE("Several traces are one batch of all their tokens", "[loss]") {
   joined.routing.finish();
   joined.start_d_weight();
 
-  for (BalanceCount count : counts) CHECK(near(load_balance(pool, {.count = count}), load_balance(joined, {.count = count})));
+  for (BalanceCount count : counts)
+    CHECK(near(load_balance(pool, {.count = count}), load_balance(joined, {.count = count})));
   double error = 0;
   for (Index n = 0; n < 10; ++n)
     for (Index e = 0; e < 5; ++e)

@@ -14,7 +14,8 @@ using namespace mole::test;
 }  // namespace
 
 TEST_CASE("A hand-computed case of two sequences", "[loss]") {
-  // Q of task 1: 1.5 * 1, 0.5 * 1; of task 0: 0.5 * 1, 1.5 * 3.   Mean 1.75, variance (0.0625 + 2 * 1.5625 + 7.5625) / 3
+  // Q of task 1: 1.5 * 1 and 0.5 * 1; of task 0: 0.5 * 1 and 1.5 * 3.
+  // Mean 1.75, variance (0.0625 + 2 * 1.5625 + 7.5625) / 3
   const std::vector<Index> begin{0, 1};
   const std::array tasks{1, 0};
   Trace<double> trace = empty_trace(3, 2, 0, {.sequence_begin = begin});

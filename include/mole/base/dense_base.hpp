@@ -28,7 +28,8 @@ class DenseBase {
   using Parameters = std::conditional_t<owning, LinearParameters<T>, NoParameters>;
 
   explicit DenseBase(Storage weight, Storage bias = {}) : linear_{std::move(weight), std::move(bias)} {
-    if (view(linear_.bias)) require_equal(ErrorCode::shape, "DenseBase: size of the bias", out(), view(linear_.bias).size());
+    if (view(linear_.bias))
+      require_equal(ErrorCode::shape, "DenseBase: size of the bias", out(), view(linear_.bias).size());
   }
   template <RowMajorMatrix M>
   explicit DenseBase(const M& weight) : DenseBase(Storage(weight)) {}
@@ -40,16 +41,8 @@ class DenseBase {
   Index out() const { return weight().rows(); }
   View<const T> weight() const { return view(linear_.weight); }
   View<const T> bias() const { return view(linear_.bias); }
-  Parameters& parameters()
-    requires owning
-  {
-    return linear_;
-  }
-  const Parameters& parameters() const
-    requires owning
-  {
-    return linear_;
-  }
+  Parameters& parameters() requires owning { return linear_; }
+  const Parameters& parameters() const requires owning { return linear_; }
 
   void forward(View<const T> x, View<T> y, auto& call) const {
     call.execution.product_nt(x, weight(), y);

@@ -12,11 +12,11 @@ namespace mole {
 /// Mode, key of the random numbers and structure of the tokens of one forward call; everything has a default.
 /// The spans are borrowed and must outlive the backward call.
 struct Batch {
-  bool training = false;           ///< dropout and noise act only when true
-  std::uint64_t seed = 0;          ///< with `layer`, `step` and the token's number: the key of every random number
+  bool training = false;   ///< dropout and noise act only when true
+  std::uint64_t seed = 0;  ///< with `layer`, `step` and the token's number: the key of every random number
   std::uint64_t layer = 0;
   std::uint64_t step = 0;
-  std::uint64_t first_token = 0;   ///< number of row 0, for a batch that arrives in pieces
+  std::uint64_t first_token = 0;  ///< number of row 0, for a batch that arrives in pieces
 
   /// One flag a token: 0 leaves the token out of losses and statistics (padding); it is still routed and computed.
   std::span<const std::uint8_t> token_mask = {};

@@ -30,14 +30,15 @@ class Blocks {
   bool shared_down() const { return shared_down_; }
 
   Index max_size() const { return max_size_; }
-  Index ranks_up() const { return begin_.back(); }                                  ///< rows of B
-  Index ranks_down() const { return shared_down_ ? max_size_ : begin_.back(); }     ///< rows of A
+  Index ranks_up() const { return begin_.back(); }                               ///< rows of B
+  Index ranks_down() const { return shared_down_ ? max_size_ : begin_.back(); }  ///< rows of A
 
  private:
   Blocks(const std::vector<int>& ranks, bool shared_down) : shared_down_(shared_down) {
     if (ranks.empty()) throw Error(ErrorCode::option, "Blocks: expected at least 1 expert, found 0");
     for (int rank : ranks) {
-      if (rank < 0) throw Error(ErrorCode::option, "Blocks: expected a rank of at least 0, found " + std::to_string(rank));
+      if (rank < 0)
+        throw Error(ErrorCode::option, "Blocks: expected a rank of at least 0, found " + std::to_string(rank));
       begin_.push_back(begin_.back() + rank);
       max_size_ = std::max<Index>(max_size_, rank);
     }

@@ -25,7 +25,9 @@ struct ParametersOf {
   using type = NoParameters;
 };
 template <class Policy>
-  requires requires { typename Policy::Parameters; }
+requires requires {
+  typename Policy::Parameters;
+}
 struct ParametersOf<Policy> {
   using type = typename Policy::Parameters;
 };

@@ -19,7 +19,9 @@ constexpr std::uint64_t mix_bits(std::uint64_t z) {
 }
 
 /// The top 53 bits of `bits` as a number in [0, 1).
-constexpr double unit_interval(std::uint64_t bits) { return double(bits >> 11) * 0x1p-53; }
+constexpr double unit_interval(std::uint64_t bits) {
+  return double(bits >> 11) * 0x1p-53;
+}
 
 /// A generator for initial values. Its whole state is one counter, so a checkpoint can hold it.
 class Rng {

@@ -22,7 +22,11 @@ template <class T>
 class Routing {
  public:
   explicit Routing(std::pmr::memory_resource* memory = std::pmr::get_default_resource())
-      : token_begin_(1, 0, memory), expert_(memory), token_(memory), expert_begin_(memory), by_expert_(memory),
+      : token_begin_(1, 0, memory),
+        expert_(memory),
+        token_(memory),
+        expert_begin_(memory),
+        by_expert_(memory),
         weight_(memory) {}
 
   /// Every weight that is not 0 becomes a pair.   weights [N x E]

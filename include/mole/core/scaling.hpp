@@ -19,9 +19,12 @@ enum class Scaling {
 inline double scale_of(double alpha, Index rank, Scaling scaling) {
   if (rank == 0) return 0;
   switch (scaling) {
-    case Scaling::alpha_over_rank: return alpha / double(rank);
-    case Scaling::alpha_over_sqrt_rank: return alpha / std::sqrt(double(rank));
-    case Scaling::fixed: break;
+    case Scaling::alpha_over_rank:
+      return alpha / double(rank);
+    case Scaling::alpha_over_sqrt_rank:
+      return alpha / std::sqrt(double(rank));
+    case Scaling::fixed:
+      break;
   }
   return alpha;
 }

@@ -29,7 +29,8 @@ concept RowMajorSpan = requires(M& m) {
   m.extent(1);
   m.stride(0);
   m.stride(1);
-  requires std::remove_cvref_t<M>::rank() == 2;
+  requires std::remove_cvref_t<M>::rank()
+  == 2;
 };
 
 /// A row-major matrix that belongs to somebody else.
@@ -51,18 +52,18 @@ class View {
   }
 
   template <class U>
-    requires(!std::same_as<U, T> && std::same_as<const U, T>)
-  View(const View<U>& other) : View(other.data(), other.rows(), other.cols(), other.stride()) {}
+  requires(!std::same_as<U, T> && std::same_as<const U, T>) View(const View<U>& other)
+      : View(other.data(), other.rows(), other.cols(), other.stride()) {}
 
   template <RowMajorMatrix M>
-    requires std::convertible_to<decltype(std::declval<M&>().data()), T*>
-  View(M&& m) : View(m.data(), Index(m.rows()), Index(m.cols()), Index(m.outerStride())) {
+  requires std::convertible_to<decltype(std::declval<M&>().data()), T*> View(M&& m)
+      : View(m.data(), Index(m.rows()), Index(m.cols()), Index(m.outerStride())) {
     if constexpr (requires { m.innerStride(); }) MOLE_ASSERT(m.innerStride() == 1 || m.cols() <= 1);
   }
 
   template <RowMajorSpan M>
-    requires std::convertible_to<decltype(std::declval<M&>().data_handle()), T*>
-  View(M&& m) : View(m.data_handle(), Index(m.extent(0)), Index(m.extent(1)), Index(m.stride(0))) {
+  requires std::convertible_to<decltype(std::declval<M&>().data_handle()), T*> View(M&& m)
+      : View(m.data_handle(), Index(m.extent(0)), Index(m.extent(1)), Index(m.stride(0))) {
     MOLE_ASSERT(m.stride(1) == 1 || m.extent(1) <= 1);
   }
 

@@ -38,8 +38,8 @@ struct ExecutionArchetype {
   /// d_b_e += scale_e weight_p h_p d_y_n^T.   d_weight may be empty
   template <class T>
   void routed_up_backward(ConstView<T> d_y, std::span<const std::type_identity_t<T>> h, ConstView<T> b,
-                          std::span<const std::type_identity_t<T>> scale, const RankLayout<T>& layout,
-                          std::span<T> d_h, std::span<T> d_weight, View<T> d_b) const;
+                          std::span<const std::type_identity_t<T>> scale, const RankLayout<T>& layout, std::span<T> d_h,
+                          std::span<T> d_weight, View<T> d_b) const;
   /// d_a_e += d_h_p x_n^T,   d_x_n += A_e^T d_h_p.
   template <class T>
   void routed_down_backward(ConstView<T> x, std::span<const std::type_identity_t<T>> d_h, ConstView<T> a,
@@ -54,18 +54,18 @@ struct ExecutionArchetype {
 /// Satisfied by a copyable type with all primitives of ExecutionArchetype for scalars T, computing the same numbers up
 /// to rounding and the same bits on any number of threads.
 template <class X, class T>
-concept ExecutionPolicy =
-    std::copyable<X> && requires(const X& execution, View<const T> in, View<T> out, std::span<const T> h,
-                                 std::span<T> d_h, const RankLayout<T>& layout, void (*task)(Index)) {
-      execution.product_nt(in, in, out);
-      execution.product_nn(in, in, out);
-      execution.product_tn(in, in, out);
-      execution.routed_down(in, in, layout, d_h);
-      execution.routed_up(h, in, h, layout, out);
-      execution.routed_up_backward(in, h, in, h, layout, d_h, d_h, out);
-      execution.routed_down_backward(in, h, in, layout, out, out);
-      execution.parallel_for(Index(1), task);
-      { execution.threads() } -> std::convertible_to<int>;
-    };
+concept ExecutionPolicy = std::copyable<X> &&
+    requires(const X& execution, View<const T> in, View<T> out, std::span<const T> h, std::span<T> d_h,
+             const RankLayout<T>& layout, void (*task)(Index)) {
+  execution.product_nt(in, in, out);
+  execution.product_nn(in, in, out);
+  execution.product_tn(in, in, out);
+  execution.routed_down(in, in, layout, d_h);
+  execution.routed_up(h, in, h, layout, out);
+  execution.routed_up_backward(in, h, in, h, layout, d_h, d_h, out);
+  execution.routed_down_backward(in, h, in, layout, out, out);
+  execution.parallel_for(Index(1), task);
+  { execution.threads() } -> std::convertible_to<int>;
+};
 
 }  // namespace mole

@@ -61,8 +61,8 @@ struct Reference {
 
   template <class T>
   void routed_up_backward(ConstView<T> d_y, std::span<const std::type_identity_t<T>> h, ConstView<T> b,
-                          std::span<const std::type_identity_t<T>> scale, const RankLayout<T>& layout,
-                          std::span<T> d_h, std::span<T> d_weight, View<T> d_b) const {
+                          std::span<const std::type_identity_t<T>> scale, const RankLayout<T>& layout, std::span<T> d_h,
+                          std::span<T> d_weight, View<T> d_b) const {
     for (int p : layout.routing.by_expert()) {
       const Index n = layout.routing.token(p), e = layout.routing.expert(p);
       for (Index j = 0; j < layout.ranks(p); ++j) {

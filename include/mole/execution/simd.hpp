@@ -21,7 +21,8 @@ namespace mole {
 /// 40 KiB on its stack. See ExecutionArchetype for what each primitive means.
 template <class Arch = xsimd::default_arch, class Executor = Serial>
 class Simd {
-  static_assert(ExecutorPolicy<Executor>, "mole: Executor does not model ExecutorPolicy (mole/execution/executor_policy.hpp)");
+  static_assert(ExecutorPolicy<Executor>,
+                "mole: Executor does not model ExecutorPolicy (mole/execution/executor_policy.hpp)");
 
  public:
   Simd() = default;
@@ -45,42 +46,36 @@ class Simd {
 
   template <class T>
   void product_nn(ConstView<T> d_y, ConstView<T> w, View<T> d_x) const {
-    for_each_panel<T>(d_x.cols(), d_x.rows(), 2.0 * double(w.rows()), [&](Index column, Index cols, Index row, Index rows) {
-      Panel<T> panel;
-      for (Index o = 0; o < w.rows(); o += Panel<T>::depth) {
-        const Index depth = std::min(Panel<T>::depth, w.rows() - o);
-        panel.pack(w.row_data(o) + column, w.stride(), depth, cols);
-        Outer<T>{}(Rows<T>{d_y.row_data(row) + o, 1}, d_y.stride(), panel.rows(), true, depth, rows, cols,
-                   d_x.row_data(row) + column, d_x.stride(), true);
-      }
-    });
+    for_each_panel<T>(d_x.cols(), d_x.rows(), 2.0 * double(w.rows()),
+                      [&](Index column, Index cols, Index row, Index rows) {
+                        Panel<T> panel;
+                        for (Index o = 0; o < w.rows(); o += Panel<T>::depth) {
+                          const Index depth = std::min(Panel<T>::depth, w.rows() - o);
+                          panel.pack(w.row_data(o) + column, w.stride(), depth, cols);
+                          Outer<T>{}(Rows<T>{d_y.row_data(row) + o, 1}, d_y.stride(), panel.rows(), true, depth, rows,
+                                     cols, d_x.row_data(row) + column, d_x.stride(), true);
+                        }
+                      });
   }
 
   template <class T>
   void product_tn(ConstView<T> d_y, ConstView<T> x, View<T> d_w) const {
-    for_each_panel<T>(d_w.cols(), d_w.rows(), 2.0 * double(x.rows()), [&](Index column, Index cols, Index row, Index rows) {
-      Panel<T> panel;
-      for (Index n = 0; n < x.rows(); n += Panel<T>::depth) {
-        const Index depth = std::min(Panel<T>::depth, x.rows() - n);
-        panel.pack(x.row_data(n) + column, x.stride(), depth, cols);
-        Outer<T>{}(Rows<T>{d_y.row_data(n) + row, d_y.stride()}, 1, panel.rows(), true, depth, rows, cols,
-                   d_w.row_data(row) + column, d_w.stride(), true);
-      }
-    });
+    for_each_panel<T>(d_w.cols(), d_w.rows(), 2.0 * double(x.rows()),
+                      [&](Index column, Index cols, Index row, Index rows) {
+                        Panel<T> panel;
+                        for (Index n = 0; n < x.rows(); n += Panel<T>::depth) {
+                          const Index depth = std::min(Panel<T>::depth, x.rows() - n);
+                          panel.pack(x.row_data(n) + column, x.stride(), depth, cols);
+                          Outer<T>{}(Rows<T>{d_y.row_data(n) + row, d_y.stride()}, 1, panel.rows(), true, depth, rows,
+                                     cols, d_w.row_data(row) + column, d_w.stride(), true);
+                        }
+                      });
   }
 
   template <class T>
   void routed_down(ConstView<T> x, ConstView<T> a, const RankLayout<T>& layout, std::span<T> h) const {
-    for_each_run(layout, 2.0 * double(a.cols()), [&](Index e, std::span<const int> pairs) {
-      std::array<const T*, run> rows;
-      std::array<T*, run> results;
-      for (std::size_t q = 0; q < pairs.size(); ++q) {
-        rows[q] = x.row_data(layout.routing.token(pairs[q]));
-        results[q] = h.data() + layout.first(pairs[q]);
-      }
-      kernel::DotProducts<Arch, T>{}(rows.data(), Index(pairs.size()), a.row_data(layout.blocks.down(e)), a.stride(),
-                                     layout.blocks.size(e), a.cols(), results.data());
-    });
+    project(
+        x, a, layout, [&](Index e) { return layout.blocks.down(e); }, h, [](Index, std::span<const int>) {});
   }
 
   template <class T>
@@ -94,31 +89,25 @@ class Simd {
 
   template <class T>
   void routed_up_backward(ConstView<T> d_y, std::span<const std::type_identity_t<T>> h, ConstView<T> b,
-                          std::span<const std::type_identity_t<T>> scale, const RankLayout<T>& layout,
-                          std::span<T> d_h, std::span<T> d_weight, View<T> d_b) const {
-    for_each_run(layout, 2.0 * double(b.cols()), [&](Index e, std::span<const int> pairs) {
-      std::array<const T*, run> rows;
-      std::array<T*, run> results;
-      for (std::size_t q = 0; q < pairs.size(); ++q) {
-        rows[q] = d_y.row_data(layout.routing.token(pairs[q]));
-        results[q] = d_h.data() + layout.first(pairs[q]);
-      }
-      kernel::DotProducts<Arch, T>{}(rows.data(), Index(pairs.size()), b.row_data(layout.blocks.up(e)), b.stride(),
-                                     layout.blocks.size(e), b.cols(), results.data());
+                          std::span<const std::type_identity_t<T>> scale, const RankLayout<T>& layout, std::span<T> d_h,
+                          std::span<T> d_weight, View<T> d_b) const {
+    const auto up = [&](Index e) { return layout.blocks.up(e); };
+    project(d_y, b, layout, up, d_h, [&](Index e, std::span<const int> pairs) {
       for (int p : pairs) weigh_ranks(p, scale[std::size_t(e)], h, layout, d_h, d_weight);
     });
     if (d_b)
-      add_outer_products(layout, d_y, d_b, [&](Index p, Index j, Index e) {
+      add_outer_products(layout, d_y, d_b, up, [&](Index p, Index j, Index e) {
         return scale[std::size_t(e)] * layout.routing.weight(p) * h[std::size_t(layout.first(p) + j)];
-      }, [&](Index e) { return layout.blocks.up(e); });
+      });
   }
 
   template <class T>
   void routed_down_backward(ConstView<T> x, std::span<const std::type_identity_t<T>> d_h, ConstView<T> a,
                             const RankLayout<T>& layout, View<T> d_a, View<T> d_x) const {
     if (d_a)
-      add_outer_products(layout, x, d_a, [&](Index p, Index j, Index) { return d_h[std::size_t(layout.first(p) + j)]; },
-                         [&](Index e) { return layout.blocks.down(e); });
+      add_outer_products(
+          layout, x, d_a, [&](Index e) { return layout.blocks.down(e); },
+          [&](Index p, Index j, Index) { return d_h[std::size_t(layout.first(p) + j)]; });
     if (d_x)
       add_rows(layout, a, d_x, [&](Index p, Index j, Index e) {
         return std::pair{d_h[std::size_t(layout.first(p) + j)], a.row_data(layout.blocks.down(e) + j)};
@@ -133,7 +122,7 @@ class Simd {
   template <class T>
   using Rows = kernel::StridedRows<T>;
 
-  static constexpr Index run = 64;             // pairs, or rows, that a kernel is handed at once
+  static constexpr Index run = 64;              // pairs, or rows, that a kernel is handed at once
   static constexpr double task_work = 200'000;  // operations worth a task: some 10 us
 
   static Index blocks_of(Index size, Index block) { return (size + block - 1) / block; }
@@ -157,8 +146,8 @@ class Simd {
         in[std::size_t(i)] = x.row_data(n + i);
         out[std::size_t(i)] = y.row_data(n + i) + o;
       }
-      kernel::DotProducts<Arch, T>{}(in.data(), count, w.row_data(o), w.stride(), std::min(cols, w.rows() - o), w.cols(),
-                                     out.data());
+      kernel::DotProducts<Arch, T>{}(in.data(), count, w.row_data(o), w.stride(), std::min(cols, w.rows() - o),
+                                     w.cols(), out.data());
     });
   }
 
@@ -207,6 +196,24 @@ class Simd {
     });
   }
 
+  /// h_p = table_e x_n for every pair; then calls after(expert, pairs), on the thread that computed them. Expert e's
+  /// first row of the table is first_row(e).
+  template <class T, class FirstRow, class After>
+  void project(View<const T> x, View<const T> table, const RankLayout<T>& layout, FirstRow first_row, std::span<T> h,
+               After after) const {
+    for_each_run(layout, 2.0 * double(table.cols()), [&](Index e, std::span<const int> pairs) {
+      std::array<const T*, run> rows;
+      std::array<T*, run> results;
+      for (std::size_t q = 0; q < pairs.size(); ++q) {
+        rows[q] = x.row_data(layout.routing.token(pairs[q]));
+        results[q] = h.data() + layout.first(pairs[q]);
+      }
+      kernel::DotProducts<Arch, T>{}(rows.data(), Index(pairs.size()), table.row_data(first_row(e)), table.stride(),
+                                     layout.blocks.size(e), table.cols(), results.data());
+      after(e, pairs);
+    });
+  }
+
   /// From u = d_h to d_h and d_weight of one pair.
   template <class T>
   static void weigh_ranks(Index p, T scale, std::span<const T> h, const RankLayout<T>& layout, std::span<T> d_h,
@@ -246,9 +253,9 @@ class Simd {
 
   /// d_e += sum over the pairs of e of factor(pair, rank, expert) x_n^T, for every expert e, whose first row of `d` is
   /// first_row(e). Split by columns, so that experts may share rows of d.
-  template <class T, class Factor, class FirstRow>
-  void add_outer_products(const RankLayout<T>& layout, View<const T> x, View<T> d, Factor factor,
-                          FirstRow first_row) const {
+  template <class T, class FirstRow, class Factor>
+  void add_outer_products(const RankLayout<T>& layout, View<const T> x, View<T> d, FirstRow first_row,
+                          Factor factor) const {
     constexpr Index ranks = 32;  // as many ranks at once as a buffer of factors holds
     const Index per_task = items_per_task(2.0 * double(layout.begin.back()), Outer<T>::width);
     parallel_for(blocks_of(d.cols(), per_task), [&](Index task) {
@@ -259,7 +266,8 @@ class Simd {
         const std::span<const int> pairs = layout.routing.pairs_of(e);
         for (Index q = 0; q < Index(pairs.size()); q += run)
           for (Index j = 0; j < layout.blocks.size(e); j += ranks) {
-            const Index depth = std::min(run, Index(pairs.size()) - q), count = std::min(ranks, layout.blocks.size(e) - j);
+            const Index depth = std::min(run, Index(pairs.size()) - q),
+                        count = std::min(ranks, layout.blocks.size(e) - j);
             for (Index k = 0; k < depth; ++k) {
               const int p = pairs[std::size_t(q + k)];
               rows[std::size_t(k)] = x.row_data(layout.routing.token(p)) + column;

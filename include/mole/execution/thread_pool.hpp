@@ -34,9 +34,7 @@ class ThreadPool {
   template <class F>
   void parallel_for(Index tasks, F&& f) const {
     using Function = std::remove_reference_t<F>;
-    const auto call = [](const void* context, Index i) {
-      (*static_cast<Function*>(const_cast<void*>(context)))(i);
-    };
+    const auto call = [](const void* context, Index i) { (*static_cast<Function*>(const_cast<void*>(context)))(i); };
     if (tasks > 1 && pool_->run(tasks, call, &f)) return;
     for (Index i = 0; i < tasks; ++i) f(i);
   }
@@ -45,8 +43,8 @@ class ThreadPool {
  private:
   using Task = void (*)(const void* context, Index i);
 
-  /// A loop is published in `ticket`: its number in the upper half, the next unclaimed task in the lower half. A task is
-  /// claimed by compare-and-swap, so a thread that arrives after its loop has ended claims nothing, and the caller
+  /// A loop is published in `ticket`: its number in the upper half, the next unclaimed task in the lower half. A task
+  /// is claimed by compare-and-swap, so a thread that arrives after its loop has ended claims nothing, and the caller
   /// waits for tasks, never for threads.
   struct Pool {
     explicit Pool(int threads) {

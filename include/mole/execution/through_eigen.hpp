@@ -35,7 +35,8 @@ class ThroughEigen {
 
   template <class T>
   void routed_down(ConstView<T> x, ConstView<T> a, const RankLayout<T>& layout, std::span<T> h) const {
-    project(x, a, layout, [&](Index e) { return layout.blocks.down(e); }, h);
+    project(
+        x, a, layout, [&](Index e) { return layout.blocks.down(e); }, h);
   }
 
   template <class T>
@@ -52,8 +53,8 @@ class ThroughEigen {
 
   template <class T>
   void routed_up_backward(ConstView<T> d_y, std::span<const std::type_identity_t<T>> h, ConstView<T> b,
-                          std::span<const std::type_identity_t<T>> scale, const RankLayout<T>& layout,
-                          std::span<T> d_h, std::span<T> d_weight, View<T> d_b) const {
+                          std::span<const std::type_identity_t<T>> scale, const RankLayout<T>& layout, std::span<T> d_h,
+                          std::span<T> d_weight, View<T> d_b) const {
     const auto up = [&](Index e) { return layout.blocks.up(e); };
     project(d_y, b, layout, up, d_h);
     for (Index p = 0; p < layout.routing.pairs(); ++p) {
@@ -63,15 +64,17 @@ class ThroughEigen {
       u *= s * layout.routing.weight(p);
     }
     if (d_b)
-      add_gradients(d_y, h, layout, up,
-                    [&](Index p) { return scale[std::size_t(layout.routing.expert(p))] * layout.routing.weight(p); }, d_b);
+      add_gradients(
+          d_y, h, layout, up,
+          [&](Index p) { return scale[std::size_t(layout.routing.expert(p))] * layout.routing.weight(p); }, d_b);
   }
 
   template <class T>
   void routed_down_backward(ConstView<T> x, std::span<const std::type_identity_t<T>> d_h, ConstView<T> a,
                             const RankLayout<T>& layout, View<T> d_a, View<T> d_x) const {
     if (d_a)
-      add_gradients(x, d_h, layout, [&](Index e) { return layout.blocks.down(e); }, [](Index) { return T(1); }, d_a);
+      add_gradients(
+          x, d_h, layout, [&](Index e) { return layout.blocks.down(e); }, [](Index) { return T(1); }, d_a);
     if (!d_x) return;
     for (Index p = 0; p < layout.routing.pairs(); ++p) {
       const Index e = layout.routing.expert(p);

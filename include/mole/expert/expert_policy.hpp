@@ -15,40 +15,38 @@ namespace mole {
 ///     forward(x, latent, routing, y, call)   y += what the routed experts add
 ///   x [N x I], latent [N x ranks] of this very x, or empty, y [N x O]
 template <class E, class Execution = ExecutionArchetype>
-concept ExpertPolicy =
-    std::floating_point<typename E::Scalar> && std::copy_constructible<E> &&
+concept ExpertPolicy = std::floating_point<typename E::Scalar> && std::copy_constructible<E> &&
     requires(const E& experts, View<const typename E::Scalar> in, const Routing<typename E::Scalar>& routing,
              View<typename E::Scalar> y, Call<Execution, ScratchOf<E>>& call) {
-      { experts.experts() } -> std::convertible_to<Index>;
-      { experts.in() } -> std::convertible_to<Index>;
-      { experts.out() } -> std::convertible_to<Index>;
-      experts.forward(in, in, routing, y, call);
-    };
+  { experts.experts() } -> std::convertible_to<Index>;
+  { experts.in() } -> std::convertible_to<Index>;
+  { experts.out() } -> std::convertible_to<Index>;
+  experts.forward(in, in, routing, y, call);
+};
 
 /// Experts that learn:   backward(x, routing, d_y, d_weight, d_x, gradients, call)
-/// after forward on the same scratch. d_weight [pairs] and d_x [N x I] are accumulated, and empty when nobody wants them.
+/// after forward on the same scratch. d_weight [pairs] and d_x [N x I] are accumulated, and empty when nobody wants
+/// them.
 template <class E, class Execution = ExecutionArchetype>
-concept TrainableExpertPolicy =
-    ExpertPolicy<E, Execution> &&
+concept TrainableExpertPolicy = ExpertPolicy<E, Execution> &&
     requires(const E& experts, View<const typename E::Scalar> in, const Routing<typename E::Scalar>& routing,
              std::span<typename E::Scalar> d_weight, View<typename E::Scalar> d_x, ParametersOf<E>& gradients,
              Call<Execution, ScratchOf<E>>& call) {
-      experts.backward(in, routing, in, d_weight, d_x, gradients, call);
-    };
+  experts.backward(in, routing, in, d_weight, d_x, gradients, call);
+};
 
 /// Experts whose latent z = A x a router can read:
 ///     project(x, call)                                 z [N x ranks], kept in the scratch
 ///     d_latent(tokens, call)                           where the router adds d_z, zeroed
 ///     project_backward(x, d_z, d_x, gradients, call)   after the gate's backward
 template <class E, class Execution = ExecutionArchetype>
-concept LatentExpertPolicy =
-    TrainableExpertPolicy<E, Execution> &&
+concept LatentExpertPolicy = TrainableExpertPolicy<E, Execution> &&
     requires(const E& experts, View<const typename E::Scalar> in, View<typename E::Scalar> d_x,
              ParametersOf<E>& gradients, Call<Execution, ScratchOf<E>>& call) {
-      { experts.project(in, call) } -> std::same_as<View<const typename E::Scalar>>;
-      { experts.d_latent(Index(1), call) } -> std::same_as<View<typename E::Scalar>>;
-      experts.project_backward(in, in, d_x, gradients, call);
-    };
+  { experts.project(in, call) } -> std::same_as<View<const typename E::Scalar>>;
+  { experts.d_latent(Index(1), call) } -> std::same_as<View<typename E::Scalar>>;
+  experts.project_backward(in, in, d_x, gradients, call);
+};
 
 /// Experts that are a linear map each:   add_delta(expert, weight, w)   w [O x I] += weight * its matrix
 template <class E>

@@ -28,10 +28,10 @@ class LowRank {
   using Options = typename Factors::Options;
 
   struct Scratch {
-    std::pmr::vector<int> begin;   // [pairs + 1]
-    std::pmr::vector<T> h, d_h;    // ranks of all pairs
-    Matrix<T> dropped;             // [tokens x I], only with dropout
-    Matrix<T> latent, d_latent;    // [tokens x ranks], only for a router that reads it
+    std::pmr::vector<int> begin;  // [pairs + 1]
+    std::pmr::vector<T> h, d_h;   // ranks of all pairs
+    Matrix<T> dropped;            // [tokens x I], only with dropout
+    Matrix<T> latent, d_latent;   // [tokens x ranks], only for a router that reads it
     ScratchOf<Factors> factors;
   };
 
@@ -40,8 +40,7 @@ class LowRank {
       : factors_(options, generator), dropout_(options.dropout), scale_(std::size_t(experts())) {
     dropout_.check("LowRank");
     for (Index e = 0; e < experts(); ++e)
-      scale_[std::size_t(e)] =
-          T(options.alpha ? scale_of(*options.alpha, blocks().size(e), options.scaling) : 1.0);
+      scale_[std::size_t(e)] = T(options.alpha ? scale_of(*options.alpha, blocks().size(e), options.scaling) : 1.0);
   }
 
   Index experts() const { return blocks().experts(); }

@@ -27,12 +27,12 @@ class DenseFactors {
     Index in = 0;
     Index out = 0;
     Index experts = 1;
-    Index rank = 8;                     ///< ranks of every expert ...
-    std::vector<int> ranks = {};        ///< ... or of each one, as many as experts
-    std::optional<double> alpha = {};   ///< unset: scale 1
+    Index rank = 8;                    ///< ranks of every expert ...
+    std::vector<int> ranks = {};       ///< ... or of each one, as many as experts
+    std::optional<double> alpha = {};  ///< unset: scale 1
     Scaling scaling = Scaling::alpha_over_rank;
-    Dropout dropout = {};               ///< on the adapter's input
-    bool shared_down = false;           ///< every expert reads the same A
+    Dropout dropout = {};      ///< on the adapter's input
+    bool shared_down = false;  ///< every expert reads the same A
   };
 
   struct Parameters {

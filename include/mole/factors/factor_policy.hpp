@@ -24,16 +24,15 @@ struct FactorViews {
 ///     gradient_views(gradients, scratch)   where to add d_a and d_b; empty = frozen
 ///     contract(gradients, scratch)         from d_a and d_b to the gradients of its own parameters
 template <class F>
-concept FactorPolicy =
-    std::copyable<F> && std::floating_point<typename F::Scalar> &&
+concept FactorPolicy = std::copyable<F> && std::floating_point<typename F::Scalar> &&
     requires(const F& factors, ScratchOf<F>& scratch, ParametersOf<F>& gradients, const typename F::Options& options) {
-      { factors.in() } -> std::convertible_to<Index>;
-      { factors.out() } -> std::convertible_to<Index>;
-      { factors.blocks() } -> std::convertible_to<const Blocks&>;
-      { factors.factors(scratch) } -> std::same_as<FactorViews<const typename F::Scalar>>;
-      { factors.gradient_views(gradients, scratch) } -> std::same_as<FactorViews<typename F::Scalar>>;
-      factors.contract(gradients, scratch);
-      options.alpha, options.scaling, options.dropout;
-    };
+  { factors.in() } -> std::convertible_to<Index>;
+  { factors.out() } -> std::convertible_to<Index>;
+  { factors.blocks() } -> std::convertible_to<const Blocks&>;
+  { factors.factors(scratch) } -> std::same_as<FactorViews<const typename F::Scalar>>;
+  { factors.gradient_views(gradients, scratch) } -> std::same_as<FactorViews<typename F::Scalar>>;
+  factors.contract(gradients, scratch);
+  options.alpha, options.scaling, options.dropout;
+};
 
 }  // namespace mole

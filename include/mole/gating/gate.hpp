@@ -67,7 +67,8 @@ class Gate {
     const View<const T> logits = std::as_const(trace).logits();
     const View<T> scores = trace.scores();
     const auto slots = [&](Index n) {
-      return std::span<int>(scratch.chosen).subspan(std::size_t(n * scratch.max_chosen), std::size_t(scratch.max_chosen));
+      return std::span<int>(scratch.chosen)
+          .subspan(std::size_t(n * scratch.max_chosen), std::size_t(scratch.max_chosen));
     };
 
     for_each_token(call, trace.tokens(), [&](Index n) {
@@ -107,11 +108,7 @@ class Gate {
   }
 
   /// The weight that every expert has for every token.
-  double constant_weight() const
-    requires std::is_same_v<Select, All> && std::is_same_v<Weigh, Unit>
-  {
-    return 1;
-  }
+  double constant_weight() const requires std::is_same_v<Select, All> && std::is_same_v<Weigh, Unit> { return 1; }
 
   [[no_unique_address]] Score score;
   [[no_unique_address]] Select select;

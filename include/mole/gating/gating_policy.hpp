@@ -16,8 +16,8 @@ namespace mole {
 ///     extra()                      columns of the logits beyond one an expert (a threshold of the token, say)
 ///     choose(trace, call)          trace.logits() -> trace.scores(), trace.routing
 template <class G, class T, class Execution = ExecutionArchetype>
-concept GatingPolicy = std::copy_constructible<G> && requires(const G& gating, Trace<T>& trace, Index size,
-                                                    Call<Execution, ScratchOf<G>>& call) {
+concept GatingPolicy = std::copy_constructible<G> &&
+    requires(const G& gating, Trace<T>& trace, Index size, Call<Execution, ScratchOf<G>>& call) {
   gating.check(size);
   { gating.max_pairs(size, size) } -> std::convertible_to<Index>;
   { gating.extra() } -> std::convertible_to<Index>;
@@ -27,9 +27,10 @@ concept GatingPolicy = std::copy_constructible<G> && requires(const G& gating, T
 /// A gating whose weights are differentiable:   backward(trace, call)
 /// adds d_weight's share to d_scores, then d_scores' to d_logits; the chosen set is a constant.
 template <class G, class T, class Execution = ExecutionArchetype>
-concept TrainableGatingPolicy =
-    GatingPolicy<G, T, Execution> &&
-    requires(const G& gating, Trace<T>& trace, Call<Execution, ScratchOf<G>>& call) { gating.backward(trace, call); };
+concept TrainableGatingPolicy = GatingPolicy<G, T, Execution> &&
+    requires(const G& gating, Trace<T>& trace, Call<Execution, ScratchOf<G>>& call) {
+  gating.backward(trace, call);
+};
 
 /// A gating that gives every expert the same weight for every token, and so can be merged:   constant_weight()
 template <class G>

@@ -14,8 +14,7 @@ struct Renormalised {
   template <class T>
   void forward(std::span<const T> scores, std::span<const int> chosen, std::span<T> weights) const {
     const T sum = total(scores, chosen);
-    for (std::size_t j = 0; j < chosen.size(); ++j)
-      weights[j] = sum != 0 ? scores[std::size_t(chosen[j])] / sum : T(0);
+    for (std::size_t j = 0; j < chosen.size(); ++j) weights[j] = sum != 0 ? scores[std::size_t(chosen[j])] / sum : T(0);
   }
 
   /// d_score_e = (d_weight_e - <weights, d_weights>) / sum, for the chosen

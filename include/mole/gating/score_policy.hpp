@@ -13,10 +13,9 @@ namespace mole {
 ///     forward(logits, scores)                      scores overwritten, as many as logits
 ///     backward(logits, scores, d_scores, d_logits)  d_logits accumulated; `scores` is exactly what forward made
 template <class S, class T>
-concept ScorePolicy =
-    std::copyable<S> && requires(const S& score, std::span<const T> in, std::span<T> out) {
-      score.forward(in, out);
-      score.backward(in, in, in, out);
-    };
+concept ScorePolicy = std::copyable<S> && requires(const S& score, std::span<const T> in, std::span<T> out) {
+  score.forward(in, out);
+  score.backward(in, in, in, out);
+};
 
 }  // namespace mole

@@ -16,11 +16,11 @@ namespace mole {
 ///   scores [E + extra], chosen [max_chosen(E)]
 /// Order is (score descending, index ascending); NaN sorts last.
 template <class S, class T>
-concept SelectPolicy =
-    std::copyable<S> && requires(const S& select, std::span<const T> scores, Index experts, std::span<int> chosen) {
-      { select.max_chosen(experts) } -> std::convertible_to<Index>;
-      { select.select(scores, experts, chosen) } -> std::convertible_to<Index>;
-    };
+concept SelectPolicy = std::copyable<S> &&
+    requires(const S& select, std::span<const T> scores, Index experts, std::span<int> chosen) {
+  { select.max_chosen(experts) } -> std::convertible_to<Index>;
+  { select.select(scores, experts, chosen) } -> std::convertible_to<Index>;
+};
 
 /// The order of every selection: is expert i with score a chosen before expert j with score b?
 template <class T>

@@ -39,8 +39,7 @@ struct Softmax {
                 std::span<T> d_logits) const {
     T mean = 0;
     for (std::size_t e = 0; e < scores.size(); ++e) mean += scores[e] * d_scores[e];
-    for (std::size_t e = 0; e < scores.size(); ++e)
-      d_logits[e] += scores[e] * (d_scores[e] - mean) / T(temperature);
+    for (std::size_t e = 0; e < scores.size(); ++e) d_logits[e] += scores[e] * (d_scores[e] - mean) / T(temperature);
   }
 };
 

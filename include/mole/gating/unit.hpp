@@ -17,8 +17,7 @@ struct Unit {
   }
 
   template <class T>
-  void backward(std::span<const T>, std::span<const int>, std::span<const T>, std::span<const T>,
-                std::span<T>) const {}
+  void backward(std::span<const T>, std::span<const int>, std::span<const T>, std::span<const T>, std::span<T>) const {}
 };
 
 static_assert(WeighPolicy<Unit, float>);

@@ -14,8 +14,8 @@ namespace mole {
 ///     backward(scores, chosen, weights, d_weights, d_scores)   d_scores accumulated
 ///   scores, d_scores [E + extra], chosen, weights, d_weights [K]
 template <class W, class T>
-concept WeighPolicy = std::copyable<W> && requires(const W& weigh, std::span<const T> in, std::span<const int> chosen,
-                                                   std::span<T> out) {
+concept WeighPolicy = std::copyable<W> &&
+    requires(const W& weigh, std::span<const T> in, std::span<const int> chosen, std::span<T> out) {
   weigh.forward(in, chosen, out);
   weigh.backward(in, chosen, in, in, out);
 };

@@ -14,8 +14,28 @@ namespace mole {
 /// Element type of a stored tensor; `name_of` gives the file's own name for it.
 /// Source: huggingface/safetensors, safetensors/src/tensor.rs.
 enum class Dtype {
-  f4, f6_e2m3, f6_e3m2, f8_e4m3, f8_e4m3fnuz, f8_e5m2, f8_e5m2fnuz, f8_e8m0,
-  boolean, u8, i8, u16, i16, f16, bf16, u32, i32, f32, u64, i64, f64, c64,
+  f4,
+  f6_e2m3,
+  f6_e3m2,
+  f8_e4m3,
+  f8_e4m3fnuz,
+  f8_e5m2,
+  f8_e5m2fnuz,
+  f8_e8m0,
+  boolean,
+  u8,
+  i8,
+  u16,
+  i16,
+  f16,
+  bf16,
+  u32,
+  i32,
+  f32,
+  u64,
+  i64,
+  f64,
+  c64,
 };
 
 namespace detail {
@@ -51,18 +71,24 @@ inline constexpr std::array<DtypeRow, 22> dtype_rows{{
     {Dtype::c64, "C64", 64},
 }};
 
-static_assert([] {
-  for (std::size_t i = 0; i < dtype_rows.size(); ++i)
-    if (dtype_rows[i].dtype != Dtype(i)) return false;
-  return true;
-}(), "dtype_rows: expected one row a Dtype, in its order");
+static_assert(
+    [] {
+      for (std::size_t i = 0; i < dtype_rows.size(); ++i)
+        if (dtype_rows[i].dtype != Dtype(i)) return false;
+      return true;
+    }(),
+    "dtype_rows: expected one row a Dtype, in its order");
 
 }  // namespace detail
 
-constexpr std::string_view name_of(Dtype dtype) { return detail::dtype_rows[std::size_t(dtype)].name; }
+constexpr std::string_view name_of(Dtype dtype) {
+  return detail::dtype_rows[std::size_t(dtype)].name;
+}
 
 /// Bits of one element; below 8 for types that share a byte.
-constexpr int bits_of(Dtype dtype) { return detail::dtype_rows[std::size_t(dtype)].bits; }
+constexpr int bits_of(Dtype dtype) {
+  return detail::dtype_rows[std::size_t(dtype)].bits;
+}
 
 /// The dtype of that name, if there is one.
 constexpr std::optional<Dtype> dtype_named(std::string_view name) {
@@ -74,14 +100,20 @@ constexpr std::optional<Dtype> dtype_named(std::string_view name) {
 /// The dtype whose elements are `T` in memory.
 template <class T>
 constexpr Dtype dtype_of() {
-  if constexpr (std::is_same_v<T, float>) return Dtype::f32;
-  else if constexpr (std::is_same_v<T, double>) return Dtype::f64;
-  else if constexpr (std::is_same_v<T, std::int64_t>) return Dtype::i64;
-  else if constexpr (std::is_same_v<T, std::int32_t>) return Dtype::i32;
-  else if constexpr (std::is_same_v<T, std::int8_t>) return Dtype::i8;
+  if constexpr (std::is_same_v<T, float>)
+    return Dtype::f32;
+  else if constexpr (std::is_same_v<T, double>)
+    return Dtype::f64;
+  else if constexpr (std::is_same_v<T, std::int64_t>)
+    return Dtype::i64;
+  else if constexpr (std::is_same_v<T, std::int32_t>)
+    return Dtype::i32;
+  else if constexpr (std::is_same_v<T, std::int8_t>)
+    return Dtype::i8;
   else {
-    static_assert(std::is_same_v<T, std::uint8_t>, "dtype_of: expected float, double or a signed 64, 32 or 8-bit or "
-                                                   "unsigned 8-bit integer");
+    static_assert(std::is_same_v<T, std::uint8_t>,
+                  "dtype_of: expected float, double or a signed 64, 32 or 8-bit or "
+                  "unsigned 8-bit integer");
     return Dtype::u8;
   }
 }

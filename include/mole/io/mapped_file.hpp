@@ -87,7 +87,9 @@ inline MappedFile::MappedFile(const std::filesystem::path& path) {
   data_ = {read.release(), Release{std::size_t(size)}};
 }
 
-inline void MappedFile::Release::operator()(const std::byte* data) const { delete[] data; }
+inline void MappedFile::Release::operator()(const std::byte* data) const {
+  delete[] data;
+}
 
 #endif
 

@@ -8,7 +8,9 @@
 namespace mole {
 
 /// BF16 is the upper half of a float, so every pattern has an exact float.
-constexpr float from_bfloat16(std::uint16_t bits) { return std::bit_cast<float>(std::uint32_t(bits) << 16); }
+constexpr float from_bfloat16(std::uint16_t bits) {
+  return std::bit_cast<float>(std::uint32_t(bits) << 16);
+}
 
 /// The nearest BF16, ties to even; beyond the largest, infinity. A NaN stays a NaN with its sign and upper payload.
 constexpr std::uint16_t to_bfloat16(float value) {

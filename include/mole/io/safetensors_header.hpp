@@ -48,8 +48,8 @@ struct SafetensorsHeader {
 namespace detail {
 
 /// Cuts `file` into the JSON, still padded, and the tensors' bytes.
-inline std::pair<std::string_view, std::span<const std::byte>> cut(std::span<const std::byte> file,
-                                                                   const std::string& source) {
+inline std::pair<std::string_view, std::span<const std::byte>> cut_safetensors(std::span<const std::byte> file,
+                                                                               const std::string& source) {
   if (file.size() < 8) throw file_error(source, "at least 8 bytes", std::to_string(file.size()));
   std::uint64_t length = 0;
   for (std::size_t i = 0; i < 8; ++i) length |= std::uint64_t(file[i]) << (8 * i);
@@ -65,10 +65,12 @@ inline std::pair<std::string_view, std::span<const std::byte>> cut(std::span<con
 
 /// `json` without its padding. The JSON parser would take a zero byte for the end and any white space for padding.
 inline std::string_view without_padding(std::string_view json, const std::string& source) {
-  if (!json.starts_with('{')) throw file_error(source, "a header that begins with {", "another byte or none");
-  if (json.find('\0') != json.npos) throw file_error(source, "a header of text", "a zero byte");
+  const auto byte = [](char c) { return "byte " + std::to_string(static_cast<unsigned char>(c)); };
+  if (!json.starts_with('{'))
+    throw file_error(source, "a header that begins with {", json.empty() ? "no byte" : byte(json.front()));
+  if (json.find('\0') != json.npos) throw file_error(source, "a header of text", byte('\0'));
   json = json.substr(0, json.find_last_not_of(' ') + 1);
-  if (!json.ends_with('}')) throw file_error(source, "a header that ends with } and spaces", "another byte");
+  if (!json.ends_with('}')) throw file_error(source, "a header that ends with } and spaces", byte(json.back()));
   return json;
 }
 
@@ -96,11 +98,15 @@ inline SafetensorsEntry entry_of(SafetensorsClaim&& claim, std::span<const std::
     throw file_error(source, "data_offsets" + of_name + " ascending within " + std::to_string(buffer.size()) + " bytes",
                      std::to_string(begin) + " and " + std::to_string(end));
   const std::optional<std::uint64_t> size = bytes_of(*claim.shape, *dtype);
-  if (!size) throw file_error(source, "a shape" + of_name + " of whole, countable bytes", "one that is not");
+  if (!size)
+    throw file_error(source, "a whole number of bytes" + of_name + " below 2^60",
+                     nlohmann::json(*claim.shape).dump() + " of " + *claim.dtype);
   if (*size != end - begin)
     throw file_error(source, std::to_string(*size) + " bytes" + of_name + " by its shape and dtype",
                      std::to_string(end - begin) + " by its data_offsets");
-  return {std::move(claim.name), *dtype, {claim.shape->begin(), claim.shape->end()},
+  return {std::move(claim.name),
+          *dtype,
+          {claim.shape->begin(), claim.shape->end()},
           buffer.subspan(std::size_t(begin), std::size_t(*size))};
 }
 
@@ -126,7 +132,7 @@ inline void require_gap_free(std::vector<SafetensorsEntry>& tensors, std::span<c
 }  // namespace detail
 
 inline SafetensorsHeader SafetensorsHeader::parse(std::span<const std::byte> file, const std::string& source) {
-  const auto [padded, buffer] = detail::cut(file, source);
+  const auto [padded, buffer] = detail::cut_safetensors(file, source);
   const std::string_view text = detail::without_padding(padded, source);
   detail::SafetensorsJson json(source);
   nlohmann::json::sax_parse(text.begin(), text.end(), &json);

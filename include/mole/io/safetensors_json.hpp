@@ -57,9 +57,12 @@ class SafetensorsJson {
     return true;
   }
   bool string(std::string& value) {
-    if (place_ == Place::metadata) metadata[key_] = value;
-    else if (place_ == Place::tensor && key_ == "dtype") claims.back().dtype = value;
-    else wrong("a string");
+    if (place_ == Place::metadata)
+      metadata[key_] = value;
+    else if (place_ == Place::tensor && key_ == "dtype")
+      claims.back().dtype = value;
+    else
+      wrong("a string");
     return true;
   }
   bool number_unsigned(std::uint64_t value) {
@@ -101,16 +104,22 @@ class SafetensorsJson {
   }
 
   std::string place() const {
-    return place_ == Place::metadata ? "__metadata__" : place_ == Place::tensor ? "'" + claims.back().name + "'"
-                                                                               : "the header";
+    return place_ == Place::metadata ? "__metadata__"
+           : place_ == Place::tensor ? "'" + claims.back().name + "'"
+                                     : "the header";
   }
   [[noreturn]] void wrong(const std::string& found) const {
     switch (place_) {
-      case Place::outside: fail("a JSON object as header", found);
-      case Place::root: fail("an object for '" + key_ + "'", found);
-      case Place::metadata: fail("a string for '" + key_ + "' in __metadata__", found);
-      case Place::tensor: fail((key_ == "dtype" ? "a string for " : "an array for ") + key_ + " of " + place(), found);
-      case Place::list: break;
+      case Place::outside:
+        fail("a JSON object as header", found);
+      case Place::root:
+        fail("an object for '" + key_ + "'", found);
+      case Place::metadata:
+        fail("a string for '" + key_ + "' in __metadata__", found);
+      case Place::tensor:
+        fail((key_ == "dtype" ? "a string for " : "an array for ") + key_ + " of " + place(), found);
+      case Place::list:
+        break;
     }
     fail("64-bit numbers of at least 0 in " + key_ + " of '" + claims.back().name + "'", found);
   }

@@ -107,11 +107,20 @@ Matrix<T> SafetensorsReader::matrix(std::string_view name) const {
   const auto [rows, cols] = rows_and_cols(entry);
   Matrix<T> matrix(rows, cols);
   switch (entry.dtype) {
-    case Dtype::f64: detail::copy_elements<double>(entry.bytes, matrix.data(), std::identity{}); break;
-    case Dtype::f32: detail::copy_elements<float>(entry.bytes, matrix.data(), std::identity{}); break;
-    case Dtype::f16: detail::copy_elements<std::uint16_t>(entry.bytes, matrix.data(), from_float16); break;
-    case Dtype::bf16: detail::copy_elements<std::uint16_t>(entry.bytes, matrix.data(), from_bfloat16); break;
-    default: throw unsuitable(entry, "F64, F32, F16 or BF16");
+    case Dtype::f64:
+      detail::copy_elements<double>(entry.bytes, matrix.data(), std::identity{});
+      break;
+    case Dtype::f32:
+      detail::copy_elements<float>(entry.bytes, matrix.data(), std::identity{});
+      break;
+    case Dtype::f16:
+      detail::copy_elements<std::uint16_t>(entry.bytes, matrix.data(), from_float16);
+      break;
+    case Dtype::bf16:
+      detail::copy_elements<std::uint16_t>(entry.bytes, matrix.data(), from_bfloat16);
+      break;
+    default:
+      throw unsuitable(entry, "F64, F32, F16 or BF16");
   }
   return matrix;
 }
@@ -124,11 +133,16 @@ inline std::vector<std::int64_t> SafetensorsReader::integers(std::string_view na
     return integers;
   };
   switch (entry.dtype) {
-    case Dtype::i64: return copied_as(std::int64_t{});
-    case Dtype::i32: return copied_as(std::int32_t{});
-    case Dtype::i8: return copied_as(std::int8_t{});
-    case Dtype::u8: return copied_as(std::uint8_t{});
-    default: throw unsuitable(entry, "I64, I32, I8 or U8");
+    case Dtype::i64:
+      return copied_as(std::int64_t{});
+    case Dtype::i32:
+      return copied_as(std::int32_t{});
+    case Dtype::i8:
+      return copied_as(std::int8_t{});
+    case Dtype::u8:
+      return copied_as(std::uint8_t{});
+    default:
+      throw unsuitable(entry, "I64, I32, I8 or U8");
   }
 }
 
@@ -148,9 +162,12 @@ View<const T> SafetensorsReader::view(std::string_view name) const {
 inline std::pair<Index, Index> SafetensorsReader::rows_and_cols(const Entry& entry) const {
   const std::vector<Index>& shape = entry.shape;
   switch (shape.size()) {
-    case 0: return {1, 1};
-    case 1: return {1, shape[0]};
-    case 2: return {shape[0], shape[1]};
+    case 0:
+      return {1, 1};
+    case 1:
+      return {1, shape[0]};
+    case 2:
+      return {shape[0], shape[1]};
   }
   throw Error(ErrorCode::shape, source_ + ": expected at most 2 dimensions of '" + entry.name + "', found " +
                                     std::to_string(shape.size()));

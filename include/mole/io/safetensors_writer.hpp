@@ -10,11 +10,11 @@
 
 #include <algorithm>
 #include <bit>
-#include <cstring>
+#include <cstdint>
 #include <map>
 #include <span>
 #include <string>
-#include <tuple>
+#include <utility>
 #include <vector>
 
 namespace mole {
@@ -37,8 +37,8 @@ class SafetensorsWriter {
 
   /// A later value of the same key replaces the earlier.
   void set_metadata(std::string key, std::string value) {
-    quoted(key);
-    quoted(value);
+    require_utf8(key);
+    require_utf8(value);
     metadata_[std::move(key)] = std::move(value);
   }
 
@@ -71,7 +71,8 @@ class SafetensorsWriter {
   Tensor& insert(std::string name, Tensor tensor);
   std::vector<const Named*> ordered() const;
   std::string header(std::span<const Named* const> tensors) const;
-  static std::string quoted(const std::string& text);
+  static std::string quoted(const std::string& text) { return nlohmann::json(text).dump(); }
+  static void require_utf8(const std::string& text);
 
   std::map<std::string, std::string> metadata_;
   std::map<std::string, Tensor> tensors_;
@@ -90,10 +91,11 @@ inline void SafetensorsWriter::write(const std::filesystem::path& path) const {
 }
 
 inline SafetensorsWriter::Tensor& SafetensorsWriter::insert(std::string name, Tensor tensor) {
-  quoted(name);
+  require_utf8(name);
   if (name == "__metadata__")
-    throw Error(ErrorCode::option, "SafetensorsWriter: expected the name of a tensor, found '__metadata__', which the "
-                                   "format reserves");
+    throw Error(ErrorCode::option,
+                "SafetensorsWriter: expected the name of a tensor, found '__metadata__', which the "
+                "format reserves");
   const auto [place, first] = tensors_.emplace(std::move(name), std::move(tensor));
   if (!first)
     throw Error(ErrorCode::option, "SafetensorsWriter: expected each name once, found '" + place->first + "' twice");
@@ -130,12 +132,12 @@ inline std::string SafetensorsWriter::header(std::span<const Named* const> tenso
   return json;
 }
 
-/// `text` as a JSON string; throws unless it is UTF-8.
-inline std::string SafetensorsWriter::quoted(const std::string& text) try {
-  return nlohmann::json(text).dump();
+/// Found when it is added, rather than when a long training run is to be saved.
+inline void SafetensorsWriter::require_utf8(const std::string& text) try {
+  quoted(text);
 } catch (const nlohmann::json::type_error& error) {
-  throw Error(ErrorCode::option, std::string("SafetensorsWriter: expected names and metadata in UTF-8, found ") +
-                                     error.what());
+  throw Error(ErrorCode::option,
+              std::string("SafetensorsWriter: expected names and metadata in UTF-8, found ") + error.what());
 }
 
 }  // namespace mole

@@ -60,9 +60,7 @@ template <class Arch, class T>
 template <class A, class B>
 void OuterProducts<Arch, T>::operator()(A a, Index a_step, B b, bool padded, Index depth, Index rows, Index cols, T* c,
                                         Index c_stride, bool accumulate) const {
-  const auto from = [&](Index column) {
-    return [b, column](Index k) { return b(k) + column; };
-  };
+  const auto from = [&](Index column) { return [b, column](Index k) { return b(k) + column; }; };
   Index j = 0;
   for (; j + width <= cols; j += width)
     columns<2>(a, from(j), rows, step, padded, {a_step, depth, c + j, c_stride, accumulate});

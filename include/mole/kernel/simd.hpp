@@ -20,7 +20,8 @@ constexpr Index step_of = Index(Batch<Arch, T>::size);
 
 /// Vector registers of an instruction set: how large a tile of accumulators may be.
 template <class Arch>
-constexpr int registers_of = std::is_base_of_v<xsimd::avx512f, Arch> || std::is_base_of_v<xsimd::neon64, Arch> ? 32 : 16;
+constexpr int registers_of =
+    std::is_base_of_v<xsimd::avx512f, Arch> || std::is_base_of_v<xsimd::neon64, Arch> ? 32 : 16;
 
 namespace detail {
 // reduce_add since xsimd 9, hadd before: found by argument-dependent look-up, whichever is there.

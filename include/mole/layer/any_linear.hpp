@@ -27,8 +27,7 @@ class AnyLinear {
   using Visitor = std::function<void(std::string_view name, View<T> parameter, View<T> gradient)>;
 
   template <class Layer>
-    requires std::same_as<typename Layer::Scalar, T>
-  AnyLinear(Layer layer, Index max_tokens, Trainable trainable = {})
+  requires std::same_as<typename Layer::Scalar, T> AnyLinear(Layer layer, Index max_tokens, Trainable trainable = {})
       : model_(std::make_unique<Model<Layer>>(std::move(layer), max_tokens, trainable)) {}
 
   Index in() const { return model_->in(); }
@@ -78,7 +77,8 @@ class AnyLinear {
       if constexpr (requires { layer.backward(x, d_y, d_x, gradients, work); })
         layer.backward(x, d_y, d_x, gradients, work);
       else
-        throw Error(ErrorCode::not_trainable, "AnyLinear: expected a layer of trainable policies, found inference-only ones");
+        throw Error(ErrorCode::not_trainable,
+                    "AnyLinear: expected a layer of trainable policies, found inference-only ones");
     }
     Trace<T>& trace() override { return work; }
     void set_trainable(Trainable trainable) override { gradients = layer.gradients(trainable); }

@@ -17,17 +17,17 @@ namespace mole {
 /// How a gradient check is done.
 struct GradientCheck {
   Index tokens = 7;
-  double step = 1e-5;       ///< of the central differences
-  std::uint64_t seed = 1;   ///< of x and of the upstream gradient
-  Batch batch = {};         ///< of every forward call
+  double step = 1e-5;      ///< of the central differences
+  std::uint64_t seed = 1;  ///< of x and of the upstream gradient
+  Batch batch = {};        ///< of every forward call
 };
 
 /// What a gradient check found. A difference is measured against the largest gradient of its tensor.
 struct GradientReport {
-  double worst = 0;         ///< largest relative difference
-  std::string worst_tensor; ///< where: "x" or a parameter's name
-  Index checked = 0;        ///< numbers compared
-  Index moved = 0;          ///< numbers left out because the step changed who is chosen: there is no derivative there
+  double worst = 0;          ///< largest relative difference
+  std::string worst_tensor;  ///< where: "x" or a parameter's name
+  Index checked = 0;         ///< numbers compared
+  Index moved = 0;           ///< numbers left out because the step changed who is chosen: there is no derivative there
 };
 
 namespace detail {
@@ -47,8 +47,9 @@ std::vector<int> chosen_set(const Routing<T>& routing) {
 
 /// Compares layer.backward with central differences of <y, d_y> + loss(trace), for x and every parameter.
 ///
-///   x ~ U(-1, 1) [tokens x I], d_y ~ U(-1, 1) [tokens x O]: a random upstream gradient, which no wrong formula survives
-///   loss(trace) -> double is called between forward and backward, as in training; it adds its gradients to the trace
+///   x ~ U(-1, 1) [tokens x I], d_y ~ U(-1, 1) [tokens x O]: a random upstream gradient, which no wrong formula
+///   survives loss(trace) -> double is called between forward and backward, as in training; it adds its gradients to
+///   the trace
 ///
 /// Meant for layers of double: with its default step differences of about 1e-8 are rounding. Two forward calls for
 /// each number, so keep the layer small. The layer's parameters are as before when it returns.

@@ -41,33 +41,47 @@ class MixtureLinear {
 
  private:
   static constexpr bool reads_latent = [] {
-    if constexpr (external) return false;
-    else return reads_of<Router> == Reads::latent;
+    if constexpr (external)
+      return false;
+    else
+      return reads_of<Router> == Reads::latent;
   }();
   static constexpr bool routing_trains = [] {
-    if constexpr (external) return false;
-    else return TrainableRouterPolicy<Router, Execution> && TrainableGatingPolicy<Gating, T, Execution>;
+    if constexpr (external)
+      return false;
+    else
+      return TrainableRouterPolicy<Router, Execution> && TrainableGatingPolicy<Gating, T, Execution>;
   }();
 
-  static_assert(ExpertPolicy<Experts, Execution>, "mole: Experts do not model ExpertPolicy (mole/expert/expert_policy.hpp)");
+  static_assert(ExpertPolicy<Experts, Execution>,
+                "mole: Experts do not model ExpertPolicy (mole/expert/expert_policy.hpp)");
   static_assert(BasePolicy<Base, Execution>, "mole: Base does not model BasePolicy (mole/base/base_policy.hpp)");
-  static_assert(ExecutionPolicy<Execution, T>, "mole: Execution does not model ExecutionPolicy (mole/execution/execution_policy.hpp)");
-  static_assert(external || RouterPolicy<Router, Execution>, "mole: Router does not model RouterPolicy (mole/router/router_policy.hpp)");
-  static_assert(external || GatingPolicy<Gating, T, Execution>, "mole: Gating does not model GatingPolicy (mole/gating/gating_policy.hpp)");
+  static_assert(ExecutionPolicy<Execution, T>,
+                "mole: Execution does not model ExecutionPolicy (mole/execution/execution_policy.hpp)");
+  static_assert(external || RouterPolicy<Router, Execution>,
+                "mole: Router does not model RouterPolicy (mole/router/router_policy.hpp)");
+  static_assert(external || GatingPolicy<Gating, T, Execution>,
+                "mole: Gating does not model GatingPolicy (mole/gating/gating_policy.hpp)");
   static_assert(std::is_same_v<T, typename Base::Scalar>, "mole: Experts and Base have different Scalars");
   static_assert(
       [] {
-        if constexpr (external) return true;
-        else return std::is_same_v<T, typename Router::Scalar>;
+        if constexpr (external)
+          return true;
+        else
+          return std::is_same_v<T, typename Router::Scalar>;
       }(),
       "mole: Experts and Router have different Scalars");
   static_assert(!reads_latent || LatentExpertPolicy<Experts, Execution>,
-                "mole: the Router reads the experts' latent, but Experts do not model LatentExpertPolicy (mole/expert/expert_policy.hpp)");
+                "mole: the Router reads the experts' latent, but Experts do not model LatentExpertPolicy "
+                "(mole/expert/expert_policy.hpp)");
 
  public:
   /// Throws Error(shape) when the roles do not fit each other, Error(option) when the gating does not fit the experts.
   MixtureLinear(Router router, Gating gating, Experts experts, Base base, Execution execution = {})
-      : router_(std::move(router)), gating_(std::move(gating)), experts_(std::move(experts)), base_(std::move(base)),
+      : router_(std::move(router)),
+        gating_(std::move(gating)),
+        experts_(std::move(experts)),
+        base_(std::move(base)),
         execution_(std::move(execution)) {
     require_equal(ErrorCode::shape, "MixtureLinear: inputs of the base", experts_.in(), base_.in());
     require_equal(ErrorCode::shape, "MixtureLinear: outputs of the base", experts_.out(), base_.out());
@@ -128,9 +142,7 @@ class MixtureLinear {
   // ---- forward
 
   /// x -> logits, scores and routing in `work`.
-  void route(View<const T> x, Workspace& work, const Batch& batch = {}) const
-    requires(!external)
-  {
+  void route(View<const T> x, Workspace& work, const Batch& batch = {}) const requires(!external) {
     check_tokens(x, work, batch);
     work.start(x.rows(), batch);
     View<const T> features = x;
@@ -155,9 +167,7 @@ class MixtureLinear {
     mix(x, {}, routing, y, work);
   }
 
-  void forward(View<const T> x, View<T> y, Workspace& work, const Batch& batch = {}) const
-    requires(!external)
-  {
+  void forward(View<const T> x, View<T> y, Workspace& work, const Batch& batch = {}) const requires(!external) {
     check_output("forward: rows of y", "forward: columns of y", y, x.rows());
     route(x, work, batch);
     mix(x, work.latent, work.routing, y, work);
@@ -167,9 +177,7 @@ class MixtureLinear {
 
   /// d_weight [pairs] is accumulated: several layers that shared a routing add to one. Empty: not wanted.
   void apply_backward(View<const T> x, const Routing<T>& routing, View<const T> d_y, std::span<T> d_weight, View<T> d_x,
-                      Gradients& gradients, Workspace& work) const
-    requires TrainableExpertPolicy<Experts, Execution>
-  {
+                      Gradients& gradients, Workspace& work) const requires TrainableExpertPolicy<Experts, Execution> {
     check_output("backward: rows of d_y", "backward: columns of d_y", d_y, x.rows());
     check_gradient(x, d_x);
     if (!d_weight.empty())
@@ -185,9 +193,8 @@ class MixtureLinear {
   }
 
   /// From work.d_weight(), and what losses added to work.d_scores() and work.d_logits(), to the router.
-  void route_backward(View<const T> x, View<T> d_x, Gradients& gradients, Workspace& work) const
-    requires routing_trains
-  {
+  void route_backward(View<const T> x, View<T> d_x, Gradients& gradients,
+                      Workspace& work) const requires routing_trains {
     check_gradient(x, d_x);
     auto gating = gating_call(work);
     gating_.backward(static_cast<Trace<T>&>(work), gating);
@@ -203,9 +210,8 @@ class MixtureLinear {
     }
   }
 
-  void backward(View<const T> x, View<const T> d_y, View<T> d_x, Gradients& gradients, Workspace& work) const
-    requires routing_trains && TrainableExpertPolicy<Experts, Execution>
-  {
+  void backward(View<const T> x, View<const T> d_y, View<T> d_x, Gradients& gradients,
+                Workspace& work) const requires routing_trains && TrainableExpertPolicy<Experts, Execution> {
     apply_backward(x, work.routing, d_y, work.d_weight(), d_x, gradients, work);
     route_backward(x, d_x, gradients, work);
   }
@@ -262,7 +268,8 @@ class MixtureLinear {
     check_output("apply: rows of y", "apply: columns of y", y, x.rows());
     require_equal(ErrorCode::shape, "apply: tokens of the routing", x.rows(), routing.tokens());
     require_equal(ErrorCode::shape, "apply: experts of the routing", experts_.experts(), routing.experts());
-    if (!routing.finished()) throw Error(ErrorCode::shape, "apply: expected a routing after finish(), found one before");
+    if (!routing.finished())
+      throw Error(ErrorCode::shape, "apply: expected a routing after finish(), found one before");
     auto base_call = Call<Execution, ScratchOf<Base>>{execution_, work.batch, work.base_scratch};
     base_.forward(x, y, base_call);
     auto call = experts_call(work);

@@ -71,8 +71,11 @@ template <class T>
 class BalanceLoss {
  public:
   BalanceLoss(const BalanceGroup<T>& group, const LoadBalance& options, double coefficient)
-      : group_(group), count_(options.count), experts_(group.traces.front()->experts()),
-        tokens_(double(group.tokens())), total_(options.norm == BalanceNorm::k_at_uniform ? tokens_ : total_count()),
+      : group_(group),
+        count_(options.count),
+        experts_(group.traces.front()->experts()),
+        tokens_(double(group.tokens())),
+        total_(options.norm == BalanceNorm::k_at_uniform ? tokens_ : total_count()),
         factor_(coefficient * (options.norm == BalanceNorm::without_experts ? 1.0 : double(experts_))),
         shares_(options.norm != BalanceNorm::k_at_uniform) {}
 
@@ -133,8 +136,10 @@ class BalanceLoss {
     if (count_ == BalanceCount::first_choice) return tokens_;
     double total = 0;
     group_.for_each_token([&](const Trace<T>& trace, Index n) {
-      if (count_ == BalanceCount::all_choices) total += double(trace.routing.experts_of(n).size());
-      else for (T weight : trace.routing.weights_of(n)) total += double(weight);
+      if (count_ == BalanceCount::all_choices)
+        total += double(trace.routing.experts_of(n).size());
+      else
+        for (T weight : trace.routing.weights_of(n)) total += double(weight);
     });
     return total;
   }
@@ -215,9 +220,8 @@ double load_balance(std::span<Trace<T>* const> traces, const LoadBalance& option
   };
   double sequences = 0, value = 0;
   for_each_sequence([&](const auto&) { ++sequences; });
-  for_each_sequence([&](const auto& group) {
-    value += detail::BalanceLoss<T>(group, options, options.coefficient / sequences)();
-  });
+  for_each_sequence(
+      [&](const auto& group) { value += detail::BalanceLoss<T>(group, options, options.coefficient / sequences)(); });
   return value;
 }
 

@@ -4,12 +4,12 @@
 
 #include "mole/base/dense_base.hpp"
 #include "mole/expert/low_rank.hpp"
-#include "mole/factors/dense_factors.hpp"
 #include "mole/gating/gate.hpp"
 #include "mole/gating/softmax.hpp"
 #include "mole/gating/top_k.hpp"
 #include "mole/gating/unit.hpp"
 #include "mole/layer/mixture_linear.hpp"
+#include "mole/method/dense_factors_for.hpp"
 #include "mole/router/linear_router.hpp"
 
 namespace mole {
@@ -30,23 +30,17 @@ struct LlavaMoleOptions {
 };
 
 template <class T, class Execution = DefaultExecution>
-using LlavaMole =
-    MixtureLinear<LinearRouter<T>, Gate<Softmax, TopK, Unit>, LowRank<DenseFactors<T>>, DenseBase<View<const T>>, Execution>;
+using LlavaMole = MixtureLinear<LinearRouter<T>, Gate<Softmax, TopK, Unit>, LowRank<DenseFactors<T>>,
+                                DenseBase<View<const T>>, Execution>;
 
 /// y = W x + b + s B_i A_i x,  i = argmax(R x + c).
 /// weight [O x I] is borrowed, and so is bias [1 x O], which may be empty
 template <class T, class Generator, class Execution = DefaultExecution>
 LlavaMole<T, Execution> llava_mole(const LlavaMoleOptions& options, ConstView<T> weight, Generator& generator,
                                    ConstView<T> bias = {}, Execution execution = {}) {
-  const typename DenseFactors<T>::Options factors{.in = options.in,
-                                                  .out = options.out,
-                                                  .experts = options.experts,
-                                                  .rank = options.rank,
-                                                  .alpha = options.alpha,
-                                                  .dropout = {.rate = options.dropout, .stream = 1}};
   return {LinearRouter<T>({.in = options.in, .experts = options.experts, .bias = true}, generator),
-          Gate{Softmax{}, TopK{.k = 1}, Unit{}}, LowRank<DenseFactors<T>>(factors, generator), DenseBase(weight, bias),
-          std::move(execution)};
+          Gate{Softmax{}, TopK{.k = 1}, Unit{}}, LowRank<DenseFactors<T>>(dense_factors_for<T>(options), generator),
+          DenseBase(weight, bias), std::move(execution)};
 }
 
 }  // namespace mole

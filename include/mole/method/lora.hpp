@@ -4,12 +4,12 @@
 
 #include "mole/base/dense_base.hpp"
 #include "mole/expert/low_rank.hpp"
-#include "mole/factors/dense_factors.hpp"
 #include "mole/gating/all.hpp"
 #include "mole/gating/gate.hpp"
 #include "mole/gating/identity.hpp"
 #include "mole/gating/unit.hpp"
 #include "mole/layer/mixture_linear.hpp"
+#include "mole/method/dense_factors_for.hpp"
 #include "mole/router/no_router.hpp"
 
 namespace mole {
@@ -32,15 +32,9 @@ using Lora = MixtureLinear<NoRouter<T>, Gate<Identity, All, Unit>, LowRank<Dense
 template <class T, class Generator, class Execution = DefaultExecution>
 Lora<T, Execution> lora(const LoraOptions& options, ConstView<T> weight, Generator& generator, ConstView<T> bias = {},
                         Execution execution = {}) {
-  const typename DenseFactors<T>::Options factors{.in = options.in,
-                                                  .out = options.out,
-                                                  .experts = 1,
-                                                  .rank = options.rank,
-                                                  .alpha = options.alpha,
-                                                  .scaling = options.scaling,
-                                                  .dropout = {.rate = options.dropout, .stream = 1}};
-  return {NoRouter<T>(1), Gate{Identity{}, All{}, Unit{}}, LowRank<DenseFactors<T>>(factors, generator),
-          DenseBase(weight, bias), std::move(execution)};
+  return {NoRouter<T>(1), Gate{Identity{}, All{}, Unit{}},
+          LowRank<DenseFactors<T>>(dense_factors_for<T>(options), generator), DenseBase(weight, bias),
+          std::move(execution)};
 }
 
 }  // namespace mole

@@ -4,12 +4,12 @@
 
 #include "mole/base/dense_base.hpp"
 #include "mole/expert/low_rank.hpp"
-#include "mole/factors/dense_factors.hpp"
 #include "mole/gating/all.hpp"
 #include "mole/gating/gate.hpp"
 #include "mole/gating/raw.hpp"
 #include "mole/gating/softmax.hpp"
 #include "mole/layer/mixture_linear.hpp"
+#include "mole/method/dense_factors_for.hpp"
 #include "mole/router/linear_router.hpp"
 
 namespace mole {
@@ -28,24 +28,17 @@ struct LoramoeOptions {
 };
 
 template <class T, class Execution = DefaultExecution>
-using Loramoe =
-    MixtureLinear<LinearRouter<T>, Gate<Softmax, All, Raw>, LowRank<DenseFactors<T>>, DenseBase<View<const T>>, Execution>;
+using Loramoe = MixtureLinear<LinearRouter<T>, Gate<Softmax, All, Raw>, LowRank<DenseFactors<T>>,
+                              DenseBase<View<const T>>, Execution>;
 
 /// y = W x + b + sum_e p_e s B_e A_e x,  p = softmax(R x).
 /// weight [O x I] is borrowed, and so is bias [1 x O], which may be empty
 template <class T, class Generator, class Execution = DefaultExecution>
 Loramoe<T, Execution> loramoe(const LoramoeOptions& options, ConstView<T> weight, Generator& generator,
                               ConstView<T> bias = {}, Execution execution = {}) {
-  const typename DenseFactors<T>::Options factors{.in = options.in,
-                                                  .out = options.out,
-                                                  .experts = options.experts,
-                                                  .rank = options.rank,
-                                                  .alpha = options.alpha,
-                                                  .scaling = options.scaling,
-                                                  .dropout = {.rate = options.dropout, .stream = 1},
-                                                  .shared_down = options.shared_down};
   return {LinearRouter<T>({.in = options.in, .experts = options.experts}, generator), Gate{Softmax{}, All{}, Raw{}},
-          LowRank<DenseFactors<T>>(factors, generator), DenseBase(weight, bias), std::move(execution)};
+          LowRank<DenseFactors<T>>(dense_factors_for<T>(options), generator), DenseBase(weight, bias),
+          std::move(execution)};
 }
 
 }  // namespace mole

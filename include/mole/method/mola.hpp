@@ -4,12 +4,12 @@
 
 #include "mole/base/dense_base.hpp"
 #include "mole/expert/low_rank.hpp"
-#include "mole/factors/dense_factors.hpp"
 #include "mole/gating/gate.hpp"
 #include "mole/gating/renormalised.hpp"
 #include "mole/gating/softmax.hpp"
 #include "mole/gating/top_k.hpp"
 #include "mole/layer/mixture_linear.hpp"
+#include "mole/method/dense_factors_for.hpp"
 #include "mole/router/linear_router.hpp"
 
 namespace mole {
@@ -37,16 +37,10 @@ using Mola = MixtureLinear<LinearRouter<T>, Gate<Softmax, TopK, Renormalised>, L
 template <class T, class Generator, class Execution = DefaultExecution>
 Mola<T, Execution> mola(const MolaOptions& options, ConstView<T> weight, Generator& generator, ConstView<T> bias = {},
                         Execution execution = {}) {
-  const typename DenseFactors<T>::Options factors{.in = options.in,
-                                                  .out = options.out,
-                                                  .experts = options.experts,
-                                                  .rank = options.rank,
-                                                  .alpha = options.alpha,
-                                                  .scaling = options.scaling,
-                                                  .dropout = {.rate = options.dropout, .stream = 1}};
   return {LinearRouter<T>({.in = options.in, .experts = options.experts}, generator),
-          Gate{Softmax{}, TopK{.k = options.k}, Renormalised{}}, LowRank<DenseFactors<T>>(factors, generator),
-          DenseBase(weight, bias), std::move(execution)};
+          Gate{Softmax{}, TopK{.k = options.k}, Renormalised{}},
+          LowRank<DenseFactors<T>>(dense_factors_for<T>(options), generator), DenseBase(weight, bias),
+          std::move(execution)};
 }
 
 }  // namespace mole

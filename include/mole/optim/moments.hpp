@@ -73,8 +73,7 @@ class Moments {
 
   Spans spans_of(const Tensor& tensor) {
     Spans spans;
-    for (std::size_t i = 0; i < spans.size(); ++i)
-      spans[i] = std::span(buffers_[i]).subspan(tensor.begin, tensor.size);
+    for (std::size_t i = 0; i < spans.size(); ++i) spans[i] = std::span(buffers_[i]).subspan(tensor.begin, tensor.size);
     return spans;
   }
 
@@ -99,8 +98,8 @@ void Moments<State, Count>::check(Walk&& walk) const {
     if (Index(tensor.size) != parameter.size())
       throw wrong(std::to_string(tensor.size) + " elements of " + quoted(name), std::to_string(parameter.size()));
     if (parameter.rows() != gradient.rows() || parameter.cols() != gradient.cols())
-      throw wrong("a gradient of the shape of " + quoted(name), std::to_string(gradient.rows()) + " x " +
-                                                                    std::to_string(gradient.cols()));
+      throw wrong("a gradient of the shape of " + quoted(name),
+                  std::to_string(gradient.rows()) + " x " + std::to_string(gradient.cols()));
   });
   if (next != tensors_.size())
     throw wrong(quoted(tensors_[next].name) + " as at the first step", "the end of the walk");

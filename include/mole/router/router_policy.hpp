@@ -24,10 +24,13 @@ constexpr Reads reads_of = [] {
 namespace detail {
 template <class R, class X>
 concept ScoresWithCall = requires(const R& router, View<const typename R::Scalar> in, View<typename R::Scalar> logits,
-                                  Call<X, ScratchOf<R>>& call) { router.score(in, logits, call); };
+                                  Call<X, ScratchOf<R>>& call) {
+  router.score(in, logits, call);
+};
 template <class R>
-concept ScoresAlone = requires(const R& router, View<const typename R::Scalar> in,
-                               View<typename R::Scalar> logits) { router.score(in, logits); };
+concept ScoresAlone = requires(const R& router, View<const typename R::Scalar> in, View<typename R::Scalar> logits) {
+  router.score(in, logits);
+};
 }  // namespace detail
 
 /// Satisfied by a type with a floating-point `Scalar`, `outputs()` and one of
@@ -35,18 +38,17 @@ concept ScoresAlone = requires(const R& router, View<const typename R::Scalar> i
 /// both const.   in [N x features], logits [N x outputs], overwritten
 template <class R, class Execution = ExecutionArchetype>
 concept RouterPolicy = std::floating_point<typename R::Scalar> && std::copy_constructible<R> &&
-                       requires(const R& router) {
-                         { router.outputs() } -> std::convertible_to<Index>;
-                       } && (detail::ScoresWithCall<R, Execution> || detail::ScoresAlone<R>);
+    requires(const R& router) {
+  { router.outputs() } -> std::convertible_to<Index>;
+} &&(detail::ScoresWithCall<R, Execution> || detail::ScoresAlone<R>);
 
 /// A router that also learns:   backward(in, d_logits, d_in, gradients, call)
 /// d_in is accumulated and empty when nobody wants it; `gradients` may hold frozen (empty) tensors.
 template <class R, class Execution = ExecutionArchetype>
-concept TrainableRouterPolicy =
-    RouterPolicy<R, Execution> &&
+concept TrainableRouterPolicy = RouterPolicy<R, Execution> &&
     requires(const R& router, View<const typename R::Scalar> in, View<typename R::Scalar> d_in,
              ParametersOf<R>& gradients, Call<Execution, ScratchOf<R>>& call) {
-      router.backward(in, in, d_in, gradients, call);
-    };
+  router.backward(in, in, d_in, gradients, call);
+};
 
 }  // namespace mole

@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: MIT
+// How the options of a method become those of its factors.
+#pragma once
+
+#include "mole/factors/dense_factors.hpp"
+
+namespace mole {
+
+/// The factors that `options` ask for, by the names that methods share; what a method does not have takes its default.
+template <class T, class Options>
+typename DenseFactors<T>::Options dense_factors_for(const Options& options) {
+  typename DenseFactors<T>::Options factors{.in = options.in,
+                                            .out = options.out,
+                                            .rank = options.rank,
+                                            .alpha = options.alpha,
+                                            .dropout = {.rate = options.dropout, .stream = 1}};
+  if constexpr (requires { options.experts; }) factors.experts = options.experts;
+  if constexpr (requires { options.scaling; }) factors.scaling = options.scaling;
+  if constexpr (requires { options.shared_down; }) factors.shared_down = options.shared_down;
+  return factors;
+}
+
+}  // namespace mole

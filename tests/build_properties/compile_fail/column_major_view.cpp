@@ -1,0 +1,10 @@
+// SPDX-License-Identifier: MIT
+// expect: RowMajorMatrix
+#include "parts.hpp"
+
+#include <Eigen/Core>
+
+int main() {
+  Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic> column_major(4, 3);
+  mole::View<const float> view(column_major);
+}

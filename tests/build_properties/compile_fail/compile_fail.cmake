@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: MIT
+# Compiles SOURCE, which names the text that the compiler must print in lines "// expect: <text>"; a source without such
+# a line must compile.   cmake -D SOURCE=... -D COMPILER=... -D INCLUDES=dir|dir -P compile_fail.cmake
+string(REPLACE "|" ";-isystem;" includes "${INCLUDES}")
+execute_process(COMMAND "${COMPILER}" -std=c++20 -fsyntax-only -isystem ${includes} "${SOURCE}"
+                RESULT_VARIABLE result OUTPUT_VARIABLE output ERROR_VARIABLE output)
+
+file(STRINGS "${SOURCE}" expectations REGEX "^// expect: ")
+if(NOT expectations)
+  if(NOT result EQUAL 0)
+    message(FATAL_ERROR "${SOURCE}: expected it to compile, found\n${output}")
+  endif()
+  return()
+endif()
+
+if(result EQUAL 0)
+  message(FATAL_ERROR "${SOURCE}: expected a compile error, found none")
+endif()
+foreach(expectation IN LISTS expectations)
+  string(REPLACE "// expect: " "" text "${expectation}")
+  string(FIND "${output}" "${text}" at)
+  if(at EQUAL -1)
+    message(FATAL_ERROR "${SOURCE}: expected an error with the text\n  ${text}\nfound\n${output}")
+  endif()
+endforeach()

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: MIT
+# Which header may include which: design.md, section 4, as data, and the check of every #include under ROOT/mole.
+#   cmake -D ROOT=<include directory> -P include_graph.cmake
+
+# Header : what of mole it may include. Regular expressions of paths below mole/; the first line that fits decides.
+set(own_headers
+  "fwd\\.hpp                      : nothing"
+  "mole\\.hpp                     : .*"
+  "method/.*                      : .*"
+  "core/.*                        : core/.*"
+  "kernel/.*                      : kernel/.* core/config\\.hpp"
+  "execution/default_execution.*  : execution/.*"
+  "execution/.*                   : execution/.* core/.* kernel/.*"
+  "router/.*                      : router/.* core/.* kernel/.* execution/execution_policy\\.hpp"
+  "gating/.*                      : gating/.* core/.* kernel/.* execution/execution_policy\\.hpp"
+  "factors/.*                     : factors/.* core/.* kernel/.* execution/execution_policy\\.hpp"
+  "base/.*                        : base/.* core/.* kernel/.* execution/execution_policy\\.hpp"
+  "expert/.*                      : expert/.* core/.* kernel/.* execution/execution_policy\\.hpp factors/factor_policy\\.hpp"
+  "layer/.*                       : layer/.* core/.* [a-z]+/[a-z]+_policy\\.hpp execution/default_execution\\.hpp router/external\\.hpp"
+  "(loss|optim|init|surgery|adapt|stats|io)/.* : OWN/.* layer/.* core/.* [a-z]+/[a-z]+_policy\\.hpp"
+  "(interop|distributed)/.*       : .*")
+
+# Library : headers of mole that may include it. The standard library is everybody's.
+set(other_libraries
+  "[a-z_]+                             : .*"
+  "xsimd/.*                            : kernel/simd\\.hpp"
+  "Eigen/.*                            : execution/through_eigen\\.hpp interop/.* init/.* surgery/.*"
+  "nlohmann/.*                         : io/.*"
+  "(unistd|fcntl|sys/mman|sys/stat)\\.h : io/.*"
+  "mpi\\.h                             : distributed/.*")
+
+# Sets `result` to the right-hand side of the first line of `table` whose left-hand side is all of `name`.
+function(look_up table name result)
+  foreach(line IN LISTS ${table})
+    string(REGEX MATCH "^([^ ]+) +: (.*)$" matched "${line}")
+    set(left "${CMAKE_MATCH_1}")
+    string(REPLACE " " ";" right "${CMAKE_MATCH_2}")
+    if(name MATCHES "^(${left})$")
+      set(${result} "${right}" PARENT_SCOPE)
+      return()
+    endif()
+  endforeach()
+  set(${result} "nothing" PARENT_SCOPE)
+endfunction()
+
+function(fits name patterns result)
+  foreach(pattern IN LISTS patterns)
+    if(name MATCHES "^(${pattern})$")
+      set(${result} TRUE PARENT_SCOPE)
+      return()
+    endif()
+  endforeach()
+  set(${result} FALSE PARENT_SCOPE)
+endfunction()
+
+file(GLOB_RECURSE headers RELATIVE "${ROOT}/mole" "${ROOT}/mole/*.hpp")
+list(LENGTH headers count)
+if(count EQUAL 0)
+  message(FATAL_ERROR "include_graph: expected headers under ${ROOT}/mole, found none")
+endif()
+
+set(violations 0)
+foreach(header IN LISTS headers)
+  look_up(own_headers "${header}" allowed)
+  string(REGEX MATCH "^[^/]+" own "${header}")
+  list(TRANSFORM allowed REPLACE "^OWN/" "${own}/")
+  file(READ "${ROOT}/mole/${header}" text)
+  string(REGEX REPLACE "[][;\\]" "_" text "${text}")
+  string(REPLACE "\n" ";" lines "${text}")
+  set(number 0)
+  foreach(line IN LISTS lines)
+    math(EXPR number "${number} + 1")
+    if(NOT line MATCHES "^[ \t]*#[ \t]*include[ \t]*([<\"])([^>\"]+)[>\"]")
+      continue()
+    endif()
+    set(quote "${CMAKE_MATCH_1}")
+    set(included "${CMAKE_MATCH_2}")
+    if(included MATCHES "^mole/(.*)$")
+      fits("${CMAKE_MATCH_1}" "${allowed}" fine)
+    elseif(quote STREQUAL "<")
+      look_up(other_libraries "${included}" includers)
+      fits("${header}" "${includers}" fine)
+    else()
+      set(fine FALSE)  # own headers are named from mole/ on
+    endif()
+    if(NOT fine)
+      message("${ROOT}/mole/${header}:${number}: may not include ${included}")
+      math(EXPR violations "${violations} + 1")
+    endif()
+  endforeach()
+endforeach()
+
+if(violations GREATER 0)
+  message(FATAL_ERROR "include_graph: ${violations} includes against design.md, section 4")
+endif()
+message("include_graph: ${count} headers follow design.md, section 4")

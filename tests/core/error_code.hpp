@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: MIT
+// What a call throws.
+#pragma once
+
+#include "mole/core/error.hpp"
+
+#include <optional>
+#include <string>
+
+namespace mole::test {
+
+/// The code of the Error that call() throws; none when it throws nothing.
+template <class Call>
+std::optional<ErrorCode> code_of(Call&& call) {
+  try {
+    call();
+  } catch (const Error& error) {
+    return error.code();
+  }
+  return {};
+}
+
+/// The text of the Error that call() throws; empty when it throws nothing.
+template <class Call>
+std::string text_of(Call&& call) {
+  try {
+    call();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return {};
+}
+
+}  // namespace mole::test

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: MIT
+#include "mole/core/matrix.hpp"
+
+#include "support/catch.hpp"
+
+#include <algorithm>
+
+using namespace mole;
+
+namespace {
+
+/// Counts what is taken from it.
+class CountingResource : public std::pmr::memory_resource {
+ public:
+  int allocations = 0;
+
+ private:
+  void* do_allocate(std::size_t bytes, std::size_t alignment) override {
+    ++allocations;
+    return std::pmr::new_delete_resource()->allocate(bytes, alignment);
+  }
+  void do_deallocate(void* memory, std::size_t bytes, std::size_t alignment) override {
+    std::pmr::new_delete_resource()->deallocate(memory, bytes, alignment);
+  }
+  bool do_is_equal(const memory_resource& other) const noexcept override { return this == &other; }
+};
+
+}  // namespace
+
+TEST_CASE("A matrix starts at zero, row after row", "[core]") {
+  Matrix<float> matrix(2, 3);
+  CHECK(std::all_of(matrix.elements().begin(), matrix.elements().end(), [](float x) { return x == 0; }));
+  matrix(1, 2) = 5;
+  CHECK(matrix.data()[5] == 5);
+  CHECK(matrix.elements().size() == 6);
+  CHECK(matrix.size() == 6);
+  matrix.set_zero();
+  CHECK(matrix(1, 2) == 0);
+}
+
+TEST_CASE("An empty matrix gives an empty view, whatever its shape", "[core]") {
+  Matrix<float> none, no_rows(0, 3), no_cols(3, 0);
+  for (Matrix<float>* matrix : {&none, &no_rows, &no_cols}) {
+    CHECK(matrix->empty());
+    CHECK_FALSE(matrix->view());
+    CHECK_FALSE(std::as_const(*matrix).view());
+  }
+  CHECK(no_cols.view().rows() == 3);
+  CHECK(Matrix<float>(1, 1).view());
+}
+
+TEST_CASE("A matrix takes a caller's memory, and a copy does not", "[core]") {
+  CountingResource memory;
+  Matrix<double> borrowed(4, 4, &memory);
+  CHECK(memory.allocations == 1);
+  borrowed(3, 3) = 7;
+  const Matrix<double> copy = borrowed;
+  CHECK(memory.allocations == 1);
+  CHECK(copy(3, 3) == 7);
+  CHECK(copy.data() != borrowed.data());
+  const double* const data = borrowed.data();
+  const Matrix<double> moved = std::move(borrowed);
+  CHECK(moved.data() == data);
+}

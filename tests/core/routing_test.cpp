@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: MIT
+#include "mole/core/routing.hpp"
+
+#include "core/error_code.hpp"
+#include "support/catch.hpp"
+#include "support/seed.hpp"
+
+using namespace mole;
+using namespace mole::test;
+
+namespace {
+
+using Ints = std::vector<int>;
+Ints ints(std::span<const int> numbers) { return {numbers.begin(), numbers.end()}; }
+
+/// Token 0: experts 2 and 0; token 1: nobody; token 2: experts 0, 1 and 2; four experts.
+Routing<double> small() {
+  Routing<double> routing;
+  routing.start(4);
+  routing.push(2, 0.5);
+  routing.push(0, 0.25);
+  routing.end_token();
+  routing.end_token();
+  routing.push(0, 1);
+  routing.push(1, 2);
+  routing.push(2, 0);
+  routing.end_token();
+  routing.finish();
+  return routing;
+}
+
+}  // namespace
+
+TEST_CASE("Pairs are stored token by token, in the order in which they were pushed", "[core]") {
+  Routing<double> routing = small();
+  CHECK(routing.tokens() == 3);
+  CHECK(routing.experts() == 4);
+  CHECK(routing.pairs() == 5);
+  CHECK(ints(routing.experts_of(0)) == Ints{2, 0});
+  CHECK(ints(routing.experts_of(1)).empty());
+  CHECK(ints(routing.experts_of(2)) == Ints{0, 1, 2});
+  CHECK(routing.first_pair(0) == 0);
+  CHECK(routing.first_pair(2) == 2);
+  CHECK(routing.first_pair(3) == 5);
+  CHECK(routing.weights_of(0)[1] == 0.25);
+  CHECK(routing.token(1) == 0);
+  CHECK(routing.token(3) == 2);
+  CHECK(routing.expert(3) == 1);
+  CHECK(routing.weight(3) == 2);
+  CHECK(routing.weights_of(2)[2] == 0);  // a pair of weight 0 is a pair
+
+  routing.weights_of(2)[0] = 9;
+  CHECK(routing.weight(2) == 9);
+  const std::vector<double> per_pair{10, 11, 12, 13, 14};
+  CHECK(routing.of_token(std::span<const double>(per_pair), 2)[1] == 13);
+}
+
+TEST_CASE("Pairs are listed expert by expert, tokens ascending", "[core]") {
+  const Routing<double> routing = small();
+  CHECK(ints(routing.by_expert()) == Ints{1, 2, 3, 0, 4});
+  CHECK(ints(routing.pairs_of(0)) == Ints{1, 2});
+  CHECK(ints(routing.pairs_of(1)) == Ints{3});
+  CHECK(ints(routing.pairs_of(2)) == Ints{0, 4});
+  CHECK(ints(routing.pairs_of(3)).empty());
+  CHECK(routing.load(0) == 2);
+  CHECK(routing.load(3) == 0);
+  CHECK(routing.first_of_expert(2) == 3);
+  CHECK(routing.first_of_expert(4) == 5);
+}
+
+TEST_CASE("The order by expert is a stable sort of any routing", "[core]") {
+  TestRng rng;
+  Routing<float> routing;
+  for (Index experts : {1, 2, 7, 64}) {
+    routing.start(experts);
+    for (Index n = 0; n < 50; ++n) {
+      for (Index e = 0; e < experts; ++e)
+        if (rng() % 3 == 0) routing.push(int(e), 1);
+      routing.end_token();
+    }
+    routing.finish();
+    Ints expected(std::size_t(routing.pairs()));
+    for (std::size_t p = 0; p < expected.size(); ++p) expected[p] = int(p);
+    std::stable_sort(expected.begin(), expected.end(), [&](int p, int q) { return routing.expert(p) < routing.expert(q); });
+    CAPTURE(experts);
+    CHECK(ints(routing.by_expert()) == expected);
+    Index total = 0;
+    for (Index e = 0; e < experts; ++e) total += routing.load(e);
+    CHECK(total == routing.pairs());
+  }
+}
+
+TEST_CASE("A routing is finished after finish() and not after the next start()", "[core]") {
+  Routing<double> routing = small();
+  CHECK(routing.finished());
+  routing.start(2);
+  CHECK_FALSE(routing.finished());
+  routing.end_token();
+  routing.finish();
+  CHECK(routing.finished());
+  CHECK(routing.tokens() == 1);
+  CHECK(routing.pairs() == 0);
+  CHECK(routing.load(1) == 0);
+}
+
+TEST_CASE("A routing from a dense matrix has a pair for every weight that is not 0", "[core]") {
+  // [3 x 2] of a wider matrix.
+  const std::vector<float> weights{0.5f, 0, 99, 0, 0, 99, -1, 2, 99};
+  const auto routing = Routing<float>::from_dense(View<const float>(weights.data(), 3, 2, 3));
+  CHECK(routing.finished());
+  CHECK(routing.tokens() == 3);
+  CHECK(routing.experts() == 2);
+  CHECK(ints(routing.experts_of(0)) == Ints{0});
+  CHECK(ints(routing.experts_of(1)).empty());
+  CHECK(ints(routing.experts_of(2)) == Ints{0, 1});
+  CHECK(routing.weight(1) == -1);
+  CHECK(routing.weight(2) == 2);
+}
+
+TEST_CASE("A routing beyond its reserve is refused, one without a reserve grows", "[core]") {
+  Routing<double> routing;
+  routing.reserve(2, 3, 2);
+  for (int round = 0; round < 2; ++round) {  // the bound is one of every routing to come
+    routing.start(3);
+    routing.push(0, 1);
+    routing.push(1, 1);
+    CHECK(code_of([&] { routing.push(2, 1); }) == ErrorCode::capacity);
+    CHECK(routing.pairs() == 2);
+  }
+  CHECK(text_of([&] { routing.push(2, 1); }) == "Routing: room for 2 pairs of token and expert, found at least 3");
+
+  Routing<double> none;
+  none.reserve(2, 3, 0);
+  none.start(3);
+  CHECK(code_of([&] { none.push(2, 1); }) == ErrorCode::capacity);
+}

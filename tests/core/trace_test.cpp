@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: MIT
+#include "mole/core/trace.hpp"
+
+#include "core/error_code.hpp"
+#include "support/catch.hpp"
+
+using namespace mole;
+using namespace mole::test;
+
+TEST_CASE("A trace shows as many rows as its call has tokens", "[core]") {
+  Trace<float> trace;
+  trace.reserve(8, 3, 2, 16);
+  CHECK(trace.max_tokens() == 8);
+  CHECK(trace.experts() == 3);
+  trace.start(5, {});
+  CHECK(trace.tokens() == 5);
+  for (View<float> view : {trace.logits(), trace.scores(), trace.d_logits(), trace.d_scores()}) {
+    CHECK(view.rows() == 5);
+    CHECK(view.cols() == 5);  // three experts and two further columns
+  }
+  CHECK(trace.logits().data() != trace.scores().data());
+  CHECK(trace.d_logits().data() != trace.d_scores().data());
+  CHECK(std::as_const(trace).logits().data() == trace.logits().data());
+  CHECK(std::as_const(trace).scores().data() == trace.scores().data());
+  CHECK(std::as_const(trace).d_logits().data() == trace.d_logits().data());
+}
+
+TEST_CASE("A trace starts every call with gradients of zero and the call's batch", "[core]") {
+  Trace<float> trace;
+  trace.reserve(4, 2, 0, 8);
+  trace.start(4, {.step = 7});
+  CHECK(trace.batch.step == 7);
+  fill(trace.d_logits(), 1);
+  fill(trace.d_scores(), 1);
+  trace.nan_tokens = 3;
+  trace.start(3, {.training = true});
+  CHECK(trace.batch.step == 0);
+  CHECK(trace.batch.training);
+  CHECK(trace.nan_tokens == 0);
+  bool zero = true;
+  for (Index n = 0; n < 3; ++n)
+    for (Index e = 0; e < 2; ++e) zero = zero && trace.d_logits()(n, e) == 0 && trace.d_scores()(n, e) == 0;
+  CHECK(zero);
+}
+
+TEST_CASE("A trace has one d_weight for each pair of its routing, zero again for each routing", "[core]") {
+  Trace<float> trace;
+  trace.reserve(4, 2, 0, 3);
+  for (Index pairs : {3, 1, 2}) {
+    trace.routing.start(2);
+    for (Index p = 0; p < pairs; ++p) trace.routing.push(0, 1);
+    trace.routing.end_token();
+    trace.routing.finish();
+    trace.start_d_weight();
+    CHECK(Index(trace.d_weight().size()) == pairs);
+    for (float& d : trace.d_weight()) {
+      CHECK(d == 0);
+      d = 5;
+    }
+  }
+  trace.routing.start(2);
+  for (int p = 0; p < 3; ++p) trace.routing.push(0, 1);
+  CHECK(code_of([&] { trace.routing.push(0, 1); }) == ErrorCode::capacity);
+}
+
+TEST_CASE("All memory of a trace comes from the caller's resource", "[core]") {
+  std::vector<std::byte> buffer(4096);
+  std::pmr::monotonic_buffer_resource memory(buffer.data(), buffer.size(), std::pmr::null_memory_resource());
+  Trace<float> trace(&memory);
+  trace.reserve(4, 3, 1, 8);
+  trace.start(4, {});
+  const auto inside = [&](const void* p) { return p >= buffer.data() && p < buffer.data() + buffer.size(); };
+  CHECK(inside(trace.logits().data()));
+  CHECK(inside(trace.d_scores().data()));
+  trace.routing.start(3);
+  for (int n = 0; n < 4; ++n) {
+    trace.routing.push(0, 1);
+    trace.routing.push(2, 1);
+    trace.routing.end_token();
+  }
+  trace.routing.finish();
+  trace.start_d_weight();
+  CHECK(inside(trace.routing.weights().data()));
+  CHECK(inside(trace.routing.by_expert().data()));
+  CHECK(inside(trace.d_weight().data()));
+}

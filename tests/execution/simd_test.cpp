@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: MIT
+#include "mole/execution/simd.hpp"
+
+#include "mole/execution/thread_pool.hpp"
+#include "support/catch.hpp"
+#include "support/execution_checks.hpp"
+
+#include <atomic>
+
+using namespace mole;
+using namespace mole::test;
+
+TEMPLATE_TEST_CASE("Simd's dense products equal Reference's", "[execution]", float, double) {
+  all_dense_products_equal_reference<TestType>(Simd<>{});
+}
+
+TEMPLATE_TEST_CASE("Simd's dense products equal Reference's beyond one panel, one block and one task", "[execution]", float,
+                   double) {
+  // A panel holds at most 2048 rows of float in baseline code, a block 512 rows of the result at least.
+  for (Index padding : {0, 1}) {
+    dense_products_equal_reference<TestType>(Simd<>{}, 200, 333, 517, padding);
+    dense_products_equal_reference<TestType>(Simd<>{}, 600, 70, 9, padding);
+    dense_products_equal_reference<TestType>(Simd<>{}, 2, 50, 600, padding);
+  }
+  DenseCase<TestType> found(65, 600, 33, 0, Rng(1)), expected(65, 600, 33, 0, Rng(1));
+  found.compute(Simd<>{});
+  expected.compute(Reference{});
+  CHECK(difference(found.y.view(), expected.y.view()) <= Tolerance<TestType>::sum(600));
+}
+
+TEMPLATE_TEST_CASE("Simd's sums of more terms than a panel has rows are whole", "[execution]", float, double) {
+  // Small whole numbers: sums are exact in any order, so a term lost or counted twice shows.
+  const Index depth = 5000, rows = 70, cols = 37;
+  GuardedMatrix<TestType> tall(depth, cols, TestType(0)), taller(depth, rows, TestType(0));
+  Rng rng(test_seed());
+  for (auto* matrix : {&tall, &taller})
+    for (Index r = 0; r < depth; ++r)
+      for (TestType& element : matrix->view().row(r)) element = TestType(rng() % 5) - 2;
+  GuardedMatrix<TestType> wide(rows, depth, TestType(0)), wider(cols, depth, TestType(0));
+  for (Index k = 0; k < depth; ++k) {
+    for (Index r = 0; r < rows; ++r) wide(r, k) = taller(k, r);
+    for (Index c = 0; c < cols; ++c) wider(c, k) = tall(k, c);
+  }
+  using ViewOfConst = View<const TestType>;
+  GuardedMatrix<TestType> expected(rows, cols, TestType(0)), nt = expected, nn = expected, tn = expected;
+  Reference{}.product_nt(ViewOfConst(wide.view()), ViewOfConst(wider.view()), expected.view());
+  Simd<>{}.product_nt(ViewOfConst(wide.view()), ViewOfConst(wider.view()), nt.view());
+  Simd<>{}.product_nn(ViewOfConst(wide.view()), ViewOfConst(tall.view()), nn.view());
+  Simd<>{}.product_tn(ViewOfConst(taller.view()), ViewOfConst(tall.view()), tn.view());
+  CHECK(difference(nt.view(), expected.view()) == 0);
+  CHECK(difference(nn.view(), expected.view()) == 0);
+  CHECK(difference(tn.view(), expected.view()) == 0);
+}
+
+TEMPLATE_TEST_CASE("Simd's routed primitives equal Reference's", "[execution]", float, double) {
+  all_routed_primitives_equal_reference<TestType>(Simd<>{});
+}
+
+TEMPLATE_TEST_CASE("Simd's routed primitives equal Reference's beyond one task", "[execution]", float, double) {
+  large_primitives_equal_reference<TestType>(Simd<>{});
+}
+
+TEMPLATE_TEST_CASE("Simd leaves out results that nobody wants", "[execution]", float, double) {
+  unwanted_results_are_left_out<TestType>(Simd<>{});
+}
+
+TEMPLATE_TEST_CASE("Simd computes the same bits on any number of threads", "[execution][threads]", float, double) {
+  TestRng rng;
+  const RoutedCase<TestType> c(Blocks::uniform(5, 17), random_routing<TestType>(Spread::random_pairs, 200, 5, rng), 333,
+                               517, 0, rng);
+  const Rng start(test_seed());
+  RoutedResults<TestType> routed(c, 0, start);
+  DenseCase<TestType> dense(200, 333, 517, 0, start), few(7, 333, 517, 0, start);
+  routed.compute(Simd<>{}, c);
+  dense.compute(Simd<>{});
+  few.compute(Simd<>{});
+  for (int threads : {1, 2, 5}) {
+    const Simd execution{ThreadPool{threads}};
+    REQUIRE(execution.threads() == threads);
+    CAPTURE(threads);
+    RoutedResults<TestType> again(c, 0, start);
+    again.compute(execution, c);
+    again.compare(routed, c, [](std::string name, const auto& a, const auto& b, Index) {
+      CAPTURE(name);
+      CHECK(difference(a.view(), b.view()) == 0);
+    });
+    for (DenseCase<TestType>* expected : {&dense, &few}) {
+      DenseCase<TestType> found(expected->x.view().rows(), 333, 517, 0, start);
+      found.compute(execution);
+      CHECK(difference(found.y.view(), expected->y.view()) == 0);
+      CHECK(difference(found.d_x.view(), expected->d_x.view()) == 0);
+      CHECK(difference(found.d_w.view(), expected->d_w.view()) == 0);
+    }
+  }
+}
+
+namespace {
+
+/// Runs tasks last to first, and notes how many a loop had.
+struct Backwards {
+  std::vector<Index>* loops;
+
+  template <class F>
+  void parallel_for(Index tasks, F&& f) const {
+    loops->push_back(tasks);
+    for (Index i = tasks; i-- > 0;) f(i);
+  }
+  int concurrency() const { return 1; }
+};
+
+}  // namespace
+
+TEST_CASE("Simd shares large work and keeps small work together, and the order of tasks does not matter", "[execution]") {
+  std::vector<Index> loops;
+  const Simd execution{Backwards{&loops}};
+  const Rng start(test_seed());
+  DenseCase<float> found(200, 333, 517, 0, start), expected(200, 333, 517, 0, start);
+  found.compute(execution);
+  expected.compute(Simd<>{});
+  CHECK(difference(found.y.view(), expected.y.view()) == 0);
+  CHECK(difference(found.d_x.view(), expected.d_x.view()) == 0);
+  CHECK(difference(found.d_w.view(), expected.d_w.view()) == 0);
+  REQUIRE(loops.size() == 3);
+  for (Index tasks : loops) CHECK(tasks >= 4);  // 34 million multiply-adds are work for more than a few threads
+
+  loops.clear();
+  DenseCase<float>(4, 16, 16, 0, start).compute(execution);
+  for (Index tasks : loops) CHECK(tasks == 1);
+}

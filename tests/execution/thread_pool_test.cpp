@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: MIT
+#include "mole/execution/thread_pool.hpp"
+
+#include "support/catch.hpp"
+
+#include <chrono>
+#include <set>
+#include <stdexcept>
+
+using namespace mole;
+
+namespace {
+
+/// How often each task of one loop ran.
+class Tally {
+ public:
+  explicit Tally(Index tasks) : counts_(std::size_t(tasks)) {}
+  void operator()(Index i) { ++counts_[std::size_t(i)]; }
+  bool each_once() const { return each(1); }
+  bool each(int times) const {
+    for (const std::atomic<int>& count : counts_)
+      if (count != times) return false;
+    return true;
+  }
+  /// Exactly the first `tasks` ran, each once; counts from zero again.
+  bool take(Index tasks) {
+    bool right = true;
+    for (Index i = 0; i < Index(counts_.size()); ++i)
+      right = (counts_[std::size_t(i)].exchange(0) == (i < tasks ? 1 : 0)) && right;
+    return right;
+  }
+
+ private:
+  std::vector<std::atomic<int>> counts_;
+};
+
+/// Waits, with a limit that only a failing test reaches.
+template <class Condition>
+bool eventually(Condition condition) {
+  const auto limit = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+  while (!condition()) {
+    if (std::chrono::steady_clock::now() > limit) return false;
+    std::this_thread::yield();
+  }
+  return true;
+}
+
+}  // namespace
+
+TEST_CASE("A pool runs each task exactly once", "[execution][threads]") {
+  for (int threads : {1, 2, 5}) {
+    const ThreadPool pool(threads);
+    CHECK(pool.concurrency() == threads);
+    for (Index tasks : {0, 1, 2, 3, 100, 10'000}) {
+      Tally tally(tasks);
+      pool.parallel_for(tasks, tally);
+      CAPTURE(threads, tasks);
+      CHECK(tally.each_once());
+    }
+  }
+}
+
+TEST_CASE("A pool's threads work at the same time", "[execution][threads]") {
+  const ThreadPool pool(3);
+  std::atomic<int> arrived = 0;
+  std::atomic<bool> met = true;
+  pool.parallel_for(3, [&](Index) {
+    ++arrived;
+    if (!eventually([&] { return arrived == 3; })) met = false;  // each task waits for the two others
+  });
+  CHECK(met);
+}
+
+TEST_CASE("A pool of one thread, and a loop of one task, stay with the caller", "[execution][threads]") {
+  const auto caller = std::this_thread::get_id();
+  bool here = true;
+  const auto note = [&](Index) { here = here && std::this_thread::get_id() == caller; };
+  ThreadPool(1).parallel_for(50, note);
+  ThreadPool(4).parallel_for(1, note);
+  CHECK(here);
+}
+
+// Short after long and long after short: a thread that is late for one loop must take no task of the next. Such a thread
+// is a rare one, so the loops are many; one that fails now and then is broken all the same.
+TEST_CASE("Many short loops of changing length run each task once and end before they return", "[execution][threads]") {
+  for (int threads : {2, 3, 5}) {
+    const ThreadPool pool(threads);
+    Index wrong = 0;
+    Tally tally(32);
+    for (int loop = 1; loop <= 100'000; ++loop) {
+      const Index tasks = loop % 2 ? 2 : 32;
+      pool.parallel_for(tasks, tally);
+      wrong += !tally.take(tasks);
+    }
+    CAPTURE(threads);
+    CHECK(wrong == 0);
+  }
+}
+
+TEST_CASE("An exception reaches the caller after all tasks have ended, and the pool works afterwards", "[execution][threads]") {
+  const ThreadPool pool(4);
+  for (int round = 0; round < 50; ++round) {
+    Tally tally(64);
+    std::string caught;
+    try {
+      pool.parallel_for(64, [&](Index i) {
+        tally(i);
+        if (i % 16 == 3) throw std::runtime_error("task");
+      });
+    } catch (const std::runtime_error& error) {
+      caught = error.what();
+    }
+    CHECK(caught == "task");
+    CHECK(tally.each_once());
+
+    Tally next(64);
+    CHECK_NOTHROW(pool.parallel_for(64, next));
+    CHECK(next.each_once());
+  }
+}
+
+TEST_CASE("An exception on a pool of one thread reaches the caller", "[execution][threads]") {
+  const ThreadPool pool(1);
+  CHECK_THROWS_AS(pool.parallel_for(3, [](Index i) { if (i == 1) throw std::runtime_error("task"); }), std::runtime_error);
+  Tally tally(3);
+  pool.parallel_for(3, tally);
+  CHECK(tally.each_once());
+}
+
+TEST_CASE("A loop inside a task runs on that task's thread", "[execution][threads]") {
+  const ThreadPool pool(3), other(2);
+  Tally inner(8 * 9);
+  std::atomic<int> strangers = 0;
+  pool.parallel_for(8, [&](Index i) {
+    const auto here = std::this_thread::get_id();
+    for (const ThreadPool* nested : {&pool, &other})
+      nested->parallel_for(9, [&](Index j) {
+        inner(i * 9 + j);
+        strangers += std::this_thread::get_id() != here;
+      });
+  });
+  CHECK(inner.each(2));
+  CHECK(strangers == 0);
+}
+
+TEST_CASE("A loop inside a task that throws takes the usual way out", "[execution][threads]") {
+  const ThreadPool pool(3);
+  const auto nested = [&](Index) { pool.parallel_for(4, [](Index j) { if (j == 2) throw std::runtime_error("inner"); }); };
+  CHECK_THROWS_AS(pool.parallel_for(6, nested), std::runtime_error);
+  Tally tally(6);
+  pool.parallel_for(6, tally);
+  CHECK(tally.each_once());
+}
+
+TEST_CASE("Two callers at once both get all their tasks done", "[execution][threads]") {
+  const ThreadPool pool(3);
+  std::atomic<Index> wrong = 0;
+  const auto caller = [&] {
+    for (int loop = 0; loop < 500; ++loop) {
+      Tally tally(7);
+      pool.parallel_for(7, tally);
+      wrong += !tally.each_once();
+    }
+  };
+  std::thread second(caller);
+  caller();
+  second.join();
+  CHECK(wrong == 0);
+}
+
+TEST_CASE("A second caller does not wait for a busy pool", "[execution][threads]") {
+  const ThreadPool pool(2);
+  std::atomic<bool> finished = false, in_time = true;
+  std::thread second;
+  pool.parallel_for(2, [&](Index i) {
+    if (i == 0) second = std::thread([&] {
+      Tally tally(5);
+      pool.parallel_for(5, tally);
+      finished = tally.each_once();
+    });
+    if (i == 0) in_time = eventually([&] { return finished.load(); });  // the first loop ends only after the second
+  });
+  second.join();
+  CHECK(in_time);
+}
+
+TEST_CASE("Copies of a pool share its threads, and the last one joins them", "[execution][threads]") {
+  std::mutex mutex;
+  std::set<std::thread::id> seen;
+  const auto note = [&](Index) {
+    std::lock_guard lock(mutex);
+    seen.insert(std::this_thread::get_id());
+  };
+  auto pool = std::make_unique<ThreadPool>(2);
+  const ThreadPool copy = *pool;
+  for (int loop = 0; loop < 200; ++loop) (loop % 2 ? *pool : copy).parallel_for(8, note);
+  CHECK(seen.size() <= 2);
+  pool.reset();
+  Tally tally(8);
+  copy.parallel_for(8, tally);
+  CHECK(tally.each_once());
+}
+
+TEST_CASE("A pool wakes up after its threads have gone to sleep", "[execution][threads]") {
+  const ThreadPool pool(2);
+  for (int round = 0; round < 3; ++round) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    std::atomic<int> arrived = 0;
+    std::atomic<bool> met = true;
+    pool.parallel_for(2, [&](Index) {
+      ++arrived;
+      if (!eventually([&] { return arrived == 2; })) met = false;
+    });
+    CHECK(met);
+  }
+}
+
+TEST_CASE("A pool of no thread is refused", "[execution][threads]") {
+  for (int threads : {0, -3}) {
+    ErrorCode code{};
+    try {
+      ThreadPool{threads};
+    } catch (const Error& error) {
+      code = error.code();
+    }
+    CHECK(code == ErrorCode::option);
+  }
+}

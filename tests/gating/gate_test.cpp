@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: MIT
+#include "mole/gating/gate.hpp"
+
+#include "laws/gating_laws.hpp"
+#include "mole/gating/identity.hpp"
+#include "mole/gating/raw.hpp"
+#include "mole/gating/renormalised.hpp"
+#include "mole/gating/sigmoid.hpp"
+#include "mole/gating/softmax.hpp"
+#include "mole/gating/top_k.hpp"
+
+using namespace mole;
+
+namespace {
+
+/// A score with one column more than experts: it halves the scores of a token whose last logit is above 0.
+struct Halving {
+  static constexpr Index extra = 1;
+  template <class T>
+  void forward(std::span<const T> logits, std::span<T> scores) const {
+    const T factor = logits.back() > 0 ? T(0.5) : T(1);
+    for (std::size_t e = 0; e < logits.size(); ++e) scores[e] = factor * logits[e];
+  }
+  template <class T>
+  void backward(std::span<const T> logits, std::span<const T>, std::span<const T> d_scores, std::span<T> d_logits) const {
+    const T factor = logits.back() > 0 ? T(0.5) : T(1);
+    for (std::size_t e = 0; e < logits.size(); ++e) d_logits[e] += factor * d_scores[e];
+  }
+};
+
+}  // namespace
+
+TEMPLATE_TEST_CASE("Every composition of Score, Select and Weigh keeps the laws of gatings", "[gating]", float, double) {
+  using T = TestType;
+  const Index experts = GENERATE(1, 2, 3, 8, 129);
+  const Index k = std::min<Index>(experts, GENERATE(1, 2, 8, 129));
+  SECTION("softmax, top-k, renormalised") { laws::check_gating<T>(Gate{Softmax{}, TopK{k}, Renormalised{}}, experts); }
+  SECTION("softmax, top-k, raw") { laws::check_gating<T>(Gate{Softmax{0.5}, TopK{k}, Raw{}}, experts); }
+  SECTION("softmax, top-k, unit") { laws::check_gating<T>(Gate{Softmax{}, TopK{k}, Unit{}}, experts); }
+  SECTION("sigmoid, top-k, renormalised") { laws::check_gating<T>(Gate{Sigmoid{}, TopK{k}, Renormalised{}}, experts); }
+  SECTION("softmax, all, raw") { laws::check_gating<T>(Gate{Softmax{}, All{}, Raw{}}, experts); }
+  SECTION("identity, all, unit") { laws::check_gating<T>(Gate{Identity{}, All{}, Unit{}}, experts); }
+}
+
+TEST_CASE("A gate with a token of four experts gives the published numbers", "[gating]") {
+  Matrix<double> logits(1, 4);
+  for (Index e = 0; e < 4; ++e) logits(0, e) = double(2 - e);
+  const auto trace = laws::routed(Gate{Softmax{}, TopK{2}, Renormalised{}}, logits, 4);
+  REQUIRE(trace.routing.pairs() == 2);
+  CHECK(trace.routing.expert(0) == 0);
+  CHECK(trace.routing.expert(1) == 1);
+  CHECK(std::abs(trace.routing.weight(0) - 0.731058579) < 1e-9);
+  CHECK(std::abs(trace.routing.weight(1) - 0.268941421) < 1e-9);
+}
+
+TEST_CASE("A score may ask for a column of its own beside the experts", "[gating]") {
+  const Gate gate{Halving{}, TopK{1}, Raw{}};
+  CHECK(gate.extra() == 1);
+  Matrix<double> logits(2, 4);
+  logits(0, 1) = logits(1, 1) = 3;
+  logits(1, 3) = 9;  // not an expert, however large
+  const auto trace = laws::routed(gate, logits, 3);
+  CHECK(trace.routing.expert(0) == 1);
+  CHECK(trace.routing.weight(0) == 3);
+  CHECK(trace.routing.expert(1) == 1);
+  CHECK(trace.routing.weight(1) == 1.5);
+}
+
+TEST_CASE("A gate's options are checked against the number of experts", "[gating]") {
+  const auto code = [](auto gate, Index experts) {
+    try {
+      gate.check(experts);
+    } catch (const Error& error) {
+      return error.code();
+    }
+    return ErrorCode{};
+  };
+  CHECK(code(Gate{Softmax{}, TopK{0}, Raw{}}, 4) == ErrorCode::option);
+  CHECK(code(Gate{Softmax{}, TopK{5}, Raw{}}, 4) == ErrorCode::option);
+  CHECK(code(Gate{Softmax{0}, TopK{1}, Raw{}}, 4) == ErrorCode::option);
+  CHECK(code(Gate{Softmax{-1}, TopK{1}, Raw{}}, 4) == ErrorCode::option);
+  CHECK(code(Gate{Softmax{}, TopK{4}, Raw{}}, 4) == ErrorCode{});
+}
+
+TEST_CASE("Only a gate of All and Unit is the same for all tokens", "[gating]") {
+  STATIC_REQUIRE(ConstantGatingPolicy<Gate<Softmax, All, Unit>>);
+  STATIC_REQUIRE_FALSE(ConstantGatingPolicy<Gate<Softmax, TopK, Unit>>);
+  STATIC_REQUIRE_FALSE(ConstantGatingPolicy<Gate<Softmax, All, Raw>>);
+}

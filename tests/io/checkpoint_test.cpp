@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: MIT
+#include "mole/io/checkpoint.hpp"
+
+#include "io/temporary_folder.hpp"
+#include "mole/loss/load_balance.hpp"
+#include "mole/optim/adamw.hpp"
+#include "mole/optim/clip_norm.hpp"
+#include "mole/optim/sgd.hpp"
+#include "support/catch.hpp"
+#include "support/layers.hpp"
+
+using namespace mole;
+using support::same_bits;
+using test::TemporaryFolder;
+
+namespace {
+
+/// A training run on random data, whose every step is a function of its number.
+template <class Optimizer>
+struct Run {
+  using Layer = decltype(support::routed_layer<float>({.dropout = 0.2}, support::top_2(), Simd<>{}));
+
+  explicit Run(Optimizer o) : optimizer(std::move(o)) {}
+
+  Layer layer = support::routed_layer<float>({.dropout = 0.2}, support::top_2(), Simd<>{});
+  typename Layer::Gradients gradients = layer.gradients();
+  typename Layer::Workspace work = layer.workspace(16);
+  Optimizer optimizer;
+  Rng rng{3};
+  std::uint64_t step = 0;
+
+  void take_steps(int count) {
+    for (int i = 0; i < count; ++i, ++step) {
+      Matrix<float> x(16, 11), y(16, 13), d_y(16, 13);
+      fill_uniform(x.view(), 1, rng);
+      fill_uniform(d_y.view(), 1, rng);
+      set_zero(gradients);
+      layer.forward(x, y, work, {.training = true, .seed = 5, .step = step});
+      load_balance(work, {.coefficient = 0.1});
+      layer.backward(x, d_y, View<float>{}, gradients, work);
+      clip_norm(layer, gradients, 1.0);
+      optimizer.step(layer, gradients);
+    }
+  }
+  auto walk() {
+    return [this](auto&& f) { layer.walk(f, gradients); };
+  }
+  void save(const std::filesystem::path& path) {
+    CheckpointWriter writer;
+    writer.add_parameters("layer", walk());
+    writer.add_optimizer("optimizer", optimizer);
+    writer.set_number("step", step);
+    writer.add_rng("rng", rng);
+    writer.write(path);
+  }
+  void load(const std::filesystem::path& path) {
+    const CheckpointReader reader(path);
+    reader.read_parameters("layer", walk());
+    reader.read_optimizer("optimizer", optimizer, walk());
+    step = reader.number("step");
+    reader.read_rng("rng", rng);
+  }
+};
+
+template <class Optimizer>
+void check_resume(const Optimizer& optimizer) {
+  const TemporaryFolder folder;
+  const auto path = folder / "run.safetensors";
+  Run<Optimizer> whole(optimizer), first(optimizer), second(optimizer);
+  whole.take_steps(9);
+  first.take_steps(4);
+  first.save(path);
+  second.take_steps(2);  // something to overwrite
+  second.load(path);
+  second.take_steps(5);
+  const auto& a = whole.layer.experts().parameters();
+  const auto& b = second.layer.experts().parameters();
+  CHECK(same_bits(a.lora_A, b.lora_A));
+  CHECK(same_bits(a.lora_B, b.lora_B));
+  CHECK(same_bits(whole.layer.router().parameters().weight, second.layer.router().parameters().weight));
+}
+
+}  // namespace
+
+TEST_CASE("Training resumed from a checkpoint gives the bits of training that never stopped", "[io]") {
+  SECTION("AdamW") { check_resume(AdamW<float>({.learning_rate = 1e-2})); }
+  SECTION("SGD with momentum") { check_resume(Sgd<float>({.learning_rate = 1e-2, .momentum = 0.9})); }
+}
+
+TEST_CASE("A checkpoint of an optimiser that has not stepped can be resumed", "[io]") {
+  const TemporaryFolder folder;
+  Run<AdamW<float>> run(AdamW<float>()), other(AdamW<float>());
+  run.save(folder / "fresh.safetensors");
+  other.load(folder / "fresh.safetensors");
+  CHECK(other.optimizer.steps() == 0);
+}
+
+TEST_CASE("A checkpoint that does not fit is refused, and nothing is changed", "[io]") {
+  const TemporaryFolder folder;
+  const auto path = folder / "other.safetensors";
+  Run<AdamW<float>> run(AdamW<float>());
+  run.take_steps(2);
+  const auto before = run.layer.experts().parameters();
+  const auto message_of = [&](auto&& write) {
+    CheckpointWriter writer;
+    write(writer);
+    writer.write(path);
+    try {
+      run.load(path);
+    } catch (const Error& error) {
+      CHECK(error.code() == ErrorCode::file);
+      return std::string(error.what());
+    }
+    return std::string("no error");
+  };
+  SECTION("a tensor is missing") {
+    const auto message = message_of([](CheckpointWriter&) {});
+    CHECK(message.find("layer.router.weight") != std::string::npos);
+  }
+  SECTION("a tensor has another shape") {
+    auto small = support::routed_layer<float>({.rank = 2}, support::top_2());
+    const auto message = message_of([&](CheckpointWriter& w) { w.add_parameters("layer", [&](auto&& f) { small.walk(f); }); });
+    CHECK(message.find("layer.experts.lora_A") != std::string::npos);
+    CHECK(message.find("12 x 11") != std::string::npos);
+    CHECK(message.find("8 x 11") != std::string::npos);
+  }
+  SECTION("a tensor has another type") {
+    auto wide = support::routed_layer<double>({}, support::top_2());
+    const auto message = message_of([&](CheckpointWriter& w) { w.add_parameters("layer", [&](auto&& f) { wide.walk(f); }); });
+    CHECK(message.find("F32") != std::string::npos);
+    CHECK(message.find("F64") != std::string::npos);
+  }
+  SECTION("a number is missing") {
+    const auto message = message_of([&](CheckpointWriter& w) { w.add_parameters("layer", run.walk()); });
+    CHECK(message.find("optimizer.steps") != std::string::npos);
+    CHECK(same_bits(before.lora_A, run.layer.experts().parameters().lora_A));
+    return;
+  }
+  CHECK(same_bits(before.lora_A, run.layer.experts().parameters().lora_A));
+  CHECK(same_bits(before.lora_B, run.layer.experts().parameters().lora_B));
+}
+
+TEST_CASE("A safetensors file of another format is no checkpoint", "[io]") {
+  const TemporaryFolder folder;
+  SafetensorsWriter writer;
+  writer.write(folder / "adapter.safetensors");
+  CHECK_THROWS_AS(CheckpointReader(folder / "adapter.safetensors"), Error);
+}

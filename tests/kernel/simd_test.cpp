@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: MIT
+#include "mole/kernel/simd.hpp"
+
+#include "grid.hpp"
+#include "support/catch.hpp"
+
+using namespace mole;
+using namespace mole::test;
+
+TEMPLATE_TEST_CASE("The first elements are loaded, then zeros, and nothing behind them is read", "[kernel]", float, double) {
+  constexpr Index step = kernel::step_of<Arch, TestType>;
+  TestRng rng;
+  for (Index misaligned : {0, 1})
+    for (Index count = 0; count <= step; ++count) {
+      CAPTURE(misaligned, count);
+      const auto from = random_input<TestType>(1, count, rng, {.before = misaligned});
+      GuardedMatrix<TestType> loaded(1, step, TestType(0));
+      kernel::load_first<Arch>(from.row(0), count).store_unaligned(loaded.row(0));
+      bool equal = true;
+      for (Index i = 0; i < step; ++i) equal = equal && loaded(0, i) == (i < count ? from(0, i) : TestType(0));
+      CHECK(equal);
+    }
+}
+
+TEMPLATE_TEST_CASE("The first elements are stored, and nothing behind them is written", "[kernel]", float, double) {
+  constexpr Index step = kernel::step_of<Arch, TestType>;
+  TestRng rng;
+  const auto from = random_input<TestType>(1, step, rng);
+  const auto batch = kernel::Batch<Arch, TestType>::load_unaligned(from.row(0));
+  for (Index misaligned : {0, 1})
+    for (Index count = 0; count <= step; ++count) {
+      CAPTURE(misaligned, count);
+      auto to = random_output<TestType>(1, count, rng, {.before = misaligned, .after = step});
+      kernel::store_first<Arch>(batch, to.row(0), count);
+      CHECK(std::equal(to.row(0), to.row(0) + count, from.row(0)));
+      CHECK(to.intact());
+    }
+}
+
+TEMPLATE_TEST_CASE("The sum of a vector counts every element once", "[kernel]", float, double) {
+  constexpr Index step = kernel::step_of<Arch, TestType>;
+  GuardedMatrix<TestType> powers(1, step, TestType(0));
+  TestType expected = 0;
+  for (Index i = 0; i < step; ++i) expected += powers(0, i) = TestType(1 << i);  // exact, and each power tells who is missing
+  CHECK(kernel::sum(kernel::Batch<Arch, TestType>::load_unaligned(powers.row(0))) == expected);
+}
+
+TEST_CASE("A tile of accumulators fits the registers of the instruction set", "[kernel]") {
+  CHECK(kernel::registers_of<xsimd::sse2> == 16);
+  CHECK(kernel::registers_of<xsimd::avx2> == 16);
+  CHECK(kernel::registers_of<xsimd::avx512f> == 32);
+  CHECK(kernel::registers_of<xsimd::avx512bw> == 32);
+}

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: MIT
+// What every gating must hold to.
+#pragma once
+
+#include "mole/gating/gating_policy.hpp"
+#include "support/catch.hpp"
+#include "support/harness.hpp"
+#include "support/random_matrix.hpp"
+
+#include <limits>
+#include <set>
+
+namespace laws {
+
+/// The trace that a gating leaves for these logits.   logits [N x (E + extra)]
+template <class Gating, class T>
+mole::Trace<T> routed(const Gating& gating, const mole::Matrix<T>& logits, mole::Index experts) {
+  const mole::Index tokens = logits.rows(), pairs = gating.max_pairs(tokens, experts);
+  mole::Trace<T> trace;
+  trace.reserve(tokens, experts, gating.extra(), pairs);
+  trace.start(tokens, {});
+  for (mole::Index n = 0; n < tokens; ++n) std::copy_n(logits.view().row_data(n), logits.cols(), trace.logits().row_data(n));
+  support::Harness<Gating> harness(gating, tokens, pairs);
+  auto call = harness.call();
+  gating.choose(trace, call);
+  trace.start_d_weight();
+  return trace;
+}
+
+namespace detail {
+/// The routing as (expert, weight) of each token, by expert.
+template <class T>
+std::vector<std::vector<std::pair<int, T>>> choices(const mole::Trace<T>& trace) {
+  std::vector<std::vector<std::pair<int, T>>> all;
+  for (mole::Index n = 0; n < trace.tokens(); ++n) {
+    auto& token = all.emplace_back();
+    for (mole::Index p = trace.routing.first_pair(n); p < trace.routing.first_pair(n + 1); ++p)
+      token.emplace_back(trace.routing.expert(p), trace.routing.weight(p));
+    std::sort(token.begin(), token.end());
+  }
+  return all;
+}
+
+template <class T>
+void check_routing(const mole::Trace<T>& trace, mole::Index most) {
+  const auto& routing = trace.routing;
+  REQUIRE(routing.finished());
+  CHECK(routing.tokens() == trace.tokens());
+  CHECK(routing.pairs() <= most);
+  CHECK(support::all_finite(routing.weights()));
+  for (mole::Index n = 0; n < trace.tokens(); ++n) {
+    const auto experts = routing.experts_of(n);
+    const std::set<int> distinct(experts.begin(), experts.end());
+    CHECK(distinct.size() == experts.size());
+    for (int e : experts) CHECK((e >= 0 && e < trace.experts()));
+  }
+}
+}  // namespace detail
+
+/// For gatings that look at each token alone, which all but capacity and expert choice are.
+template <class T, class Gating>
+void check_gating(const Gating& gating, mole::Index experts) {
+  static_assert(mole::TrainableGatingPolicy<Gating, T>);
+  gating.check(experts);
+  const mole::Index columns = experts + gating.extra();
+  for (mole::Index tokens : {0, 1, 7, 64, 130}) {
+    INFO("tokens " << tokens << ", experts " << experts);
+    const auto logits = support::random_matrix<T>(tokens, columns, 21, 3);
+    const auto trace = routed(gating, logits, experts);
+    detail::check_routing(trace, gating.max_pairs(tokens, experts));
+    CHECK(trace.nan_tokens == 0);
+
+    const auto order = support::reversed(tokens);
+    const auto turned = detail::choices(routed(gating, support::permuted(logits, order), experts));
+    const auto straight = detail::choices(trace);
+    for (mole::Index n = 0; n < tokens; ++n) CHECK(turned[std::size_t(n)] == straight[std::size_t(order[std::size_t(n)])]);
+    for (mole::Index n = 0; n < tokens; ++n) {
+      mole::Matrix<T> alone(1, columns);
+      std::copy_n(logits.view().row_data(n), columns, alone.data());
+      CHECK(detail::choices(routed(gating, alone, experts))[0] == straight[std::size_t(n)]);
+    }
+  }
+
+  SECTION("logits that cannot be told apart go to the lower indices") {
+    const auto trace = routed(gating, mole::Matrix<T>(3, columns), experts);
+    for (mole::Index n = 0; n < 3; ++n) {
+      const auto chosen = trace.routing.experts_of(n);
+      for (std::size_t j = 0; j < chosen.size(); ++j) CHECK(chosen[j] == int(j));
+    }
+  }
+  SECTION("huge and infinite logits never give NaN") {
+    const T infinity = std::numeric_limits<T>::infinity();
+    for (T value : {T(1e4), T(-1e4), -infinity}) {
+      mole::Matrix<T> logits = support::random_matrix<T>(4, columns, 22);
+      for (mole::Index c = 0; c < experts; ++c) logits(0, c) = value;  // all of them
+      logits(1, 0) = value;                                            // the first
+      logits(2, experts - 1) = value;                                  // the last
+      detail::check_routing(routed(gating, logits, experts), gating.max_pairs(4, experts));
+    }
+  }
+  SECTION("a NaN is reported") {
+    mole::Matrix<T> logits(3, columns);
+    logits(1, 0) = std::numeric_limits<T>::quiet_NaN();
+    CHECK(routed(gating, logits, experts).nan_tokens == 1);
+  }
+}
+
+}  // namespace laws

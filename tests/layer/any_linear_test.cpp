@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: MIT
+#include "mole/layer/any_linear.hpp"
+
+#include "support/catch.hpp"
+#include "support/layers.hpp"
+
+using namespace mole;
+using support::same_bits;
+
+namespace {
+/// Inference only.
+struct FirstColumns {
+  using Scalar = float;
+  Index outputs() const { return 4; }
+  void score(View<const float> x, View<float> logits) const {
+    for (Index n = 0; n < x.rows(); ++n)
+      for (Index e = 0; e < 4; ++e) logits(n, e) = x(n, e);
+  }
+};
+}  // namespace
+
+TEST_CASE("AnyLinear does what the layer inside does", "[layer]") {
+  auto layer = support::routed_layer<float>({}, support::top_2());
+  AnyLinear<float> any(layer, 10);
+  const auto x = support::random_matrix<float>(10, 11, 1), d_y = support::random_matrix<float>(10, 13, 2);
+  Matrix<float> y(10, 13), d_x(10, 11), y_any(10, 13), d_x_any(10, 11);
+  auto work = layer.workspace(10);
+  auto gradients = layer.gradients();
+  layer.forward(x, y, work);
+  layer.backward(x, d_y, d_x, gradients, work);
+  any.forward(x, y_any);
+  any.backward(x, d_y, d_x_any);
+  CHECK(any.in() == 11);
+  CHECK(any.out() == 13);
+  CHECK(same_bits(y, y_any));
+  CHECK(same_bits(d_x, d_x_any));
+  CHECK(any.trace().routing.pairs() == 20);
+
+  std::vector<std::string> names;
+  layer.walk([&](std::string_view name, View<float>, View<float>) { names.emplace_back(name); }, gradients);
+  std::size_t next = 0;
+  any.walk([&](std::string_view name, View<float>, View<float> gradient) {
+    REQUIRE(next < names.size());
+    CHECK(name == names[next++]);
+    CHECK(bool(gradient) == (name != "base.weight"));
+  });
+  CHECK(names == std::vector<std::string>{"router.weight", "experts.lora_A", "experts.lora_B", "base.weight"});
+}
+
+TEST_CASE("AnyLinear freezes and clears gradients", "[layer]") {
+  AnyLinear<float> any(support::routed_layer<float>({}, support::top_2()), 10, {.router = false});
+  const auto x = support::random_matrix<float>(10, 11, 1), d_y = support::random_matrix<float>(10, 13, 2);
+  Matrix<float> y(10, 13);
+  any.forward(x, y);
+  any.backward(x, d_y, View<float>{});
+  const auto sum_of = [&](std::string_view wanted) {
+    double sum = -1;
+    any.walk([&](std::string_view name, View<float>, View<float> gradient) {
+      if (name != wanted || !gradient) return;
+      sum = 0;
+      for (Index r = 0; r < gradient.rows(); ++r)
+        for (float g : gradient.row(r)) sum += std::abs(double(g));
+    });
+    return sum;
+  };
+  CHECK(sum_of("router.weight") == -1);
+  CHECK(sum_of("experts.lora_A") > 0);
+  any.zero_gradients();
+  CHECK(sum_of("experts.lora_A") == 0);
+  any.set_trainable({.router = true, .experts = false});
+  CHECK(sum_of("router.weight") == 0);
+  CHECK(sum_of("experts.lora_A") == -1);
+}
+
+TEST_CASE("AnyLinear holds layers of different kinds, inference-only ones too", "[layer]") {
+  Rng rng(1);
+  std::vector<AnyLinear<float>> model;
+  model.emplace_back(support::routed_layer<float>({}, support::top_2()), 4);
+  model.emplace_back(MixtureLinear(FirstColumns{}, support::top_2(),
+                                   LowRank<DenseFactors<float>>({.in = 11, .out = 13, .experts = 4}, rng),
+                                   DenseBase(Matrix<float>(13, 11))),
+                     4);
+  const auto x = support::random_matrix<float>(4, 11, 1);
+  Matrix<float> y(4, 13);
+  for (auto& layer : model) layer.forward(x, y);
+  try {
+    model[1].backward(x, y, View<float>{});
+    FAIL("expected an Error");
+  } catch (const Error& error) {
+    CHECK(error.code() == ErrorCode::not_trainable);
+  }
+  CHECK_FALSE(model[0].merge_obstacle().empty());
+  Matrix<float> weight(13, 11);
+  CHECK_THROWS_AS(model[0].merge_into(weight), Error);
+}

@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: MIT
+// Every primitive of an execution against Reference.
+#pragma once
+
+#include "mole/execution/reference.hpp"
+#include "support/guarded_matrix.hpp"
+#include "support/seed.hpp"
+#include "support/tolerance.hpp"
+
+#include <string>
+#include <vector>
+
+namespace mole::test {
+
+/// Odd and even numbers of tokens, around the sizes at which kernels change their ways.
+inline const std::vector<Index> token_counts{0, 1, 7, 63, 64, 65, 200};
+inline const std::vector<Index> feature_counts{1, 3, 16, 33, 100};
+
+/// The factors' cut: uniform blocks and ragged ones, own and shared down-projections.
+inline std::vector<Blocks> block_kinds() {
+  const std::vector<int> ragged{1, 5, 0, 2, 8};
+  std::vector<Blocks> kinds;
+  for (bool shared : {false, true}) {
+    for (Index ranks : {1, 3, 8, 17}) kinds.push_back(Blocks::uniform(5, ranks, shared));
+    kinds.push_back(Blocks::ragged(ragged, shared));
+  }
+  // More ranks in one expert than a kernel's buffer holds.
+  kinds.push_back(Blocks::uniform(5, 70));
+  return kinds;
+}
+
+/// How tokens are spread over the experts.
+enum class Spread { random_pairs, all_to_one, some_experts_idle, some_tokens_alone, nobody };
+inline const std::vector<Spread> spreads{Spread::random_pairs, Spread::all_to_one, Spread::some_experts_idle,
+                                         Spread::some_tokens_alone, Spread::nobody};
+
+/// Weights in [-1, 1]; two experts a token where the spread leaves a choice.
+template <class T>
+Routing<T> random_routing(Spread spread, Index tokens, Index experts, Rng& rng) {
+  Routing<T> routing;
+  routing.start(experts);
+  const auto draw = [&](Index bound) { return Index(rng() % std::uint64_t(bound)); };
+  const auto push = [&](Index e) { routing.push(int(e), T(2 * unit_interval(rng()) - 1)); };
+  for (Index n = 0; n < tokens; ++n) {
+    const Index first = draw(experts), second = (first + 1 + draw(experts - 1)) % experts;
+    switch (spread) {
+      case Spread::random_pairs: push(first), push(second); break;
+      case Spread::all_to_one: push(experts - 1); break;
+      case Spread::some_experts_idle: push(first % 2); break;
+      case Spread::some_tokens_alone:
+        if (n % 3 != 0) push(second);
+        break;
+      case Spread::nobody: break;
+    }
+    routing.end_token();
+  }
+  routing.finish();
+  return routing;
+}
+
+/// One set of routed operands, and room for one execution's results.
+template <class T>
+struct RoutedCase {
+  Blocks blocks;
+  Routing<T> routing;
+  Index in, out;
+  std::vector<int> begin{0};
+  GuardedMatrix<T> x, d_y, a, b, scale, h, d_h;  // h and d_h [1 x ranks of all pairs]
+
+  RoutedCase(Blocks cut, Routing<T> route, Index in_, Index out_, Index padding, Rng& rng)
+      : blocks(std::move(cut)), routing(std::move(route)), in(in_), out(out_), begin(begins()),
+        x(random_input<T>(routing.tokens(), in, rng, {.padding = padding})),
+        d_y(random_input<T>(routing.tokens(), out, rng, {.padding = padding})),
+        a(random_input<T>(blocks.ranks_down(), in, rng, {.padding = padding})),
+        b(random_input<T>(blocks.ranks_up(), out, rng, {.padding = padding})),
+        scale(random_input<T>(1, blocks.experts(), rng)),
+        h(random_input<T>(1, begin.back(), rng)),
+        d_h(random_input<T>(1, begin.back(), rng)) {}
+
+  RankLayout<T> layout() const { return {blocks, routing, begin}; }
+  std::vector<int> begins() const {
+    std::vector<int> all{0};
+    for (Index p = 0; p < routing.pairs(); ++p) all.push_back(all.back() + int(blocks.size(routing.expert(p))));
+    return all;
+  }
+};
+
+/// What the routed primitives leave behind; everything that accumulates starts at random numbers.
+template <class T>
+struct RoutedResults {
+  GuardedMatrix<T> h, y, d_h, d_weight, d_b, d_a, d_x;
+
+  RoutedResults(const RoutedCase<T>& c, Index padding, Rng rng)
+      : h(random_output<T>(1, c.begin.back(), rng, around(0))),
+        y(random_output<T>(c.routing.tokens(), c.out, rng, around(padding))),
+        d_h(random_output<T>(1, c.begin.back(), rng, around(0))),
+        d_weight(random_output<T>(1, c.routing.pairs(), rng, around(0))),
+        d_b(random_output<T>(c.blocks.ranks_up(), c.out, rng, around(padding))),
+        d_a(random_output<T>(c.blocks.ranks_down(), c.in, rng, around(padding))),
+        d_x(random_output<T>(c.routing.tokens(), c.in, rng, around(padding))) {}
+
+  template <class Execution>
+  void compute(const Execution& execution, const RoutedCase<T>& c) {
+    execution.routed_down(c.x.view(), c.a.view(), c.layout(), h.view().row(0));
+    execution.routed_up(c.h.view().row(0), c.b.view(), c.scale.view().row(0), c.layout(), y.view());
+    execution.routed_up_backward(c.d_y.view(), c.h.view().row(0), c.b.view(), c.scale.view().row(0), c.layout(),
+                                 d_h.view().row(0), d_weight.view().row(0), d_b.view());
+    execution.routed_down_backward(c.x.view(), c.d_h.view().row(0), c.a.view(), c.layout(), d_a.view(), d_x.view());
+  }
+
+  /// f(name, matrix, other's matrix, terms of each sum)
+  template <class F>
+  void compare(const RoutedResults& other, const RoutedCase<T>& c, F f) const {
+    const Index ranks = c.blocks.experts() * c.blocks.max_size(), pairs = c.routing.pairs() + 1;
+    f("h", h, other.h, c.in);
+    f("y", y, other.y, ranks + 1);
+    f("d_h", d_h, other.d_h, c.out);
+    f("d_weight", d_weight, other.d_weight, c.out * c.blocks.max_size() + 1);
+    f("d_b", d_b, other.d_b, pairs);
+    f("d_a", d_a, other.d_a, pairs);
+    f("d_x", d_x, other.d_x, ranks + 1);
+  }
+
+ private:
+  static Placement around(Index padding) { return {.padding = padding, .before = 3, .after = 3}; }
+};
+
+/// h, y and all gradients of `execution` equal Reference's, and nobody wrote beside them.
+template <class T, class Execution>
+void routed_primitives_equal_reference(const Execution& execution, const RoutedCase<T>& c, Index padding) {
+  const Rng start(test_seed() + 1);
+  RoutedResults<T> found(c, padding, start), expected(c, padding, start);
+  found.compute(execution, c);
+  expected.compute(Reference{}, c);
+  found.compare(expected, c, [](std::string name, const auto& a, const auto& b, Index terms) {
+    CAPTURE(name);
+    CHECK(difference(a.view(), b.view()) <= Tolerance<T>::sum(terms));
+    CHECK(a.intact());
+  });
+}
+
+/// The same over all routings, cuts and sizes.
+template <class T, class Execution>
+void all_routed_primitives_equal_reference(const Execution& execution) {
+  TestRng rng;
+  for (const Blocks& blocks : block_kinds())
+    for (Spread spread : spreads)
+      for (Index tokens : token_counts) {
+        // Each width meets each other one over the loops above; all pairs of them at every step would only take longer.
+        const Index in = feature_counts[std::size_t(rng() % 5)], out = feature_counts[std::size_t(rng() % 5)];
+        const Index padding = tokens % 2 == 0 ? 0 : 3;
+        CAPTURE(blocks.ranks_up(), blocks.max_size(), blocks.shared_down(), int(spread), tokens, in, out, padding);
+        const RoutedCase<T> c(blocks, random_routing<T>(spread, tokens, blocks.experts(), rng), in, out, padding, rng);
+        routed_primitives_equal_reference<T>(execution, c, padding);
+      }
+}
+
+/// Widths large enough that the work is cut into several tasks, and that sums are cut into several panels.
+template <class T, class Execution>
+void large_primitives_equal_reference(const Execution& execution) {
+  TestRng rng;
+  for (Spread spread : {Spread::random_pairs, Spread::all_to_one}) {
+    const RoutedCase<T> c(Blocks::uniform(5, 17), random_routing<T>(spread, 200, 5, rng), 333, 517, 1, rng);
+    CAPTURE(int(spread));
+    routed_primitives_equal_reference<T>(execution, c, 1);
+  }
+}
+
+/// An unwanted result is an empty view: the wanted ones come out the same.
+template <class T, class Execution>
+void unwanted_results_are_left_out(const Execution& execution) {
+  TestRng rng;
+  const RoutedCase<T> c(Blocks::uniform(5, 3), random_routing<T>(Spread::random_pairs, 65, 5, rng), 33, 16, 0, rng);
+  const RankLayout<T> layout = c.layout();
+  const Rng start(test_seed() + 1);
+  RoutedResults<T> all(c, 0, start);
+  all.compute(execution, c);
+  const auto up_backward = [&](RoutedResults<T>& r, std::span<T> d_weight, View<T> d_b) {
+    execution.routed_up_backward(c.d_y.view(), c.h.view().row(0), c.b.view(), c.scale.view().row(0), layout,
+                                 r.d_h.view().row(0), d_weight, d_b);
+  };
+  RoutedResults<T> first(c, 0, start), second(c, 0, start);
+  up_backward(first, {}, first.d_b.view());
+  execution.routed_down_backward(c.x.view(), c.d_h.view().row(0), c.a.view(), layout, first.d_a.view(), View<T>{});
+  CHECK(difference(first.d_h.view(), all.d_h.view()) == 0);
+  CHECK(difference(first.d_b.view(), all.d_b.view()) == 0);
+  CHECK(difference(first.d_a.view(), all.d_a.view()) == 0);
+
+  up_backward(second, second.d_weight.view().row(0), View<T>{});
+  execution.routed_down_backward(View<const T>{}, c.d_h.view().row(0), c.a.view(), layout, View<T>{}, second.d_x.view());
+  CHECK(difference(second.d_h.view(), all.d_h.view()) == 0);
+  CHECK(difference(second.d_weight.view(), all.d_weight.view()) == 0);
+  CHECK(difference(second.d_x.view(), all.d_x.view()) == 0);
+}
+
+/// Dense operands and results of one size.
+template <class T>
+struct DenseCase {
+  GuardedMatrix<T> x, w, d_y, y, d_x, d_w;
+
+  DenseCase(Index n, Index in, Index out, Index padding, Rng rng)
+      : x(random_input<T>(n, in, rng, {.padding = padding})), w(random_input<T>(out, in, rng, {.padding = padding})),
+        d_y(random_input<T>(n, out, rng, {.padding = padding})), y(random_output<T>(n, out, rng, around(padding))),
+        d_x(random_output<T>(n, in, rng, around(padding))), d_w(random_output<T>(out, in, rng, around(padding))) {}
+
+  template <class Execution>
+  void compute(const Execution& execution) {
+    const auto& in = *this;
+    execution.product_nt(in.x.view(), in.w.view(), y.view());
+    execution.product_nn(in.d_y.view(), in.w.view(), d_x.view());
+    execution.product_tn(in.d_y.view(), in.x.view(), d_w.view());
+  }
+
+ private:
+  static Placement around(Index padding) { return {.padding = padding, .before = 3, .after = 3}; }
+};
+
+template <class T, class Execution>
+void dense_products_equal_reference(const Execution& execution, Index n, Index in, Index out, Index padding) {
+  const Rng start(test_seed());
+  DenseCase<T> found(n, in, out, padding, start), expected(n, in, out, padding, start);
+  found.compute(execution);
+  expected.compute(Reference{});
+  CAPTURE(n, in, out, padding);
+  CHECK(difference(found.y.view(), expected.y.view()) <= Tolerance<T>::sum(in));
+  CHECK(difference(found.d_x.view(), expected.d_x.view()) <= Tolerance<T>::sum(out + 1));
+  CHECK(difference(found.d_w.view(), expected.d_w.view()) <= Tolerance<T>::sum(n + 1));
+  CHECK(found.y.intact());
+  CHECK(found.d_x.intact());
+  CHECK(found.d_w.intact());
+}
+
+template <class T, class Execution>
+void all_dense_products_equal_reference(const Execution& execution) {
+  TestRng rng;
+  for (Index n : token_counts)
+    for (Index in : feature_counts)
+      for (Index out : feature_counts)
+        for (Index padding : {0, 3}) dense_products_equal_reference<T>(execution, n, in, out, padding);
+}
+
+}  // namespace mole::test

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: MIT
+// Layers that tests share, with parameters that matter.
+#pragma once
+
+#include "mole/mole.hpp"
+#include "support/random_matrix.hpp"
+
+namespace support {
+
+/// Gives B random values, so that the experts add something.
+template <class Layer>
+Layer with_random_b(Layer layer, std::uint64_t seed = 7) {
+  mole::Rng rng(seed);
+  mole::fill_uniform(layer.experts().parameters().lora_B.view(), 1, rng);
+  return layer;
+}
+
+/// Sizes of a routed layer over a base of its own.
+struct LayerSizes {
+  mole::Index in = 11, out = 13, experts = 4, rank = 3;
+  double dropout = 0;
+  bool bias = false;
+  std::vector<int> ranks = {};
+  bool shared_down = false;
+};
+
+template <class T, class Gating, class Execution = mole::Reference>
+auto routed_layer(const LayerSizes& sizes, Gating gating, Execution execution = {}) {
+  mole::Rng rng(5);
+  return with_random_b(mole::MixtureLinear(
+      mole::LinearRouter<T>({.in = sizes.in, .experts = sizes.experts + gating.extra(), .bias = sizes.bias}, rng), gating,
+      mole::LowRank<mole::DenseFactors<T>>({.in = sizes.in,
+                                            .out = sizes.out,
+                                            .experts = sizes.experts,
+                                            .rank = sizes.rank,
+                                            .ranks = sizes.ranks,
+                                            .alpha = 6,
+                                            .dropout = {.rate = sizes.dropout, .stream = 1},
+                                            .shared_down = sizes.shared_down},
+                                           rng),
+      mole::DenseBase(random_matrix<T>(sizes.out, sizes.in, 6)), std::move(execution)));
+}
+
+inline mole::Gate<mole::Softmax, mole::TopK, mole::Renormalised> top_2() {
+  return {mole::Softmax{}, mole::TopK{2}, mole::Renormalised{}};
+}
+
+}  // namespace support
