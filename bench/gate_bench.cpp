@@ -33,8 +33,12 @@ struct Setting {
     mole::fill_uniform(mole::View<T>(trace.d_weight(), 1, pairs), 1, rng);
   }
 
-  void choose() { with_call([&](auto& call) { gating.choose(trace, call); }); }
-  void backward() { with_call([&](auto& call) { gating.backward(trace, call); }); }
+  void choose() {
+    with_call([&](auto& call) { gating.choose(trace, call); });
+  }
+  void backward() {
+    with_call([&](auto& call) { gating.backward(trace, call); });
+  }
 
   template <class F>
   void with_call(F f) {
@@ -60,7 +64,9 @@ struct All {
   }
 };
 
-void report(benchmark::State& state, double seconds) { state.counters["ns/token"] = 1e9 * seconds / double(tokens); }
+void report(benchmark::State& state, double seconds) {
+  state.counters["ns/token"] = 1e9 * seconds / double(tokens);
+}
 
 template <class Kind>
 void forward(benchmark::State& state) {
@@ -76,8 +82,12 @@ void backward(benchmark::State& state) {
 
 using Family = benchmark::internal::Benchmark;
 
-void some_chosen(Family* family) { family->ArgNames({"E", "k"})->ArgsProduct({{8, 64, 1024}, {2, 8}}); }
-void all_chosen(Family* family) { family->ArgNames({"E"})->ArgsProduct({{8, 64, 1024}}); }
+void some_chosen(Family* family) {
+  family->ArgNames({"E", "k"})->ArgsProduct({{8, 64, 1024}, {2, 8}});
+}
+void all_chosen(Family* family) {
+  family->ArgNames({"E"})->ArgsProduct({{8, 64, 1024}});
+}
 
 BENCHMARK(forward<TopK>)->Name("forward/top_k/T:1024")->Apply(some_chosen);
 BENCHMARK(forward<All>)->Name("forward/all/T:1024")->Apply(all_chosen);

@@ -46,8 +46,13 @@ void report(benchmark::State& state, const support::Work& work, const support::W
 /// Tokens, weight and gradients of all layers: x, y, d_x, d_y [T x d], weight [d x d].
 struct Tensors {
   explicit Tensors(const benchmark::State& state)
-      : tokens(state.range(0)), d(state.range(1)), x(support::random_matrix<T>(tokens, d, 1)), y(tokens, d), d_x(tokens, d),
-        d_y(support::random_matrix<T>(tokens, d, 2)), weight(support::random_matrix<T>(d, d, 3)) {}
+      : tokens(state.range(0)),
+        d(state.range(1)),
+        x(support::random_matrix<T>(tokens, d, 1)),
+        y(tokens, d),
+        d_x(tokens, d),
+        d_y(support::random_matrix<T>(tokens, d, 2)),
+        weight(support::random_matrix<T>(d, d, 3)) {}
 
   Index tokens, d;
   Matrix<T> x, y, d_x, d_y, weight;

@@ -15,8 +15,11 @@ using mole::Matrix;
 /// Operands of a layer of d inputs and d outputs: x, y [T x d], w [d x d].
 struct Operands {
   explicit Operands(const benchmark::State& state)
-      : tokens(state.range(0)), d(state.range(1)), x(support::random_matrix<T>(tokens, d, 1)),
-        y(support::random_matrix<T>(tokens, d, 2)), w(support::random_matrix<T>(d, d, 3)) {}
+      : tokens(state.range(0)),
+        d(state.range(1)),
+        x(support::random_matrix<T>(tokens, d, 1)),
+        y(support::random_matrix<T>(tokens, d, 2)),
+        w(support::random_matrix<T>(d, d, 3)) {}
 
   /// A product that reads and writes `elements` numbers.
   support::Work work(double elements) const {
@@ -58,9 +61,15 @@ void product_tn(benchmark::State& state) {
 
 using Family = benchmark::internal::Benchmark;
 
-void all_sizes(Family* family) { family->ArgNames({"T", "d"})->ArgsProduct({{1, 8, 16, 64, 512, 2048}, {128, 768, 2048}}); }
-void some_sizes(Family* family) { family->ArgNames({"T", "d"})->ArgsProduct({{1, 16, 512}, {128, 768}}); }
-void one_size(Family* family) { family->ArgNames({"T", "d"})->Args({16, 128}); }
+void all_sizes(Family* family) {
+  family->ArgNames({"T", "d"})->ArgsProduct({{1, 8, 16, 64, 512, 2048}, {128, 768, 2048}});
+}
+void some_sizes(Family* family) {
+  family->ArgNames({"T", "d"})->ArgsProduct({{1, 16, 512}, {128, 768}});
+}
+void one_size(Family* family) {
+  family->ArgNames({"T", "d"})->Args({16, 128});
+}
 
 BENCHMARK(product_nt<mole::Simd<>>)->Name("product_nt/simd")->Apply(all_sizes);
 BENCHMARK(product_nt<mole::ThroughEigen>)->Name("product_nt/eigen")->Apply(all_sizes);

@@ -160,8 +160,7 @@ class Comparison {
 
   /// Base and adapters in turn, so that a noisy moment hits all of them.
   void measure_speed() {
-    constexpr int rounds = 15;
-    for (int round = 0; round < rounds; ++round) {
+    for (int round = 0; round < options_.rounds; ++round) {
       if (interrupted()) throw Interrupted{};
       base_seconds_.push_back(evaluation_.forward_seconds(model_));
       for (Entry& entry : entries_) {

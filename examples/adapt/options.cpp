@@ -32,6 +32,9 @@ Options parse_options(int count, char** arguments) {
   app.add_option("--lr", options.learning_rate,
                  "Peak learning rate of every adapter (default: each method's own, tuned)")
       ->check(CLI::PositiveNumber);
+  app.add_option("--rounds", options.rounds, "Forward passes of each model that its speed is the median of")
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
   app.add_option("--out", options.out, "Folder for the report and the adapters")->capture_default_str();
   app.add_option("--cache", options.cache, "Folder for the pre-trained base (default: beside the program)");
   app.add_flag("--resume", options.resume, "Go on from where Ctrl-C stopped the run in --out");

@@ -18,6 +18,7 @@ struct Options {
   long steps = 300;  // of each adapter
   long base_steps = 800;
   double learning_rate = 0;  // 0: each method's own
+  int rounds = 15;           // forward passes of each model that its speed is the median of
   std::filesystem::path out = "adapt-out";
   std::filesystem::path cache;  // of the base; empty: beside the program
   bool resume = false;

@@ -30,4 +30,4 @@ check(wrong fail "core/view.hpp:3: may not include mole/kernel/simd.hpp" "core/v
       "gating/c.hpp:1: may not include gate.hpp" "unknown/d.hpp:1: may not include mole/core/view.hpp" "6 includes")
 
 file(MAKE_DIRECTORY "${SCRATCH}/empty/mole")
-check(empty fail "found none")
+check(empty fail "expected headers")

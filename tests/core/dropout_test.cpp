@@ -24,7 +24,8 @@ std::vector<std::vector<int>> mask(const Dropout& dropout, const Batch& batch, I
   const GuardedMatrix<double> x = ones(tokens, cols);
   GuardedMatrix<double> out(tokens, cols, 0);
   dropout.forward(x.view(), out.view(), batch);
-  std::vector<std::vector<int>> kept(static_cast<std::size_t>(tokens), std::vector<int>(static_cast<std::size_t>(cols), 0));
+  std::vector<std::vector<int>> kept(static_cast<std::size_t>(tokens),
+                                     std::vector<int>(static_cast<std::size_t>(cols), 0));
   for (Index n = 0; n < tokens; ++n)
     for (Index c = 0; c < cols; ++c) kept[std::size_t(n)][std::size_t(c)] = out(n, c) != 0;
   return kept;
@@ -62,8 +63,9 @@ TEMPLATE_TEST_CASE("Dropout at rate 0 is exact, both ways", "[core]", float, dou
 TEST_CASE("A mask never changes", "[core]") {
   // From a few lines of Python, not from the library.
   const std::string expected = "10111110111111001101001100101111";
+  const auto rows = mask({.rate = 0.5, .stream = 4}, usual, 1, 32);
   std::string found;
-  for (int kept : mask({.rate = 0.5, .stream = 4}, usual, 1, 32)[0]) found += kept ? '1' : '0';
+  for (int kept : rows[0]) found += kept ? '1' : '0';
   CHECK(found == expected);
 }
 

@@ -47,7 +47,8 @@ TEST_CASE("unit_interval is below one and keeps 53 bits", "[core]") {
 }
 
 TEST_CASE("Uniform numbers never change, in float and double", "[core]") {
-  const std::array<double, 4> wide{-0x1.0df2a7bc5e350p-3, 0x1.b5bf654c85ea0p-6, 0x1.e6cedda4b3980p-3, 0x1.8a20e92a5ec34p-3};
+  const std::array<double, 4> wide{-0x1.0df2a7bc5e350p-3, 0x1.b5bf654c85ea0p-6, 0x1.e6cedda4b3980p-3,
+                                   0x1.8a20e92a5ec34p-3};
   const std::array<float, 4> narrow{-0x1.0df2a8p-3f, 0x1.b5bf66p-6f, 0x1.e6cedep-3f, 0x1.8a20eap-3f};
   std::array<double, 4> found_wide{};
   std::array<float, 4> found_narrow{};

@@ -11,7 +11,9 @@ using namespace mole::test;
 namespace {
 
 using Ints = std::vector<int>;
-Ints ints(std::span<const int> numbers) { return {numbers.begin(), numbers.end()}; }
+Ints ints(std::span<const int> numbers) {
+  return {numbers.begin(), numbers.end()};
+}
 
 /// Token 0: experts 2 and 0; token 1: nobody; token 2: experts 0, 1 and 2; four experts.
 Routing<double> small() {
@@ -81,7 +83,8 @@ TEST_CASE("The order by expert is a stable sort of any routing", "[core]") {
     routing.finish();
     Ints expected(std::size_t(routing.pairs()));
     for (std::size_t p = 0; p < expected.size(); ++p) expected[p] = int(p);
-    std::stable_sort(expected.begin(), expected.end(), [&](int p, int q) { return routing.expert(p) < routing.expert(q); });
+    std::stable_sort(expected.begin(), expected.end(),
+                     [&](int p, int q) { return routing.expert(p) < routing.expert(q); });
     CAPTURE(experts);
     CHECK(ints(routing.by_expert()) == expected);
     Index total = 0;

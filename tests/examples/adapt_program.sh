@@ -11,13 +11,20 @@ fail() {
   [ ! -s "$work/log" ] || tail -n 5 "$work/log" >&2
   exit 1
 }
-run() { "$adapt" include tests cmake --cache "$work/cache" --base-steps 6 "$@" >"$work/log" 2>&1 || fail "failed: $*"; }
+
+# Three domains of 60 kB each: this project's own text.
+cat include/mole/*/*.hpp | head -c 60000 >"$work/library"
+cat tests/*/*.cpp | head -c 60000 >"$work/tests"
+cat examples/*/*.hpp | head -c 60000 >"$work/examples"
+set -- "$work/library" "$work/tests" "$work/examples" --cache "$work/cache" --base-steps 4 --rounds 1
+texts=$*
+run() { "$adapt" $texts "$@" >"$work/log" 2>&1 || fail "failed: $*"; }
 same() { cmp -s "$work/$1" "$work/$2" || fail "$1 and $2 differ"; }
 
 # The same seed gives the same bits on any number of threads, another seed does not.
-run --steps 4 --threads 1 --out "$work/one" --method all
-run --steps 4 --threads 3 --out "$work/three" --method all
-run --steps 4 --threads 3 --out "$work/other" --seed 2
+run --steps 3 --threads 1 --out "$work/one" --method all
+run --steps 3 --threads 3 --out "$work/three" --method all
+run --steps 3 --threads 3 --out "$work/other" --method mola --seed 2
 for method in lora mola lora-wide dense; do
   same "one/$method.safetensors" "three/$method.safetensors"
 done
@@ -26,12 +33,12 @@ grep -q '<svg' "$work/one/report.html" || fail "expected a picture in the report
 grep -q '<script' "$work/one/report.html" && fail "expected no script in the report"
 
 # Ctrl-C saves, --resume goes on and gives the bits of a run that never stopped.
-run --steps 60 --out "$work/whole" --method mola
-"$adapt" include tests cmake --cache "$work/cache" --base-steps 6 --steps 60 --out "$work/stopped" --method mola \
+run --steps 30 --out "$work/whole" --method mola
+"$adapt" $texts --steps 30 --out "$work/stopped" --method mola \
   >"$work/log" 2>&1 &
 stopped=$!
 tries=0
-until grep -q 'top-2.*/60' "$work/log"; do
+until grep -q 'top-2.*/30' "$work/log"; do
   tries=$((tries + 1))
   [ "$tries" -lt 600 ] || fail "expected a line of progress"
   sleep 0.05
@@ -41,13 +48,13 @@ code=0
 wait "$stopped" || code=$?
 [ "$code" = 130 ] || fail "expected exit code 130 after Ctrl-C, found $code"
 cmp -s "$work/whole/mola.safetensors" "$work/stopped/mola.safetensors" && fail "expected a stopped run, found a whole one"
-run --steps 60 --out "$work/stopped" --method mola --resume
+run --steps 30 --out "$work/stopped" --method mola --resume
 same whole/mola.safetensors stopped/mola.safetensors
 
 # Bad input: one clear line and exit code 2.
 refused() {
   code=0
-  "$adapt" "$@" --out "$work/bad" --cache "$work/cache" >"$work/out" 2>"$work/log" || code=$?
+  "$adapt" --out "$work/bad" "$@" >"$work/out" 2>"$work/log" || code=$?
   [ "$code" = 2 ] || fail "expected exit code 2 for '$*', found $code"
   [ "$(wc -l <"$work/log")" = 1 ] || fail "expected one line for '$*'"
 }
@@ -57,7 +64,7 @@ refused --seed abc
 refused --method unknown
 refused --no-such-option
 printf 'not a checkpoint' >"$work/whole/mola.safetensors"
-refused include tests cmake --base-steps 6 --steps 60 --method mola --resume --out "$work/whole"
+refused $texts --steps 30 --method mola --resume --out "$work/whole"
 "$adapt" --help >"$work/out" || fail "expected exit code 0 for --help"
 grep -q -- --resume "$work/out" || fail "expected --resume in the help"
 echo "adapt_program: all as it should be"

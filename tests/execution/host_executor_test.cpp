@@ -52,7 +52,10 @@ TEST_CASE("A host's loop takes const and moved functions and function pointers",
 TEST_CASE("An exception of a task passes through a host's loop", "[execution]") {
   int calls = 0;
   const HostExecutor executor(1, HostLoop{&calls});
-  CHECK_THROWS_AS(executor.parallel_for(3, [](Index i) { if (i == 1) throw std::runtime_error("task"); }), std::runtime_error);
+  const auto task = [](Index i) {
+    if (i == 1) throw std::runtime_error("task");
+  };
+  CHECK_THROWS_AS(executor.parallel_for(3, task), std::runtime_error);
 }
 
 TEST_CASE("Simd on a host's loop computes the bits that it computes alone", "[execution]") {

@@ -12,8 +12,12 @@ namespace {
 
 using Numbers = std::vector<double>;
 
-View<const double> in(const Numbers& numbers, Index rows, Index cols) { return {numbers.data(), rows, cols}; }
-View<double> out(Numbers& numbers, Index rows, Index cols) { return {numbers.data(), rows, cols}; }
+View<const double> in(const Numbers& numbers, Index rows, Index cols) {
+  return {numbers.data(), rows, cols};
+}
+View<double> out(Numbers& numbers, Index rows, Index cols) {
+  return {numbers.data(), rows, cols};
+}
 
 /// Two tokens, three experts of 1, 2 and 0 ranks.   pairs: (0, e1, 2), (0, e0, 3), (1, e1, -1), (1, e2, 7)
 struct TinyRouting {
@@ -27,7 +31,7 @@ struct TinyRouting {
   Numbers d_y{1, 10, 100};               // [2 x 3] below, token 0 ...
   Numbers b{1, 2, 3, 4, 5, 6, 7, 8, 9};  // [3 x 3]
   Numbers scale{10, 100, 1000};
-  Numbers h{1, -1, 2, 3, 5};             // pair 0: 1, -1; pair 1: 2; pair 2: 3, 5; pair 3: nothing
+  Numbers h{1, -1, 2, 3, 5};  // pair 0: 1, -1; pair 1: 2; pair 2: 3, 5; pair 3: nothing
 
   explicit TinyRouting(bool shared_down = false)
       : blocks(Blocks::ragged(ranks, shared_down)), layout{blocks, routing, begin} {
@@ -87,7 +91,8 @@ TEST_CASE("Reference: experts that share A all read its first rows", "[execution
 
   // d_a of a shared row collects the pairs of both experts: row 0 from pairs 1 (token 0), 0 (token 0) and 2 (token 1).
   Numbers d_a{1000, 2000, 3000, 4000};
-  Reference{}.routed_down_backward(in(tiny.x, 2, 2), tiny.h, in({10, 20, 1, -1}, 2, 2), tiny.layout, out(d_a, 2, 2), {});
+  Reference{}.routed_down_backward(in(tiny.x, 2, 2), tiny.h, in({10, 20, 1, -1}, 2, 2), tiny.layout, out(d_a, 2, 2),
+                                   {});
   CHECK(d_a == Numbers{1000 + 2 * 1 + 1 * 1 + 3 * 3, 2000 + 2 * 2 + 1 * 2 + 3 * 4, 3000 - 1 * 1 + 5 * 3,
                        4000 - 1 * 2 + 5 * 4});
 }
@@ -96,7 +101,7 @@ TEST_CASE("Reference: y_n += scale_e weight_p B_e^T h_p", "[execution]") {
   const TinyRouting tiny;
   Numbers y{1, 2, 3, 4, 5, 6};
   Reference{}.routed_up(tiny.h, in(tiny.b, 3, 3), tiny.scale, tiny.layout, out(y, 2, 3));
-  // Token 0: 100 * 2 * (1 b_1 - 1 b_2) + 10 * 3 * 2 b_0.   Token 1: 100 * -1 * (3 b_1 + 5 b_2), and an expert without ranks.
+  // Token 0: 100 * 2 * (1 b_1 - 1 b_2) + 10 * 3 * 2 b_0.   Token 1: 100 * -1 * (3 b_1 + 5 b_2), and expert 2 is empty.
   CHECK(y == Numbers{1 + 200 * (4 - 7) + 60 * 1, 2 + 200 * (5 - 8) + 60 * 2, 3 + 200 * (6 - 9) + 60 * 3,
                      4 - 100 * (3 * 4 + 5 * 7), 5 - 100 * (3 * 5 + 5 * 8), 6 - 100 * (3 * 6 + 5 * 9)});
 }
@@ -111,9 +116,10 @@ TEST_CASE("Reference: the gradients of the up-projection", "[execution]") {
   CHECK(d_h == Numbers{2 * 100 * 654, 2 * 100 * 987, 3 * 10 * 321, -1 * 100 * 17, -1 * 100 * 26});
   CHECK(d_weight == Numbers{1 + 100 * 654 * 1 - 100 * 987 * 1, 2 + 10 * 321 * 2, 3 + 100 * 17 * 3 + 100 * 26 * 5, 4});
   // d_b_e += scale_e weight_p h_p d_y_n^T
-  const double to_b0 = 10 * 3 * 2, to_b1 = 100 * 2 * 1, to_b2 = 100 * 2 * -1, of_1_b1 = 100 * -1 * 3, of_1_b2 = 100 * -1 * 5;
-  CHECK(d_b == Numbers{7 + to_b0 * 1, to_b0 * 10, to_b0 * 100,                                           //
-                       to_b1 * 1 + of_1_b1 * 2, to_b1 * 10 + of_1_b1 * -3, to_b1 * 100 + of_1_b1 * 4,    //
+  const double to_b0 = 10 * 3 * 2, to_b1 = 100 * 2 * 1, to_b2 = 100 * 2 * -1;
+  const double of_1_b1 = 100 * -1 * 3, of_1_b2 = 100 * -1 * 5;
+  CHECK(d_b == Numbers{7 + to_b0 * 1, to_b0 * 10, to_b0 * 100,                                         //
+                       to_b1 * 1 + of_1_b1 * 2, to_b1 * 10 + of_1_b1 * -3, to_b1 * 100 + of_1_b1 * 4,  //
                        to_b2 * 1 + of_1_b2 * 2, to_b2 * 10 + of_1_b2 * -3, to_b2 * 100 + of_1_b2 * 4});
 }
 
@@ -123,8 +129,8 @@ TEST_CASE("Reference: the gradients of the down-projection", "[execution]") {
   Numbers d_a{1000, 0, 0, 0, 0, 0}, d_x{100, 200, 300, 400};
   Reference{}.routed_down_backward(in(tiny.x, 2, 2), tiny.h, in(a, 3, 2), tiny.layout, out(d_a, 3, 2), out(d_x, 2, 2));
   CHECK(d_a == Numbers{1000 + 2 * 1, 2 * 2, 1 * 1 + 3 * 3, 1 * 2 + 3 * 4, -1 * 1 + 5 * 3, -1 * 2 + 5 * 4});
-  CHECK(d_x == Numbers{100 + 1 * 1 - 1 * 5 + 2 * 10, 200 - 1 * 1 - 1 * 6 + 2 * 20, 300 + 3 * 1 + 5 * 5,
-                       400 - 3 * 1 + 5 * 6});
+  CHECK(d_x ==
+        Numbers{100 + 1 * 1 - 1 * 5 + 2 * 10, 200 - 1 * 1 - 1 * 6 + 2 * 20, 300 + 3 * 1 + 5 * 5, 400 - 3 * 1 + 5 * 6});
 }
 
 TEST_CASE("Reference: results that nobody wants are not computed", "[execution]") {

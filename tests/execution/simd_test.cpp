@@ -14,8 +14,8 @@ TEMPLATE_TEST_CASE("Simd's dense products equal Reference's", "[execution]", flo
   all_dense_products_equal_reference<TestType>(Simd<>{});
 }
 
-TEMPLATE_TEST_CASE("Simd's dense products equal Reference's beyond one panel, one block and one task", "[execution]", float,
-                   double) {
+TEMPLATE_TEST_CASE("Simd's dense products equal Reference's beyond one panel, one block and one task", "[execution]",
+                   float, double) {
   // A panel holds at most 2048 rows of float in baseline code, a block 512 rows of the result at least.
   for (Index padding : {0, 1}) {
     dense_products_equal_reference<TestType>(Simd<>{}, 200, 333, 517, padding);
@@ -110,7 +110,7 @@ struct Backwards {
 
 }  // namespace
 
-TEST_CASE("Simd shares large work and keeps small work together, and the order of tasks does not matter", "[execution]") {
+TEST_CASE("Simd shares large work, keeps small work together, and minds no order of tasks", "[execution]") {
   std::vector<Index> loops;
   const Simd execution{Backwards{&loops}};
   const Rng start(test_seed());

@@ -80,8 +80,8 @@ TEST_CASE("A pool of one thread, and a loop of one task, stay with the caller", 
   CHECK(here);
 }
 
-// Short after long and long after short: a thread that is late for one loop must take no task of the next. Such a thread
-// is a rare one, so the loops are many; one that fails now and then is broken all the same.
+// Short after long and long after short: a thread that is late for one loop must take no task of the next. Such a
+// thread is a rare one, so the loops are many; one that fails now and then is broken all the same.
 TEST_CASE("Many short loops of changing length run each task once and end before they return", "[execution][threads]") {
   for (int threads : {2, 3, 5}) {
     const ThreadPool pool(threads);
@@ -97,7 +97,8 @@ TEST_CASE("Many short loops of changing length run each task once and end before
   }
 }
 
-TEST_CASE("An exception reaches the caller after all tasks have ended, and the pool works afterwards", "[execution][threads]") {
+TEST_CASE("An exception reaches the caller after all tasks have ended, and the pool works afterwards",
+          "[execution][threads]") {
   const ThreadPool pool(4);
   for (int round = 0; round < 50; ++round) {
     Tally tally(64);
@@ -121,7 +122,10 @@ TEST_CASE("An exception reaches the caller after all tasks have ended, and the p
 
 TEST_CASE("An exception on a pool of one thread reaches the caller", "[execution][threads]") {
   const ThreadPool pool(1);
-  CHECK_THROWS_AS(pool.parallel_for(3, [](Index i) { if (i == 1) throw std::runtime_error("task"); }), std::runtime_error);
+  const auto task = [](Index i) {
+    if (i == 1) throw std::runtime_error("task");
+  };
+  CHECK_THROWS_AS(pool.parallel_for(3, task), std::runtime_error);
   Tally tally(3);
   pool.parallel_for(3, tally);
   CHECK(tally.each_once());
@@ -145,7 +149,10 @@ TEST_CASE("A loop inside a task runs on that task's thread", "[execution][thread
 
 TEST_CASE("A loop inside a task that throws takes the usual way out", "[execution][threads]") {
   const ThreadPool pool(3);
-  const auto nested = [&](Index) { pool.parallel_for(4, [](Index j) { if (j == 2) throw std::runtime_error("inner"); }); };
+  const auto inner = [](Index j) {
+    if (j == 2) throw std::runtime_error("inner");
+  };
+  const auto nested = [&](Index) { pool.parallel_for(4, inner); };
   CHECK_THROWS_AS(pool.parallel_for(6, nested), std::runtime_error);
   Tally tally(6);
   pool.parallel_for(6, tally);
@@ -173,11 +180,12 @@ TEST_CASE("A second caller does not wait for a busy pool", "[execution][threads]
   std::atomic<bool> finished = false, in_time = true;
   std::thread second;
   pool.parallel_for(2, [&](Index i) {
-    if (i == 0) second = std::thread([&] {
-      Tally tally(5);
-      pool.parallel_for(5, tally);
-      finished = tally.each_once();
-    });
+    if (i == 0)
+      second = std::thread([&] {
+        Tally tally(5);
+        pool.parallel_for(5, tally);
+        finished = tally.each_once();
+      });
     if (i == 0) in_time = eventually([&] { return finished.load(); });  // the first loop ends only after the second
   });
   second.join();

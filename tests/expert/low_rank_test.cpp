@@ -20,13 +20,21 @@ LowRank<DenseFactors<T>> random_experts(typename DenseFactors<T>::Options option
 
 TEMPLATE_TEST_CASE("LowRank keeps the laws of experts for blocks of every kind", "[expert]", float, double) {
   using T = TestType;
-  SECTION("LoRA experts") { laws::check_experts(random_experts<T>({.in = 11, .out = 9, .experts = 4, .rank = 3})); }
-  SECTION("rank-wise experts") { laws::check_experts(random_experts<T>({.in = 11, .out = 9, .experts = 8, .rank = 1})); }
-  SECTION("ragged ranks") { laws::check_experts(random_experts<T>({.in = 11, .out = 9, .experts = 3, .ranks = {1, 5, 2}})); }
+  SECTION("LoRA experts") {
+    laws::check_experts(random_experts<T>({.in = 11, .out = 9, .experts = 4, .rank = 3}));
+  }
+  SECTION("rank-wise experts") {
+    laws::check_experts(random_experts<T>({.in = 11, .out = 9, .experts = 8, .rank = 1}));
+  }
+  SECTION("ragged ranks") {
+    laws::check_experts(random_experts<T>({.in = 11, .out = 9, .experts = 3, .ranks = {1, 5, 2}}));
+  }
   SECTION("a shared down-projection") {
     laws::check_experts(random_experts<T>({.in = 11, .out = 9, .experts = 4, .rank = 3, .shared_down = true}));
   }
-  SECTION("one expert") { laws::check_experts(random_experts<T>({.in = 11, .out = 9})); }
+  SECTION("one expert") {
+    laws::check_experts(random_experts<T>({.in = 11, .out = 9}));
+  }
 }
 
 TEST_CASE("LowRank adds scale times weight times B A x", "[expert]") {
@@ -69,12 +77,14 @@ TEST_CASE("The latent of a router gives the same experts as a projection of thei
   const View<const double> latent = experts.project(x, call);
   Matrix<double> with_latent(6, 9);
   experts.forward(x, latent, routing, with_latent.view(), call);
-  CHECK(support::largest_difference(with_latent, laws::detail::added(experts, x, routing, Matrix<double>(6, 9))) < 1e-14);
+  CHECK(support::largest_difference(with_latent, laws::detail::added(experts, x, routing, Matrix<double>(6, 9))) <
+        1e-14);
 }
 
 TEST_CASE("Dropout of rate 0 is legal and changes no bit, in training too", "[expert]") {
   const auto plain = random_experts<float>({.in = 11, .out = 9, .experts = 4, .rank = 3});
-  const auto dropped = random_experts<float>({.in = 11, .out = 9, .experts = 4, .rank = 3, .dropout = {.rate = 0, .stream = 3}});
+  const auto dropped =
+      random_experts<float>({.in = 11, .out = 9, .experts = 4, .rank = 3, .dropout = {.rate = 0, .stream = 3}});
   const auto x = support::random_matrix<float>(6, 11, 3);
   const auto routing = laws::some_routing<float>(6, 4, {2, 1});
   support::Harness harness(dropped, 6, routing.pairs(), {.training = true, .seed = 4});

@@ -22,7 +22,8 @@ struct Halving {
     for (std::size_t e = 0; e < logits.size(); ++e) scores[e] = factor * logits[e];
   }
   template <class T>
-  void backward(std::span<const T> logits, std::span<const T>, std::span<const T> d_scores, std::span<T> d_logits) const {
+  void backward(std::span<const T> logits, std::span<const T>, std::span<const T> d_scores,
+                std::span<T> d_logits) const {
     const T factor = logits.back() > 0 ? T(0.5) : T(1);
     for (std::size_t e = 0; e < logits.size(); ++e) d_logits[e] += factor * d_scores[e];
   }
@@ -30,16 +31,29 @@ struct Halving {
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("Every composition of Score, Select and Weigh keeps the laws of gatings", "[gating]", float, double) {
+TEMPLATE_TEST_CASE("Every composition of Score, Select and Weigh keeps the laws of gatings", "[gating]", float,
+                   double) {
   using T = TestType;
   const Index experts = GENERATE(1, 2, 3, 8, 129);
   const Index k = std::min<Index>(experts, GENERATE(1, 2, 8, 129));
-  SECTION("softmax, top-k, renormalised") { laws::check_gating<T>(Gate{Softmax{}, TopK{k}, Renormalised{}}, experts); }
-  SECTION("softmax, top-k, raw") { laws::check_gating<T>(Gate{Softmax{0.5}, TopK{k}, Raw{}}, experts); }
-  SECTION("softmax, top-k, unit") { laws::check_gating<T>(Gate{Softmax{}, TopK{k}, Unit{}}, experts); }
-  SECTION("sigmoid, top-k, renormalised") { laws::check_gating<T>(Gate{Sigmoid{}, TopK{k}, Renormalised{}}, experts); }
-  SECTION("softmax, all, raw") { laws::check_gating<T>(Gate{Softmax{}, All{}, Raw{}}, experts); }
-  SECTION("identity, all, unit") { laws::check_gating<T>(Gate{Identity{}, All{}, Unit{}}, experts); }
+  SECTION("softmax, top-k, renormalised") {
+    laws::check_gating<T>(Gate{Softmax{}, TopK{k}, Renormalised{}}, experts);
+  }
+  SECTION("softmax, top-k, raw") {
+    laws::check_gating<T>(Gate{Softmax{0.5}, TopK{k}, Raw{}}, experts);
+  }
+  SECTION("softmax, top-k, unit") {
+    laws::check_gating<T>(Gate{Softmax{}, TopK{k}, Unit{}}, experts);
+  }
+  SECTION("sigmoid, top-k, renormalised") {
+    laws::check_gating<T>(Gate{Sigmoid{}, TopK{k}, Renormalised{}}, experts);
+  }
+  SECTION("softmax, all, raw") {
+    laws::check_gating<T>(Gate{Softmax{}, All{}, Raw{}}, experts);
+  }
+  SECTION("identity, all, unit") {
+    laws::check_gating<T>(Gate{Identity{}, All{}, Unit{}}, experts);
+  }
 }
 
 TEST_CASE("A gate with a token of four experts gives the published numbers", "[gating]") {

@@ -22,7 +22,8 @@ bool near(const std::vector<double>& found, const std::vector<double>& expected)
 }  // namespace
 
 TEST_CASE("Softmax gives the published numbers, with and without temperature", "[gating]") {
-  CHECK(near(softmax({}, {2, 1, 0, -1}), {0.6439142598879722, 0.23688281808991013, 0.08714431874203257, 0.03205860328008499}));
+  CHECK(near(softmax({}, {2, 1, 0, -1}),
+             {0.6439142598879722, 0.23688281808991013, 0.08714431874203257, 0.03205860328008499}));
   CHECK(near(softmax({0.5}, {2, 1, 0, -1}), {0.864954877, 0.117058913, 0.015842201, 0.002144009}));
 }
 

@@ -15,8 +15,8 @@ class Projection {
  public:
   Projection(const Comparison<T>& file, const std::string& name, Index tokens, Execution execution)
       : names_(file, name + "."),
-        layer_(mole::External{}, mole::NoGating{}, names_.load(file), mole::DenseBase(file.matrix("base." + name + ".weight")),
-               execution),
+        layer_(mole::External{}, mole::NoGating{}, names_.load(file),
+               mole::DenseBase(file.matrix("base." + name + ".weight")), execution),
         work_(layer_.workspace(tokens)),
         gradients_(layer_.gradients()) {}
 
@@ -83,10 +83,10 @@ void check_block(Comparison<T>& file, Gating gating, Execution execution) {
   set_zero(gradients);
   Matrix<T> d_x_of_loss(tokens, x.cols());
   router.route(x, work, batch);
-  file.expect_number("loss.balance", mole::load_balance(static_cast<mole::Trace<T>&>(work),
-                                                        {.norm = mole::BalanceNorm::without_experts,
-                                                         .count = mole::BalanceCount::first_choice,
-                                                         .scope = mole::BalanceScope::sequence}));
+  file.expect_number("loss.balance",
+                     mole::load_balance(static_cast<mole::Trace<T>&>(work), {.norm = mole::BalanceNorm::without_experts,
+                                                                             .count = mole::BalanceCount::first_choice,
+                                                                             .scope = mole::BalanceScope::sequence}));
   router.route_backward(x, d_x_of_loss, gradients, work);
   file.expect_gradient("grad_loss.balance.x", d_x_of_loss);
   expect_router_gradients(file, "grad_loss.balance.", gradients.router);

@@ -113,7 +113,9 @@ class Comparison {
   }
 
   static std::string shape(View<const T> v) { return std::to_string(v.rows()) + " x " + std::to_string(v.cols()); }
-  void fail(const std::string& name, const std::string& why) { failures_.push_back(name + " (" + execution_ + "): " + why); }
+  void fail(const std::string& name, const std::string& why) {
+    failures_.push_back(name + " (" + execution_ + "): " + why);
+  }
 
   const mole::SafetensorsReader& file_;
   double largest_gradient_ = 0;

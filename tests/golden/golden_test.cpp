@@ -28,7 +28,8 @@ Verdict compare(const mole::SafetensorsReader& file, const std::string& name,
                 const std::function<void(Comparison<T>&)>& check) {
   Comparison<T> comparison(file);
   check(comparison);
-  for (const std::string& failure : comparison.failures()) std::printf("FAILED %s: %s\n", name.c_str(), failure.c_str());
+  for (const std::string& failure : comparison.failures())
+    std::printf("FAILED %s: %s\n", name.c_str(), failure.c_str());
   if (!comparison.failures().empty()) return Verdict::failed;
   std::printf("matched %s: %td tensors\n", name.c_str(), comparison.compared());
   return Verdict::matched;
@@ -72,9 +73,15 @@ int main() {
   }
   int matched = 0, failed = 0, not_covered = 0;
   for (const auto& path : files) switch (golden::check(path)) {
-      case golden::Verdict::matched: ++matched; break;
-      case golden::Verdict::failed: ++failed; break;
-      case golden::Verdict::not_covered: ++not_covered; break;
+      case golden::Verdict::matched:
+        ++matched;
+        break;
+      case golden::Verdict::failed:
+        ++failed;
+        break;
+      case golden::Verdict::not_covered:
+        ++not_covered;
+        break;
     }
   std::printf("golden: %d matched, %d failed, %d not covered\n", matched, failed, not_covered);
   return failed == 0 ? 0 : 1;

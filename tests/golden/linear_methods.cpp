@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Linear layers with LoRA experts, with a base or without: lora, rslora, mola, mole-topk, loramoe, hydralora, mixtral ...
+// Linear layers with LoRA experts, with a base or without: lora, rslora, mola, mole-topk, loramoe, hydralora, mixtral
+// ...
 #include "golden/methods.hpp"
 #include "golden/parameters.hpp"
 #include "mole/loss/load_balance.hpp"
@@ -90,9 +91,9 @@ void check_routed(Comparison<T>& file, Base base, Gating gating, Execution execu
     const auto types = file.file().integers("task_types");
     const std::vector<int> task_types(types.begin(), types.end());
     expect_loss(file, "localized_balance", layer, work, batch, [&](mole::Trace<T>& trace) {
-      return mole::localized_balance(trace, {.task_types = task_types,
-                                             .blc_alpha = file.number("blc_alpha"),
-                                             .blc_weight = file.number("blc_weight")});
+      return mole::localized_balance(
+          trace,
+          {.task_types = task_types, .blc_alpha = file.number("blc_alpha"), .blc_weight = file.number("blc_weight")});
     });
   }
   if (file.has("attention_mask")) {
@@ -118,9 +119,9 @@ Method plain_lora() {
     layer.merge_into(merged);
     file.expect("delta_weight", delta);
     file.expect("merged.weight", merged);
-    mole::MixtureLinear merged_layer(mole::External{}, mole::NoGating{}, layer.experts(),
-                                     mole::DenseBase(merged, file.has("base.bias") ? file.matrix("base.bias") : Matrix<T>{}),
-                                     execution);
+    mole::MixtureLinear merged_layer(
+        mole::External{}, mole::NoGating{}, layer.experts(),
+        mole::DenseBase(merged, file.has("base.bias") ? file.matrix("base.bias") : Matrix<T>{}), execution);
     Matrix<T> y(x.rows(), layer.out());
     auto merged_work = merged_layer.workspace(x.rows());
     merged_layer.apply(x, mole::Routing<T>::from_dense(Matrix<T>(x.rows(), 1)), y, merged_work);
@@ -150,7 +151,7 @@ Method dense() {
 std::map<std::string, Method> linear_methods() {
   const LoadBalance one{.norm = BalanceNorm::one_at_uniform}, k{.norm = BalanceNorm::k_at_uniform};
   const LoadBalance first{.norm = BalanceNorm::one_at_uniform, .count = BalanceCount::first_choice};
-  return {{"lora", plain_lora()},      {"rslora", plain_lora()},       {"mola", top_k(one, true)},
+  return {{"lora", plain_lora()},       {"rslora", plain_lora()},      {"mola", top_k(one, true)},
           {"mola-moepeft", top_k(one)}, {"mole-topk", top_k(k, true)}, {"mixtral", top_k(k)},
           {"unimoe", top_k(first)},     {"loramoe", dense()},          {"loramoe-moepeft", dense()},
           {"hydralora", dense()}};

@@ -90,7 +90,8 @@ mole::LinearRouter<T> load_router(const Comparison<T>& file) {
 }
 
 template <class T>
-void expect_router_gradients(Comparison<T>& file, const std::string& prefix, const mole::LinearParameters<T>& gradients) {
+void expect_router_gradients(Comparison<T>& file, const std::string& prefix,
+                             const mole::LinearParameters<T>& gradients) {
   file.expect_gradient(prefix + "router.weight", gradients.weight);
   if (!gradients.bias.empty()) file.expect_gradient(prefix + "router.bias", gradients.bias);
 }

@@ -83,13 +83,17 @@ void check_resume(const Optimizer& optimizer) {
 }  // namespace
 
 TEST_CASE("Training resumed from a checkpoint gives the bits of training that never stopped", "[io]") {
-  SECTION("AdamW") { check_resume(AdamW<float>({.learning_rate = 1e-2})); }
-  SECTION("SGD with momentum") { check_resume(Sgd<float>({.learning_rate = 1e-2, .momentum = 0.9})); }
+  SECTION("AdamW") {
+    check_resume(AdamW<float>({.learning_rate = 1e-2}));
+  }
+  SECTION("SGD with momentum") {
+    check_resume(Sgd<float>({.learning_rate = 1e-2, .momentum = 0.9}));
+  }
 }
 
 TEST_CASE("A checkpoint of an optimiser that has not stepped can be resumed", "[io]") {
   const TemporaryFolder folder;
-  Run<AdamW<float>> run(AdamW<float>()), other(AdamW<float>());
+  Run<AdamW<float>> run{AdamW<float>()}, other{AdamW<float>()};
   run.save(folder / "fresh.safetensors");
   other.load(folder / "fresh.safetensors");
   CHECK(other.optimizer.steps() == 0);
@@ -98,7 +102,7 @@ TEST_CASE("A checkpoint of an optimiser that has not stepped can be resumed", "[
 TEST_CASE("A checkpoint that does not fit is refused, and nothing is changed", "[io]") {
   const TemporaryFolder folder;
   const auto path = folder / "other.safetensors";
-  Run<AdamW<float>> run(AdamW<float>());
+  Run<AdamW<float>> run{AdamW<float>()};
   run.take_steps(2);
   const auto before = run.layer.experts().parameters();
   const auto message_of = [&](auto&& write) {
@@ -119,14 +123,16 @@ TEST_CASE("A checkpoint that does not fit is refused, and nothing is changed", "
   }
   SECTION("a tensor has another shape") {
     auto small = support::routed_layer<float>({.rank = 2}, support::top_2());
-    const auto message = message_of([&](CheckpointWriter& w) { w.add_parameters("layer", [&](auto&& f) { small.walk(f); }); });
+    const auto message =
+        message_of([&](CheckpointWriter& w) { w.add_parameters("layer", [&](auto&& f) { small.walk(f); }); });
     CHECK(message.find("layer.experts.lora_A") != std::string::npos);
     CHECK(message.find("12 x 11") != std::string::npos);
     CHECK(message.find("8 x 11") != std::string::npos);
   }
   SECTION("a tensor has another type") {
     auto wide = support::routed_layer<double>({}, support::top_2());
-    const auto message = message_of([&](CheckpointWriter& w) { w.add_parameters("layer", [&](auto&& f) { wide.walk(f); }); });
+    const auto message =
+        message_of([&](CheckpointWriter& w) { w.add_parameters("layer", [&](auto&& f) { wide.walk(f); }); });
     CHECK(message.find("F32") != std::string::npos);
     CHECK(message.find("F64") != std::string::npos);
   }

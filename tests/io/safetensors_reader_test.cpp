@@ -79,11 +79,10 @@ TEST_CASE("Tensors come in the order of their bytes, and are found by name", "[i
 TEST_CASE("A file of no tensors, scalars and empty tensors are valid", "[io]") {
   CHECK(complaint("{}", 0).empty());
   CHECK(complaint(R"({"__metadata__":{}})", 0).empty());
-  const std::vector<std::byte> file =
-      file_of(R"({"none":{"dtype":"F32","shape":[0,3],"data_offsets":[4,4]},)"
-              R"("one":{"dtype":"F32","shape":[],"data_offsets":[0,4]},)"
-              R"("also":{"dtype":"F64","shape":[5,0],"data_offsets":[0,0]}})",
-              std::string("\0\0\x40\x40", 4));
+  const std::vector<std::byte> file = file_of(R"({"none":{"dtype":"F32","shape":[0,3],"data_offsets":[4,4]},)"
+                                              R"("one":{"dtype":"F32","shape":[],"data_offsets":[0,4]},)"
+                                              R"("also":{"dtype":"F64","shape":[5,0],"data_offsets":[0,0]}})",
+                                              std::string("\0\0\x40\x40", 4));
   const auto reader = SafetensorsReader::from_bytes(file, "edges");
   CHECK(reader.matrix<float>("one")(0, 0) == 3.0f);
   CHECK(reader.matrix<float>("none").cols() == 3);
@@ -121,7 +120,8 @@ TEST_CASE("F16 and BF16 become float; other dtypes are refused by name", "[io]")
                                               R"("t":{"dtype":"U8","shape":[1,2,2],"data_offsets":[16,20]},)"
                                               R"("f":{"dtype":"F6_E2M3","shape":[4],"data_offsets":[20,23]}})",
                                               std::string("\0\x3c\0\xc1\x80\x3f\x20\xc0"
-                                                          "\0\0\0\0\0\0\0\0\1\2\3\xff\0\0\0", 23));
+                                                          "\0\0\0\0\0\0\0\0\1\2\3\xff\0\0\0",
+                                                          23));
   const auto reader = SafetensorsReader::from_bytes(file, "kinds");
   CHECK(reader.matrix<float>("h")(0, 0) == 1.0f);
   CHECK(reader.matrix<float>("h")(0, 1) == -2.5f);
@@ -173,8 +173,8 @@ TEST_CASE("Every broken header is refused with what was expected and found", "[i
   }
   SECTION("a key twice") {
     CHECK(complaint(R"({"x":{"dtype":"U8","shape":[0],"data_offsets":[0,0]},)"
-                    R"("x":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}})", 0) ==
-          "test: expected each key once in the header, found 'x' twice");
+                    R"("x":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}})",
+                    0) == "test: expected each key once in the header, found 'x' twice");
     CHECK(complaint(R"({"__metadata__":{},"__metadata__":{}})", 0) ==
           "test: expected each key once in the header, found '__metadata__' twice");
     CHECK(complaint(R"({"__metadata__":{"k":"1","k":"1"}})", 0) ==
@@ -191,8 +191,7 @@ TEST_CASE("Every broken header is refused with what was expected and found", "[i
           "test: expected a string for 'k' in __metadata__, found null");
     CHECK(complaint(R"({"__metadata__":{"k":{}}})", 0) ==
           "test: expected a string for 'k' in __metadata__, found an object");
-    CHECK(complaint(R"({"__metadata__":"k"})", 0) ==
-          "test: expected an object for '__metadata__', found a string");
+    CHECK(complaint(R"({"__metadata__":"k"})", 0) == "test: expected an object for '__metadata__', found a string");
   }
   SECTION("a tensor that is no object") {
     CHECK(complaint(R"({"x":[1]})", 0) == "test: expected an object for 'x', found an array");
@@ -244,10 +243,8 @@ TEST_CASE("Every broken layout is refused with what was expected and found", "[i
     CHECK(complaint(two("[0,4]", "[5,9]"), 9) == "test: expected 'b' to begin at byte 4, found a hole up to byte 5");
   }
   SECTION("an overlap") {
-    CHECK(complaint(two("[0,4]", "[3,7]"), 7) ==
-          "test: expected 'b' to begin at byte 4, found an overlap from byte 3");
-    CHECK(complaint(two("[0,4]", "[0,4]"), 4) ==
-          "test: expected 'b' to begin at byte 4, found an overlap from byte 0");
+    CHECK(complaint(two("[0,4]", "[3,7]"), 7) == "test: expected 'b' to begin at byte 4, found an overlap from byte 3");
+    CHECK(complaint(two("[0,4]", "[0,4]"), 4) == "test: expected 'b' to begin at byte 4, found an overlap from byte 0");
   }
   SECTION("bytes left over") {
     CHECK(complaint(one("U8", "[4]", "[0,4]"), 5) == "test: expected 4 bytes of tensors, found 5");

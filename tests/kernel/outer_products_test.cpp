@@ -13,9 +13,9 @@ namespace {
 struct Shape {
   Index depth, rows, cols;
   bool accumulate = false;
-  bool padded = false;      // whole vectors may be read behind the last column of b
-  bool gathered = false;    // rows of b anywhere
-  bool a_by_column = false; // a_k side by side, or a step apart
+  bool padded = false;       // whole vectors may be read behind the last column of b
+  bool gathered = false;     // rows of b anywhere
+  bool a_by_column = false;  // a_k side by side, or a step apart
   Index misaligned = 0;
 };
 
@@ -40,7 +40,8 @@ struct Operands {
   /// Rows [row, row + rows) and columns [column, column + cols) of `to`, terms [k, k + depth).
   void compute(const Shape& s, Index k, Index depth, Index row, Index rows, Index column, Index cols, bool accumulate,
                GuardedMatrix<T>& to) const {
-    if (rows == 0 || depth == 0) return run(s, k, depth, rows, column, cols, accumulate, nullptr, to.row(0) + column, to);
+    if (rows == 0 || depth == 0)
+      return run(s, k, depth, rows, column, cols, accumulate, nullptr, to.row(0) + column, to);
     run(s, k, depth, rows, column, cols, accumulate, a_at(s, k, row), to.row(row) + column, to);
   }
 
@@ -90,11 +91,12 @@ TEMPLATE_TEST_CASE("Outer products equal a plain loop at every edge of their til
             for (bool gathered : {false, true})
               for (bool a_by_column : {false, true})
                 for (Index misaligned : {0, 1})
-                  equals_a_plain_loop<TestType>({depth, rows, cols, accumulate, padded, gathered, a_by_column, misaligned},
-                                                rng);
+                  equals_a_plain_loop<TestType>(
+                      {depth, rows, cols, accumulate, padded, gathered, a_by_column, misaligned}, rng);
 }
 
-TEMPLATE_TEST_CASE("Outer products have the same bits however the result is split among calls", "[kernel]", float, double) {
+TEMPLATE_TEST_CASE("Outer products have the same bits however the result is split among calls", "[kernel]", float,
+                   double) {
   using T = TestType;
   TestRng rng;
   const Index step = kernel::step_of<Arch, T>;
@@ -117,7 +119,8 @@ TEMPLATE_TEST_CASE("Outer products have the same bits however the result is spli
   }
 }
 
-TEMPLATE_TEST_CASE("Outer products have the same bits however the sum is split among calls", "[kernel]", float, double) {
+TEMPLATE_TEST_CASE("Outer products have the same bits however the sum is split among calls", "[kernel]", float,
+                   double) {
   using T = TestType;
   TestRng rng;
   const Shape s{.depth = 7, .rows = 13, .cols = 5 * kernel::step_of<Arch, T> + 2};

@@ -7,7 +7,8 @@
 using namespace mole;
 using namespace mole::test;
 
-TEMPLATE_TEST_CASE("The first elements are loaded, then zeros, and nothing behind them is read", "[kernel]", float, double) {
+TEMPLATE_TEST_CASE("The first elements are loaded, then zeros, and nothing behind them is read", "[kernel]", float,
+                   double) {
   constexpr Index step = kernel::step_of<Arch, TestType>;
   TestRng rng;
   for (Index misaligned : {0, 1})
@@ -41,8 +42,26 @@ TEMPLATE_TEST_CASE("The sum of a vector counts every element once", "[kernel]", 
   constexpr Index step = kernel::step_of<Arch, TestType>;
   GuardedMatrix<TestType> powers(1, step, TestType(0));
   TestType expected = 0;
-  for (Index i = 0; i < step; ++i) expected += powers(0, i) = TestType(1 << i);  // exact, and each power tells who is missing
+  // Powers of two add up exactly, and each tells who is missing.
+  for (Index i = 0; i < step; ++i) expected += powers(0, i) = TestType(1 << i);
   CHECK(kernel::sum(kernel::Batch<Arch, TestType>::load_unaligned(powers.row(0))) == expected);
+}
+
+TEMPLATE_TEST_CASE("A multiply-add is a product and a sum, within one rounding of each", "[kernel]", float, double) {
+  using Batch = kernel::Batch<Arch, TestType>;
+  constexpr Index step = kernel::step_of<Arch, TestType>;
+  GuardedMatrix<TestType> x(1, step, TestType(0)), y(1, step, TestType(0)), z(1, step, TestType(0)),
+      result(1, step, TestType(0));
+  for (Index i = 0; i < step; ++i)
+    x(0, i) = TestType(i + 1) / 3, y(0, i) = TestType(7 - i) / 7, z(0, i) = TestType(i) / 11;
+  kernel::multiply_add(Batch::load_unaligned(x.row(0)), Batch::load_unaligned(y.row(0)),
+                       Batch::load_unaligned(z.row(0)))
+      .store_unaligned(result.row(0));
+  for (Index i = 0; i < step; ++i) {
+    const long double expected = (long double)(x(0, i)) * y(0, i) + z(0, i);
+    const long double largest = std::abs((long double)(x(0, i)) * y(0, i)) + std::abs(z(0, i));
+    CHECK(std::abs(result(0, i) - expected) <= std::numeric_limits<TestType>::epsilon() * largest);
+  }
 }
 
 TEST_CASE("A tile of accumulators fits the registers of the instruction set", "[kernel]") {

@@ -41,7 +41,8 @@ void check_affine_base(const Base& base) {
   using T = typename Base::Scalar;
   static_assert(mole::TrainableBasePolicy<Base>);
   const mole::Index tokens = 9;
-  const auto x = support::random_matrix<T>(tokens, base.in(), 42), d_y = support::random_matrix<T>(tokens, base.out(), 43);
+  const auto x = support::random_matrix<T>(tokens, base.in(), 42),
+             d_y = support::random_matrix<T>(tokens, base.out(), 43);
   const auto y = detail::output_of(base, x), at_zero = detail::output_of(base, mole::Matrix<T>(tokens, base.in()));
   support::Harness<Base> harness(base, tokens);
   auto call = harness.call();

@@ -19,7 +19,8 @@ mole::Trace<T> routed(const Gating& gating, const mole::Matrix<T>& logits, mole:
   mole::Trace<T> trace;
   trace.reserve(tokens, experts, gating.extra(), pairs);
   trace.start(tokens, {});
-  for (mole::Index n = 0; n < tokens; ++n) std::copy_n(logits.view().row_data(n), logits.cols(), trace.logits().row_data(n));
+  for (mole::Index n = 0; n < tokens; ++n)
+    std::copy_n(logits.view().row_data(n), logits.cols(), trace.logits().row_data(n));
   support::Harness<Gating> harness(gating, tokens, pairs);
   auto call = harness.call();
   gating.choose(trace, call);
@@ -73,7 +74,8 @@ void check_gating(const Gating& gating, mole::Index experts) {
     const auto order = support::reversed(tokens);
     const auto turned = detail::choices(routed(gating, support::permuted(logits, order), experts));
     const auto straight = detail::choices(trace);
-    for (mole::Index n = 0; n < tokens; ++n) CHECK(turned[std::size_t(n)] == straight[std::size_t(order[std::size_t(n)])]);
+    for (mole::Index n = 0; n < tokens; ++n)
+      CHECK(turned[std::size_t(n)] == straight[std::size_t(order[std::size_t(n)])]);
     for (mole::Index n = 0; n < tokens; ++n) {
       mole::Matrix<T> alone(1, columns);
       std::copy_n(logits.view().row_data(n), columns, alone.data());

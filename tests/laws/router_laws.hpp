@@ -36,7 +36,8 @@ void check_router(const Router& router, mole::Index width) {
 
     // A token's logits do not depend on its neighbours, nor on its place.
     const auto order = support::reversed(tokens);
-    CHECK(support::same_bits(detail::logits_of(router, support::permuted(in, order)), support::permuted(logits, order)));
+    CHECK(
+        support::same_bits(detail::logits_of(router, support::permuted(in, order)), support::permuted(logits, order)));
     for (mole::Index n = 0; n < tokens; ++n) {
       mole::Matrix<T> alone(1, width);
       std::copy_n(in.view().row_data(n), width, alone.data());
@@ -51,7 +52,8 @@ void check_trainable_router(const Router& router, mole::Index width) {
   using T = typename Router::Scalar;
   static_assert(mole::TrainableRouterPolicy<Router>);
   const mole::Index tokens = 7;
-  const auto in = support::random_matrix<T>(tokens, width, 12), d_logits = support::random_matrix<T>(tokens, router.outputs(), 13);
+  const auto in = support::random_matrix<T>(tokens, width, 12),
+             d_logits = support::random_matrix<T>(tokens, router.outputs(), 13);
   support::Harness<Router> harness(router, tokens);
   auto call = harness.call();
   auto once = mole::zeros_like(mole::ParametersOf<Router>(mole::parameters_of(router)));
@@ -68,7 +70,8 @@ void check_trainable_router(const Router& router, mole::Index width) {
     return most < 100 * double(std::numeric_limits<T>::epsilon());
   };
   CHECK(doubled(d_in_once, d_in_twice));
-  mole::ParametersOf<Router>::walk([&](std::string_view, auto& one, auto& two) { CHECK(doubled(one, two)); }, once, twice);
+  mole::ParametersOf<Router>::walk([&](std::string_view, auto& one, auto& two) { CHECK(doubled(one, two)); }, once,
+                                   twice);
 
   mole::ParametersOf<Router> frozen;
   mole::Matrix<T> d_in(tokens, width);
@@ -78,7 +81,8 @@ void check_trainable_router(const Router& router, mole::Index width) {
 
   auto declined = mole::zeros_like(once);
   router.backward(in, d_logits, mole::View<T>{}, declined, call);
-  mole::ParametersOf<Router>::walk([](std::string_view, auto& a, auto& b) { CHECK(support::same_bits(a, b)); }, once, declined);
+  mole::ParametersOf<Router>::walk([](std::string_view, auto& a, auto& b) { CHECK(support::same_bits(a, b)); }, once,
+                                   declined);
 }
 
 }  // namespace laws

@@ -17,7 +17,8 @@ using support::same_bits;
 namespace {
 
 template <class Layer>
-Matrix<typename Layer::Scalar> output(const Layer& layer, const Matrix<typename Layer::Scalar>& x, const Batch& batch = {}) {
+Matrix<typename Layer::Scalar> output(const Layer& layer, const Matrix<typename Layer::Scalar>& x,
+                                      const Batch& batch = {}) {
   Matrix<typename Layer::Scalar> y(x.rows(), layer.out());
   auto work = layer.workspace(x.rows());
   layer.forward(x, y, work, batch);
@@ -58,7 +59,8 @@ struct SummedLatent {
         for (Index j = 0; j < ranks; ++j) logits(n, e) += gains.gain(0, e) * z(n, e * ranks + j);
       }
   }
-  void backward(View<const double> z, View<const double> d_logits, View<double> d_z, Parameters& gradients, auto&) const {
+  void backward(View<const double> z, View<const double> d_logits, View<double> d_z, Parameters& gradients,
+                auto&) const {
     const Index ranks = z.cols() / outputs();
     for (Index n = 0; n < z.rows(); ++n)
       for (Index c = 0; c < z.cols(); ++c) {
@@ -71,12 +73,14 @@ static_assert(TrainableRouterPolicy<SummedLatent>);
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("One expert and no router are a plain LoRA, bit for bit", "[layer]", Reference, Simd<>, ThroughEigen) {
+TEMPLATE_TEST_CASE("One expert and no router are a plain LoRA, bit for bit", "[layer]", Reference, Simd<>,
+                   ThroughEigen) {
   Rng rng(1);
   const Matrix<float> weight = random_matrix<float>(13, 11, 2), x = random_matrix<float>(70, 11, 3);
   LowRank<DenseFactors<float>> lora({.in = 11, .out = 13, .rank = 5, .alpha = 10}, rng);
   fill_uniform(lora.parameters().lora_B.view(), 1, rng);
-  const MixtureLinear layer(NoRouter<float>(), Gate{Softmax{}, TopK{1}, Renormalised{}}, lora, DenseBase(weight.view()), TestType{});
+  const MixtureLinear layer(NoRouter<float>(), Gate{Softmax{}, TopK{1}, Renormalised{}}, lora, DenseBase(weight.view()),
+                            TestType{});
 
   // y = W x + s B (A x), from the same primitives, as a host without a mixture would write it.
   const TestType execution{};
@@ -103,7 +107,8 @@ TEST_CASE("Under Reference a layer of one expert is the loop of a plain LoRA, bi
   const Matrix<double> weight = random_matrix<double>(6, 5, 2), x = random_matrix<double>(9, 5, 3);
   LowRank<DenseFactors<double>> lora({.in = 5, .out = 6, .rank = 3, .alpha = 12}, rng);
   fill_uniform(lora.parameters().lora_B.view(), 1, rng);
-  const MixtureLinear layer(NoRouter<double>(), Gate{Identity{}, All{}, Unit{}}, lora, DenseBase(weight.view()), Reference{});
+  const MixtureLinear layer(NoRouter<double>(), Gate{Identity{}, All{}, Unit{}}, lora, DenseBase(weight.view()),
+                            Reference{});
   const auto& p = lora.parameters();
   Matrix<double> y(9, 6);
   for (Index n = 0; n < 9; ++n) {
@@ -118,7 +123,8 @@ TEST_CASE("Under Reference a layer of one expert is the loop of a plain LoRA, bi
   CHECK(same_bits(output(layer, x), y));
 }
 
-TEMPLATE_TEST_CASE("A layer whose B is zero gives its base's output bit for bit", "[layer]", Reference, Simd<>, ThroughEigen) {
+TEMPLATE_TEST_CASE("A layer whose B is zero gives its base's output bit for bit", "[layer]", Reference, Simd<>,
+                   ThroughEigen) {
   Rng rng(1);
   const Matrix<float> weight = random_matrix<float>(33, 20, 2);
   const TestType execution{};
@@ -136,9 +142,9 @@ TEMPLATE_TEST_CASE("A layer whose B is zero gives its base's output bit for bit"
 TEST_CASE("Every composition passes the gradient check", "[layer]") {
   const Batch training{.training = true, .seed = 3, .layer = 2, .step = 5};
   const auto check = [&](auto layer) {
-    const GradientReport report = check_gradients(
-        layer, {.batch = training},
-        [](auto& trace) { return load_balance(trace, {.coefficient = 0.3, .count = BalanceCount::weights}); });
+    const GradientReport report = check_gradients(layer, {.batch = training}, [](auto& trace) {
+      return load_balance(trace, {.coefficient = 0.3, .count = BalanceCount::weights});
+    });
     INFO(report.worst_tensor << " " << report.worst);
     CHECK(report.worst < 1e-8);
     CHECK(report.checked > 100);
@@ -157,11 +163,21 @@ TEST_CASE("Every composition passes the gradient check", "[layer]") {
     selects(Softmax{0.7});
     selects(Sigmoid{});
   };
-  SECTION("Reference") { scores(Reference{}, {}); }
-  SECTION("Simd, dropout, bias") { scores(Simd<>{}, {.dropout = 0.3, .bias = true}); }
-  SECTION("ThroughEigen, ragged") { scores(ThroughEigen{}, {.ranks = {1, 5, 2, 8}}); }
-  SECTION("Simd, shared down-projection") { scores(Simd<>{}, {.shared_down = true}); }
-  SECTION("Simd, rank-wise") { scores(Simd<>{}, {.experts = 12, .rank = 1}); }
+  SECTION("Reference") {
+    scores(Reference{}, {});
+  }
+  SECTION("Simd, dropout, bias") {
+    scores(Simd<>{}, {.dropout = 0.3, .bias = true});
+  }
+  SECTION("ThroughEigen, ragged") {
+    scores(ThroughEigen{}, {.ranks = {1, 5, 2, 8}});
+  }
+  SECTION("Simd, shared down-projection") {
+    scores(Simd<>{}, {.shared_down = true});
+  }
+  SECTION("Simd, rank-wise") {
+    scores(Simd<>{}, {.experts = 12, .rank = 1});
+  }
 }
 
 TEST_CASE("Identity scores pass the gradient check with raw weights", "[layer]") {
@@ -172,10 +188,11 @@ TEST_CASE("Identity scores pass the gradient check with raw weights", "[layer]")
 TEST_CASE("A router that reads the latent passes the gradient check through both roles", "[layer]") {
   Rng rng(5);
   const double dropout = GENERATE(0.0, 0.3);
-  auto layer = support::with_random_b(MixtureLinear(
-      SummedLatent{}, Gate{Softmax{}, TopK{2}, Raw{}},
-      LowRank<DenseFactors<double>>({.in = 11, .out = 13, .experts = 4, .rank = 3, .dropout = {.rate = dropout, .stream = 1}}, rng),
-      DenseBase(random_matrix<double>(13, 11, 6)), Simd<>{}));
+  auto layer = support::with_random_b(
+      MixtureLinear(SummedLatent{}, Gate{Softmax{}, TopK{2}, Raw{}},
+                    LowRank<DenseFactors<double>>(
+                        {.in = 11, .out = 13, .experts = 4, .rank = 3, .dropout = {.rate = dropout, .stream = 1}}, rng),
+                    DenseBase(random_matrix<double>(13, 11, 6)), Simd<>{}));
   const auto report = check_gradients(layer, {.batch = {.training = true}});
   INFO(report.worst_tensor);
   CHECK(report.worst < 1e-8);
@@ -192,24 +209,29 @@ TEMPLATE_TEST_CASE("Executions agree with Reference in output and every gradient
     layer.forward(x, y, work, {.training = true, .seed = 1});
     layer.backward(x, d_y, d_x, gradients, work);
     std::vector<Matrix<T>> all{y, d_x};
-    layer.walk([&](std::string_view, View<T>, View<T> gradient) {
-      Matrix<T> copy(gradient.rows(), gradient.cols());
-      for (Index r = 0; r < copy.rows(); ++r) std::copy_n(gradient.row_data(r), copy.cols(), copy.view().row_data(r));
-      all.push_back(copy);
-    }, gradients);
+    layer.walk(
+        [&](std::string_view, View<T>, View<T> gradient) {
+          Matrix<T> copy(gradient.rows(), gradient.cols());
+          for (Index r = 0; r < copy.rows(); ++r)
+            std::copy_n(gradient.row_data(r), copy.cols(), copy.view().row_data(r));
+          all.push_back(copy);
+        },
+        gradients);
     return all;
   };
-  const support::LayerSizes sizes = GENERATE(
-      support::LayerSizes{}, support::LayerSizes{.in = 50, .out = 70, .experts = 8, .rank = 17, .bias = true},
-      support::LayerSizes{.in = 33, .out = 34, .experts = 5, .dropout = 0.4, .ranks = {1, 9, 3, 17, 2}},
-      support::LayerSizes{.in = 40, .out = 24, .experts = 64, .rank = 1}, support::LayerSizes{.experts = 4, .rank = 8, .shared_down = true});
+  const support::LayerSizes sizes =
+      GENERATE(support::LayerSizes{}, support::LayerSizes{.in = 50, .out = 70, .experts = 8, .rank = 17, .bias = true},
+               support::LayerSizes{.in = 33, .out = 34, .experts = 5, .dropout = 0.4, .ranks = {1, 9, 3, 17, 2}},
+               support::LayerSizes{.in = 40, .out = 24, .experts = 64, .rank = 1},
+               support::LayerSizes{.experts = 4, .rank = 8, .shared_down = true});
   for (Index tokens : {1, 7, 100}) {
     const auto expected = run(support::routed_layer<T>(sizes, support::top_2(), Reference{}), tokens);
     const auto compare = [&](const auto& found) {
       for (std::size_t i = 0; i < expected.size(); ++i) {
         double most = 1;
         for (T value : expected[i].elements()) most = std::max(most, std::abs(double(value)));
-        CHECK(support::largest_difference(expected[i], found[i]) < 100 * double(std::numeric_limits<T>::epsilon()) * most);
+        CHECK(support::largest_difference(expected[i], found[i]) <
+              100 * double(std::numeric_limits<T>::epsilon()) * most);
       }
     };
     compare(run(support::routed_layer<T>(sizes, support::top_2(), Simd<>{}), tokens));
@@ -219,16 +241,16 @@ TEMPLATE_TEST_CASE("Executions agree with Reference in output and every gradient
 
 TEST_CASE("A layer gives the same bits on 1, 2 and 5 threads", "[layer][threads]") {
   const auto run = [](int threads) {
-    auto layer = support::routed_layer<float>({.in = 100, .out = 120, .experts = 8, .rank = 8, .dropout = 0.1}, support::top_2(),
-                                              Simd{ThreadPool{threads}});
+    auto layer = support::routed_layer<float>({.in = 100, .out = 120, .experts = 8, .rank = 8, .dropout = 0.1},
+                                              support::top_2(), Simd{ThreadPool{threads}});
     const auto x = random_matrix<float>(700, 100, 8), d_y = random_matrix<float>(700, 120, 9);
     Matrix<float> y(700, 120), d_x(700, 100);
     auto work = layer.workspace(700);
     auto gradients = layer.gradients({.base = true});
     layer.forward(x, y, work, {.training = true});
     layer.backward(x, d_y, d_x, gradients, work);
-    return std::vector<Matrix<float>>{y, d_x, gradients.router.weight, gradients.experts.lora_A, gradients.experts.lora_B,
-                                      gradients.base.weight};
+    return std::vector<Matrix<float>>{
+        y, d_x, gradients.router.weight, gradients.experts.lora_A, gradients.experts.lora_B, gradients.base.weight};
   };
   const auto one = run(1);
   for (int threads : {2, 5}) {
@@ -287,9 +309,10 @@ TEST_CASE("A single tensor can be frozen by emptying its gradient", "[layer]") {
 
 TEST_CASE("A routing from outside returns the gradient of its weights", "[layer]") {
   Rng rng(5);
-  auto layer = support::with_random_b(MixtureLinear(
-      External{}, NoGating{}, LowRank<DenseFactors<double>>({.in = 11, .out = 13, .experts = 4, .rank = 3, .alpha = 6}, rng),
-      DenseBase(random_matrix<double>(13, 11, 6))));
+  auto layer = support::with_random_b(
+      MixtureLinear(External{}, NoGating{},
+                    LowRank<DenseFactors<double>>({.in = 11, .out = 13, .experts = 4, .rank = 3, .alpha = 6}, rng),
+                    DenseBase(random_matrix<double>(13, 11, 6))));
   STATIC_REQUIRE(decltype(layer)::external);
   Matrix<double> weights = random_matrix<double>(7, 4, 1);
   const auto x = random_matrix<double>(7, 11, 8), d_y = random_matrix<double>(7, 13, 9);
@@ -339,9 +362,11 @@ TEST_CASE("One routing serves two layers, whose weight gradients add up", "[laye
 TEST_CASE("A layer merges when its gate is the same for all tokens, and says why when not", "[layer]") {
   Rng rng(5);
   const Matrix<double> weight = random_matrix<double>(13, 11, 6);
-  const auto experts = [&] { return LowRank<DenseFactors<double>>({.in = 11, .out = 13, .experts = 3, .rank = 2, .alpha = 4}, rng); };
-  const auto layer = support::with_random_b(
-      MixtureLinear(NoRouter<double>(3), Gate{Identity{}, All{}, Unit{}}, experts(), DenseBase(weight.view()), Reference{}));
+  const auto experts = [&] {
+    return LowRank<DenseFactors<double>>({.in = 11, .out = 13, .experts = 3, .rank = 2, .alpha = 4}, rng);
+  };
+  const auto layer = support::with_random_b(MixtureLinear(NoRouter<double>(3), Gate{Identity{}, All{}, Unit{}},
+                                                          experts(), DenseBase(weight.view()), Reference{}));
   CHECK(layer.merge_obstacle().empty());
   Matrix<double> merged = weight;
   layer.merge_into(merged);
@@ -363,7 +388,8 @@ TEST_CASE("Roles that do not fit each other are refused at construction", "[laye
   Rng rng(5);
   const auto make = [&](Index router_in, Index router_experts, Index k, Index base_in, Index base_out) {
     return code_of([&] {
-      MixtureLinear(LinearRouter<float>({.in = router_in, .experts = router_experts}, rng), Gate{Softmax{}, TopK{k}, Raw{}},
+      MixtureLinear(LinearRouter<float>({.in = router_in, .experts = router_experts}, rng),
+                    Gate{Softmax{}, TopK{k}, Raw{}},
                     LowRank<DenseFactors<float>>({.in = 11, .out = 13, .experts = 4}, rng),
                     DenseBase(Matrix<float>(base_out, base_in)));
     });
@@ -424,10 +450,9 @@ TEST_CASE("A base without backward trains experts, as long as nobody asks for d_
     for (Index n = 0; n < y.rows(); ++n)
       for (Index o = 0; o < y.cols(); ++o) y(n, o) = -x(n, 0);
   };
-  const auto layer = support::with_random_b(
-      MixtureLinear(LinearRouter<double>({.in = 11, .experts = 4}, rng), support::top_2(),
-                    LowRank<DenseFactors<double>>({.in = 11, .out = 13, .experts = 4}, rng),
-                    callable_base<double>(11, 13, negated)));
+  const auto layer = support::with_random_b(MixtureLinear(
+      LinearRouter<double>({.in = 11, .experts = 4}, rng), support::top_2(),
+      LowRank<DenseFactors<double>>({.in = 11, .out = 13, .experts = 4}, rng), callable_base<double>(11, 13, negated)));
   const auto x = random_matrix<double>(7, 11, 8), d_y = random_matrix<double>(7, 13, 9);
   Matrix<double> y(7, 13), d_x(7, 11);
   auto work = layer.workspace(7);
@@ -438,13 +463,17 @@ TEST_CASE("A base without backward trains experts, as long as nobody asks for d_
   CHECK(code_of([&] { layer.backward(x, d_y, d_x, gradients, work); }) == ErrorCode::not_trainable);
 }
 
-TEST_CASE("A workspace can live in memory of the caller", "[layer]") {
-  const auto layer = support::routed_layer<float>({}, support::top_2());
+TEST_CASE("A workspace can live in memory of the caller, all of it", "[layer]") {
+  const auto layer = support::routed_layer<float>({.dropout = 0.1}, support::top_2());
   std::vector<std::byte> memory(1 << 20);
   std::pmr::monotonic_buffer_resource arena(memory.data(), memory.size(), std::pmr::null_memory_resource());
-  auto work = layer.workspace(64, 0, &arena);
   const auto x = random_matrix<float>(64, 11, 8);
   Matrix<float> y(64, 13);
-  layer.forward(x, y, work);
+  auto* const usual = std::pmr::set_default_resource(std::pmr::null_memory_resource());  // nothing else to live in
+  {
+    auto work = layer.workspace(64, 0, &arena);
+    layer.forward(x, y, work);
+  }
+  std::pmr::set_default_resource(usual);
   CHECK(same_bits(y, output(layer, x)));
 }

@@ -204,8 +204,8 @@ TEST_CASE("Several traces are one batch of all their tokens", "[loss]") {
   double error = 0;
   for (Index n = 0; n < 10; ++n)
     for (Index e = 0; e < 5; ++e)
-      error = std::max(error, std::abs(joined.d_scores()(n, e) -
-                                       (n < 4 ? first.d_scores()(n, e) : second.d_scores()(n - 4, e))));
+      error = std::max(
+          error, std::abs(joined.d_scores()(n, e) - (n < 4 ? first.d_scores()(n, e) : second.d_scores()(n - 4, e))));
   CHECK(error < value_tolerance);
 }
 

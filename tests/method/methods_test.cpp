@@ -13,7 +13,8 @@
 using namespace mole;
 
 namespace {
-const Matrix<double> weight = support::random_matrix<double>(13, 11, 1), bias = support::random_matrix<double>(1, 13, 2);
+const Matrix<double> weight = support::random_matrix<double>(13, 11, 1),
+                     bias = support::random_matrix<double>(1, 13, 2);
 
 template <class Layer>
 double gradient_error(Layer layer) {
@@ -25,9 +26,10 @@ double gradient_error(Layer layer) {
 TEST_CASE("lora scales by alpha over rank, or over its root", "[method]") {
   Rng rng(1);
   CHECK(lora<double>({.in = 11, .out = 13, .rank = 4, .alpha = 8}, weight, rng).experts().scale()[0] == 2);
-  CHECK(lora<double>({.in = 11, .out = 13, .rank = 4, .alpha = 8, .scaling = Scaling::alpha_over_sqrt_rank}, weight, rng)
-            .experts()
-            .scale()[0] == 4);
+  CHECK(
+      lora<double>({.in = 11, .out = 13, .rank = 4, .alpha = 8, .scaling = Scaling::alpha_over_sqrt_rank}, weight, rng)
+          .experts()
+          .scale()[0] == 4);
   CHECK(lora<double>({.in = 11, .out = 13}, weight, rng).merge_obstacle().empty());
   CHECK(gradient_error(lora<double>({.in = 11, .out = 13, .dropout = 0.2}, weight, rng, bias)) < 1e-8);
 }

@@ -71,8 +71,9 @@ TEST_CASE("Weight decay acts without a gradient, and only by rate times decay", 
 }
 
 TEST_CASE("AdamW follows the published formula over several steps", "[optim]") {
-  CHECK(difference({.learning_rate = 0.02, .weight_decay = 0.03}, [](std::size_t) { return 0.02; },
-                   [](std::size_t) { return 0.03; }) < tolerance);
+  CHECK(difference(
+            {.learning_rate = 0.02, .weight_decay = 0.03}, [](std::size_t) { return 0.02; },
+            [](std::size_t) { return 0.03; }) < tolerance);
 }
 
 TEST_CASE("The first group whose text occurs in the name wins", "[optim]") {
@@ -82,8 +83,8 @@ TEST_CASE("The first group whose text occurs in the name wins", "[optim]") {
                                         {.contains = "lora", .weight_decay = 0.0},
                                         {.contains = "experts", .learning_rate_scale = 100}}};
   const double rates[] = {0.02, 0.02, 0.32}, decays[] = {0.03, 0.0, 0.03};
-  CHECK(difference(options, [&](std::size_t i) { return rates[i]; }, [&](std::size_t i) { return decays[i]; }) <
-        tolerance);
+  CHECK(difference(
+            options, [&](std::size_t i) { return rates[i]; }, [&](std::size_t i) { return decays[i]; }) < tolerance);
 }
 
 TEST_CASE("Frozen tensors keep their bits and have no state", "[optim]") {
@@ -180,9 +181,7 @@ TEST_CASE("A walk that changes between steps is refused, by name, before anythin
   AdamW adamw;
   adamw.step(parameters, gradients);
   const Tensors<float> before = parameters;
-  const auto refused = [&] {
-    return complaint(ErrorCode::shape, [&] { adamw.step(parameters, gradients); });
-  };
+  const auto refused = [&] { return complaint(ErrorCode::shape, [&] { adamw.step(parameters, gradients); }); };
   SECTION("a tensor vanishes") {
     gradients.values[2] = {};
     CHECK(refused() == "optimiser: expected 'experts.lora_B' as at the first step, found the end of the walk");

@@ -44,13 +44,20 @@ Routing<T> random_routing(Spread spread, Index tokens, Index experts, Rng& rng) 
   for (Index n = 0; n < tokens; ++n) {
     const Index first = draw(experts), second = (first + 1 + draw(experts - 1)) % experts;
     switch (spread) {
-      case Spread::random_pairs: push(first), push(second); break;
-      case Spread::all_to_one: push(experts - 1); break;
-      case Spread::some_experts_idle: push(first % 2); break;
+      case Spread::random_pairs:
+        push(first), push(second);
+        break;
+      case Spread::all_to_one:
+        push(experts - 1);
+        break;
+      case Spread::some_experts_idle:
+        push(first % 2);
+        break;
       case Spread::some_tokens_alone:
         if (n % 3 != 0) push(second);
         break;
-      case Spread::nobody: break;
+      case Spread::nobody:
+        break;
     }
     routing.end_token();
   }
@@ -68,7 +75,11 @@ struct RoutedCase {
   GuardedMatrix<T> x, d_y, a, b, scale, h, d_h;  // h and d_h [1 x ranks of all pairs]
 
   RoutedCase(Blocks cut, Routing<T> route, Index in_, Index out_, Index padding, Rng& rng)
-      : blocks(std::move(cut)), routing(std::move(route)), in(in_), out(out_), begin(begins()),
+      : blocks(std::move(cut)),
+        routing(std::move(route)),
+        in(in_),
+        out(out_),
+        begin(begins()),
         x(random_input<T>(routing.tokens(), in, rng, {.padding = padding})),
         d_y(random_input<T>(routing.tokens(), out, rng, {.padding = padding})),
         a(random_input<T>(blocks.ranks_down(), in, rng, {.padding = padding})),
@@ -146,7 +157,7 @@ void all_routed_primitives_equal_reference(const Execution& execution) {
   for (const Blocks& blocks : block_kinds())
     for (Spread spread : spreads)
       for (Index tokens : token_counts) {
-        // Each width meets each other one over the loops above; all pairs of them at every step would only take longer.
+        // Each width meets each other one over the loops above; all pairs at every step would only take longer.
         const Index in = feature_counts[std::size_t(rng() % 5)], out = feature_counts[std::size_t(rng() % 5)];
         const Index padding = tokens % 2 == 0 ? 0 : 3;
         CAPTURE(blocks.ranks_up(), blocks.max_size(), blocks.shared_down(), int(spread), tokens, in, out, padding);
@@ -187,7 +198,8 @@ void unwanted_results_are_left_out(const Execution& execution) {
   CHECK(difference(first.d_a.view(), all.d_a.view()) == 0);
 
   up_backward(second, second.d_weight.view().row(0), View<T>{});
-  execution.routed_down_backward(View<const T>{}, c.d_h.view().row(0), c.a.view(), layout, View<T>{}, second.d_x.view());
+  execution.routed_down_backward(View<const T>{}, c.d_h.view().row(0), c.a.view(), layout, View<T>{},
+                                 second.d_x.view());
   CHECK(difference(second.d_h.view(), all.d_h.view()) == 0);
   CHECK(difference(second.d_weight.view(), all.d_weight.view()) == 0);
   CHECK(difference(second.d_x.view(), all.d_x.view()) == 0);
@@ -199,9 +211,12 @@ struct DenseCase {
   GuardedMatrix<T> x, w, d_y, y, d_x, d_w;
 
   DenseCase(Index n, Index in, Index out, Index padding, Rng rng)
-      : x(random_input<T>(n, in, rng, {.padding = padding})), w(random_input<T>(out, in, rng, {.padding = padding})),
-        d_y(random_input<T>(n, out, rng, {.padding = padding})), y(random_output<T>(n, out, rng, around(padding))),
-        d_x(random_output<T>(n, in, rng, around(padding))), d_w(random_output<T>(out, in, rng, around(padding))) {}
+      : x(random_input<T>(n, in, rng, {.padding = padding})),
+        w(random_input<T>(out, in, rng, {.padding = padding})),
+        d_y(random_input<T>(n, out, rng, {.padding = padding})),
+        y(random_output<T>(n, out, rng, around(padding))),
+        d_x(random_output<T>(n, in, rng, around(padding))),
+        d_w(random_output<T>(out, in, rng, around(padding))) {}
 
   template <class Execution>
   void compute(const Execution& execution) {

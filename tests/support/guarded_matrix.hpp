@@ -24,7 +24,11 @@ template <class T>
 class GuardedMatrix {
  public:
   GuardedMatrix(Index rows, Index cols, T around, Placement place = {})
-      : around_(around), rows_(rows), cols_(cols), stride_(cols + place.padding), before_(place.before),
+      : around_(around),
+        rows_(rows),
+        cols_(cols),
+        stride_(cols + place.padding),
+        before_(place.before),
         elements_(std::size_t(place.before + (rows > 0 ? (rows - 1) * stride_ + cols : 0) + place.after), around) {
     fill(view(), T(0));
   }

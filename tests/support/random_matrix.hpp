@@ -27,7 +27,8 @@ bool same_bits(mole::View<T> a, mole::View<U> b) {
   static_assert(std::is_same_v<std::remove_const_t<T>, std::remove_const_t<U>>);
   if (a.rows() != b.rows() || a.cols() != b.cols()) return false;
   for (mole::Index r = 0; r < a.rows(); ++r)
-    if (a.cols() > 0 && std::memcmp(a.row_data(r), b.row_data(r), std::size_t(a.cols()) * sizeof(*a.data())) != 0) return false;
+    if (a.cols() > 0 && std::memcmp(a.row_data(r), b.row_data(r), std::size_t(a.cols()) * sizeof(*a.data())) != 0)
+      return false;
   return true;
 }
 template <class T>

@@ -53,8 +53,9 @@ double weigh_gradient_error(const Weigh& weigh, mole::Index experts, const std::
     return sum;
   };
   weigh.forward(std::span<const double>(scores.elements()), std::span<const int>(chosen), std::span<double>(weights));
-  weigh.backward(std::span<const double>(scores.elements()), std::span<const int>(chosen), std::span<const double>(weights),
-                 std::span<const double>(upstream.elements()), std::span<double>(d_scores));
+  weigh.backward(std::span<const double>(scores.elements()), std::span<const int>(chosen),
+                 std::span<const double>(weights), std::span<const double>(upstream.elements()),
+                 std::span<double>(d_scores));
   double worst = 0;
   for (std::size_t e = 0; e < d_scores.size(); ++e) {
     double& score = scores.elements()[e];

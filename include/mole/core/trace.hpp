@@ -17,7 +17,12 @@ template <class T>
 class Trace {
  public:
   explicit Trace(std::pmr::memory_resource* memory = std::pmr::get_default_resource())
-      : routing(memory), d_weight_(memory) {}
+      : routing(memory),
+        logits_(0, 0, memory),
+        scores_(0, 0, memory),
+        d_logits_(0, 0, memory),
+        d_scores_(0, 0, memory),
+        d_weight_(memory) {}
 
   /// Takes all memory that calls of up to `tokens` tokens and `pairs` pairs need.
   void reserve(Index tokens, Index experts, Index extra, Index pairs) {

@@ -22,7 +22,8 @@ namespace mole {
 /// The calling thread works too, so `threads` = 1 starts none. Tasks are claimed one by one from a counter: which
 /// thread runs a task is open, what a task computes is not. A loop inside a task, and a loop of a second caller while
 /// the pool is busy, run on their own thread: threads never nest. The first exception of a task reaches the caller
-/// after all tasks have ended. Throws Error(option) for fewer than 1 thread.
+/// after all tasks have ended; of a loop on the caller's own thread, at once. A loop has fewer than 2^32 tasks.
+/// Throws Error(option) for fewer than 1 thread.
 class ThreadPool {
  public:
   explicit ThreadPool(int threads) {
@@ -43,9 +44,9 @@ class ThreadPool {
  private:
   using Task = void (*)(const void* context, Index i);
 
-  /// A loop is published in `ticket`: its number in the upper half, the next unclaimed task in the lower half. A task
-  /// is claimed by compare-and-swap, so a thread that arrives after its loop has ended claims nothing, and the caller
-  /// waits for tasks, never for threads.
+  /// A loop is published in `ticket`: its number in the upper half, its unclaimed tasks in the lower half. A task is
+  /// claimed by compare-and-swap. A finished loop has none left, so a thread that arrives late claims nothing, whatever
+  /// it read of the next loop, and the caller waits for tasks, never for threads.
   struct Pool {
     explicit Pool(int threads) {
       for (int i = 0; i < threads; ++i) workers.emplace_back([this] { work(); });
@@ -64,10 +65,10 @@ class ThreadPool {
       if (workers.empty() || inside_task()) return false;
       std::unique_lock caller(callers, std::try_to_lock);
       if (!caller) return false;
-      task = function, context = argument, tasks = count, unfinished = count;
+      task = function, context = argument, unfinished = count;
       error = nullptr;
       const std::uint64_t loop = (ticket >> 32) + 1;
-      ticket = loop << 32;
+      ticket = loop << 32 | std::uint64_t(count);
       if (sleepers > 0) {
         std::lock_guard lock(mutex);
         wake.notify_all();
@@ -98,12 +99,12 @@ class ThreadPool {
     void drain(std::uint64_t loop) {
       inside_task() = true;
       std::uint64_t claim = ticket;
-      while (claim >> 32 == loop && Index(claim & 0xffffffffu) < tasks) {
+      while (claim >> 32 == loop && (claim & 0xffffffffu) > 0) {
         const Task function = task;
         const void* argument = context;
-        if (!ticket.compare_exchange_weak(claim, claim + 1)) continue;
+        if (!ticket.compare_exchange_weak(claim, claim - 1)) continue;
         try {
-          function(argument, Index(claim & 0xffffffffu));
+          function(argument, Index(claim & 0xffffffffu) - 1);
         } catch (...) {
           std::lock_guard lock(mutex);
           if (!error) error = std::current_exception();
@@ -126,7 +127,7 @@ class ThreadPool {
     std::atomic<std::uint64_t> ticket{0};
     std::atomic<Task> task{nullptr};
     std::atomic<const void*> context{nullptr};
-    std::atomic<Index> tasks{0}, unfinished{0};
+    std::atomic<Index> unfinished{0};
     std::atomic<int> sleepers{0};
     std::exception_ptr error;
     bool stopping = false;

@@ -54,7 +54,7 @@ void DotProducts<Arch, T>::tile(const T* const* x, const T* w, Index w_stride, I
     for (Index j = 0; j < N; ++j) b[j] = load(w + j * w_stride);
     for (Index i = 0; i < M; ++i) {
       const Batch a = load(x[i]);
-      for (Index j = 0; j < N; ++j) sums[i][j] = xsimd::fma(a, b[j], sums[i][j]);
+      for (Index j = 0; j < N; ++j) sums[i][j] = multiply_add(a, b[j], sums[i][j]);
     }
   };
   Index k = 0;

@@ -99,7 +99,7 @@ void OuterProducts<Arch, T>::compute(const A& a, Index row, const B& b, Index la
       for (Index v = 0; v < Vectors; ++v) b_vectors[v] = load_b(b_k + v * step);
       for (Index i = 0; i < M; ++i) {
         const Batch factor(a_k[i * tile.a_step]);
-        for (Index v = 0; v < Vectors; ++v) sums[i][v] = xsimd::fma(factor, b_vectors[v], sums[i][v]);
+        for (Index v = 0; v < Vectors; ++v) sums[i][v] = multiply_add(factor, b_vectors[v], sums[i][v]);
       }
     }
   };

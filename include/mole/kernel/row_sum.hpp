@@ -30,7 +30,7 @@ void RowSum<Arch, T>::operator()(const T* factor, const T* const* rows, Index co
   for (; k + step <= length; k += step) columns<1>(factor, rows, count, y, k);
   if (k == length) return;
   Batch sum = load_first<Arch>(y + k, length - k);
-  for (Index j = 0; j < count; ++j) sum = xsimd::fma(Batch(factor[j]), load_first<Arch>(rows[j] + k, length - k), sum);
+  for (Index j = 0; j < count; ++j) sum = multiply_add(Batch(factor[j]), load_first<Arch>(rows[j] + k, length - k), sum);
   store_first<Arch>(sum, y + k, length - k);
 }
 
@@ -42,7 +42,7 @@ void RowSum<Arch, T>::columns(const T* factor, const T* const* rows, Index count
   for (Index j = 0; j < count; ++j) {
     const Batch f(factor[j]);
     const T* row = rows[j] + begin;
-    for (Index v = 0; v < Vectors; ++v) sums[v] = xsimd::fma(f, Batch::load_unaligned(row + v * step), sums[v]);
+    for (Index v = 0; v < Vectors; ++v) sums[v] = multiply_add(f, Batch::load_unaligned(row + v * step), sums[v]);
   }
   for (Index v = 0; v < Vectors; ++v) sums[v].store_unaligned(y + begin + v * step);
 }

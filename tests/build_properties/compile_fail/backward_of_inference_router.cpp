@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
 // expect: routing_trains
-// expect: backward
 #include "parts.hpp"
 
 int main() {

@@ -8,4 +8,6 @@ struct Absent {
   mole::Index out() const { return 2; }
 };
 
-int main() { mole::MixtureLinear layer{parts::router(), parts::gate(), parts::experts(), Absent{}}; }
+int main() {
+  mole::MixtureLinear layer{parts::router(), parts::gate(), parts::experts(), Absent{}};
+}

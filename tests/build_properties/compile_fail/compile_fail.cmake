@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 # Compiles SOURCE, which names the text that the compiler must print in lines "// expect: <text>"; a source without such
 # a line must compile.   cmake -D SOURCE=... -D COMPILER=... -D INCLUDES=dir|dir -P compile_fail.cmake
-string(REPLACE "|" ";-isystem;" includes "${INCLUDES}")
-execute_process(COMMAND "${COMPILER}" -std=c++20 -fsyntax-only -isystem ${includes} "${SOURCE}"
+string(REPLACE "|" ";-I;" includes "${INCLUDES}")
+execute_process(COMMAND "${COMPILER}" -std=c++20 -fsyntax-only -I ${includes} "${SOURCE}"
                 RESULT_VARIABLE result OUTPUT_VARIABLE output ERROR_VARIABLE output)
 
 file(STRINGS "${SOURCE}" expectations REGEX "^// expect: ")

@@ -4,4 +4,6 @@
 
 struct Lazy {};
 
-int main() { mole::MixtureLinear layer{parts::router(), parts::gate(), parts::experts(), parts::base(), Lazy{}}; }
+int main() {
+  mole::MixtureLinear layer{parts::router(), parts::gate(), parts::experts(), parts::base(), Lazy{}};
+}

@@ -6,4 +6,6 @@ struct Nobody {
   int concurrency() const { return 1; }
 };
 
-int main() { mole::Simd execution{Nobody{}}; }
+int main() {
+  mole::Simd execution{Nobody{}};
+}

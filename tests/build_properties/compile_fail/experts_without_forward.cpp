@@ -9,4 +9,6 @@ struct Idle {
   mole::Index out() const { return 2; }
 };
 
-int main() { mole::MixtureLinear layer{parts::router(), parts::gate(), Idle{}, parts::base()}; }
+int main() {
+  mole::MixtureLinear layer{parts::router(), parts::gate(), Idle{}, parts::base()};
+}

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
-// expect: external
-// expect: forward
+// expect: !external
 #include "parts.hpp"
 
 int main() {

@@ -8,4 +8,6 @@ struct Undecided {
   mole::Index extra() const { return 0; }
 };
 
-int main() { mole::MixtureLinear layer{parts::router(), Undecided{}, parts::experts(), parts::base()}; }
+int main() {
+  mole::MixtureLinear layer{parts::router(), Undecided{}, parts::experts(), parts::base()};
+}

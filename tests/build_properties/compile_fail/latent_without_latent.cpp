@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// expect: the Router reads the experts' latent, but Experts do not model LatentExpertPolicy (mole/expert/expert_policy.hpp)
+// expect: the Router reads the experts' latent, but Experts do not model LatentExpertPolicy
+// (mole/expert/expert_policy.hpp)
 #include "parts.hpp"
 
 struct LatentReader : parts::InferenceRouter {
@@ -14,4 +15,6 @@ struct Silent {
                auto&) const {}
 };
 
-int main() { mole::MixtureLinear layer{LatentReader{}, parts::gate(), Silent{}, parts::base()}; }
+int main() {
+  mole::MixtureLinear layer{LatentReader{}, parts::gate(), Silent{}, parts::base()};
+}

@@ -7,4 +7,6 @@ struct Mute {
   mole::Index outputs() const { return 2; }
 };
 
-int main() { mole::MixtureLinear layer{Mute{}, parts::gate(), parts::experts(), parts::base()}; }
+int main() {
+  mole::MixtureLinear layer{Mute{}, parts::gate(), parts::experts(), parts::base()};
+}

@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: MIT
+// How often the heap was asked for memory since the object was made.
+#pragma once
+
+namespace mole::test {
+
+/// Counts operator new in all its forms and malloc, calloc, realloc, aligned_alloc, memalign and posix_memalign, of all
+/// threads; allocation_count.cpp takes their place.
+class AllocationCount {
+ public:
+  AllocationCount() : start_(total()) {}
+  long found() const { return total() - start_; }
+
+ private:
+  static long total();
+  long start_;
+};
+
+}  // namespace mole::test

@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: MIT
+// What promises not to allocate does not: every call of the heap in this program is counted.
+#include "allocation_count.hpp"
+
+#include "mole/execution/through_eigen.hpp"
+#include "mole/layer/any_linear.hpp"
+#include "mole/loss/load_balance.hpp"
+#include "mole/mole.hpp"
+#include "mole/optim/adamw.hpp"
+#include "mole/optim/clip_norm.hpp"
+#include "support/catch.hpp"
+#include "support/execution_checks.hpp"
+
+#include <cstdlib>
+#include <memory>
+
+using namespace mole;
+using namespace mole::test;
+
+namespace {
+
+constexpr Index tokens = 200, in = 100, out = 130, experts = 5;
+
+Matrix<float> random_matrix(Index rows, Index cols) {
+  Matrix<float> matrix(rows, cols);
+  Rng rng(test_seed());
+  fill_uniform(matrix.view(), 1, rng);
+  return matrix;
+}
+
+LinearRouter<float> router(double dropout = 0) {
+  Rng rng(1);
+  return {{.in = in, .experts = experts, .bias = true, .dropout = {.rate = dropout, .stream = 1}}, rng};
+}
+LowRank<DenseFactors<float>> low_rank(DenseFactors<float>::Options options = {}) {
+  Rng rng(2);
+  options.in = in, options.out = out, options.experts = experts;
+  LowRank<DenseFactors<float>> result(options, rng);
+  fill_uniform(result.parameters().lora_B.view(), 0.1, rng);
+  return result;
+}
+DenseBase<Matrix<float>> base() {
+  return DenseBase{random_matrix(out, in), random_matrix(1, out)};
+}
+
+template <class Execution>
+auto routed(Execution execution) {
+  return MixtureLinear{router(0.1), Gate{Softmax{}, TopK{.k = 2}, Renormalised{}},
+                       low_rank({.rank = 16, .dropout = {.rate = 0.2, .stream = 1}}), base(), execution};
+}
+template <class Execution>
+auto dense_mixing(Execution execution) {
+  return MixtureLinear{router(), Gate{Softmax{}, All{}, Raw{}}, low_rank({.rank = 8}), base(), execution};
+}
+template <class Execution>
+auto ragged(Execution execution) {
+  return MixtureLinear{router(), Gate{Sigmoid{}, TopK{.k = 3}, Renormalised{}}, low_rank({.ranks = {1, 5, 0, 40, 8}}),
+                       base(), execution};
+}
+template <class Execution>
+auto shared_down(Execution execution) {
+  return MixtureLinear{router(), Gate{Softmax{}, TopK{.k = 1}, Raw{}}, low_rank({.rank = 4, .shared_down = true}),
+                       base(), execution};
+}
+
+/// Allocations of whole training steps, the first of an optimiser apart.
+template <class Layer>
+long training_allocations(Layer layer) {
+  auto work = layer.workspace(tokens);
+  auto gradients = layer.gradients({.router = true, .experts = true, .base = true});
+  const Matrix<float> x = random_matrix(tokens, in), d_y = random_matrix(tokens, out);
+  Matrix<float> y(tokens, out), d_x(tokens, in);
+  AdamW<float> adamw;
+  adamw.reserve([&](auto&& f) { layer.walk(f, gradients); });
+
+  const AllocationCount count;
+  for (std::uint64_t step = 0; step < 3; ++step) {
+    layer.forward(x, y, work, {.training = true, .seed = 1, .step = step});
+    load_balance(work, {.coefficient = 0.01});
+    layer.backward(x, d_y, d_x, gradients, work);
+    clip_norm(layer, gradients, 0.1);
+    adamw.step(layer, gradients);
+    set_zero(gradients);
+  }
+  return count.found();
+}
+
+template <class Layer>
+long any_linear_allocations(Layer layer) {
+  AnyLinear<float> any(std::move(layer), tokens, {.router = true, .experts = true, .base = true});
+  const Matrix<float> x = random_matrix(tokens, in), d_y = random_matrix(tokens, out);
+  Matrix<float> y(tokens, out), d_x(tokens, in);
+  const AllocationCount count;
+  for (std::uint64_t step = 0; step < 3; ++step) {
+    any.forward(x, y, {.training = true, .step = step});
+    load_balance(any.trace());
+    any.backward(x, d_y, d_x);
+    any.zero_gradients();
+  }
+  return count.found();
+}
+
+template <class Execution>
+void nothing_allocates(Execution execution) {
+  CHECK(training_allocations(routed(execution)) == 0);
+  CHECK(training_allocations(dense_mixing(execution)) == 0);
+  CHECK(training_allocations(ragged(execution)) == 0);
+  CHECK(training_allocations(shared_down(execution)) == 0);
+  CHECK(any_linear_allocations(routed(execution)) == 0);
+}
+
+template <class Allocate>
+bool seen(Allocate allocate) {
+  const AllocationCount count;
+  allocate();
+  return count.found() > 0;
+}
+
+/// Keep the compiler from leaving out an allocation.
+volatile std::size_t some = 100;
+void* volatile taken = nullptr;
+
+void release(void* memory) {
+  taken = memory;
+  std::free(memory);
+}
+
+}  // namespace
+
+TEST_CASE("The count sees every way to the heap", "[allocation]") {
+  CHECK(seen([] { std::vector<float> numbers(some); }));
+  CHECK(seen([] { std::pmr::vector<float> numbers(some); }));
+  CHECK(seen([] {
+    const std::unique_ptr<float[]> numbers(new float[some]);
+    taken = numbers.get();
+  }));
+  CHECK(seen([] {
+    const std::unique_ptr<float> number(new (std::nothrow) float(0));
+    taken = number.get();
+  }));
+  struct alignas(128) Wide {
+    char bytes[128];
+  };
+  CHECK(seen([] { std::vector<Wide> wide(some); }));
+  CHECK(seen([] { release(std::malloc(some)); }));
+  CHECK(seen([] { release(std::calloc(some, 2)); }));
+  CHECK(seen([] { release(std::realloc(nullptr, some)); }));
+  CHECK(seen([] { release(std::aligned_alloc(64, 64 * some)); }));
+  CHECK(seen([] {
+    void* memory = nullptr;
+    if (posix_memalign(&memory, 64, some) == 0) std::free(memory);
+  }));
+  CHECK(seen([] { Eigen::VectorXf numbers(some); }));
+  CHECK_FALSE(seen([] { some = some + 1; }));
+}
+
+TEST_CASE("Other threads' allocations are counted, too", "[allocation][threads]") {
+  const ThreadPool pool(2);
+  const AllocationCount count;
+  pool.parallel_for(8, [](Index) { std::vector<float> numbers(some); });
+  const long found = count.found();
+  CHECK(found == 8);
+}
+
+TEST_CASE("A training step allocates nothing with Reference", "[allocation]") {
+  nothing_allocates(Reference{});
+}
+TEST_CASE("A training step allocates nothing with Simd", "[allocation]") {
+  nothing_allocates(Simd<>{});
+}
+TEST_CASE("A training step allocates nothing with Simd on threads", "[allocation][threads]") {
+  nothing_allocates(Simd{ThreadPool{2}});
+}
+TEST_CASE("A training step allocates nothing with Simd on a host's loop", "[allocation]") {
+  int calls = 0;
+  nothing_allocates(Simd{HostExecutor(2, [&calls](Index n, const std::function<void(Index)>& f) {
+    ++calls;
+    for (Index i = 0; i < n; ++i) f(i);
+  })});
+  CHECK(calls > 0);
+}
+
+TEST_CASE("Eigen's routed primitives allocate nothing, whatever their width", "[allocation]") {
+  TestRng rng;
+  for (Index width : {Index(33), Index(50'000)}) {  // 200 kB: more than Eigen takes from the stack
+    const RoutedCase<float> c(Blocks::uniform(4, 8), random_routing<float>(Spread::random_pairs, 9, 4, rng), width,
+                              width, 0, rng);
+    RoutedResults<float> results(c, 0, rng);
+    const AllocationCount count;
+    results.compute(ThroughEigen{}, c);
+    const long found = count.found();  // before Catch takes memory of its own
+    CAPTURE(width);
+    CHECK(found == 0);
+  }
+}
+
+TEST_CASE("An optimiser's first step allocates, and says so", "[allocation]") {
+  auto layer = routed(Reference{});
+  auto gradients = layer.gradients();
+  AdamW<float> adamw;
+  CHECK(seen([&] { adamw.step(layer, gradients); }));
+  CHECK_FALSE(seen([&] { adamw.step(layer, gradients); }));
+}

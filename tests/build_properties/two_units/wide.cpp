@@ -1,0 +1,6 @@
+// SPDX-License-Identifier: MIT
+#include "run.hpp"
+
+two_units::Result two_units::run_wide() {
+  return run<xsimd::default_arch>();
+}
