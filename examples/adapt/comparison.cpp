@@ -57,22 +57,23 @@ class Comparison {
   }
 
  private:
+  /// Each once, in the order of methods_.
   std::vector<const Method*> choose_methods() const {
-    std::vector<std::string> names = options_.methods.empty() ? default_methods() : options_.methods;
-    if (std::find(names.begin(), names.end(), "all") != names.end()) {
-      names.clear();
-      for (const Method& method : methods_) names.push_back(method.name);
-    }
+    std::vector<std::string> names = options_.methods;
+    if (!options_.only)
+      for (const std::string& name : default_methods()) names.push_back(name);
+    const auto named = [&](const std::string& name) {
+      return std::find(names.begin(), names.end(), name) != names.end();
+    };
     std::vector<const Method*> chosen;
-    for (const std::string& name : names) {
-      const auto found =
-          std::find_if(methods_.begin(), methods_.end(), [&](const Method& m) { return m.name == name; });
-      std::string known = "all";
-      for (const Method& method : methods_) known += ", " + method.name;
-      if (found == methods_.end())
-        throw Exit{2, "adapt: --method: expected one of " + known + ", found " + name + "\n"};
-      chosen.push_back(&*found);
+    std::string known = "all";
+    for (const Method& method : methods_) {
+      known += ", " + method.name;
+      if (named("all") || named(method.name)) chosen.push_back(&method);
+      std::erase(names, method.name);
     }
+    std::erase(names, "all");
+    if (!names.empty()) throw Exit{2, "adapt: --method: expected one of " + known + ", found " + names.front() + "\n"};
     return chosen;
   }
 
@@ -212,7 +213,27 @@ class Comparison {
         "pre-trained on and the adapters never saw, so a rise is forgetting.",
         "active: parameters of the adapter that one token touches. overhead: time of a forward pass over the "
         "frozen base's, medians of alternated passes."};
+    for (const std::string& line : comparisons_of_speed()) table.notes.push_back(line);
     return table;
+  }
+
+  /// Where choosing few experts should save time: the sparse mixture against what has as many parameters.
+  std::vector<std::string> comparisons_of_speed() const {
+    std::vector<std::string> lines;
+    const auto sparse = std::find_if(entries_.begin(), entries_.end(),
+                                     [](const Entry& e) { return e.adapter->method().name == "mola"; });
+    if (sparse == entries_.end()) return lines;
+    for (const Entry& other : entries_) {
+      if (other.adapter->active_parameters() <= 2 * sparse->adapter->active_parameters()) continue;
+      const double infers = median_of(other.forward_seconds) / median_of(sparse->forward_seconds);
+      std::string line = sparse->adapter->method().title + " against " + other.adapter->method().title + ": infers " +
+                         number("%.2f x as fast", infers);
+      if (!sparse->training.from_file && !other.training.from_file)
+        line +=
+            number(", trains %.2f x as fast", sparse->training.tokens_per_second / other.training.tokens_per_second);
+      lines.push_back(line + ".");
+    }
+    return lines;
   }
 
   static void print(const Table& table) {

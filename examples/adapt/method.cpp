@@ -94,12 +94,12 @@ Method dense(double learning_rate, Execution execution) {
 
 std::vector<Method> all_methods(const std::vector<LinearSize>& sizes, const mole::ThreadPool& pool) {
   const Execution execution(pool);
-  const Method mixture = top_k(1e-2, execution);
+  const Method mixture = top_k(7e-3, execution);
   const Index equal_active = rank_for(sizes, mixture.active);
   const Index equal_trainable = rank_for(
       sizes, [](LinearSize size) { return router_parameters(size) + lora_parameters(size, experts * expert_rank); });
   return {plain("lora", ", equal active", equal_active, 1e-2, execution), mixture,
-          plain("lora-wide", ", equal trainable", equal_trainable, 1e-2, execution), dense(1e-2, execution)};
+          plain("lora-wide", ", equal trainable", equal_trainable, 7e-3, execution), dense(1e-2, execution)};
 }
 
 std::vector<std::string> default_methods() {

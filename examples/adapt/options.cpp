@@ -18,7 +18,9 @@ Options parse_options(int count, char** arguments) {
                  "Text: each file or sub-folder is a domain, the base's first. Without: C++ headers for the base, and "
                  "whatever other languages this machine has");
   app.add_option("--method", options.methods,
-                 "Adapters to compare: lora, mola, lora-wide, dense, or all (default: the first three)");
+                 "Adapters to compare beside the default ones (lora, mola, lora-wide): dense, or all")
+      ->allow_extra_args(false);
+  app.add_flag("--only", options.only, "Compare just what --method names");
   app.add_option("--seed", options.seed, "The same seed gives the same bits on any number of threads")
       ->capture_default_str();
   app.add_option("--threads", options.threads, "Threads (default: as many as the machine runs at once)")
@@ -45,6 +47,8 @@ Options parse_options(int count, char** arguments) {
   } catch (const CLI::ParseError& error) {
     throw Exit{2, "adapt: " + std::string(error.what()) + " (see --help)\n"};
   }
+  if (options.only && options.methods.empty())
+    throw Exit{2, "adapt: --only: expected --method with it, found none (see --help)\n"};
   if (options.threads == 0) options.threads = int(std::max(1u, std::thread::hardware_concurrency()));
   if (options.cache.empty()) options.cache = std::filesystem::absolute(arguments[0]).parent_path() / "adapt-cache";
   return options;

@@ -12,7 +12,8 @@ namespace adapt {
 
 struct Options {
   std::vector<std::filesystem::path> paths;  // one domain each, the base's first; empty: found on the machine
-  std::vector<std::string> methods;          // empty: the default ones
+  std::vector<std::string> methods;          // beside the default ones
+  bool only = false;                         // and without those
   std::uint64_t seed = 1;
   int threads = 0;   // 0: as many as the machine runs at once
   long steps = 300;  // of each adapter

@@ -153,7 +153,8 @@ inline std::string page(const Report& report) {
     body +=
         element("h2", "Routing") + "\n" +
         element("p",
-                "Load: share of the gates' weight that each expert gets; the dashed line is an even load. Entropy: 0 when a "
+                "Load: share of the gates' weight that each expert gets; the dashed line is an even load. Entropy: 0 "
+                "when a "
                 "token uses one expert, 1 when it uses all alike. Explained: the share of the entropy of the choice "
                 "of an expert that knowing a token's domain, or its byte class, removes. In the maps every row sums "
                 "to 100; a row like the last says that the expert has no preference.") +

@@ -24,7 +24,7 @@ same() { cmp -s "$work/$1" "$work/$2" || fail "$1 and $2 differ"; }
 # The same seed gives the same bits on any number of threads, another seed does not.
 run --steps 3 --threads 1 --out "$work/one" --method all
 run --steps 3 --threads 3 --out "$work/three" --method all
-run --steps 3 --threads 3 --out "$work/other" --method mola --seed 2
+run --steps 3 --threads 3 --out "$work/other" --method mola --only --seed 2
 for method in lora mola lora-wide dense; do
   same "one/$method.safetensors" "three/$method.safetensors"
 done
@@ -33,8 +33,8 @@ grep -q '<svg' "$work/one/report.html" || fail "expected a picture in the report
 grep -q '<script' "$work/one/report.html" && fail "expected no script in the report"
 
 # Ctrl-C saves, --resume goes on and gives the bits of a run that never stopped.
-run --steps 30 --out "$work/whole" --method mola
-"$adapt" $texts --steps 30 --out "$work/stopped" --method mola \
+run --steps 30 --out "$work/whole" --method mola --only
+"$adapt" $texts --steps 30 --out "$work/stopped" --method mola --only \
   >"$work/log" 2>&1 &
 stopped=$!
 tries=0
@@ -48,7 +48,7 @@ code=0
 wait "$stopped" || code=$?
 [ "$code" = 130 ] || fail "expected exit code 130 after Ctrl-C, found $code"
 cmp -s "$work/whole/mola.safetensors" "$work/stopped/mola.safetensors" && fail "expected a stopped run, found a whole one"
-run --steps 30 --out "$work/stopped" --method mola --resume
+run --steps 30 --out "$work/stopped" --method mola --only --resume
 same whole/mola.safetensors stopped/mola.safetensors
 
 # Bad input: one clear line and exit code 2.
@@ -62,9 +62,10 @@ refused "$work/nothing-here"
 refused --steps 0
 refused --seed abc
 refused --method unknown
+refused --only
 refused --no-such-option
 printf 'not a checkpoint' >"$work/whole/mola.safetensors"
-refused $texts --steps 30 --method mola --resume --out "$work/whole"
+refused $texts --steps 30 --method mola --only --resume --out "$work/whole"
 "$adapt" --help >"$work/out" || fail "expected exit code 0 for --help"
 grep -q -- --resume "$work/out" || fail "expected --resume in the help"
 echo "adapt_program: all as it should be"

@@ -185,6 +185,37 @@ TEST_CASE("Identity scores pass the gradient check with raw weights", "[layer]")
   CHECK(check_gradients(layer).worst < 1e-8);
 }
 
+TEST_CASE("Every base passes the gradient check, and so does a layer without a router", "[layer]") {
+  Rng rng(5);
+  const auto check = [&](auto base) {
+    const auto experts = [&] {
+      return LowRank<DenseFactors<double>>({.in = 11, .out = 13, .experts = 4, .rank = 3, .alpha = 6}, rng);
+    };
+    auto routed = support::with_random_b(
+        MixtureLinear(LinearRouter<double>({.in = 11, .experts = 4}, rng), support::top_2(), experts(), base));
+    CHECK(check_gradients(routed).worst < 1e-8);
+    auto plain =
+        support::with_random_b(MixtureLinear(NoRouter<double>(4), Gate{Identity{}, All{}, Unit{}}, experts(), base));
+    CHECK(check_gradients(plain).worst < 1e-8);
+  };
+  const Matrix<double> weight = random_matrix<double>(13, 11, 1), bias = random_matrix<double>(1, 13, 2);
+  check(NoBase<double>(11, 13));
+  check(DenseBase(weight.view(), bias.view()));
+  check(DenseBase(Matrix<double>(weight), Matrix<double>(bias)));
+  const auto squared = [](View<const double> x, View<double> y) {
+    for (Index n = 0; n < y.rows(); ++n)
+      for (Index o = 0; o < y.cols(); ++o) y(n, o) = x(n, 0) * x(n, o % 11);
+  };
+  const auto squared_backward = [](View<const double> x, View<const double> d_y, View<double> d_x) {
+    for (Index n = 0; n < d_y.rows(); ++n)
+      for (Index o = 0; o < d_y.cols(); ++o) {
+        d_x(n, 0) += d_y(n, o) * x(n, o % 11);
+        d_x(n, o % 11) += d_y(n, o) * x(n, 0);
+      }
+  };
+  check(callable_base<double>(11, 13, squared, squared_backward));
+}
+
 TEST_CASE("A router that reads the latent passes the gradient check through both roles", "[layer]") {
   Rng rng(5);
   const double dropout = GENERATE(0.0, 0.3);

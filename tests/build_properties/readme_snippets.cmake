@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: MIT
+# Every C++ block of the README stands, to the letter, in a program that is built:
+#   cmake -DROOT=<project> -P readme_snippets.cmake
+file(READ "${ROOT}/README.md" readme)
+file(GLOB programs "${ROOT}/examples/*.cpp")
+set(sources "")
+foreach(program IN LISTS programs)
+  file(READ "${program}" source)
+  string(APPEND sources "${source}")
+endforeach()
+
+set(found 0)
+while(readme MATCHES "```cpp\n")
+  string(FIND "${readme}" "```cpp\n" begin)
+  math(EXPR begin "${begin} + 7")
+  string(SUBSTRING "${readme}" ${begin} -1 readme)
+  string(FIND "${readme}" "```" end)
+  string(SUBSTRING "${readme}" 0 ${end} snippet)
+  string(FIND "${sources}" "${snippet}" place)
+  if(place EQUAL -1)
+    message(FATAL_ERROR "README.md: expected this block in a program of examples/, found it in none:\n${snippet}")
+  endif()
+  math(EXPR found "${found} + 1")
+endwhile()
+if(found EQUAL 0)
+  message(FATAL_ERROR "README.md: expected C++ blocks, found none")
+endif()
+message(STATUS "${found} C++ blocks of the README are built")
