@@ -38,38 +38,45 @@ class Simd {
   template <class T>
   void product_nt(ConstView<T> x, ConstView<T> w, View<T> y) const {
     // Packing a panel pays once enough rows share it; a narrow w has no panel to fill.
-    if (x.rows() < 64 || w.rows() < Panel<T>::width)
-      product_by_dots(x, w, y);
-    else
-      product_by_panels(x, w, y);
+    if (x.rows() < 64 || w.rows() < Panel<T>::width) return product_by_dots(x, w, y);
+    product_by_panels(
+        w.cols(),
+        [&](Index row, Index i) {
+          return Rows<T>{x.row_data(row) + i, 1};
+        },
+        x.stride(),
+        [&](Panel<T>& panel, Index i, Index depth, Index column, Index cols) {
+          panel.pack_transposed(w.row_data(column) + i, w.stride(), depth, cols);
+        },
+        y, false);
   }
 
   template <class T>
   void product_nn(ConstView<T> d_y, ConstView<T> w, View<T> d_x) const {
-    for_each_panel<T>(d_x.cols(), d_x.rows(), 2.0 * double(w.rows()),
-                      [&](Index column, Index cols, Index row, Index rows) {
-                        Panel<T> panel;
-                        for (Index o = 0; o < w.rows(); o += Panel<T>::depth) {
-                          const Index depth = std::min(Panel<T>::depth, w.rows() - o);
-                          panel.pack(w.row_data(o) + column, w.stride(), depth, cols);
-                          Outer<T>{}(Rows<T>{d_y.row_data(row) + o, 1}, d_y.stride(), panel.rows(), true, depth, rows,
-                                     cols, d_x.row_data(row) + column, d_x.stride(), true);
-                        }
-                      });
+    product_by_panels(
+        w.rows(),
+        [&](Index row, Index o) {
+          return Rows<T>{d_y.row_data(row) + o, 1};
+        },
+        d_y.stride(),
+        [&](Panel<T>& panel, Index o, Index depth, Index column, Index cols) {
+          panel.pack(w.row_data(o) + column, w.stride(), depth, cols);
+        },
+        d_x, true);
   }
 
   template <class T>
   void product_tn(ConstView<T> d_y, ConstView<T> x, View<T> d_w) const {
-    for_each_panel<T>(d_w.cols(), d_w.rows(), 2.0 * double(x.rows()),
-                      [&](Index column, Index cols, Index row, Index rows) {
-                        Panel<T> panel;
-                        for (Index n = 0; n < x.rows(); n += Panel<T>::depth) {
-                          const Index depth = std::min(Panel<T>::depth, x.rows() - n);
-                          panel.pack(x.row_data(n) + column, x.stride(), depth, cols);
-                          Outer<T>{}(Rows<T>{d_y.row_data(n) + row, d_y.stride()}, 1, panel.rows(), true, depth, rows,
-                                     cols, d_w.row_data(row) + column, d_w.stride(), true);
-                        }
-                      });
+    product_by_panels(
+        x.rows(),
+        [&](Index row, Index n) {
+          return Rows<T>{d_y.row_data(n) + row, d_y.stride()};
+        },
+        1,
+        [&](Panel<T>& panel, Index n, Index depth, Index column, Index cols) {
+          panel.pack(x.row_data(n) + column, x.stride(), depth, cols);
+        },
+        d_w, true);
   }
 
   template <class T>
@@ -151,17 +158,20 @@ class Simd {
     });
   }
 
-  template <class T>
-  void product_by_panels(View<const T> x, View<const T> w, View<T> y) const {
-    for_each_panel<T>(y.cols(), y.rows(), 2.0 * double(w.cols()), [&](Index column, Index cols, Index row, Index rows) {
-      Panel<T> panel;
-      for (Index i = 0; i < w.cols(); i += Panel<T>::depth) {
-        const Index depth = std::min(Panel<T>::depth, w.cols() - i);
-        panel.pack_transposed(w.row_data(column) + i, w.stride(), depth, cols);
-        Outer<T>{}(Rows<T>{x.row_data(row) + i, 1}, x.stride(), panel.rows(), true, depth, rows, cols,
-                   y.row_data(row) + column, y.stride(), i > 0);
-      }
-    });
+  /// result (+)= sum over k in [0, depth) of a_k b_k^T. left(row, k) says where the a_k of rows from `row` on lie,
+  /// a_step apart; pack(panel, k, count, column, cols) puts `count` b_k into a panel.
+  template <class T, class Left, class Pack>
+  void product_by_panels(Index depth, Left left, Index a_step, Pack pack, View<T> result, bool accumulate) const {
+    for_each_panel<T>(result.cols(), result.rows(), 2.0 * double(depth),
+                      [&](Index column, Index cols, Index row, Index rows) {
+                        Panel<T> panel;
+                        for (Index k = 0; k < depth; k += Panel<T>::depth) {
+                          const Index count = std::min(Panel<T>::depth, depth - k);
+                          pack(panel, k, count, column, cols);
+                          Outer<T>{}(left(row, k), a_step, panel.rows(), true, count, rows, cols,
+                                     result.row_data(row) + column, result.stride(), accumulate || k > 0);
+                        }
+                      });
   }
 
   /// Cuts a result [rows x cols] into panels of columns, and long panels into blocks of rows, and calls
