@@ -30,7 +30,8 @@ void RowSum<Arch, T>::operator()(const T* factor, const T* const* rows, Index co
   for (; k + step <= length; k += step) columns<1>(factor, rows, count, y, k);
   if (k == length) return;
   Batch sum = load_first<Arch>(y + k, length - k);
-  for (Index j = 0; j < count; ++j) sum = multiply_add(Batch(factor[j]), load_first<Arch>(rows[j] + k, length - k), sum);
+  for (Index j = 0; j < count; ++j)
+    sum = multiply_add(Batch(factor[j]), load_first<Arch>(rows[j] + k, length - k), sum);
   store_first<Arch>(sum, y + k, length - k);
 }
 
