@@ -19,20 +19,17 @@ using mole::View;
 
 /// How far a tensor may be from its file: `relative` to its own largest magnitude, but never closer than `floor` times
 /// the file's largest gradient, because a gradient that is zero in exact arithmetic is rounding in both. Some releases
-/// count choices in float32 whatever their input; `float32_counts` is for the losses of those. Rounding a logit beyond
-/// `large_logit` moves a softmax by more than `relative` alone; `saturated` is for files that have one.
+/// count choices in float32 whatever their input; `float32_counts` is for the losses of those.
 template <class T>
 struct Tolerance;
 template <>
 struct Tolerance<float> {
-  static constexpr double relative = 1e-5, floor = 1e-6, float32_counts = 1e-5, saturated = 1e-4;
+  static constexpr double relative = 1e-5, floor = 1e-6, float32_counts = 1e-5;
 };
 template <>
 struct Tolerance<double> {
-  static constexpr double relative = 1e-10, floor = 1e-15, float32_counts = 1e-6, saturated = 1e-10;
+  static constexpr double relative = 1e-10, floor = 1e-15, float32_counts = 1e-6;
 };
-
-constexpr double large_logit = 100;
 
 /// One golden file, and what was found to differ from it.
 template <class T>
@@ -41,7 +38,6 @@ class Comparison {
   explicit Comparison(const mole::SafetensorsReader& file) : file_(file) {
     for (const auto& entry : file.tensors())
       if (is_gradient(entry.name)) largest_gradient_ = std::max(largest_gradient_, largest(matrix(entry.name)));
-    saturated_ = has("router.logits") && largest(matrix("router.logits")) > large_logit;
   }
 
   const mole::SafetensorsReader& file() const { return file_; }
@@ -107,8 +103,7 @@ class Comparison {
       error = std::isnan(difference) ? std::numeric_limits<double>::infinity() : std::max(error, difference);
     }
     const bool of_loss = name.starts_with("loss.") || name.starts_with("grad_loss.");
-    const double usual = saturated_ ? Tolerance<T>::saturated : Tolerance<T>::relative;
-    const double relative = float32_counts_ && of_loss ? std::max(usual, Tolerance<T>::float32_counts) : usual;
+    const double relative = float32_counts_ && of_loss ? Tolerance<T>::float32_counts : Tolerance<T>::relative;
     const double floor = is_gradient(name) ? Tolerance<T>::floor * largest_gradient_ : 0;
     const double allowed = std::max(relative * most, floor);
     if (error <= allowed) return;
@@ -124,7 +119,7 @@ class Comparison {
 
   const mole::SafetensorsReader& file_;
   double largest_gradient_ = 0;
-  bool float32_counts_ = false, saturated_ = false;
+  bool float32_counts_ = false;
   std::string execution_ = "no execution";
   std::set<std::string> compared_;
   std::vector<std::string> failures_;

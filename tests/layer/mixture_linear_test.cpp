@@ -180,9 +180,44 @@ TEST_CASE("Every composition passes the gradient check", "[layer]") {
   }
 }
 
-TEST_CASE("Identity scores pass the gradient check with raw weights", "[layer]") {
-  auto layer = support::routed_layer<double>({}, Gate{Identity{}, TopK{2}, Raw{}});
-  CHECK(check_gradients(layer).worst < 1e-8);
+TEST_CASE("Identity scores pass the gradient check with every selection and weight", "[layer]") {
+  const auto check = [](auto select, auto weigh) {
+    auto layer = support::routed_layer<double>({.bias = true}, Gate{Identity{}, select, weigh});
+    // Renormalised divides by the sum of the chosen scores: keep it away from 0.
+    for (double& bias : layer.router().parameters().bias.elements()) bias = 5;
+    const GradientReport report = check_gradients(layer);
+    INFO(report.worst_tensor);
+    CHECK(report.worst < 1e-8);
+    CHECK(report.checked > 100);
+  };
+  const auto weighs = [&](auto select) {
+    check(select, Raw{});
+    check(select, Renormalised{});
+    check(select, Unit{});
+  };
+  weighs(All{});
+  weighs(TopK{2});
+}
+
+TEST_CASE("Every loss passes the gradient check through a whole layer", "[layer]") {
+  const std::vector<Index> starts{0, 3};
+  const std::vector<std::uint8_t> mask{1, 1, 0, 1, 1, 1, 1};
+  const std::vector<int> tasks{1, 0};
+  const GradientCheck options{.batch = {.token_mask = mask, .sequence_begin = starts}};
+  auto layer = support::routed_layer<double>({}, Gate{Softmax{}, TopK{2}, Renormalised{}});
+  const auto check = [&](auto loss) {
+    const GradientReport report = check_gradients(layer, options, loss);
+    INFO(report.worst_tensor);
+    CHECK(report.worst < 1e-8);
+  };
+  // First and all choices count tokens: constants, as long as nobody's choice moves.
+  for (BalanceCount count : {BalanceCount::all_choices, BalanceCount::first_choice, BalanceCount::weights})
+    for (BalanceScope scope : {BalanceScope::global, BalanceScope::sequence})
+      check([&](auto& trace) { return load_balance(trace, {.coefficient = 3, .count = count, .scope = scope}); });
+  check([](auto& trace) { return router_z(trace, {.coefficient = 0.5}); });
+  check([](auto& trace) { return importance_cv2(trace, {.coefficient = 3}); });
+  check([](auto& trace) { return router_entropy(trace, {.coefficient = 3}); });
+  check([&](auto& trace) { return localized_balance(trace, {.task_types = tasks, .blc_weight = 3}); });
 }
 
 TEST_CASE("Every base passes the gradient check, and so does a layer without a router", "[layer]") {
@@ -463,6 +498,23 @@ TEST_CASE("Calls with tensors that do not fit are refused before anything is wri
   CHECK(code_of([&] { layer.apply(x, fewer, y, work); }) == ErrorCode::shape);
 }
 
+TEST_CASE("A backward that does not belong to the last forward is refused, and adds nothing", "[layer]") {
+  auto layer = support::routed_layer<float>({}, support::top_2());
+  auto work = layer.workspace(8);
+  auto gradients = layer.gradients();
+  const auto x = random_matrix<float>(8, 11, 1), d_y = random_matrix<float>(8, 13, 2);
+  const auto fewer_x = random_matrix<float>(5, 11, 1), fewer_d_y = random_matrix<float>(5, 13, 2);
+  Matrix<float> y(8, 13);
+  CHECK(code_of([&] { layer.backward(x, d_y, View<float>{}, gradients, work); }) == ErrorCode::shape);  // no forward
+  layer.forward(x, y, work);
+  CHECK(code_of([&] { layer.backward(fewer_x, fewer_d_y, View<float>{}, gradients, work); }) == ErrorCode::shape);
+  CHECK(code_of([&] { layer.route_backward(fewer_x, View<float>{}, gradients, work); }) == ErrorCode::shape);
+  const auto dense = Routing<float>::from_dense(random_matrix<float>(8, 4, 3));  // 4 experts a token, forward had 2
+  CHECK(code_of([&] { layer.apply_backward(x, dense, d_y, {}, View<float>{}, gradients, work); }) == ErrorCode::shape);
+  CHECK(same_bits(gradients.experts.lora_B, Matrix<float>(12, 13)));
+  CHECK(same_bits(gradients.router.weight, Matrix<float>(4, 11)));
+}
+
 TEST_CASE("An empty batch does nothing and breaks nothing", "[layer]") {
   auto layer = support::routed_layer<float>({}, support::top_2(), Simd<>{});
   auto work = layer.workspace(0);
@@ -489,9 +541,10 @@ TEST_CASE("A base without backward trains experts, as long as nobody asks for d_
   auto work = layer.workspace(7);
   auto gradients = layer.gradients();
   layer.forward(x, y, work);
+  CHECK(code_of([&] { layer.backward(x, d_y, d_x, gradients, work); }) == ErrorCode::not_trainable);
+  CHECK(same_bits(gradients.experts.lora_B, Matrix<double>(32, 13)));  // refused before anything is added
   layer.backward(x, d_y, View<double>{}, gradients, work);
   CHECK_FALSE(same_bits(gradients.experts.lora_B, Matrix<double>(32, 13)));
-  CHECK(code_of([&] { layer.backward(x, d_y, d_x, gradients, work); }) == ErrorCode::not_trainable);
 }
 
 TEST_CASE("A workspace can live in memory of the caller, all of it", "[layer]") {

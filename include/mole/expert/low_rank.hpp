@@ -66,6 +66,7 @@ class LowRank {
                     Matrix<T>(latent_rows, blocks().ranks_down(), capacity.memory),
                     scratch_for(factors_, capacity)};
     scratch.begin.reserve(std::size_t(capacity.pairs) + 1);
+    scratch.begin.push_back(0);  // no pairs before the first forward
     return scratch;
   }
 
@@ -84,6 +85,8 @@ class LowRank {
   void backward(View<const T> x, const Routing<T>& routing, View<const T> d_y, std::span<T> d_weight, View<T> d_x,
                 Parameters& gradients, auto& call) const {
     Scratch& s = call.scratch;
+    require_equal(ErrorCode::shape, "LowRank: pairs in backward, as forward left them", Index(s.begin.size()) - 1,
+                  routing.pairs());
     const FactorViews<const T> f = factors_.factors(s.factors);
     const FactorViews<T> d = factors_.gradient_views(gradients, s.factors);
     const RankLayout<T> layout{blocks(), routing, s.begin};

@@ -178,23 +178,26 @@ class MixtureLinear {
   /// d_weight [pairs] is accumulated: several layers that shared a routing add to one. Empty: not wanted.
   void apply_backward(View<const T> x, const Routing<T>& routing, View<const T> d_y, std::span<T> d_weight, View<T> d_x,
                       Gradients& gradients, Workspace& work) const requires TrainableExpertPolicy<Experts, Execution> {
+    if constexpr (!TrainableBasePolicy<Base, Execution>)
+      if (d_x)
+        throw Error(ErrorCode::not_trainable, "backward: this base has no backward, so d_x must be an empty view");
     check_output("backward: rows of d_y", "backward: columns of d_y", d_y, x.rows());
     check_gradient(x, d_x);
+    require_equal(ErrorCode::shape, "backward: tokens of the routing", x.rows(), routing.tokens());
     if (!d_weight.empty())
       require_equal(ErrorCode::shape, "backward: size of d_weight", routing.pairs(), Index(d_weight.size()));
     auto call = experts_call(work);
     experts_.backward(x, routing, d_y, d_weight, d_x, gradients.experts, call);
-    auto base_call = Call<Execution, ScratchOf<Base>>{execution_, work.batch, work.base_scratch};
     if constexpr (TrainableBasePolicy<Base, Execution>) {
+      auto base_call = Call<Execution, ScratchOf<Base>>{execution_, work.batch, work.base_scratch};
       base_.backward(x, d_y, d_x, gradients.base, base_call);
-    } else if (d_x) {
-      throw Error(ErrorCode::not_trainable, "backward: this base has no backward, so d_x must be an empty view");
     }
   }
 
   /// From work.d_weight(), and what losses added to work.d_scores() and work.d_logits(), to the router.
   void route_backward(View<const T> x, View<T> d_x, Gradients& gradients,
                       Workspace& work) const requires routing_trains {
+    require_equal(ErrorCode::shape, "backward: rows of x", work.tokens(), x.rows());
     check_gradient(x, d_x);
     auto gating = gating_call(work);
     gating_.backward(static_cast<Trace<T>&>(work), gating);
