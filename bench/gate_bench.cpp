@@ -9,6 +9,7 @@
 #include "mole/gating/renormalised.hpp"
 #include "mole/gating/softmax.hpp"
 #include "mole/gating/top_k.hpp"
+#include "mole/gating/top_p.hpp"
 #include "tests/support/random_matrix.hpp"
 
 namespace {
@@ -30,7 +31,7 @@ struct Setting {
     mole::fill_uniform(trace.logits(), 3, rng);
     choose();
     trace.start_d_weight();
-    mole::fill_uniform(mole::View<T>(trace.d_weight(), 1, pairs), 1, rng);
+    mole::fill_uniform(mole::View<T>(trace.d_weight(), 1, trace.routing.pairs()), 1, rng);
   }
 
   void choose() {
@@ -56,6 +57,12 @@ struct Setting {
 struct TopK {
   static auto setting(const benchmark::State& state) {
     return Setting(mole::Gate{mole::Softmax{}, mole::TopK{state.range(1)}, mole::Renormalised{}}, state.range(0));
+  }
+};
+struct TopP {
+  static auto setting(const benchmark::State& state) {
+    return Setting(mole::Gate{mole::Softmax{}, mole::TopP{.p = 0.75, .max_k = state.range(1)}, mole::Raw{}},
+                   state.range(0));
   }
 };
 struct All {
@@ -90,6 +97,7 @@ void all_chosen(Family* family) {
 }
 
 BENCHMARK(forward<TopK>)->Name("forward/top_k/T:1024")->Apply(some_chosen);
+BENCHMARK(forward<TopP>)->Name("forward/top_p/T:1024")->Apply(some_chosen);
 BENCHMARK(forward<All>)->Name("forward/all/T:1024")->Apply(all_chosen);
 BENCHMARK(backward<TopK>)->Name("backward/top_k/T:1024")->Apply(some_chosen);
 BENCHMARK(backward<All>)->Name("backward/all/T:1024")->Apply(all_chosen);

@@ -137,3 +137,49 @@ TEST_CASE("A routing beyond its reserve is refused, one without a reserve grows"
   none.start(3);
   CHECK(code_of([&] { none.push(2, 1); }) == ErrorCode::capacity);
 }
+
+TEST_CASE("A routing of known counts may be filled in any order", "[core]") {
+  const Routing<double> pushed = small();
+  Routing<double> filled;
+  filled.start(9, Ints{3, 1});  // nothing of it stays
+  filled.start(4, Ints{2, 0, 3});
+  CHECK_FALSE(filled.finished());
+  for (Index n : {2, 0}) {
+    std::copy_n(pushed.experts_of(n).begin(), pushed.experts_of(n).size(), filled.experts_of(n).begin());
+    std::copy_n(pushed.weights_of(n).begin(), pushed.weights_of(n).size(), filled.weights_of(n).begin());
+  }
+  filled.finish();
+  REQUIRE(filled.pairs() == pushed.pairs());
+  CHECK(filled.tokens() == 3);
+  CHECK(ints(filled.by_expert()) == ints(pushed.by_expert()));
+  for (Index p = 0; p < filled.pairs(); ++p) {
+    CHECK(filled.token(p) == pushed.token(p));
+    CHECK(filled.expert(p) == pushed.expert(p));
+    CHECK(filled.weight(p) == pushed.weight(p));
+  }
+  for (Index e = 0; e < 4; ++e) CHECK(filled.load(e) == pushed.load(e));
+}
+
+TEST_CASE("A routing of known counts beyond its memory is an error", "[core]") {
+  Routing<float> routing;
+  routing.reserve(3, 4, 5);
+  CHECK(code_of([&] { routing.start(4, Ints{2, 2, 2}); }) == ErrorCode::capacity);
+  CHECK(routing.tokens() == 0);
+  routing.start(4, Ints{2, 2, 1});
+  CHECK(routing.pairs() == 5);
+}
+
+TEST_CASE("Every token with every expert is ordered by expert as any routing is", "[core]") {
+  for (bool in_order : {true, false}) {
+    Routing<float> routing;
+    routing.start(3);
+    for (Index n = 0; n < 4; ++n) {
+      for (int e : {0, 1, 2}) routing.push(in_order || n != 2 ? e : 2 - e, 1);
+      routing.end_token();
+    }
+    routing.finish();
+    CHECK(ints(routing.pairs_of(0)) == Ints{0, 3, in_order ? 6 : 8, 9});
+    CHECK(ints(routing.pairs_of(1)) == Ints{1, 4, 7, 10});
+    CHECK(ints(routing.pairs_of(2)) == Ints{2, 5, in_order ? 8 : 6, 11});
+  }
+}

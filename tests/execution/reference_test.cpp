@@ -30,8 +30,7 @@ struct TinyRouting {
   Numbers x{1, 2, 3, 4};                 // [2 x 2]
   Numbers d_y{1, 10, 100};               // [2 x 3] below, token 0 ...
   Numbers b{1, 2, 3, 4, 5, 6, 7, 8, 9};  // [3 x 3]
-  Numbers scale{10, 100, 1000};
-  Numbers h{1, -1, 2, 3, 5};  // pair 0: 1, -1; pair 1: 2; pair 2: 3, 5; pair 3: nothing
+  Numbers h{1, -1, 2, 3, 5};             // pair 0: 1, -1; pair 1: 2; pair 2: 3, 5; pair 3: nothing
 
   explicit TinyRouting(bool shared_down = false)
       : blocks(Blocks::ragged(ranks, shared_down)), layout{blocks, routing, begin} {
@@ -79,71 +78,64 @@ TEST_CASE("Reference: h_p = A_e x_n, in the order of the pairs", "[execution]") 
   const TinyRouting tiny;
   // Expert 0 owns row 0 of A, expert 1 rows 1 and 2.
   Numbers h(5, 99);
-  Reference{}.routed_down(in(tiny.x, 2, 2), in({10, 20, 1, -1, 5, 6}, 3, 2), tiny.layout, std::span(h));
+  Reference{}.routed_down(in(tiny.x, 2, 2), in({10, 20, 1, -1, 5, 6}, 3, 2), Side::down, tiny.layout, std::span(h));
   CHECK(h == Numbers{1 * 1 - 1 * 2, 5 * 1 + 6 * 2, 10 * 1 + 20 * 2, 1 * 3 - 1 * 4, 5 * 3 + 6 * 4});
 }
 
 TEST_CASE("Reference: experts that share A all read its first rows", "[execution]") {
   const TinyRouting tiny(true);
   Numbers h(5, 99);
-  Reference{}.routed_down(in(tiny.x, 2, 2), in({10, 20, 1, -1}, 2, 2), tiny.layout, std::span(h));
+  Reference{}.routed_down(in(tiny.x, 2, 2), in({10, 20, 1, -1}, 2, 2), Side::down, tiny.layout, std::span(h));
   CHECK(h == Numbers{10 * 1 + 20 * 2, 1 * 1 - 1 * 2, 10 * 1 + 20 * 2, 10 * 3 + 20 * 4, 1 * 3 - 1 * 4});
 
   // d_a of a shared row collects the pairs of both experts: row 0 from pairs 1 (token 0), 0 (token 0) and 2 (token 1).
   Numbers d_a{1000, 2000, 3000, 4000};
-  Reference{}.routed_down_backward(in(tiny.x, 2, 2), tiny.h, in({10, 20, 1, -1}, 2, 2), tiny.layout, out(d_a, 2, 2),
-                                   {});
+  Reference{}.routed_outer(tiny.h, in(tiny.x, 2, 2), Side::down, tiny.layout, out(d_a, 2, 2));
   CHECK(d_a == Numbers{1000 + 2 * 1 + 1 * 1 + 3 * 3, 2000 + 2 * 2 + 1 * 2 + 3 * 4, 3000 - 1 * 1 + 5 * 3,
                        4000 - 1 * 2 + 5 * 4});
 }
 
-TEST_CASE("Reference: y_n += scale_e weight_p B_e^T h_p", "[execution]") {
+TEST_CASE("Reference: y_n += B_e^T h_p", "[execution]") {
   const TinyRouting tiny;
   Numbers y{1, 2, 3, 4, 5, 6};
-  Reference{}.routed_up(tiny.h, in(tiny.b, 3, 3), tiny.scale, tiny.layout, out(y, 2, 3));
-  // Token 0: 100 * 2 * (1 b_1 - 1 b_2) + 10 * 3 * 2 b_0.   Token 1: 100 * -1 * (3 b_1 + 5 b_2), and expert 2 is empty.
-  CHECK(y == Numbers{1 + 200 * (4 - 7) + 60 * 1, 2 + 200 * (5 - 8) + 60 * 2, 3 + 200 * (6 - 9) + 60 * 3,
-                     4 - 100 * (3 * 4 + 5 * 7), 5 - 100 * (3 * 5 + 5 * 8), 6 - 100 * (3 * 6 + 5 * 9)});
+  Reference{}.routed_up(RankTerms<double>{tiny.layout, tiny.h, in(tiny.b, 3, 3), Side::up}, out(y, 2, 3));
+  // Token 0: 1 b_1 - 1 b_2 + 2 b_0.   Token 1: 3 b_1 + 5 b_2, and expert 2 is empty.
+  CHECK(y == Numbers{1 + 4 - 7 + 2 * 1, 2 + 5 - 8 + 2 * 2, 3 + 6 - 9 + 2 * 3, 4 + 3 * 4 + 5 * 7, 5 + 3 * 5 + 5 * 8,
+                     6 + 3 * 6 + 5 * 9});
 }
 
-TEST_CASE("Reference: the gradients of the up-projection", "[execution]") {
+TEST_CASE("Reference: experts that share A add its first rows to d_x", "[execution]") {
+  const TinyRouting tiny(true);
+  Numbers d_x{100, 200, 300, 400};
+  const Numbers a{10, 20, 1, -1};
+  Reference{}.routed_up(RankTerms<double>{tiny.layout, tiny.h, in(a, 2, 2), Side::down}, out(d_x, 2, 2));
+  CHECK(d_x == Numbers{100 + 1 * 10 - 1 * 1 + 2 * 10, 200 + 1 * 20 + 1 * 1 + 2 * 20, 300 + 3 * 10 + 5 * 1,
+                       400 + 3 * 20 - 5 * 1});
+}
+
+TEST_CASE("Reference: d_b_e += h_p d_y_n^T", "[execution]") {
   const TinyRouting tiny;
-  Numbers d_h(5, 99), d_weight{1, 2, 3, 4}, d_b(9, 0);
+  Numbers d_b(9, 0);
   d_b[0] = 7;
-  Reference{}.routed_up_backward(in(tiny.d_y, 2, 3), tiny.h, in(tiny.b, 3, 3), tiny.scale, tiny.layout, std::span(d_h),
-                                 std::span(d_weight), out(d_b, 3, 3));
-  // u_p = scale_e B_e d_y_n;   b_0 d_y_0 = 321, b_1 d_y_0 = 654, b_2 d_y_0 = 987, b_1 d_y_1 = 17, b_2 d_y_1 = 26
-  CHECK(d_h == Numbers{2 * 100 * 654, 2 * 100 * 987, 3 * 10 * 321, -1 * 100 * 17, -1 * 100 * 26});
-  CHECK(d_weight == Numbers{1 + 100 * 654 * 1 - 100 * 987 * 1, 2 + 10 * 321 * 2, 3 + 100 * 17 * 3 + 100 * 26 * 5, 4});
-  // d_b_e += scale_e weight_p h_p d_y_n^T
-  const double to_b0 = 10 * 3 * 2, to_b1 = 100 * 2 * 1, to_b2 = 100 * 2 * -1;
-  const double of_1_b1 = 100 * -1 * 3, of_1_b2 = 100 * -1 * 5;
-  CHECK(d_b == Numbers{7 + to_b0 * 1, to_b0 * 10, to_b0 * 100,                                         //
-                       to_b1 * 1 + of_1_b1 * 2, to_b1 * 10 + of_1_b1 * -3, to_b1 * 100 + of_1_b1 * 4,  //
-                       to_b2 * 1 + of_1_b2 * 2, to_b2 * 10 + of_1_b2 * -3, to_b2 * 100 + of_1_b2 * 4});
+  Reference{}.routed_outer(tiny.h, in(tiny.d_y, 2, 3), Side::up, tiny.layout, out(d_b, 3, 3));
+  CHECK(d_b == Numbers{7 + 2 * 1, 2 * 10, 2 * 100,                       //
+                       1 * 1 + 3 * 2, 1 * 10 + 3 * -3, 1 * 100 + 3 * 4,  //
+                       -1 * 1 + 5 * 2, -1 * 10 + 5 * -3, -1 * 100 + 5 * 4});
 }
 
-TEST_CASE("Reference: the gradients of the down-projection", "[execution]") {
-  const TinyRouting tiny;
-  const Numbers a{10, 20, 1, -1, 5, 6};
-  Numbers d_a{1000, 0, 0, 0, 0, 0}, d_x{100, 200, 300, 400};
-  Reference{}.routed_down_backward(in(tiny.x, 2, 2), tiny.h, in(a, 3, 2), tiny.layout, out(d_a, 3, 2), out(d_x, 2, 2));
-  CHECK(d_a == Numbers{1000 + 2 * 1, 2 * 2, 1 * 1 + 3 * 3, 1 * 2 + 3 * 4, -1 * 1 + 5 * 3, -1 * 2 + 5 * 4});
-  CHECK(d_x ==
-        Numbers{100 + 1 * 1 - 1 * 5 + 2 * 10, 200 - 1 * 1 - 1 * 6 + 2 * 20, 300 + 3 * 1 + 5 * 5, 400 - 3 * 1 + 5 * 6});
-}
-
-TEST_CASE("Reference: results that nobody wants are not computed", "[execution]") {
-  const TinyRouting tiny;
-  const Numbers a{10, 20, 1, -1, 5, 6};
-  Numbers d_h(5, 99), d_x(4, 0), d_a(6, 0);
-  Reference{}.routed_up_backward(in(tiny.d_y, 2, 3), tiny.h, in(tiny.b, 3, 3), tiny.scale, tiny.layout, std::span(d_h),
-                                 std::span<double>{}, View<double>{});
-  CHECK(d_h == Numbers{2 * 100 * 654, 2 * 100 * 987, 3 * 10 * 321, -1 * 100 * 17, -1 * 100 * 26});
-  Reference{}.routed_down_backward({}, tiny.h, in(a, 3, 2), tiny.layout, View<double>{}, out(d_x, 2, 2));
-  CHECK(d_x == Numbers{1 * 1 - 1 * 5 + 2 * 10, -1 * 1 - 1 * 6 + 2 * 20, 3 * 1 + 5 * 5, -3 * 1 + 5 * 6});
-  Reference{}.routed_down_backward(in(tiny.x, 2, 2), tiny.h, in(a, 3, 2), tiny.layout, out(d_a, 3, 2), View<double>{});
-  CHECK(d_a == Numbers{2 * 1, 2 * 2, 1 * 1 + 3 * 3, 1 * 2 + 3 * 4, -1 * 1 + 5 * 3, -1 * 2 + 5 * 4});
+TEST_CASE("Reference: a linear map, its weight plain or in panels", "[execution]") {
+  Numbers weight{5, 6, 7, 8, 9, 10}, bias{1000, 2000, 3000};
+  const auto packed = Panels<double>::of(in(weight, 3, 2));
+  for (const LinearWeights<double>& w : {LinearWeights<double>{.weight = in(weight, 3, 2), .bias = in(bias, 1, 3)},
+                                         LinearWeights<double>{.panels = packed.view(), .bias = in(bias, 1, 3)}}) {
+    Numbers y(6, 99), d_x{1000, 2000, 3000, 4000};
+    Reference{}.linear(in({1, 2, 3, 4}, 2, 2), w, out(y, 2, 3));
+    CHECK(y == Numbers{1000 + 1 * 5 + 2 * 6, 2000 + 1 * 7 + 2 * 8, 3000 + 1 * 9 + 2 * 10, 1000 + 3 * 5 + 4 * 6,
+                       2000 + 3 * 7 + 4 * 8, 3000 + 3 * 9 + 4 * 10});
+    Reference{}.linear_backward(in({1, 2, 3, 4, 5, 6}, 2, 3), w, out(d_x, 2, 2));
+    CHECK(d_x == Numbers{1000 + 1 * 5 + 2 * 7 + 3 * 9, 2000 + 1 * 6 + 2 * 8 + 3 * 10, 3000 + 4 * 5 + 5 * 7 + 6 * 9,
+                         4000 + 4 * 6 + 5 * 8 + 6 * 10});
+  }
 }
 
 TEST_CASE("Reference runs each task once, in order", "[execution]") {

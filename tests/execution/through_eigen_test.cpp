@@ -16,10 +16,6 @@ TEMPLATE_TEST_CASE("Eigen's routed primitives equal Reference's", "[execution]",
   large_primitives_equal_reference<TestType>(ThroughEigen{});
 }
 
-TEMPLATE_TEST_CASE("Eigen leaves out results that nobody wants", "[execution]", float, double) {
-  unwanted_results_are_left_out<TestType>(ThroughEigen{});
-}
-
 TEST_CASE("Eigen's execution runs every task, on the caller's thread", "[execution]") {
   std::vector<Index> seen;
   ThroughEigen{}.parallel_for(3, [&](Index i) { seen.push_back(i); });

@@ -2,6 +2,7 @@
 #include "mole/gating/gate.hpp"
 
 #include "laws/gating_laws.hpp"
+#include "mole/execution/simd.hpp"
 #include "mole/gating/identity.hpp"
 #include "mole/gating/raw.hpp"
 #include "mole/gating/renormalised.hpp"
@@ -78,6 +79,14 @@ TEST_CASE("A score may ask for a column of its own beside the experts", "[gating
   CHECK(trace.routing.weight(0) == 3);
   CHECK(trace.routing.expert(1) == 1);
   CHECK(trace.routing.weight(1) == 1.5);
+
+  Matrix<double> many(2 * kernel::step_of<xsimd::default_arch, double> + 1, 4);  // whole vectors of tokens
+  for (Index n = 0; n < many.rows(); ++n) std::copy_n(logits.view().row_data(n % 2), 4, many.view().row_data(n));
+  const auto by_vectors = laws::routed<Simd<>>(gate, many, 3);
+  for (Index n = 0; n < many.rows(); ++n) {
+    CHECK(by_vectors.routing.expert(n) == 1);
+    CHECK(by_vectors.routing.weight(n) == (n % 2 == 0 ? 3 : 1.5));
+  }
 }
 
 TEST_CASE("A gate's options are checked against the number of experts", "[gating]") {

@@ -14,7 +14,7 @@ struct Shape {
   Index depth, rows, cols;
   bool accumulate = false;
   bool padded = false;       // whole vectors may be read behind the last column of b
-  bool gathered = false;     // rows of b anywhere
+  bool gathered = false;     // rows of all operands anywhere
   bool a_by_column = false;  // a_k side by side, or a step apart
   Index misaligned = 0;
 };
@@ -48,18 +48,31 @@ struct Operands {
  private:
   void run(const Shape& s, Index k, Index depth, Index rows, Index column, Index cols, bool accumulate, const T* a_k,
            T* to, const GuardedMatrix<T>& c_like) const {
-    const kernel::StridedRows<T> a_rows{a_k, s.a_by_column ? 1 : a.view().stride()};
-    const Index a_step = s.a_by_column ? a.view().stride() : 1;
+    const kernel::Factors<T> factors{a_k, s.a_by_column ? a.view().stride() : 1, s.a_by_column ? 1 : a.view().stride()};
+    const kernel::StridedRows<T> to_rows{to, c_like.view().stride()};
     const kernel::OuterProducts<Arch, T> outer;
-    if (s.gathered) {
-      std::vector<const T*> b_rows;
-      for (Index i = 0; i < depth; ++i) b_rows.push_back(b.row(k + i) + column);
-      outer(a_rows, a_step, kernel::GatheredRows<T>{b_rows.data()}, s.padded, depth, rows, cols, to,
-            c_like.view().stride(), accumulate);
-    } else {
-      outer(a_rows, a_step, kernel::StridedRows<T>{b.row(k) + column, b.view().stride()}, s.padded, depth, rows, cols,
-            to, c_like.view().stride(), accumulate);
+    if (!s.gathered)
+      return outer(factors, kernel::StridedRows<const T>{b.row(k) + column, b.view().stride()}, s.padded, depth, rows,
+                   cols, to_rows, accumulate);
+    std::vector<const T*> b_rows, a_lines;
+    std::vector<T*> c_rows;
+    for (Index i = 0; i < depth; ++i) b_rows.push_back(b.row(k + i) + column);
+    for (Index i = 0; i < rows; ++i) c_rows.push_back(to_rows(i));
+    const kernel::GatheredRows<const T> gathered_b{b_rows.data()};
+    const kernel::GatheredRows<T> gathered_c{c_rows.data()};
+    // Rows of a, or columns of a, that lie anywhere: every second of each is a copy elsewhere.
+    std::vector<std::vector<T>> copies;
+    const Index lines = s.a_by_column ? rows : depth, length = s.a_by_column ? depth : rows;
+    for (Index i = 0; i < lines; ++i) {
+      const T* const line = a_k + i * a.view().stride();
+      copies.emplace_back(line, line + length);
+      a_lines.push_back(i % 2 == 0 ? line : copies.back().data());
     }
+    if (s.a_by_column)
+      outer(kernel::GatheredFactors<T>{a_lines.data(), 0}, gathered_b, s.padded, depth, rows, cols, gathered_c,
+            accumulate);
+    else
+      outer(kernel::FactorColumns<T>{a_lines.data()}, gathered_b, s.padded, depth, rows, cols, gathered_c, accumulate);
   }
 };
 

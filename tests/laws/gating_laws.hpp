@@ -13,7 +13,7 @@
 namespace laws {
 
 /// The trace that a gating leaves for these logits.   logits [N x (E + extra)]
-template <class Gating, class T>
+template <class Execution = mole::Reference, class Gating, class T>
 mole::Trace<T> routed(const Gating& gating, const mole::Matrix<T>& logits, mole::Index experts) {
   const mole::Index tokens = logits.rows(), pairs = gating.max_pairs(tokens, experts);
   mole::Trace<T> trace;
@@ -21,7 +21,7 @@ mole::Trace<T> routed(const Gating& gating, const mole::Matrix<T>& logits, mole:
   trace.start(tokens, {});
   for (mole::Index n = 0; n < tokens; ++n)
     std::copy_n(logits.view().row_data(n), logits.cols(), trace.logits().row_data(n));
-  support::Harness<Gating> harness(gating, tokens, pairs);
+  support::Harness<Gating, Execution> harness(gating, tokens, pairs);
   auto call = harness.call();
   gating.choose(trace, call);
   trace.start_d_weight();
@@ -59,7 +59,7 @@ void check_routing(const mole::Trace<T>& trace, mole::Index most) {
 }  // namespace detail
 
 /// For gatings that look at each token alone, which all but capacity and expert choice are.
-template <class T, class Gating>
+template <class T, class Execution = mole::Reference, class Gating>
 void check_gating(const Gating& gating, mole::Index experts) {
   static_assert(mole::TrainableGatingPolicy<Gating, T>);
   gating.check(experts);
@@ -67,24 +67,24 @@ void check_gating(const Gating& gating, mole::Index experts) {
   for (mole::Index tokens : {0, 1, 7, 64, 130}) {
     INFO("tokens " << tokens << ", experts " << experts);
     const auto logits = support::random_matrix<T>(tokens, columns, 21, 3);
-    const auto trace = routed(gating, logits, experts);
+    const auto trace = routed<Execution>(gating, logits, experts);
     detail::check_routing(trace, gating.max_pairs(tokens, experts));
     CHECK(trace.nan_tokens == 0);
 
     const auto order = support::reversed(tokens);
-    const auto turned = detail::choices(routed(gating, support::permuted(logits, order), experts));
+    const auto turned = detail::choices(routed<Execution>(gating, support::permuted(logits, order), experts));
     const auto straight = detail::choices(trace);
     for (mole::Index n = 0; n < tokens; ++n)
       CHECK(turned[std::size_t(n)] == straight[std::size_t(order[std::size_t(n)])]);
     for (mole::Index n = 0; n < tokens; ++n) {
       mole::Matrix<T> alone(1, columns);
       std::copy_n(logits.view().row_data(n), columns, alone.data());
-      CHECK(detail::choices(routed(gating, alone, experts))[0] == straight[std::size_t(n)]);
+      CHECK(detail::choices(routed<Execution>(gating, alone, experts))[0] == straight[std::size_t(n)]);
     }
   }
 
   SECTION("logits that cannot be told apart go to the lower indices") {
-    const auto trace = routed(gating, mole::Matrix<T>(3, columns), experts);
+    const auto trace = routed<Execution>(gating, mole::Matrix<T>(3, columns), experts);
     for (mole::Index n = 0; n < 3; ++n) {
       const auto chosen = trace.routing.experts_of(n);
       for (std::size_t j = 0; j < chosen.size(); ++j) CHECK(chosen[j] == int(j));
@@ -97,13 +97,13 @@ void check_gating(const Gating& gating, mole::Index experts) {
       for (mole::Index c = 0; c < experts; ++c) logits(0, c) = value;  // all of them
       logits(1, 0) = value;                                            // the first
       logits(2, experts - 1) = value;                                  // the last
-      detail::check_routing(routed(gating, logits, experts), gating.max_pairs(4, experts));
+      detail::check_routing(routed<Execution>(gating, logits, experts), gating.max_pairs(4, experts));
     }
   }
   SECTION("a NaN is reported") {
     mole::Matrix<T> logits(3, columns);
     logits(1, 0) = std::numeric_limits<T>::quiet_NaN();
-    CHECK(routed(gating, logits, experts).nan_tokens == 1);
+    CHECK(routed<Execution>(gating, logits, experts).nan_tokens == 1);
   }
 }
 

@@ -72,7 +72,7 @@ struct RoutedCase {
   Routing<T> routing;
   Index in, out;
   std::vector<int> begin{0};
-  GuardedMatrix<T> x, d_y, a, b, scale, h, d_h;  // h and d_h [1 x ranks of all pairs]
+  GuardedMatrix<T> x, d_y, a, b, h;  // h [1 x ranks of all pairs]
 
   RoutedCase(Blocks cut, Routing<T> route, Index in_, Index out_, Index padding, Rng& rng)
       : blocks(std::move(cut)),
@@ -84,9 +84,7 @@ struct RoutedCase {
         d_y(random_input<T>(routing.tokens(), out, rng, {.padding = padding})),
         a(random_input<T>(blocks.ranks_down(), in, rng, {.padding = padding})),
         b(random_input<T>(blocks.ranks_up(), out, rng, {.padding = padding})),
-        scale(random_input<T>(1, blocks.experts(), rng)),
-        h(random_input<T>(1, begin.back(), rng)),
-        d_h(random_input<T>(1, begin.back(), rng)) {}
+        h(random_input<T>(1, begin.back(), rng)) {}
 
   RankLayout<T> layout() const { return {blocks, routing, begin}; }
   std::vector<int> begins() const {
@@ -99,24 +97,25 @@ struct RoutedCase {
 /// What the routed primitives leave behind; everything that accumulates starts at random numbers.
 template <class T>
 struct RoutedResults {
-  GuardedMatrix<T> h, y, d_h, d_weight, d_b, d_a, d_x;
+  GuardedMatrix<T> h, y, u, d_b, d_a, d_x;
 
   RoutedResults(const RoutedCase<T>& c, Index padding, Rng rng)
       : h(random_output<T>(1, c.begin.back(), rng, around(0))),
         y(random_output<T>(c.routing.tokens(), c.out, rng, around(padding))),
-        d_h(random_output<T>(1, c.begin.back(), rng, around(0))),
-        d_weight(random_output<T>(1, c.routing.pairs(), rng, around(0))),
+        u(random_output<T>(1, c.begin.back(), rng, around(0))),
         d_b(random_output<T>(c.blocks.ranks_up(), c.out, rng, around(padding))),
         d_a(random_output<T>(c.blocks.ranks_down(), c.in, rng, around(padding))),
         d_x(random_output<T>(c.routing.tokens(), c.in, rng, around(padding))) {}
 
   template <class Execution>
   void compute(const Execution& execution, const RoutedCase<T>& c) {
-    execution.routed_down(c.x.view(), c.a.view(), c.layout(), h.view().row(0));
-    execution.routed_up(c.h.view().row(0), c.b.view(), c.scale.view().row(0), c.layout(), y.view());
-    execution.routed_up_backward(c.d_y.view(), c.h.view().row(0), c.b.view(), c.scale.view().row(0), c.layout(),
-                                 d_h.view().row(0), d_weight.view().row(0), d_b.view());
-    execution.routed_down_backward(c.x.view(), c.d_h.view().row(0), c.a.view(), c.layout(), d_a.view(), d_x.view());
+    const auto ranks = c.h.view().row(0);
+    execution.routed_down(c.x.view(), c.a.view(), Side::down, c.layout(), h.view().row(0));
+    execution.routed_up(RankTerms<T>{c.layout(), ranks, c.b.view(), Side::up}, y.view());
+    execution.routed_down(c.d_y.view(), c.b.view(), Side::up, c.layout(), u.view().row(0));
+    execution.routed_outer(ranks, c.d_y.view(), Side::up, c.layout(), d_b.view());
+    execution.routed_outer(ranks, c.x.view(), Side::down, c.layout(), d_a.view());
+    execution.routed_up(RankTerms<T>{c.layout(), ranks, c.a.view(), Side::down}, d_x.view());
   }
 
   /// f(name, matrix, other's matrix, terms of each sum)
@@ -125,8 +124,7 @@ struct RoutedResults {
     const Index ranks = c.blocks.experts() * c.blocks.max_size(), pairs = c.routing.pairs() + 1;
     f("h", h, other.h, c.in);
     f("y", y, other.y, ranks + 1);
-    f("d_h", d_h, other.d_h, c.out);
-    f("d_weight", d_weight, other.d_weight, c.out * c.blocks.max_size() + 1);
+    f("u", u, other.u, c.out);
     f("d_b", d_b, other.d_b, pairs);
     f("d_a", d_a, other.d_a, pairs);
     f("d_x", d_x, other.d_x, ranks + 1);
@@ -177,46 +175,27 @@ void large_primitives_equal_reference(const Execution& execution) {
   }
 }
 
-/// An unwanted result is an empty view: the wanted ones come out the same.
-template <class T, class Execution>
-void unwanted_results_are_left_out(const Execution& execution) {
-  TestRng rng;
-  const RoutedCase<T> c(Blocks::uniform(5, 3), random_routing<T>(Spread::random_pairs, 65, 5, rng), 33, 16, 0, rng);
-  const RankLayout<T> layout = c.layout();
-  const Rng start(test_seed() + 1);
-  RoutedResults<T> all(c, 0, start);
-  all.compute(execution, c);
-  const auto up_backward = [&](RoutedResults<T>& r, std::span<T> d_weight, View<T> d_b) {
-    execution.routed_up_backward(c.d_y.view(), c.h.view().row(0), c.b.view(), c.scale.view().row(0), layout,
-                                 r.d_h.view().row(0), d_weight, d_b);
-  };
-  RoutedResults<T> first(c, 0, start), second(c, 0, start);
-  up_backward(first, {}, first.d_b.view());
-  execution.routed_down_backward(c.x.view(), c.d_h.view().row(0), c.a.view(), layout, first.d_a.view(), View<T>{});
-  CHECK(difference(first.d_h.view(), all.d_h.view()) == 0);
-  CHECK(difference(first.d_b.view(), all.d_b.view()) == 0);
-  CHECK(difference(first.d_a.view(), all.d_a.view()) == 0);
-
-  up_backward(second, second.d_weight.view().row(0), View<T>{});
-  execution.routed_down_backward(View<const T>{}, c.d_h.view().row(0), c.a.view(), layout, View<T>{},
-                                 second.d_x.view());
-  CHECK(difference(second.d_h.view(), all.d_h.view()) == 0);
-  CHECK(difference(second.d_weight.view(), all.d_weight.view()) == 0);
-  CHECK(difference(second.d_x.view(), all.d_x.view()) == 0);
-}
-
 /// Dense operands and results of one size.
 template <class T>
 struct DenseCase {
-  GuardedMatrix<T> x, w, d_y, y, d_x, d_w;
+  GuardedMatrix<T> x, w, d_y, bias, y, d_x, d_w, linear_y, linear_d_x, packed_y, packed_d_x, turned_d_x;
+  Panels<T> panels, transposed_panels;
 
   DenseCase(Index n, Index in, Index out, Index padding, Rng rng)
       : x(random_input<T>(n, in, rng, {.padding = padding})),
         w(random_input<T>(out, in, rng, {.padding = padding})),
         d_y(random_input<T>(n, out, rng, {.padding = padding})),
+        bias(random_input<T>(1, out, rng)),
         y(random_output<T>(n, out, rng, around(padding))),
         d_x(random_output<T>(n, in, rng, around(padding))),
-        d_w(random_output<T>(out, in, rng, around(padding))) {}
+        d_w(random_output<T>(out, in, rng, around(padding))),
+        linear_y(random_output<T>(n, out, rng, around(padding))),
+        linear_d_x(random_output<T>(n, in, rng, around(padding))),
+        packed_y(random_output<T>(n, out, rng, around(padding))),
+        packed_d_x(random_output<T>(n, in, rng, around(padding))),
+        turned_d_x(random_output<T>(n, in, rng, around(padding))),
+        panels(Panels<T>::of(std::as_const(w).view())),
+        transposed_panels(Panels<T>::of_transposed(std::as_const(w).view())) {}
 
   template <class Execution>
   void compute(const Execution& execution) {
@@ -224,6 +203,28 @@ struct DenseCase {
     execution.product_nt(in.x.view(), in.w.view(), y.view());
     execution.product_nn(in.d_y.view(), in.w.view(), d_x.view());
     execution.product_tn(in.d_y.view(), in.x.view(), d_w.view());
+    const LinearWeights<T> plain{.weight = in.w.view(), .bias = in.bias.view()};
+    const LinearWeights<T> packed{
+        .panels = panels.view(), .transposed_panels = transposed_panels.view(), .bias = in.bias.view()};
+    execution.linear(in.x.view(), plain, linear_y.view());
+    execution.linear(in.x.view(), packed, packed_y.view());
+    execution.linear_backward(in.d_y.view(), plain, linear_d_x.view());
+    execution.linear_backward(in.d_y.view(), packed, packed_d_x.view());
+    execution.linear_backward(in.d_y.view(), {.panels = panels.view()}, turned_d_x.view());
+  }
+
+  /// f(name, matrix, other's matrix, terms of each sum)
+  template <class F>
+  void compare(const DenseCase& other, F f) const {
+    const Index n = x.view().rows(), in = x.view().cols(), out = w.view().rows();
+    f("y", y, other.y, in);
+    f("d_x", d_x, other.d_x, out + 1);
+    f("d_w", d_w, other.d_w, n + 1);
+    f("y of linear", linear_y, other.linear_y, in + 1);
+    f("d_x of linear", linear_d_x, other.linear_d_x, out + 1);
+    f("y from panels", packed_y, other.packed_y, in + 1);
+    f("d_x from panels", packed_d_x, other.packed_d_x, out + 1);
+    f("d_x from panels of y", turned_d_x, other.turned_d_x, out + 1);
   }
 
  private:
@@ -237,12 +238,11 @@ void dense_products_equal_reference(const Execution& execution, Index n, Index i
   found.compute(execution);
   expected.compute(Reference{});
   CAPTURE(n, in, out, padding);
-  CHECK(difference(found.y.view(), expected.y.view()) <= Tolerance<T>::sum(in));
-  CHECK(difference(found.d_x.view(), expected.d_x.view()) <= Tolerance<T>::sum(out + 1));
-  CHECK(difference(found.d_w.view(), expected.d_w.view()) <= Tolerance<T>::sum(n + 1));
-  CHECK(found.y.intact());
-  CHECK(found.d_x.intact());
-  CHECK(found.d_w.intact());
+  found.compare(expected, [](std::string name, const auto& a, const auto& b, Index terms) {
+    CAPTURE(name);
+    CHECK(difference(a.view(), b.view()) <= Tolerance<T>::sum(terms));
+    CHECK(a.intact());
+  });
 }
 
 template <class T, class Execution>

@@ -31,4 +31,10 @@ concept TrainableBasePolicy = BasePolicy<B, Execution> &&
   base.backward(x, x, d_x, gradients, call);
 };
 
+/// A base that is a linear map:   weights()   what an execution may compute forward and d_x from
+template <class B>
+concept LinearBasePolicy = requires(const B& base) {
+  { base.weights() } -> std::same_as<LinearWeights<typename B::Scalar>>;
+};
+
 }  // namespace mole

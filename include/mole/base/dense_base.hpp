@@ -41,22 +41,17 @@ class DenseBase {
   Index out() const { return weight().rows(); }
   View<const T> weight() const { return view(linear_.weight); }
   View<const T> bias() const { return view(linear_.bias); }
+  LinearWeights<T> weights() const { return {.weight = weight(), .bias = bias()}; }
   Parameters& parameters() requires owning { return linear_; }
   const Parameters& parameters() const requires owning { return linear_; }
 
   void forward(View<const T> x, View<T> y, auto& call) const {
-    call.execution.product_nt(x, weight(), y);
-    if (!bias()) return;
-    const std::span<const T> b = bias().row(0);
-    for (Index n = 0; n < y.rows(); ++n) {
-      const std::span<T> row = y.row(n);
-      for (std::size_t o = 0; o < row.size(); ++o) row[o] += b[o];
-    }
+    call.execution.linear(x, weights(), y);
   }
 
   /// d_x += d_y W,  d_weight += d_y^T x,  d_bias += sum over tokens of d_y
   void backward(View<const T> x, View<const T> d_y, View<T> d_x, Parameters& gradients, auto& call) const {
-    if (d_x) call.execution.product_nn(d_y, weight(), d_x);
+    if (d_x) call.execution.linear_backward(d_y, weights(), d_x);
     if constexpr (owning) {
       if (!gradients.weight.empty()) call.execution.product_tn(d_y, x, gradients.weight.view());
       if (!gradients.bias.empty())

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// What every header may rely on: the index type and the precondition check.
+// What every header may rely on: the index type, the precondition check and the width of panels.
 #pragma once
 
 #include <cassert>
@@ -15,5 +15,9 @@ namespace mole {
 
 /// Every size, index and stride: signed, so that differences and reversed loops are safe.
 using Index = std::ptrdiff_t;
+
+/// Rows of a weight that a panel holds side by side: 128 bytes, two of the widest vectors and two lines of a cache.
+template <class T>
+constexpr Index panel_width = Index(128 / sizeof(T));
 
 }  // namespace mole

@@ -7,6 +7,9 @@
 
 namespace mole {
 
+/// Which factor's rows: those of A, or those of B.
+enum class Side { down, up };
+
 /// The projected ranks h of all routed pairs, pair after pair: pair p of expert e owns h[begin[p]] ... and has
 /// blocks.size(e) numbers there.   begin [pairs + 1]
 template <class T>
@@ -16,6 +19,9 @@ struct RankLayout {
   std::span<const int> begin;
 
   Index first(Index pair) const { return begin[std::size_t(pair)]; }
+  Index first_row(Index expert, Side side) const {
+    return side == Side::down ? blocks.down(expert) : blocks.up(expert);
+  }
   Index ranks(Index pair) const { return begin[std::size_t(pair) + 1] - begin[std::size_t(pair)]; }
 };
 

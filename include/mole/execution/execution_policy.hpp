@@ -2,7 +2,8 @@
 // The contract of executions: how it is computed.
 #pragma once
 
-#include "mole/core/rank_layout.hpp"
+#include "mole/core/linear_weights.hpp"
+#include "mole/core/rank_terms.hpp"
 #include "mole/core/view.hpp"
 
 #include <concepts>
@@ -27,23 +28,23 @@ struct ExecutionArchetype {
   template <class T>
   void product_tn(ConstView<T> d_y, ConstView<T> x, View<T> d_w) const;
 
-  /// h_p = A_e x_n for every routed pair p = (n, e).   x [N x I], a [ranks x I]
+  /// y = x W^T + b.   x [N x I], y [N x O]
   template <class T>
-  void routed_down(ConstView<T> x, ConstView<T> a, const RankLayout<T>& layout, std::span<T> h) const;
-  /// y_n += scale_e weight_p B_e^T h_p.   b [ranks x O], scale [E], y [N x O]
+  void linear(ConstView<T> x, const LinearWeights<T>& w, View<T> y) const;
+  /// d_x += d_y W
   template <class T>
-  void routed_up(std::span<const std::type_identity_t<T>> h, ConstView<T> b,
-                 std::span<const std::type_identity_t<T>> scale, const RankLayout<T>& layout, View<T> y) const;
-  /// With u_p = scale_e B_e d_y_n:   d_h_p = weight_p u_p,   d_weight_p += <u_p, h_p>,
-  /// d_b_e += scale_e weight_p h_p d_y_n^T.   d_weight may be empty
+  void linear_backward(ConstView<T> d_y, const LinearWeights<T>& w, View<T> d_x) const;
+
+  /// h_p = table_e x_n for every routed pair p = (n, e).   x [N x I], table [ranks x I]: A and x, or B and d_y
   template <class T>
-  void routed_up_backward(ConstView<T> d_y, std::span<const std::type_identity_t<T>> h, ConstView<T> b,
-                          std::span<const std::type_identity_t<T>> scale, const RankLayout<T>& layout, std::span<T> d_h,
-                          std::span<T> d_weight, View<T> d_b) const;
-  /// d_a_e += d_h_p x_n^T,   d_x_n += A_e^T d_h_p.
+  void routed_down(ConstView<T> x, ConstView<T> table, Side side, const RankLayout<T>& layout, std::span<T> h) const;
+  /// result_n += table_e^T h_p, as `terms` say
   template <class T>
-  void routed_down_backward(ConstView<T> x, std::span<const std::type_identity_t<T>> d_h, ConstView<T> a,
-                            const RankLayout<T>& layout, View<T> d_a, View<T> d_x) const;
+  void routed_up(const RankTerms<T>& terms, View<T> result) const;
+  /// d_table_e += h_p x_n^T
+  template <class T>
+  void routed_outer(std::span<const std::type_identity_t<T>> h, ConstView<T> x, Side side, const RankLayout<T>& layout,
+                    View<T> d_table) const;
 
   /// Calls f(i) once for each i in [0, tasks), in any order, perhaps at once.
   template <class F>
@@ -56,16 +57,30 @@ struct ExecutionArchetype {
 template <class X, class T>
 concept ExecutionPolicy = std::copyable<X> &&
     requires(const X& execution, View<const T> in, View<T> out, std::span<const T> h, std::span<T> d_h,
-             const RankLayout<T>& layout, void (*task)(Index)) {
+             const RankLayout<T>& layout, const RankTerms<T>& terms, const LinearWeights<T>& weights,
+             void (*task)(Index)) {
   execution.product_nt(in, in, out);
   execution.product_nn(in, in, out);
   execution.product_tn(in, in, out);
-  execution.routed_down(in, in, layout, d_h);
-  execution.routed_up(h, in, h, layout, out);
-  execution.routed_up_backward(in, h, in, h, layout, d_h, d_h, out);
-  execution.routed_down_backward(in, h, in, layout, out, out);
+  execution.linear(in, weights, out);
+  execution.linear_backward(in, weights, out);
+  execution.routed_down(in, in, Side::down, layout, d_h);
+  execution.routed_up(terms, out);
+  execution.routed_outer(h, in, Side::down, layout, out);
   execution.parallel_for(Index(1), task);
   { execution.threads() } -> std::convertible_to<int>;
+};
+
+/// An execution that adds the ranks of experts, and what a router hands back, where a linear base leaves its result:
+///     mix(x, weights, y, terms...)              y = x W^T + b + terms
+///     mix_backward(d_y, weights, d_x, terms...)   d_x += d_y W + terms
+/// the same bits as linear() or linear_backward() and then one term after the other.
+template <class X, class T>
+concept MixingExecution = ExecutionPolicy<X, T> &&
+    requires(const X& execution, View<const T> in, View<T> out, const LinearWeights<T>& weights,
+             const RankTerms<T>& ranks, const LinearTerm<T>& router) {
+  execution.mix(in, weights, out, ranks);
+  execution.mix_backward(in, weights, out, ranks, router);
 };
 
 }  // namespace mole

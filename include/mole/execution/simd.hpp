@@ -2,14 +2,14 @@
 // The vectorised execution.
 #pragma once
 
+#include "mole/core/linear_weights.hpp"
+#include "mole/core/rank_terms.hpp"
 #include "mole/execution/execution_policy.hpp"
 #include "mole/execution/serial.hpp"
 #include "mole/kernel/dot_products.hpp"
 #include "mole/kernel/panel.hpp"
-#include "mole/kernel/row_sum.hpp"
 
 #include <array>
-#include <tuple>
 #include <utility>
 
 namespace mole {
@@ -25,6 +25,8 @@ class Simd {
                 "mole: Executor does not model ExecutorPolicy (mole/execution/executor_policy.hpp)");
 
  public:
+  using Architecture = Arch;
+
   Simd() = default;
   explicit Simd(Executor executor) : executor_(std::move(executor)) {}
 
@@ -42,9 +44,8 @@ class Simd {
     product_by_panels(
         w.cols(),
         [&](Index row, Index i) {
-          return Rows<T>{x.row_data(row) + i, 1};
+          return kernel::Factors<T>{x.row_data(row) + i, x.stride(), 1};
         },
-        x.stride(),
         [&](Panel<T>& panel, Index i, Index depth, Index column, Index cols) {
           panel.pack_transposed(w.row_data(column) + i, w.stride(), depth, cols);
         },
@@ -56,9 +57,8 @@ class Simd {
     product_by_panels(
         w.rows(),
         [&](Index row, Index o) {
-          return Rows<T>{d_y.row_data(row) + o, 1};
+          return kernel::Factors<T>{d_y.row_data(row) + o, d_y.stride(), 1};
         },
-        d_y.stride(),
         [&](Panel<T>& panel, Index o, Index depth, Index column, Index cols) {
           panel.pack(w.row_data(o) + column, w.stride(), depth, cols);
         },
@@ -70,9 +70,8 @@ class Simd {
     product_by_panels(
         x.rows(),
         [&](Index row, Index n) {
-          return Rows<T>{d_y.row_data(n) + row, d_y.stride()};
+          return kernel::Factors<T>{d_y.row_data(n) + row, 1, d_y.stride()};
         },
-        1,
         [&](Panel<T>& panel, Index n, Index depth, Index column, Index cols) {
           panel.pack(x.row_data(n) + column, x.stride(), depth, cols);
         },
@@ -80,45 +79,76 @@ class Simd {
   }
 
   template <class T>
-  void routed_down(ConstView<T> x, ConstView<T> a, const RankLayout<T>& layout, std::span<T> h) const {
-    project(
-        x, a, layout, [&](Index e) { return layout.blocks.down(e); }, h, [](Index, std::span<const int>) {});
-  }
-
-  template <class T>
-  void routed_up(std::span<const std::type_identity_t<T>> h, ConstView<T> b,
-                 std::span<const std::type_identity_t<T>> scale, const RankLayout<T>& layout, View<T> y) const {
-    add_rows(layout, b, y, [&](Index p, Index j, Index e) {
-      return std::pair{scale[std::size_t(e)] * layout.routing.weight(p) * h[std::size_t(layout.first(p) + j)],
-                       b.row_data(layout.blocks.up(e) + j)};
+  void routed_down(ConstView<T> x, ConstView<T> table, Side side, const RankLayout<T>& layout, std::span<T> h) const {
+    for_each_run(layout, 2.0 * double(table.cols()), [&](Index e, std::span<const int> pairs) {
+      std::array<const T*, run> rows;
+      std::array<T*, run> results;
+      for (std::size_t q = 0; q < pairs.size(); ++q) {
+        rows[q] = x.row_data(layout.routing.token(pairs[q]));
+        results[q] = h.data() + layout.first(pairs[q]);
+      }
+      project(rows.data(), Index(pairs.size()), table.middle_rows(layout.first_row(e, side), layout.blocks.size(e)),
+              results.data());
     });
   }
 
   template <class T>
-  void routed_up_backward(ConstView<T> d_y, std::span<const std::type_identity_t<T>> h, ConstView<T> b,
-                          std::span<const std::type_identity_t<T>> scale, const RankLayout<T>& layout, std::span<T> d_h,
-                          std::span<T> d_weight, View<T> d_b) const {
-    const auto up = [&](Index e) { return layout.blocks.up(e); };
-    project(d_y, b, layout, up, d_h, [&](Index e, std::span<const int> pairs) {
-      for (int p : pairs) weigh_ranks(p, scale[std::size_t(e)], h, layout, d_h, d_weight);
+  void routed_up(const RankTerms<T>& terms, View<T> result) const {
+    add(terms, result);
+  }
+
+  /// Split by columns, so that experts may share rows of the table.
+  template <class T>
+  void routed_outer(std::span<const std::type_identity_t<T>> h, ConstView<T> x, Side side, const RankLayout<T>& layout,
+                    View<T> d_table) const {
+    const Index per_task = columns_per_task<T>(d_table.cols(), 2.0 * double(layout.begin.back()), 1);
+    parallel_for(blocks_of(d_table.cols(), per_task), [&](Index task) {
+      const Index column = task * per_task, cols = std::min(per_task, d_table.cols() - column);
+      std::array<const T*, run> factors, rows;
+      for (Index e = 0; e < layout.blocks.experts(); ++e) {
+        const std::span<const int> pairs = layout.routing.pairs_of(e);
+        for (Index q = 0; q < Index(pairs.size()); q += run) {
+          const Index depth = std::min(run, Index(pairs.size()) - q);
+          for (Index k = 0; k < depth; ++k) {
+            const int p = pairs[std::size_t(q + k)];
+            factors[std::size_t(k)] = h.data() + layout.first(p);
+            rows[std::size_t(k)] = x.row_data(layout.routing.token(p)) + column;
+          }
+          Outer<T>{}(kernel::FactorColumns<T>{factors.data()}, kernel::GatheredRows<const T>{rows.data()}, false, depth,
+                     layout.blocks.size(e), cols,
+                     Rows<T>{d_table.row_data(layout.first_row(e, side)) + column, d_table.stride()}, true);
+        }
+      }
     });
-    if (d_b)
-      add_outer_products(layout, d_y, d_b, up, [&](Index p, Index j, Index e) {
-        return scale[std::size_t(e)] * layout.routing.weight(p) * h[std::size_t(layout.first(p) + j)];
-      });
   }
 
   template <class T>
-  void routed_down_backward(ConstView<T> x, std::span<const std::type_identity_t<T>> d_h, ConstView<T> a,
-                            const RankLayout<T>& layout, View<T> d_a, View<T> d_x) const {
-    if (d_a)
-      add_outer_products(
-          layout, x, d_a, [&](Index e) { return layout.blocks.down(e); },
-          [&](Index p, Index j, Index) { return d_h[std::size_t(layout.first(p) + j)]; });
-    if (d_x)
-      add_rows(layout, a, d_x, [&](Index p, Index j, Index e) {
-        return std::pair{d_h[std::size_t(layout.first(p) + j)], a.row_data(layout.blocks.down(e) + j)};
-      });
+  void linear(ConstView<T> x, const LinearWeights<T>& w, View<T> y) const {
+    mix(x, w, y);
+  }
+  template <class T>
+  void linear_backward(ConstView<T> d_y, const LinearWeights<T>& w, View<T> d_x) const {
+    mix_backward(d_y, w, d_x);
+  }
+
+  /// y = x W^T + b + terms
+  template <class T, class... Terms>
+  void mix(ConstView<T> x, const LinearWeights<T>& w, View<T> y, const Terms&... terms) const {
+    if (w.panels) return multiply(x, w.panels, w.bias, y, false, terms...);
+    product_nt(x, w.weight, y);
+    if (w.bias) add_bias(w.bias, 0, y.rows(), 0, y.cols(), y);
+    (add(terms, y), ...);
+  }
+
+  /// d_x += d_y W + terms
+  template <class T, class... Terms>
+  void mix_backward(ConstView<T> d_y, const LinearWeights<T>& w, View<T> d_x, const Terms&... terms) const {
+    if (w.transposed_panels) return multiply(d_y, w.transposed_panels, {}, d_x, true, terms...);
+    if (w.weight)
+      product_nn(d_y, w.weight, d_x);
+    else
+      turned_panels(d_y, w.panels, d_x);
+    (add(terms, d_x), ...);
   }
 
  private:
@@ -129,7 +159,8 @@ class Simd {
   template <class T>
   using Rows = kernel::StridedRows<T>;
 
-  static constexpr Index run = 64;              // pairs, or rows, that a kernel is handed at once
+  static constexpr Index run = 128;             // pairs, or rows, that a kernel is handed at once
+  static constexpr Index ranks_at_once = 32;    // ... and ranks of each
   static constexpr double task_work = 200'000;  // operations worth a task: some 10 us
 
   static Index blocks_of(Index size, Index block) { return (size + block - 1) / block; }
@@ -158,18 +189,18 @@ class Simd {
     });
   }
 
-  /// result (+)= sum over k in [0, depth) of a_k b_k^T. left(row, k) says where the a_k of rows from `row` on lie,
-  /// a_step apart; pack(panel, k, count, column, cols) puts `count` b_k into a panel.
+  /// result (+)= sum over k in [0, depth) of a_k b_k^T. left(row, k) gives the factors of rows from `row` on;
+  /// pack(panel, k, count, column, cols) puts `count` b_k into a panel.
   template <class T, class Left, class Pack>
-  void product_by_panels(Index depth, Left left, Index a_step, Pack pack, View<T> result, bool accumulate) const {
+  void product_by_panels(Index depth, Left left, Pack pack, View<T> result, bool accumulate) const {
     for_each_panel<T>(result.cols(), result.rows(), 2.0 * double(depth),
                       [&](Index column, Index cols, Index row, Index rows) {
                         Panel<T> panel;
                         for (Index k = 0; k < depth; k += Panel<T>::depth) {
                           const Index count = std::min(Panel<T>::depth, depth - k);
                           pack(panel, k, count, column, cols);
-                          Outer<T>{}(left(row, k), a_step, panel.rows(), true, count, rows, cols,
-                                     result.row_data(row) + column, result.stride(), accumulate || k > 0);
+                          Outer<T>{}(left(row, k), panel.rows(), true, count, rows, cols,
+                                     Rows<T>{result.row_data(row) + column, result.stride()}, accumulate || k > 0);
                         }
                       });
   }
@@ -190,6 +221,145 @@ class Simd {
     });
   }
 
+  /// d_x += d_y w, from panels of w: columns of d_x are packed anew from the rows of eight or more panels.
+  template <class T>
+  void turned_panels(View<const T> d_y, PanelView<const T> w, View<T> d_x) const {
+    product_by_panels(
+        w.rows(),
+        [&](Index row, Index o) {
+          return kernel::Factors<T>{d_y.row_data(row) + o, d_y.stride(), 1};
+        },
+        [&](Panel<T>& panel, Index o, Index depth, Index column, Index cols) {
+          for (Index k = 0; k < depth; k += w.width - (o + k) % w.width) {
+            const Index first = (o + k) % w.width, count = std::min(w.width - first, depth - k);
+            panel.pack_transposed(w.panel((o + k) / w.width) + column * w.width + first, w.width, count, cols, k);
+          }
+        },
+        d_x, true);
+  }
+
+  /// result (+)= x w^T + bias + terms.   x [N x I], w [O x I]
+  template <class T, class... Terms>
+  void multiply(View<const T> x, PanelView<const T> w, View<const T> bias, View<T> result, bool accumulate,
+                const Terms&... terms) const {
+    constexpr Index longest = 1024;  // columns of x, so that a tile's rows and its share of a panel stay near
+    const Index sums = x.rows() > 4 ? blocks_of(x.cols(), longest) : 1;
+    const Index most = blocks_of(x.cols(), std::max<Index>(1, sums));
+    for_each_block<T>(
+        result.rows(), result.cols(), 2.0 * double(x.cols()), [&](Index row, Index rows, Index column, Index cols) {
+          for (Index k = 0; k < x.cols(); k += most) {
+            const T* const panel = w.panel(column / w.width) + k * w.width;
+            Outer<T>{}(kernel::Factors<T>{x.row_data(row) + k, x.stride(), 1},
+                       kernel::PanelRows<const T>{panel, w.stride(), rows}, true, std::min(most, x.cols() - k), rows,
+                       cols, Rows<T>{result.row_data(row) + column, result.stride()}, accumulate || k > 0);
+          }
+          if (bias) add_bias(bias, row, rows, column, cols, result);
+          (add_block(terms, row, rows, column, cols, result), ...);
+        });
+  }
+
+  /// Cuts a result [rows x cols] into blocks whose rows of both operands stay in the second cache, and calls
+  /// f(row, rows, column, cols) for each; `work` is in operations an element. Columns begin at multiples of a panel.
+  template <class T, class F>
+  void for_each_block(Index rows, Index cols, double work, F f) const {
+    const Index along = blocks_of(rows, 144);
+    const Index block = blocks_of(blocks_of(rows, std::max<Index>(1, along)), 12) * 12;
+    const Index wide = columns_per_task<T>(cols, work * double(std::min(rows, block)), along);
+    const Index across = blocks_of(cols, wide);
+    parallel_for(along * across, [&](Index task) {
+      const Index row = task / across * block, column = task % across * wide;
+      f(row, std::min(block, rows - row), column, std::min(wide, cols - column));
+    });
+  }
+
+  /// Columns of a task: up to eight panels, as long as every thread has some tasks and each has work enough. `work` is
+  /// in operations a column; there are `others` tasks for the same columns.
+  template <class T>
+  Index columns_per_task(Index cols, double work, Index others) const {
+    constexpr Index width = panel_width<T>;
+    const Index least = items_per_task(work * double(width), 1);
+    const Index shares = blocks_of(blocks_of(cols, width) * others, 4 * Index(threads()));
+    return blocks_of(std::max(least, std::min<Index>(8, shares)), 4) * 4 * width;
+  }
+
+  template <class T>
+  static void add_bias(View<const T> bias, Index row, Index rows, Index column, Index cols, View<T> y) {
+    for (Index n = row; n < row + rows; ++n)
+      for (Index o = column; o < column + cols; ++o) y.row_data(n)[o] += bias.data()[o];
+  }
+
+  /// result += terms
+  template <class T, class Terms>
+  void add(const Terms& terms, View<T> result) const {
+    for_each_block<T>(
+        result.rows(), result.cols(), terms_per_row(terms, result.rows()),
+        [&](Index row, Index rows, Index column, Index cols) { add_block(terms, row, rows, column, cols, result); });
+  }
+
+  /// Operations for each element of a result.
+  template <class T>
+  static double terms_per_row(const RankTerms<T>& terms, Index rows) {
+    return 2.0 * double(terms.layout.begin.back()) / double(std::max<Index>(1, rows));
+  }
+  template <class T>
+  static double terms_per_row(const LinearTerm<T>& term, Index) {
+    return 2.0 * double(term.w.rows());
+  }
+
+  template <class T>
+  static void add_block(const LinearTerm<T>& term, Index row, Index rows, Index column, Index cols, View<T> result) {
+    Outer<T>{}(kernel::Factors<T>{term.a.row_data(row), term.a.stride(), 1},
+               kernel::StridedRows<const T>{term.w.data() + column, term.w.stride()}, false, term.w.rows(), rows, cols,
+               Rows<T>{result.row_data(row) + column, result.stride()}, true);
+  }
+
+  /// Expert by expert, so that its rows are read once for many tokens.
+  template <class T>
+  static void add_block(const RankTerms<T>& terms, Index row, Index rows, Index column, Index cols, View<T> result) {
+    const Routing<T>& routing = terms.layout.routing;
+    const std::span<const int> order = routing.by_expert();
+    const auto before = [&](int pair, Index token) { return routing.token(pair) < token; };
+    for (Index q = 0; q < Index(order.size());) {
+      const Index e = routing.expert(order[std::size_t(q)]);
+      const std::span<const int> all = routing.pairs_of(e);
+      const auto first = std::lower_bound(all.begin(), all.end(), row, before);
+      const auto last = std::lower_bound(first, all.end(), row + rows, before);
+      for (auto pair = first; pair < last; pair += std::min<Index>(run, last - pair))
+        add_run(terms, e, {pair, pair + std::min<Index>(run, last - pair)}, column, cols, result);
+      q = routing.first_of_expert(e + 1);
+    }
+  }
+
+  /// The share of up to `run` pairs of one expert.
+  template <class T>
+  static void add_run(const RankTerms<T>& terms, Index expert, std::span<const int> pairs, Index column, Index cols,
+                      View<T> result) {
+    const Index ranks = terms.layout.blocks.size(expert), count = Index(pairs.size());
+    std::array<const T*, run> h;
+    std::array<T*, run> to;
+    for (std::size_t q = 0; q < pairs.size(); ++q) {
+      h[q] = terms.h.data() + terms.layout.first(pairs[q]);
+      to[q] = result.row_data(terms.layout.routing.token(pairs[q])) + column;
+    }
+    const View<const T> rows = terms.rows.middle_rows(terms.first_row(expert), ranks);
+    if (count < Outer<T>::most_rows)
+      return Outer<T>{}(kernel::GatheredFactors<T>{h.data(), 0}, Rows<const T>{rows.data() + column, rows.stride()},
+                        false, ranks, count, cols, kernel::GatheredRows<T>{to.data()}, true);
+    // Rows whose distance is a power of two fall onto each other in the first cache: side by side they do not.
+    constexpr Index wide = 4 * panel_width<T>;
+    alignas(64) T near[std::size_t(ranks_at_once * wide)];
+    for (Index c = 0; c < cols; c += wide) {
+      const Index width = std::min(wide, cols - c);
+      for (Index j = 0; j < ranks; j += ranks_at_once) {
+        const Index some = std::min(ranks_at_once, ranks - j);
+        for (Index i = 0; i < some; ++i) std::copy_n(rows.row_data(j + i) + column + c, width, near + i * wide);
+        Outer<T>{}(kernel::GatheredFactors<T>{h.data(), j}, Rows<const T>{near, wide}, true, some, count, width,
+                   kernel::GatheredRows<T>{to.data()}, true);
+      }
+      for (Index q = 0; q < count; ++q) to[std::size_t(q)] += width;
+    }
+  }
+
   /// Calls f(expert, pairs) for runs of pairs of one expert, no longer than `run`; `work` in operations a rank.
   template <class T, class F>
   void for_each_run(const RankLayout<T>& layout, double work, F f) const {
@@ -206,88 +376,23 @@ class Simd {
     });
   }
 
-  /// h_p = table_e x_n for every pair; then calls after(expert, pairs), on the thread that computed them. Expert e's
-  /// first row of the table is first_row(e).
-  template <class T, class FirstRow, class After>
-  void project(View<const T> x, View<const T> table, const RankLayout<T>& layout, FirstRow first_row, std::span<T> h,
-               After after) const {
-    for_each_run(layout, 2.0 * double(table.cols()), [&](Index e, std::span<const int> pairs) {
-      std::array<const T*, run> rows;
-      std::array<T*, run> results;
-      for (std::size_t q = 0; q < pairs.size(); ++q) {
-        rows[q] = x.row_data(layout.routing.token(pairs[q]));
-        results[q] = h.data() + layout.first(pairs[q]);
-      }
-      kernel::DotProducts<Arch, T>{}(rows.data(), Index(pairs.size()), table.row_data(first_row(e)), table.stride(),
-                                     layout.blocks.size(e), table.cols(), results.data());
-      after(e, pairs);
-    });
-  }
-
-  /// From u = d_h to d_h and d_weight of one pair.
+  /// results_q = table rows_q. A panel pays once enough rows share it; dot products need none.
   template <class T>
-  static void weigh_ranks(Index p, T scale, std::span<const T> h, const RankLayout<T>& layout, std::span<T> d_h,
-                          std::span<T> d_weight) {
-    T d = 0;
-    for (Index at = layout.first(p); at < layout.first(p) + layout.ranks(p); ++at) {
-      const T u = scale * d_h[std::size_t(at)];
-      d += u * h[std::size_t(at)];
-      d_h[std::size_t(at)] = layout.routing.weight(p) * u;
+  static void project(const T* const* rows, Index count, View<const T> table, T** results) {
+    if (count < 32 || table.rows() < 4)
+      return kernel::DotProducts<Arch, T>{}(rows, count, table.data(), table.stride(), table.rows(), table.cols(),
+                                            results);
+    Panel<T> panel;
+    for (Index j = 0; j < table.rows(); j += panel.width) {
+      const Index width = std::min(panel.width, table.rows() - j);
+      for (Index k = 0; k < table.cols(); k += panel.depth) {
+        const Index depth = std::min(panel.depth, table.cols() - k);
+        panel.pack_transposed(table.row_data(j) + k, table.stride(), depth, width);
+        Outer<T>{}(kernel::GatheredFactors<T>{rows, k}, panel.rows(), true, depth, count, width,
+                   kernel::GatheredRows<T>{results}, k > 0);
+      }
+      for (Index q = 0; q < count; ++q) results[q] += width;
     }
-    if (!d_weight.empty()) d_weight[std::size_t(p)] += d;
-  }
-
-  /// y_n += the rows that `term(pair, rank, expert)` names as (factor, row), over the pairs of token n.
-  template <class T, class F>
-  void add_rows(const RankLayout<T>& layout, View<const T> table, View<T> y, F term) const {
-    const double ranks_per_token = double(layout.begin.back()) / double(std::max<Index>(1, y.rows()));
-    const Index per_task = items_per_task(2.0 * ranks_per_token * double(table.cols()), 8);
-    parallel_for(blocks_of(y.rows(), per_task), [&](Index task) {
-      std::array<T, run> factors;
-      std::array<const T*, run> rows;
-      for (Index n = task * per_task; n < std::min(y.rows(), (task + 1) * per_task); ++n) {
-        Index count = 0;
-        const auto flush = [&] {
-          if (count > 0) kernel::RowSum<Arch, T>{}(factors.data(), rows.data(), count, y.row_data(n), y.cols());
-          count = 0;
-        };
-        for (Index p = layout.routing.first_pair(n); p < layout.routing.first_pair(n + 1); ++p)
-          for (Index j = 0; j < layout.ranks(p); ++j) {
-            std::tie(factors[std::size_t(count)], rows[std::size_t(count)]) = term(p, j, layout.routing.expert(p));
-            if (++count == run) flush();
-          }
-        flush();
-      }
-    });
-  }
-
-  /// d_e += sum over the pairs of e of factor(pair, rank, expert) x_n^T, for every expert e, whose first row of `d` is
-  /// first_row(e). Split by columns, so that experts may share rows of d.
-  template <class T, class FirstRow, class Factor>
-  void add_outer_products(const RankLayout<T>& layout, View<const T> x, View<T> d, FirstRow first_row,
-                          Factor factor) const {
-    constexpr Index ranks = 32;  // as many ranks at once as a buffer of factors holds
-    const Index per_task = items_per_task(2.0 * double(layout.begin.back()), Outer<T>::width);
-    parallel_for(blocks_of(d.cols(), per_task), [&](Index task) {
-      const Index column = task * per_task, cols = std::min(per_task, d.cols() - column);
-      std::array<T, std::size_t(run * ranks)> factors;
-      std::array<const T*, run> rows;
-      for (Index e = 0; e < layout.blocks.experts(); ++e) {
-        const std::span<const int> pairs = layout.routing.pairs_of(e);
-        for (Index q = 0; q < Index(pairs.size()); q += run)
-          for (Index j = 0; j < layout.blocks.size(e); j += ranks) {
-            const Index depth = std::min(run, Index(pairs.size()) - q),
-                        count = std::min(ranks, layout.blocks.size(e) - j);
-            for (Index k = 0; k < depth; ++k) {
-              const int p = pairs[std::size_t(q + k)];
-              rows[std::size_t(k)] = x.row_data(layout.routing.token(p)) + column;
-              for (Index i = 0; i < count; ++i) factors[std::size_t(k * ranks + i)] = factor(p, j + i, e);
-            }
-            Outer<T>{}(Rows<T>{factors.data(), ranks}, 1, kernel::GatheredRows<T>{rows.data()}, false, depth, count,
-                       cols, d.row_data(first_row(e) + j) + column, d.stride(), true);
-          }
-      }
-    });
   }
 
   [[no_unique_address]] Executor executor_;

@@ -6,6 +6,7 @@
 
 #include <Eigen/Core>
 
+#include <algorithm>
 #include <type_traits>
 
 namespace mole {
@@ -34,54 +35,43 @@ class ThroughEigen {
   }
 
   template <class T>
-  void routed_down(ConstView<T> x, ConstView<T> a, const RankLayout<T>& layout, std::span<T> h) const {
-    project(
-        x, a, layout, [&](Index e) { return layout.blocks.down(e); }, h);
+  void linear(ConstView<T> x, const LinearWeights<T>& w, View<T> y) const {
+    if (w.weight)
+      product_nt(x, w.weight, y);
+    else
+      for_each_panel(w.panels,
+                     [&](auto panel, Index o) { map(y).middleCols(o, panel.cols()).noalias() = map(x) * panel; });
+    if (w.bias) map(y).rowwise() += map(w.bias).row(0);
   }
 
   template <class T>
-  void routed_up(std::span<const std::type_identity_t<T>> h, ConstView<T> b,
-                 std::span<const std::type_identity_t<T>> scale, const RankLayout<T>& layout, View<T> y) const {
-    for (Index p = 0; p < layout.routing.pairs(); ++p) {
-      const Index e = layout.routing.expert(p);
-      if (layout.ranks(p) == 0) continue;
-      const T weight = scale[std::size_t(e)] * layout.routing.weight(p);
-      row(y, layout.routing.token(p)).noalias() +=
-          weight * (ranks(h, layout, p) * map(b.middle_rows(layout.blocks.up(e), layout.blocks.size(e))));
-    }
+  void linear_backward(ConstView<T> d_y, const LinearWeights<T>& w, View<T> d_x) const {
+    if (w.weight) return product_nn(d_y, w.weight, d_x);
+    for_each_panel(w.panels, [&](auto panel, Index o) {
+      map(d_x).noalias() += map(d_y).middleCols(o, panel.cols()) * panel.transpose();
+    });
   }
 
   template <class T>
-  void routed_up_backward(ConstView<T> d_y, std::span<const std::type_identity_t<T>> h, ConstView<T> b,
-                          std::span<const std::type_identity_t<T>> scale, const RankLayout<T>& layout, std::span<T> d_h,
-                          std::span<T> d_weight, View<T> d_b) const {
-    const auto up = [&](Index e) { return layout.blocks.up(e); };
-    project(d_y, b, layout, up, d_h);
-    for (Index p = 0; p < layout.routing.pairs(); ++p) {
-      const T s = scale[std::size_t(layout.routing.expert(p))];
-      auto u = ranks(d_h, layout, p);
-      if (!d_weight.empty()) d_weight[std::size_t(p)] += s * u.dot(ranks(h, layout, p));
-      u *= s * layout.routing.weight(p);
-    }
-    if (d_b)
-      add_gradients(
-          d_y, h, layout, up,
-          [&](Index p) { return scale[std::size_t(layout.routing.expert(p))] * layout.routing.weight(p); }, d_b);
+  void routed_down(ConstView<T> x, ConstView<T> table, Side side, const RankLayout<T>& layout, std::span<T> h) const {
+    for_each_pair(layout, table, side, [&](Index p, auto rows) {
+      ranks(h, layout, p).transpose().noalias() = rows * row(x, layout.routing.token(p)).transpose();
+    });
   }
 
   template <class T>
-  void routed_down_backward(ConstView<T> x, std::span<const std::type_identity_t<T>> d_h, ConstView<T> a,
-                            const RankLayout<T>& layout, View<T> d_a, View<T> d_x) const {
-    if (d_a)
-      add_gradients(
-          x, d_h, layout, [&](Index e) { return layout.blocks.down(e); }, [](Index) { return T(1); }, d_a);
-    if (!d_x) return;
-    for (Index p = 0; p < layout.routing.pairs(); ++p) {
-      const Index e = layout.routing.expert(p);
-      if (layout.ranks(p) == 0) continue;
-      row(d_x, layout.routing.token(p)).noalias() +=
-          ranks(d_h, layout, p) * map(a.middle_rows(layout.blocks.down(e), layout.blocks.size(e)));
-    }
+  void routed_up(const RankTerms<T>& terms, View<T> result) const {
+    for_each_pair(terms.layout, terms.rows, terms.side, [&](Index p, auto rows) {
+      row(result, terms.layout.routing.token(p)).noalias() += ranks(terms.h, terms.layout, p) * rows;
+    });
+  }
+
+  template <class T>
+  void routed_outer(std::span<const std::type_identity_t<T>> h, ConstView<T> x, Side side, const RankLayout<T>& layout,
+                    View<T> d_table) const {
+    for_each_pair(layout, d_table, side, [&](Index p, auto rows) {
+      rows.noalias() += ranks(h, layout, p).transpose() * row(x, layout.routing.token(p));
+    });
   }
 
   template <class F>
@@ -113,26 +103,21 @@ class ThroughEigen {
         h.data() + layout.first(p), layout.ranks(p));
   }
 
-  /// h_p = table_e x_n for every pair.
-  template <class T, class FirstRow>
-  static void project(View<const T> x, View<const T> table, const RankLayout<T>& layout, FirstRow first_row,
-                      std::span<T> h) {
-    for (Index p = 0; p < layout.routing.pairs(); ++p) {
-      if (layout.ranks(p) == 0) continue;
-      const View<const T> rows = table.middle_rows(first_row(layout.routing.expert(p)), layout.ranks(p));
-      ranks(h, layout, p).transpose().noalias() = map(rows) * row(x, layout.routing.token(p)).transpose();
+  /// Calls f(panel [I x count], o) for the rows o ... of a packed weight.
+  template <class T, class F>
+  static void for_each_panel(PanelView<const T> w, F f) {
+    for (Index o = 0; o < w.rows(); o += w.width) {
+      const Index count = std::min(w.width, w.rows() - o);
+      f(map(View<const T>(w.panel(o / w.width), w.cols(), count, w.width)), o);
     }
   }
 
-  /// d_e += sum over the pairs of e of factor_p h_p x_n^T.
-  template <class T, class FirstRow, class Factor>
-  static void add_gradients(View<const T> x, std::span<const T> h, const RankLayout<T>& layout, FirstRow first_row,
-                            Factor factor, View<T> d) {
-    for (int p : layout.routing.by_expert()) {
-      const Index first = first_row(layout.routing.expert(p));
-      for (Index j = 0; j < layout.ranks(p); ++j)
-        row(d, first + j) += (factor(p) * h[std::size_t(layout.first(p) + j)]) * row(x, layout.routing.token(p));
-    }
+  /// Calls f(pair, rows of the table that its expert owns), expert by expert.
+  template <class T, class F>
+  static void for_each_pair(const RankLayout<std::remove_const_t<T>>& layout, View<T> table, Side side, F f) {
+    for (int p : layout.routing.by_expert())
+      if (layout.ranks(p) > 0)
+        f(p, map(table.middle_rows(layout.first_row(layout.routing.expert(p), side), layout.ranks(p))));
   }
 };
 

@@ -28,10 +28,11 @@ class LowRank {
   using Options = typename Factors::Options;
 
   struct Scratch {
-    std::pmr::vector<int> begin;  // [pairs + 1]
-    std::pmr::vector<T> h, d_h;   // ranks of all pairs
-    Matrix<T> dropped;            // [tokens x I], only with dropout
-    Matrix<T> latent, d_latent;   // [tokens x ranks], only for a router that reads it
+    std::pmr::vector<int> begin;   // [pairs + 1]
+    std::pmr::vector<T> h, d_h;    // ranks of all pairs
+    std::pmr::vector<T> weighted;  // ... times scale and weight
+    Matrix<T> dropped;             // [tokens x I], only with dropout
+    Matrix<T> latent, d_latent;    // [tokens x ranks], only for a router that reads it
     ScratchOf<Factors> factors;
   };
 
@@ -61,6 +62,7 @@ class LowRank {
     Scratch scratch{std::pmr::vector<int>(capacity.memory),
                     std::pmr::vector<T>(ranks, capacity.memory),
                     std::pmr::vector<T>(ranks, capacity.memory),
+                    std::pmr::vector<T>(ranks, capacity.memory),
                     Matrix<T>(dropped_rows, in(), capacity.memory),
                     Matrix<T>(latent_rows, blocks().ranks_down(), capacity.memory),
                     Matrix<T>(latent_rows, blocks().ranks_down(), capacity.memory),
@@ -71,15 +73,24 @@ class LowRank {
   }
 
   void forward(View<const T> x, View<const T> latent, const Routing<T>& routing, View<T> y, auto& call) const {
+    call.execution.routed_up(down(x, latent, routing, call), y);
+  }
+
+  RankTerms<T> down(View<const T> x, View<const T> latent, const Routing<T>& routing, auto& call) const {
     Scratch& s = call.scratch;
     const FactorViews<const T> f = factors_.factors(s.factors);
     const RankLayout<T> layout = lay_out(routing, s);
-    const auto h = ranks_in(s.h, layout);
+    const auto h = ranks_in(s.h, layout), weighted = ranks_in(s.weighted, layout);
     if (latent)
       gather(latent, layout, h);
     else
-      call.execution.routed_down(seen(x, call), f.a, layout, h);
-    call.execution.routed_up(h, f.b, scale_, layout, y);
+      call.execution.routed_down(seen(x, call), f.a, Side::down, layout, h);
+    for (Index p = 0; p < routing.pairs(); ++p) {
+      const T factor = scale_[std::size_t(routing.expert(p))] * routing.weight(p);
+      for (Index at = layout.first(p); at < layout.first(p) + layout.ranks(p); ++at)
+        weighted[std::size_t(at)] = factor * h[std::size_t(at)];
+    }
+    return {layout, weighted, f.b, Side::up};
   }
 
   void backward(View<const T> x, const Routing<T>& routing, View<const T> d_y, std::span<T> d_weight, View<T> d_x,
@@ -91,17 +102,22 @@ class LowRank {
     const FactorViews<T> d = factors_.gradient_views(gradients, s.factors);
     const RankLayout<T> layout{blocks(), routing, s.begin};
     const auto h = ranks_in(s.h, layout), d_h = ranks_in(s.d_h, layout);
-    call.execution.routed_up_backward(d_y, h, f.b, scale_, layout, d_h, d_weight, d.b);
-    if (!dropout_.acts(call.batch)) {
-      call.execution.routed_down_backward(x, d_h, f.a, layout, d.a, d_x);
-    } else {
-      if (d.a) call.execution.routed_down_backward(seen(x, call), d_h, f.a, layout, d.a, View<T>{});
-      undrop(d_x, call, [&](View<T> d_dropped) {
-        call.execution.routed_down_backward(View<const T>{}, d_h, f.a, layout, View<T>{}, d_dropped);
-      });
-    }
+    call.execution.routed_down(d_y, f.b, Side::up, layout, d_h);
+    weigh_backward(layout, h, d_h, d_weight);
+    if (d.b) call.execution.routed_outer(ranks_in(s.weighted, layout), d_y, Side::up, layout, d.b);
+    if (d.a) call.execution.routed_outer(d_h, seen(x, call), Side::down, layout, d.a);
+    if (d_x && adds_terms_to_d_x(call.batch))
+      call.execution.routed_up(d_x_terms(routing, call), d_x);
+    else
+      undrop(d_x, call, [&](View<T> d_dropped) { call.execution.routed_up(d_x_terms(routing, call), d_dropped); });
     factors_.contract(gradients, s.factors);
   }
+
+  RankTerms<T> d_x_terms(const Routing<T>& routing, auto& call) const {
+    const RankLayout<T> layout{blocks(), routing, call.scratch.begin};
+    return {layout, ranks_in(call.scratch.d_h, layout), factors_.factors(call.scratch.factors).a, Side::down};
+  }
+  bool adds_terms_to_d_x(const Batch& batch) const { return !dropout_.acts(batch); }
 
   View<const T> project(View<const T> x, auto& call) const {
     const FactorViews<const T> f = factors_.factors(call.scratch.factors);
@@ -153,6 +169,20 @@ class LowRank {
 
   static std::span<T> ranks_in(std::pmr::vector<T>& all, const RankLayout<T>& layout) {
     return std::span<T>(all).first(std::size_t(layout.begin.back()));
+  }
+
+  /// From u = B d_y in d_h:   d_h_p = scale_e weight_p u_p,   d_weight_p += scale_e <u_p, h_p>
+  void weigh_backward(const RankLayout<T>& layout, std::span<const T> h, std::span<T> d_h,
+                      std::span<T> d_weight) const {
+    for (Index p = 0; p < layout.routing.pairs(); ++p) {
+      const T scale = scale_[std::size_t(layout.routing.expert(p))], factor = scale * layout.routing.weight(p);
+      T d = 0;
+      for (Index at = layout.first(p); at < layout.first(p) + layout.ranks(p); ++at) {
+        d += d_h[std::size_t(at)] * h[std::size_t(at)];
+        d_h[std::size_t(at)] *= factor;
+      }
+      if (!d_weight.empty()) d_weight[std::size_t(p)] += scale * d;
+    }
   }
 
   static void gather(View<const T> latent, const RankLayout<T>& layout, std::span<T> h) {

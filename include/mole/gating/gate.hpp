@@ -4,32 +4,48 @@
 
 #include "mole/gating/gating_policy.hpp"
 #include "mole/gating/score_policy.hpp"
+#include "mole/gating/score_rows.hpp"
 #include "mole/gating/select_policy.hpp"
+#include "mole/gating/select_rows.hpp"
 #include "mole/gating/weigh_policy.hpp"
 #include "mole/gating/all.hpp"
 #include "mole/gating/unit.hpp"
 
-#include <cmath>
+#include <algorithm>
 #include <type_traits>
 #include <utility>
 #include <vector>
 
 namespace mole {
 
+namespace detail {
+template <class Execution>
+struct ArchitectureOf {
+  using type = void;
+};
+template <class Execution>
+requires requires {
+  typename Execution::Architecture;
+}
+struct ArchitectureOf<Execution> {
+  using type = typename Execution::Architecture;
+};
+}  // namespace detail
+
 /// Score the logits, select from the scores, weigh the selected.
 ///
 ///   logits [N x (E + extra)] -> scores [N x (E + extra)] -> routing
 ///
 /// The selection is a constant in backward; the weights are differentiated exactly. Tokens are independent of each
-/// other. No allocation after scratch().
+/// other. Parts that have a form with vectors (LoopedScorePolicy, LaneSelectPolicy) use it wherever the execution names
+/// its Architecture; scores then agree with the scalar form up to rounding. No allocation after scratch().
 template <class Score, class Select, class Weigh>
 class Gate {
  public:
   struct Scratch {
-    std::pmr::vector<int> chosen;         // [tokens x max_chosen]
+    Matrix<int> chosen;                   // [tokens x at least max_chosen]
     std::pmr::vector<int> count;          // chosen experts a token
     std::pmr::vector<unsigned char> nan;  // 1 where a logit is NaN
-    Index max_chosen = 0;
   };
 
   Gate(Score score_, Select select_, Weigh weigh_)
@@ -53,9 +69,9 @@ class Gate {
 
   Scratch scratch(const Capacity& capacity) const {
     const Index slots = capacity.tokens ? capacity.pairs / capacity.tokens : 0;
-    return {std::pmr::vector<int>(std::size_t(capacity.tokens * slots), capacity.memory),
+    return {Matrix<int>(capacity.tokens, slots, capacity.memory),
             std::pmr::vector<int>(std::size_t(capacity.tokens), capacity.memory),
-            std::pmr::vector<unsigned char>(std::size_t(capacity.tokens), capacity.memory), slots};
+            std::pmr::vector<unsigned char>(std::size_t(capacity.tokens), capacity.memory)};
   }
 
   template <class T, class C>
@@ -66,31 +82,29 @@ class Gate {
     Scratch& scratch = call.scratch;
     const View<const T> logits = std::as_const(trace).logits();
     const View<T> scores = trace.scores();
-    const auto slots = [&](Index n) {
-      return std::span<int>(scratch.chosen)
-          .subspan(std::size_t(n * scratch.max_chosen), std::size_t(scratch.max_chosen));
-    };
-
-    for_each_token(call, trace.tokens(), [&](Index n) {
-      score.forward(logits.row(n), scores.row(n));
-      const std::span<const T> row = scores.row(n);
-      scratch.count[std::size_t(n)] = int(select.select(row, trace.experts(), slots(n)));
-      scratch.nan[std::size_t(n)] = has_nan(logits.row(n));
+    const View<int> chosen = scratch.chosen.view();
+    const auto count = std::span(scratch.count).first(std::size_t(trace.tokens()));
+    const auto nan = std::span(scratch.nan).first(std::size_t(trace.tokens()));
+    for_each_chunk(call, trace, [&](Index first, Index tokens) {
+      const auto of_chunk = [&](auto per_token) { return per_token.subspan(std::size_t(first), std::size_t(tokens)); };
+      const View<T> rows = scores.middle_rows(first, tokens);
+      ScoreRows<ArchOf<C>>::forward(score, logits.middle_rows(first, tokens), rows, of_chunk(nan));
+      SelectRows<ArchOf<C>>::select(select, View<const T>(rows), trace.experts(), chosen.middle_rows(first, tokens),
+                                    of_chunk(count));
     });
 
     Routing<T>& routing = trace.routing;
-    routing.start(trace.experts());
-    for (Index n = 0; n < trace.tokens(); ++n) {
-      for (int e : slots(n).first(std::size_t(scratch.count[std::size_t(n)]))) routing.push(e, T(0));
-      routing.end_token();
-      trace.nan_tokens += scratch.nan[std::size_t(n)];
-    }
-    routing.finish();
-
-    for_each_token(call, trace.tokens(), [&](Index n) {
-      const std::span<const T> row = scores.row(n);
-      weigh.forward(row, routing.experts_of(n), routing.weights_of(n));
+    routing.start(trace.experts(), count);
+    for_each_chunk(call, trace, [&](Index first, Index tokens) {
+      for (Index n = first; n < first + tokens; ++n) {
+        const std::span<int> experts = routing.experts_of(n);
+        std::copy_n(chosen.row_data(n), experts.size(), experts.begin());
+        const std::span<const T> row = scores.row(n);
+        weigh.forward(row, std::span<const int>(experts), routing.weights_of(n));
+      }
     });
+    routing.finish();
+    trace.nan_tokens += std::count(nan.begin(), nan.end(), 1);
   }
 
   template <class T, class C>
@@ -99,11 +113,13 @@ class Gate {
     const View<T> d_scores = trace.d_scores(), d_logits = trace.d_logits();
     const Routing<T>& routing = trace.routing;
     const std::span<const T> d_weight = trace.d_weight();
-    for_each_token(call, trace.tokens(), [&](Index n) {
-      weigh.backward(scores.row(n), routing.experts_of(n), routing.weights_of(n), routing.of_token(d_weight, n),
-                     d_scores.row(n));
-      const std::span<const T> d_row = d_scores.row(n);
-      score.backward(logits.row(n), scores.row(n), d_row, d_logits.row(n));
+    for_each_chunk(call, trace, [&](Index first, Index tokens) {
+      for (Index n = first; n < first + tokens; ++n)
+        weigh.backward(scores.row(n), routing.experts_of(n), routing.weights_of(n), routing.of_token(d_weight, n),
+                       d_scores.row(n));
+      ScoreRows<ArchOf<C>>::backward(score, logits.middle_rows(first, tokens), scores.middle_rows(first, tokens),
+                                     View<const T>(d_scores.middle_rows(first, tokens)),
+                                     d_logits.middle_rows(first, tokens));
     });
   }
 
@@ -115,19 +131,16 @@ class Gate {
   [[no_unique_address]] Weigh weigh;
 
  private:
-  template <class C, class F>
-  static void for_each_token(C& call, Index tokens, F f) {
-    constexpr Index chunk = 64;  // a token costs about 0.1-1 us: enough work to share
-    call.execution.parallel_for((tokens + chunk - 1) / chunk, [&](Index c) {
-      for (Index n = c * chunk; n < std::min(tokens, (c + 1) * chunk); ++n) f(n);
-    });
-  }
+  /// The vectors that a call's execution has; void where it has none.
+  template <class C>
+  using ArchOf = typename detail::ArchitectureOf<std::remove_cvref_t<decltype(std::declval<C&>().execution)>>::type;
 
-  template <class T>
-  static bool has_nan(std::span<const T> row) {
-    bool found = false;
-    for (T value : row) found |= std::isnan(value);
-    return found;
+  /// Calls f(first token, tokens) for chunks of 10 us or more, which are worth sharing.
+  template <class T, class C, class F>
+  static void for_each_chunk(C& call, const Trace<T>& trace, F f) {
+    const Index chunk = 64 * std::max<Index>(1, 128 / std::max<Index>(1, trace.experts()));
+    call.execution.parallel_for((trace.tokens() + chunk - 1) / chunk,
+                                [&](Index c) { f(c * chunk, std::min(chunk, trace.tokens() - c * chunk)); });
   }
 };
 

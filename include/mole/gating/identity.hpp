@@ -10,14 +10,16 @@ namespace mole {
 
 /// score = logit.
 struct Identity {
-  template <class T>
-  void forward(std::span<const T> logits, std::span<T> scores) const {
+  template <class V, class Loops = kernel::ElementLoops>
+  void forward(std::span<const V> logits, std::span<V> scores, const Loops& = {}) const {
     std::copy(logits.begin(), logits.end(), scores.begin());
   }
 
-  template <class T>
-  void backward(std::span<const T>, std::span<const T>, std::span<const T> d_scores, std::span<T> d_logits) const {
-    for (std::size_t e = 0; e < d_scores.size(); ++e) d_logits[e] += d_scores[e];
+  template <class V, class Loops = kernel::ElementLoops>
+  void backward(std::span<const V>, std::span<const V>, std::span<const V> d_scores, std::span<V> d_logits,
+                const Loops& loops = {}) const {
+    loops.add(
+        d_logits, [](const auto& d_score) { return d_score; }, d_scores);
   }
 };
 

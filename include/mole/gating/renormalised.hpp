@@ -4,6 +4,8 @@
 
 #include "mole/gating/weigh_policy.hpp"
 
+#include <limits>
+
 namespace mole {
 
 /// weight_e = score_e / (sum of the chosen scores); all 0 where that sum is 0.
@@ -13,8 +15,8 @@ namespace mole {
 struct Renormalised {
   template <class T>
   void forward(std::span<const T> scores, std::span<const int> chosen, std::span<T> weights) const {
-    const T sum = total(scores, chosen);
-    for (std::size_t j = 0; j < chosen.size(); ++j) weights[j] = sum != 0 ? scores[std::size_t(chosen[j])] / sum : T(0);
+    const T sum = total(scores, chosen), divisor = sum != 0 ? sum : std::numeric_limits<T>::infinity();
+    for (std::size_t j = 0; j < chosen.size(); ++j) weights[j] = scores[std::size_t(chosen[j])] / divisor;
   }
 
   /// d_score_e = (d_weight_e - <weights, d_weights>) / sum, for the chosen

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "mole/core/config.hpp"
+#include "mole/kernel/element_loops.hpp"
 
 #include <concepts>
 #include <span>
@@ -16,6 +17,14 @@ template <class S, class T>
 concept ScorePolicy = std::copyable<S> && requires(const S& score, std::span<const T> in, std::span<T> out) {
   score.forward(in, out);
   score.backward(in, in, in, out);
+};
+
+/// A score that is written in the loops of a row (kernel/element_loops.hpp), which its calls take last: so it works on
+/// several experts or several tokens at once, wherever the execution has an Architecture. V is a number or a vector.
+template <class S, class V, class Loops = kernel::ElementLoops>
+concept LoopedScorePolicy = requires(const S& score, std::span<const V> in, std::span<V> out, const Loops& loops) {
+  score.forward(in, out, loops);
+  score.backward(in, in, in, out, loops);
 };
 
 }  // namespace mole

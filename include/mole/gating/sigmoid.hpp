@@ -11,16 +11,22 @@ namespace mole {
 /// score = 1 / (1 + exp(-logit)), each expert for itself.
 /// Source: DeepSeek-AI 2024, arXiv:2412.19437, eq. 15.
 struct Sigmoid {
-  template <class T>
-  void forward(std::span<const T> logits, std::span<T> scores) const {
-    for (std::size_t e = 0; e < logits.size(); ++e) scores[e] = 1 / (1 + std::exp(-logits[e]));
+  template <class V, class Loops = kernel::ElementLoops>
+  void forward(std::span<const V> logits, std::span<V> scores, const Loops& loops = {}) const {
+    using std::exp;
+    using T = kernel::ScalarOf<V>;
+    loops.set(
+        scores, [](const auto& logit) { return T(1) / (T(1) + exp(-logit)); }, logits);
   }
 
   /// d_logit = d_score * score (1 - score)
-  template <class T>
-  void backward(std::span<const T>, std::span<const T> scores, std::span<const T> d_scores,
-                std::span<T> d_logits) const {
-    for (std::size_t e = 0; e < scores.size(); ++e) d_logits[e] += d_scores[e] * scores[e] * (1 - scores[e]);
+  template <class V, class Loops = kernel::ElementLoops>
+  void backward(std::span<const V>, std::span<const V> scores, std::span<const V> d_scores, std::span<V> d_logits,
+                const Loops& loops = {}) const {
+    using T = kernel::ScalarOf<V>;
+    loops.add(
+        d_logits, [](const auto& score, const auto& d_score) { return d_score * score * (T(1) - score); }, scores,
+        d_scores);
   }
 };
 

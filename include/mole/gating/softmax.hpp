@@ -24,22 +24,30 @@ struct Softmax {
       throw Error(ErrorCode::option, "Softmax: expected a temperature above 0, found " + std::to_string(temperature));
   }
 
-  template <class T>
-  void forward(std::span<const T> logits, std::span<T> scores) const {
-    const T most = *std::max_element(logits.begin(), logits.end());
-    if (most == -std::numeric_limits<T>::infinity()) return std::fill(scores.begin(), scores.end(), T(0));
-    T sum = 0;
-    for (std::size_t e = 0; e < logits.size(); ++e) sum += scores[e] = std::exp((logits[e] - most) / T(temperature));
-    for (T& score : scores) score /= sum;
+  template <class V, class Loops = kernel::ElementLoops>
+  void forward(std::span<const V> logits, std::span<V> scores, const Loops& loops = {}) const {
+    using std::exp, std::max;
+    using T = kernel::ScalarOf<V>;
+    const T inverse = T(1 / temperature);
+    // At least the lowest number, so that -infinity less it stays -infinity.
+    const V most = max(loops.largest(logits), V(std::numeric_limits<T>::lowest()));
+    loops.set(
+        scores, [&](const auto& logit) { return exp((logit - most) * inverse); }, logits);
+    // The largest logit adds 1, unless all are -infinity.
+    const V scale = T(1) / max(loops.sum(std::span<const V>(scores)), V(T(1)));
+    loops.set(
+        scores, [&](const auto& score) { return score * scale; }, scores);
   }
 
   /// d_logit_e = score_e (d_score_e - <scores, d_scores>) / temperature
-  template <class T>
-  void backward(std::span<const T>, std::span<const T> scores, std::span<const T> d_scores,
-                std::span<T> d_logits) const {
-    T mean = 0;
-    for (std::size_t e = 0; e < scores.size(); ++e) mean += scores[e] * d_scores[e];
-    for (std::size_t e = 0; e < scores.size(); ++e) d_logits[e] += scores[e] * (d_scores[e] - mean) / T(temperature);
+  template <class V, class Loops = kernel::ElementLoops>
+  void backward(std::span<const V>, std::span<const V> scores, std::span<const V> d_scores, std::span<V> d_logits,
+                const Loops& loops = {}) const {
+    const auto inverse = kernel::ScalarOf<V>(1 / temperature);
+    const V mean = loops.dot(scores, d_scores);
+    loops.add(
+        d_logits, [&](const auto& score, const auto& d_score) { return score * (d_score - mean) * inverse; }, scores,
+        d_scores);
   }
 };
 

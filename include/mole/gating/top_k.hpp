@@ -4,9 +4,9 @@
 
 #include "mole/core/error.hpp"
 #include "mole/gating/select_policy.hpp"
+#include "mole/kernel/largest_in_lanes.hpp"
 
-#include <algorithm>
-#include <numeric>
+#include <array>
 #include <string>
 
 namespace mole {
@@ -14,7 +14,7 @@ namespace mole {
 /// Keeps the k largest scores of each token.
 ///
 /// Ties go to the lower expert index, so the choice does not depend on threads or SIMD width. NaN sorts last.
-/// Throws Error(option) if k < 1 or k > E.  O(E log k) a token, no memory beyond `chosen`.
+/// Throws Error(option) if k < 1 or k > E.  Cost: choose_best, or O(E k) operations for a vector of tokens.
 /// Source: Shazeer et al. 2017, arXiv:1701.06538, eq. 5.
 struct TopK {
   Index k = 1;
@@ -29,21 +29,16 @@ struct TopK {
 
   template <class T>
   Index select(std::span<const T> scores, Index experts, std::span<int> chosen) const {
-    const auto before = [&](int i, int j) {
-      return chosen_before(scores[std::size_t(i)], i, scores[std::size_t(j)], j);
-    };
-    // A heap of the k best so far, the worst of them on top.
-    const auto end = chosen.begin() + k;
-    std::iota(chosen.begin(), end, 0);
-    std::make_heap(chosen.begin(), end, before);
-    for (int e = int(k); e < experts; ++e) {
-      if (!before(e, chosen.front())) continue;
-      std::pop_heap(chosen.begin(), end, before);
-      *(end - 1) = e;
-      std::push_heap(chosen.begin(), end, before);
-    }
-    std::sort_heap(chosen.begin(), end, before);
+    choose_best(scores, experts, chosen.first(std::size_t(k)));
     return k;
+  }
+
+  template <class T, class Arch>
+  xsimd::batch<T, Arch> select(std::span<const xsimd::batch<T, Arch>> scores, Index experts,
+                               std::span<xsimd::batch<T, Arch>> chosen) const {
+    std::array<xsimd::batch<T, Arch>, std::size_t(kernel::LargestInLanes<Arch, T>::most)> best;
+    kernel::LargestInLanes<Arch, T>{}(scores.data(), experts, k, best.data(), chosen.data());
+    return T(k);
   }
 };
 

@@ -11,7 +11,8 @@ namespace mole::kernel {
 ///   x: m pointers to rows of `length`   w: n rows of `length`, w_stride apart   out: m pointers to rows of n
 ///
 /// Both operands are read along their rows, so neither is packed. Each product is summed in the same order whatever m
-/// and n are. The tile is 4 x 4: 8 loads feed 16 multiply-adds; 6 x 4 spilled with 16 registers.
+/// and n are. The tile is four rows of w by up to six of x (three where there are 16 registers): accumulators, x, and
+/// one of w at a time.
 template <class Arch, class T>
 struct DotProducts {
   void operator()(const T* const* x, Index m, const T* w, Index w_stride, Index n, Index length, T* const* out) const;
@@ -19,6 +20,7 @@ struct DotProducts {
  private:
   using Batch = kernel::Batch<Arch, T>;
   static constexpr Index step = step_of<Arch, T>;
+  static constexpr Index most_rows = registers_of<Arch> == 32 ? 6 : 3;
 
   template <Index M>
   static void rows(const T* const* x, const T* w, Index w_stride, Index n, Index length, T* const* out);
@@ -30,7 +32,8 @@ template <class Arch, class T>
 void DotProducts<Arch, T>::operator()(const T* const* x, Index m, const T* w, Index w_stride, Index n, Index length,
                                       T* const* out) const {
   Index i = 0;
-  for (; i + 4 <= m; i += 4) rows<4>(x + i, w, w_stride, n, length, out + i);
+  for (; i + most_rows <= m; i += most_rows) rows<most_rows>(x + i, w, w_stride, n, length, out + i);
+  for (; i + 2 <= m; i += 2) rows<2>(x + i, w, w_stride, n, length, out + i);
   for (; i < m; ++i) rows<1>(x + i, w, w_stride, n, length, out + i);
 }
 
@@ -38,6 +41,8 @@ template <class Arch, class T>
 template <Index M>
 void DotProducts<Arch, T>::rows(const T* const* x, const T* w, Index w_stride, Index n, Index length, T* const* out) {
   Index j = 0;
+  if constexpr (M == 1)  // two times four chains hide the latency of one
+    for (; j + 8 <= n; j += 8) tile<M, 8>(x, w + j * w_stride, w_stride, length, out, j);
   for (; j + 4 <= n; j += 4) tile<M, 4>(x, w + j * w_stride, w_stride, length, out, j);
   for (; j < n; ++j) tile<M, 1>(x, w + j * w_stride, w_stride, length, out, j);
 }
@@ -50,18 +55,17 @@ void DotProducts<Arch, T>::tile(const T* const* x, const T* w, Index w_stride, I
   for (auto& row : sums)
     for (Batch& element : row) element = Batch(T(0));
   const auto accumulate = [&](auto load) {
-    Batch b[std::size_t(N)];
-    for (Index j = 0; j < N; ++j) b[j] = load(w + j * w_stride);
-    for (Index i = 0; i < M; ++i) {
-      const Batch a = load(x[i]);
-      for (Index j = 0; j < N; ++j) sums[i][j] = multiply_add(a, b[j], sums[i][j]);
+    Batch a[std::size_t(M)];
+    for (Index i = 0; i < M; ++i) a[i] = load(x[i]);
+    for (Index j = 0; j < N; ++j) {
+      const Batch b = load(w + j * w_stride);
+      for (Index i = 0; i < M; ++i) sums[i][j] = multiply_add(a[i], b, sums[i][j]);
     }
   };
   Index k = 0;
   for (; k + step <= length; k += step) accumulate([k](const T* row) { return Batch::load_unaligned(row + k); });
   if (k < length) accumulate([k, length](const T* row) { return load_first<Arch>(row + k, length - k); });
-  for (Index i = 0; i < M; ++i)
-    for (Index j = 0; j < N; ++j) out[i][column + j] = sum(sums[i][j]);
+  for (Index i = 0; i < M; ++i) store_sums<N>(sums[i], out[i] + column);
 }
 
 }  // namespace mole::kernel

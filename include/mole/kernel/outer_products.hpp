@@ -1,120 +1,155 @@
 // SPDX-License-Identifier: MIT
-// A sum of outer products held in registers: matrix products over a panel, and gradients of ranks.
+// A sum of outer products held in registers: matrix products over panels, ranks added to rows, gradients of ranks.
 #pragma once
 
+#include "mole/kernel/rows.hpp"
 #include "mole/kernel/simd.hpp"
+
+#include <utility>
 
 namespace mole::kernel {
 
-/// Rows at a fixed distance: row k begins at data + k * stride.
-template <class T>
-struct StridedRows {
-  const T* data;
-  Index stride;
-  const T* operator()(Index k) const { return data + k * stride; }
-};
-
-/// Rows anywhere.
-template <class T>
-struct GatheredRows {
-  const T* const* rows;
-  const T* operator()(Index k) const { return rows[k]; }
-};
-
 /// c (+)= sum_k a_k b_k^T.
 ///
-///   a_k: `rows` numbers a_step apart   b_k: `cols` numbers side by side   c [rows x cols], c_stride apart
+///   a_k: column k of the factors [rows x depth]   b_k: row k of b, `cols` numbers   c [rows x cols]
 ///
-/// k runs over [0, depth); A and B say where a_k and b_k begin. With `padded` b, whole vectors may be read behind
-/// the last column. Each element is a chain of multiply-adds in the order of k, whatever tile it falls into, so results
-/// do not depend on how rows and columns are split among calls.
+/// A, B and C say where rows lie. With `padded` b, whole vectors may be read behind its last column. Each element is a
+/// chain of multiply-adds in the order of k, whatever tile it falls into, so results do not depend on how rows and
+/// columns are split among calls.
+///
+/// The tile is two vectors of columns by up to 12 rows (6 where there are 16 registers): accumulators, b, and one
+/// broadcast factor. Fewer rows leave registers for more columns, and so for chains that hide each other's latency.
 template <class Arch, class T>
 struct OuterProducts {
   static constexpr Index step = step_of<Arch, T>;
-  /// Columns of the widest tile, and the natural width of a panel.
-  static constexpr Index width = 2 * step;
+  static constexpr Index most_rows = registers_of<Arch> == 32 ? 12 : 6;
 
-  template <class A, class B>
-  void operator()(A a, Index a_step, B b, bool padded, Index depth, Index rows, Index cols, T* c, Index c_stride,
-                  bool accumulate) const;
+  template <class A, class B, class C>
+  void operator()(A a, B b, bool padded, Index depth, Index rows, Index cols, C c, bool accumulate) const;
 
  private:
   using Batch = kernel::Batch<Arch, T>;
-  // Two vectors of columns leave room for 12 rows in 32 registers, for 6 in 16: accumulators, b, and one broadcast a.
-  static constexpr Index most_rows = registers_of<Arch> == 32 ? 12 : 6;
+  static constexpr Index few_rows = most_rows / 3;  // leave room for four vectors of columns
 
+  /// One tile of c: which columns, and what it is made of.
+  template <class A, class B, class C>
   struct Tile {
-    Index a_step, depth;
-    T* c;
-    Index c_stride;
+    A a;
+    B b;
+    C c;
+    Index depth;
     bool accumulate;
+    Index column, last;  // its first column; columns of its last vector
   };
 
-  template <Index Vectors, class A, class B>
-  static void columns(const A& a, const B& b, Index rows, Index last, bool padded, Tile tile);
-  template <Index M, Index Vectors, class A, class B>
-  static void compute(const A& a, Index row, const B& b, Index last, bool padded, const Tile& tile);
+  /// Asks for memory that will be wanted soon, where rows of b know it.
+  template <class B>
+  struct Asked {
+    Asked(const B&, Index, Index, Index, Index) {}
+    void next() {}
+  };
+  template <class B>
+  requires requires(const B& b) { b.ahead(0, 0, 0, 0); }
+  struct Asked<B> {
+    Asked(const B& b, Index column, Index row, Index rows, Index depth) : ahead(b.ahead(column, row, rows, depth)) {}
+    void next() {
+      prefetch(ahead.at);
+      ahead.at += ahead.step;
+    }
+    typename B::Ahead ahead;
+  };
+
+  template <Index Vectors, class Operands>
+  static void columns(Operands& tile, Index rows, Index cols);
+  template <class Operands>
+  static void last_columns(Operands& tile, Index rows, Index cols, bool padded);
+  template <Index Vectors, class Operands, Index... M>
+  static void rows_of(const Operands& tile, Index row, Index rows, std::integer_sequence<Index, M...>);
+  template <Index M, Index Vectors, bool Whole, class Operands>
+  static void compute(const Operands& tile, Index row);
 };
 
 template <class Arch, class T>
-template <class A, class B>
-void OuterProducts<Arch, T>::operator()(A a, Index a_step, B b, bool padded, Index depth, Index rows, Index cols, T* c,
-                                        Index c_stride, bool accumulate) const {
-  const auto from = [&](Index column) { return [b, column](Index k) { return b(k) + column; }; };
-  Index j = 0;
-  for (; j + width <= cols; j += width)
-    columns<2>(a, from(j), rows, step, padded, {a_step, depth, c + j, c_stride, accumulate});
-  for (; j < cols; j += step)
-    columns<1>(a, from(j), rows, std::min(step, cols - j), padded, {a_step, depth, c + j, c_stride, accumulate});
+template <class A, class B, class C>
+void OuterProducts<Arch, T>::operator()(A a, B b, bool padded, Index depth, Index rows, Index cols, C c,
+                                        bool accumulate) const {
+  Tile<A, B, C> tile{a, b, c, depth, accumulate, 0, step};
+  if (rows == 1) columns<8>(tile, rows, cols);
+  if (rows <= few_rows) columns<4>(tile, rows, cols);
+  columns<2>(tile, rows, cols);
+  last_columns(tile, rows, cols, padded);
 }
 
+/// As many columns as whole tiles of so many vectors cover.
 template <class Arch, class T>
-template <Index Vectors, class A, class B>
-void OuterProducts<Arch, T>::columns(const A& a, const B& b, Index rows, Index last, bool padded, Tile tile) {
-  Index i = 0;
-  for (; i + most_rows <= rows; i += most_rows) compute<most_rows, Vectors>(a, i, b, last, padded, tile);
-  for (; i + 4 <= rows; i += 4) compute<4, Vectors>(a, i, b, last, padded, tile);
-  for (; i < rows; ++i) compute<1, Vectors>(a, i, b, last, padded, tile);
+template <Index Vectors, class Operands>
+void OuterProducts<Arch, T>::columns(Operands& tile, Index rows, Index cols) {
+  constexpr Index most = Vectors == 8 ? 1 : Vectors == 4 ? few_rows : most_rows;
+  constexpr auto sizes = std::make_integer_sequence<Index, most>{};
+  for (; tile.column + Vectors * step <= cols; tile.column += Vectors * step) {
+    Index row = 0;
+    for (; rows - row >= 2 * most; row += most) compute<most, Vectors, true>(tile, row);
+    // The rest in halves: 8 + 8 rows keep more chains going than 12 + 4.
+    const Index rest = rows - row, first = rest > most ? (rest + 1) / 2 : rest;
+    rows_of<Vectors>(tile, row, first, sizes);
+    rows_of<Vectors>(tile, row + first, rest - first, sizes);
+  }
 }
 
-/// One tile of M rows from `row` on; its last vector has `last` columns.
+/// compute<rows> for a number known at run time.
 template <class Arch, class T>
-template <Index M, Index Vectors, class A, class B>
-void OuterProducts<Arch, T>::compute(const A& a, Index row, const B& b, Index last, bool padded, const Tile& tile) {
+template <Index Vectors, class Operands, Index... M>
+void OuterProducts<Arch, T>::rows_of(const Operands& tile, Index row, Index rows, std::integer_sequence<Index, M...>) {
+  ((rows == M + 1 ? compute<M + 1, Vectors, true>(tile, row) : void()), ...);
+}
+
+/// What is left: single vectors, and the columns beyond them.
+template <class Arch, class T>
+template <class Operands>
+void OuterProducts<Arch, T>::last_columns(Operands& tile, Index rows, Index cols, bool padded) {
+  for (; tile.column < cols; tile.column += step) {
+    tile.last = std::min(step, cols - tile.column);
+    const bool whole = padded || tile.last == step;
+    Index row = 0;
+    for (; whole && row + most_rows <= rows; row += most_rows) compute<most_rows, 1, true>(tile, row);
+    for (; row + 4 <= rows; row += 4) whole ? compute<4, 1, true>(tile, row) : compute<4, 1, false>(tile, row);
+    for (; row < rows; ++row) whole ? compute<1, 1, true>(tile, row) : compute<1, 1, false>(tile, row);
+  }
+}
+
+/// One tile of M rows from `row` on. Unless Whole, the last vector of b may not be read beyond its columns.
+template <class Arch, class T>
+template <Index M, Index Vectors, bool Whole, class Operands>
+void OuterProducts<Arch, T>::compute(const Operands& tile, Index row) {
   Batch sums[std::size_t(M)][std::size_t(Vectors)];
-  T* const c = tile.c + row * tile.c_stride;
-  const bool whole = last == step;
-  const auto load = [&](const T* from, bool readable) {
-    return readable ? Batch::load_unaligned(from) : load_first<Arch>(from, last);
-  };
+  const Index last = tile.last;
   for (Index i = 0; i < M; ++i)
-    for (Index v = 0; v < Vectors; ++v)
-      sums[i][v] = tile.accumulate ? load(c + i * tile.c_stride + v * step, whole) : Batch(T(0));
-
-  const auto sweep = [&](auto load_b) {
-    for (Index k = 0; k < tile.depth; ++k) {
-      const T* const a_k = a(k) + row * tile.a_step;
-      const T* const b_k = b(k);
-      Batch b_vectors[std::size_t(Vectors)];
-      for (Index v = 0; v < Vectors; ++v) b_vectors[v] = load_b(b_k + v * step);
-      for (Index i = 0; i < M; ++i) {
-        const Batch factor(a_k[i * tile.a_step]);
-        for (Index v = 0; v < Vectors; ++v) sums[i][v] = multiply_add(factor, b_vectors[v], sums[i][v]);
-      }
+    for (Index v = 0; v < Vectors; ++v) {
+      const T* const c = tile.c(row + i) + tile.column + v * step;
+      sums[i][v] = !tile.accumulate ? Batch(T(0)) : last == step ? Batch::load_unaligned(c) : load_first<Arch>(c, last);
     }
-  };
-  if (whole || padded)
-    sweep([](const T* from) { return Batch::load_unaligned(from); });
-  else
-    sweep([last](const T* from) { return load_first<Arch>(from, last); });
+
+  const auto a = tile.a.template from<M>(row);
+  const auto b = tile.b.from(tile.column);
+  Asked asked(tile.b, tile.column, row, M, tile.depth);
+  for (Index k = 0; k < tile.depth; ++k) {
+    Batch b_k[std::size_t(Vectors)];
+    for (Index v = 0; v < Vectors; ++v)
+      b_k[v] = Whole ? Batch::load_unaligned(b.at(k, v * step)) : load_first<Arch>(b.at(k, v * step), last);
+    asked.next();
+    for (Index i = 0; i < M; ++i) {
+      const Batch factor(a.at(i, k));
+      for (Index v = 0; v < Vectors; ++v) sums[i][v] = multiply_add(factor, b_k[v], sums[i][v]);
+    }
+  }
 
   for (Index i = 0; i < M; ++i)
     for (Index v = 0; v < Vectors; ++v) {
-      T* const to = c + i * tile.c_stride + v * step;
-      if (whole)
-        sums[i][v].store_unaligned(to);
+      T* const c = tile.c(row + i) + tile.column + v * step;
+      if (last == step)
+        sums[i][v].store_unaligned(c);
       else
-        store_first<Arch>(sums[i][v], to, last);
+        store_first<Arch>(sums[i][v], c, last);
     }
 }
 

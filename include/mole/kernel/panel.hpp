@@ -3,6 +3,7 @@
 #pragma once
 
 #include "mole/kernel/outer_products.hpp"
+#include "mole/kernel/transpose.hpp"
 
 namespace mole::kernel {
 
@@ -11,7 +12,7 @@ namespace mole::kernel {
 template <class Arch, class T>
 class Panel {
  public:
-  static constexpr Index width = OuterProducts<Arch, T>::width;
+  static constexpr Index width = panel_width<T>;
   static constexpr Index depth = Index(32768 / sizeof(T)) / width;
 
   /// panel[k][j] = row k of `source`, column j.
@@ -23,14 +24,14 @@ class Panel {
     }
   }
 
-  /// panel[k][j] = row j of `source`, column k: `rows` columns of `cols` rows.
-  void pack_transposed(const T* source, Index stride, Index rows, Index cols) {
-    for (Index j = 0; j < cols; ++j)
-      for (Index k = 0; k < rows; ++k) elements_[k * width + j] = source[j * stride + k];
-    for (Index k = 0; k < rows; ++k) std::fill(elements_ + k * width + cols, elements_ + (k + 1) * width, T(0));
+  /// panel[first + k][j] = row j of `source`, column k: `rows` columns of `cols` rows.
+  void pack_transposed(const T* source, Index stride, Index rows, Index cols, Index first = 0) {
+    T* const to = elements_ + first * width;
+    Transpose<Arch, T>{}(source, stride, cols, rows, to, width);
+    for (Index k = 0; k < rows; ++k) std::fill(to + k * width + cols, to + (k + 1) * width, T(0));
   }
 
-  StridedRows<T> rows() const { return {elements_, width}; }
+  StridedRows<const T> rows() const { return {elements_, width}; }
 
  private:
   alignas(64) T elements_[std::size_t(depth * width)];

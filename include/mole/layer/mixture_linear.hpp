@@ -53,6 +53,10 @@ class MixtureLinear {
       return TrainableRouterPolicy<Router, Execution> && TrainableGatingPolicy<Gating, T, Execution>;
   }();
 
+  /// The execution adds the ranks of the experts where the base leaves its result.
+  static constexpr bool mixes =
+      LinearBasePolicy<Base> && RankedExpertPolicy<Experts, Execution> && MixingExecution<Execution, T>;
+
   static_assert(ExpertPolicy<Experts, Execution>,
                 "mole: Experts do not model ExpertPolicy (mole/expert/expert_policy.hpp)");
   static_assert(BasePolicy<Base, Execution>, "mole: Base does not model BasePolicy (mole/base/base_policy.hpp)");
@@ -187,11 +191,13 @@ class MixtureLinear {
     if (!d_weight.empty())
       require_equal(ErrorCode::shape, "backward: size of d_weight", routing.pairs(), Index(d_weight.size()));
     auto call = experts_call(work);
-    experts_.backward(x, routing, d_y, d_weight, d_x, gradients.experts, call);
+    const bool mixes_here = d_x && mixes_d_x(work);
+    experts_.backward(x, routing, d_y, d_weight, mixes_here ? View<T>{} : d_x, gradients.experts, call);
     if constexpr (TrainableBasePolicy<Base, Execution>) {
-      auto base_call = Call<Execution, ScratchOf<Base>>{execution_, work.batch, work.base_scratch};
-      base_.backward(x, d_y, d_x, gradients.base, base_call);
+      auto base = base_call(work);
+      base_.backward(x, d_y, mixes_here ? View<T>{} : d_x, gradients.base, base);
     }
+    if (mixes_here) mix_backward(d_y, routing, d_x, work);
   }
 
   /// From work.d_weight(), and what losses added to work.d_scores() and work.d_logits(), to the router.
@@ -215,6 +221,15 @@ class MixtureLinear {
 
   void backward(View<const T> x, View<const T> d_y, View<T> d_x, Gradients& gradients,
                 Workspace& work) const requires routing_trains && TrainableExpertPolicy<Experts, Execution> {
+    if constexpr (LinearlyReadingRouter<Router> && !reads_latent) {
+      if (d_x && mixes_d_x(work) && router_.reads_plainly(work.batch)) {
+        check_gradient(x, d_x);
+        apply_backward(x, work.routing, d_y, work.d_weight(), View<T>{}, gradients, work);
+        route_backward(x, View<T>{}, gradients, work);
+        const LinearTerm<T> router{std::as_const(work).d_logits(), router_.input_weight()};
+        return mix_backward(d_y, work.routing, d_x, work, router);
+      }
+    }
     apply_backward(x, work.routing, d_y, work.d_weight(), d_x, gradients, work);
     route_backward(x, d_x, gradients, work);
   }
@@ -262,6 +277,9 @@ class MixtureLinear {
   auto gating_call(Workspace& work) const {
     return Call<Execution, ScratchOf<Gating>>{execution_, work.batch, work.gating_scratch};
   }
+  auto base_call(Workspace& work) const {
+    return Call<Execution, ScratchOf<Base>>{execution_, work.batch, work.base_scratch};
+  }
   auto experts_call(Workspace& work) const {
     return Call<Execution, ScratchOf<Experts>>{execution_, work.batch, work.experts_scratch};
   }
@@ -273,10 +291,28 @@ class MixtureLinear {
     require_equal(ErrorCode::shape, "apply: experts of the routing", experts_.experts(), routing.experts());
     if (!routing.finished())
       throw Error(ErrorCode::shape, "apply: expected a routing after finish(), found one before");
-    auto base_call = Call<Execution, ScratchOf<Base>>{execution_, work.batch, work.base_scratch};
-    base_.forward(x, y, base_call);
     auto call = experts_call(work);
-    experts_.forward(x, latent, routing, y, call);
+    if constexpr (mixes) {
+      execution_.mix(x, base_.weights(), y, experts_.down(x, latent, routing, call));
+    } else {
+      auto base = base_call(work);
+      base_.forward(x, y, base);
+      experts_.forward(x, latent, routing, y, call);
+    }
+  }
+
+  bool mixes_d_x(const Workspace& work) const {
+    if constexpr (mixes) return experts_.adds_terms_to_d_x(work.batch);
+    return false;
+  }
+
+  /// d_x += what base, experts and, perhaps, the router add to it, in one pass.
+  void mix_backward(View<const T> d_y, const Routing<T>& routing, View<T> d_x, Workspace& work,
+                    const auto&... router) const {
+    if constexpr (mixes) {
+      auto call = experts_call(work);
+      execution_.mix_backward(d_y, base_.weights(), d_x, experts_.d_x_terms(routing, call), router...);
+    }
   }
 
   void check_tokens(View<const T> x, const Workspace& work, const Batch& batch) const {

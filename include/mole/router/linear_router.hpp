@@ -52,6 +52,9 @@ class LinearRouter {
   Parameters& parameters() { return parameters_; }
   const Parameters& parameters() const { return parameters_; }
 
+  View<const T> input_weight() const { return parameters_.weight; }
+  bool reads_plainly(const Batch& batch) const { return !dropout_.acts(batch); }
+
   Scratch scratch(const Capacity& capacity) const {
     if (dropout_.rate == 0) return {};
     return {Matrix<T>(capacity.tokens, in(), capacity.memory)};
@@ -91,6 +94,6 @@ class LinearRouter {
   Dropout dropout_;
 };
 
-static_assert(TrainableRouterPolicy<LinearRouter<float>>);
+static_assert(TrainableRouterPolicy<LinearRouter<float>> && LinearlyReadingRouter<LinearRouter<float>>);
 
 }  // namespace mole

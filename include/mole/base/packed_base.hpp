@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: MIT
+// A frozen linear layer whose weight is packed once.
+#pragma once
+
+#include "mole/base/base_policy.hpp"
+#include "mole/core/error.hpp"
+
+#include <memory>
+
+namespace mole {
+
+/// y = x W^T (+ b), from panels.
+///
+///   weight [O x I], bias of O numbers or none, x [N x I], y [N x O]
+///
+/// Every product of a plain weight packs it anew; a frozen one needs that only once. Costs bytes_for() of memory, which
+/// is that of the weight, rounded up to whole panels of 128 bytes: once for forward, and once more for d_x, in the
+/// order of its columns, unless `.backward` is left out. Without it, d_x is computed from the panels of forward, which
+/// are turned around on each call: half the memory, and slower for few tokens (bench/packed_base_bench). The host may
+/// free its own weight afterwards.
+///
+/// Copies share the panels, so layers and threads may. Throws Error(shape) when the bias does not fit the weight.
+template <class T>
+class PackedBase {
+ public:
+  using Scalar = T;
+
+  struct Options {
+    bool backward = true;  ///< pack for d_x too
+    std::pmr::memory_resource* memory = std::pmr::get_default_resource();
+  };
+
+  explicit PackedBase(View<const T> weight) : PackedBase(weight, {}, Options{}) {}
+  PackedBase(View<const T> weight, const Options& options) : PackedBase(weight, {}, options) {}
+  PackedBase(View<const T> weight, std::span<const T> bias, const Options& options = {})
+      : in_(weight.cols()), out_(weight.rows()) {
+    if (!bias.empty()) require_equal(ErrorCode::shape, "PackedBase: size of the bias", out_, Index(bias.size()));
+    auto packed = std::make_shared<Packed>();
+    packed->forward = Panels<T>::of(weight, options.memory);
+    if (options.backward) packed->backward = Panels<T>::of_transposed(weight, options.memory);
+    packed->bias.assign(bias.begin(), bias.end());
+    packed_ = std::move(packed);
+  }
+
+  static std::size_t bytes_for(Index in, Index out, bool backward = true) {
+    return Panels<T>::bytes_for(out, in) + (backward ? Panels<T>::bytes_for(in, out) : 0);
+  }
+
+  Index in() const { return in_; }
+  Index out() const { return out_; }
+  LinearWeights<T> weights() const {
+    const auto& bias = packed_->bias;
+    return {.panels = packed_->forward.view(),
+            .transposed_panels = packed_->backward.view(),
+            .bias = bias.empty() ? View<const T>() : View<const T>(bias.data(), 1, out_)};
+  }
+
+  void forward(View<const T> x, View<T> y, auto& call) const { call.execution.linear(x, weights(), y); }
+
+  /// d_x += d_y W
+  void backward(View<const T>, View<const T> d_y, View<T> d_x, NoParameters&, auto& call) const {
+    if (d_x) call.execution.linear_backward(d_y, weights(), d_x);
+  }
+
+ private:
+  struct Packed {
+    Panels<T> forward, backward;
+    std::vector<T> bias;
+  };
+
+  Index in_, out_;
+  std::shared_ptr<const Packed> packed_;
+};
+
+template <class T>
+PackedBase(View<T>) -> PackedBase<std::remove_const_t<T>>;
+template <RowMajorMatrix M>
+PackedBase(const M&) -> PackedBase<std::remove_cvref_t<decltype(*std::declval<const M&>().data())>>;
+template <class T>
+PackedBase(const Matrix<T>&) -> PackedBase<T>;
+
+static_assert(TrainableBasePolicy<PackedBase<float>> && LinearBasePolicy<PackedBase<float>>);
+
+}  // namespace mole

@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: MIT
+// A frozen linear map, in whatever orders its weight is at hand.
+#pragma once
+
+#include "mole/core/panels.hpp"
+
+namespace mole {
+
+/// y = x W^T + b, seen by an execution.   weight [O x I], bias [1 x O]
+///
+/// At least one of `weight` and `panels` is there. Panels spare an execution the packing: those of W serve y, those of
+/// its transpose serve d_x.
+template <class T>
+struct LinearWeights {
+  View<const T> weight = {};
+  PanelView<const T> panels = {};             // of W
+  PanelView<const T> transposed_panels = {};  // of W^T
+  View<const T> bias = {};
+
+  const T& operator()(Index o, Index i) const { return weight ? weight(o, i) : panels(o, i); }
+};
+
+}  // namespace mole

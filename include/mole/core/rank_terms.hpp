@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: MIT
+// What routed ranks add to the rows of a result.
+#pragma once
+
+#include "mole/core/rank_layout.hpp"
+
+namespace mole {
+
+/// result_n += sum over the pairs p = (n, e) of token n, and the ranks j of e, of h_pj row_ej.
+///
+///   h [ranks of all pairs], rows [ranks x columns]
+///
+/// For y, h holds the weighted ranks and rows are those of B; for d_x, h is d_h and rows are those of A.
+template <class T>
+struct RankTerms {
+  RankLayout<T> layout;
+  std::span<const T> h;
+  View<const T> rows;
+  Side side;
+
+  Index first_row(Index expert) const { return layout.first_row(expert, side); }
+};
+
+/// What a linear map of few numbers adds to the rows of a result:   result += a w.   a [N x E], w [E x columns]
+template <class T>
+struct LinearTerm {
+  View<const T> a, w;
+};
+
+}  // namespace mole

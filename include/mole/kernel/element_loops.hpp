@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: MIT
+// The loops of a row, element by element.
+#pragma once
+
+#include "mole/core/config.hpp"
+
+#include <algorithm>
+#include <span>
+
+namespace mole::kernel {
+
+namespace detail {
+template <class V>
+struct ScalarOf {
+  using type = V;
+};
+template <class V>
+requires requires {
+  typename V::value_type;
+}
+struct ScalarOf<V> {
+  using type = typename V::value_type;
+};
+}  // namespace detail
+
+/// The number type of a number, or of the lanes of a vector.
+template <class V>
+using ScalarOf = typename detail::ScalarOf<V>::type;
+
+/// What a Score does with the numbers of a row, in the order of the row. An element V is a number, or a vector whose
+/// lanes belong to different tokens: then every operation is one of lanes, and a token's bits are those it has alone.
+struct ElementLoops {
+  template <class V>
+  V largest(std::span<const V> x) const {
+    using std::max;
+    V most = x[0];
+    for (const V& element : x.subspan(1)) most = max(most, element);
+    return most;
+  }
+
+  template <class V>
+  V sum(std::span<const V> x) const {
+    V total = x[0];
+    for (const V& element : x.subspan(1)) total += element;
+    return total;
+  }
+
+  /// <x, y>
+  template <class V>
+  V dot(std::span<const V> x, std::span<const V> y) const {
+    V total = x[0] * y[0];
+    for (std::size_t i = 1; i < x.size(); ++i) total += x[i] * y[i];
+    return total;
+  }
+
+  /// out_i = f(in_i...); `out` may be one of `in`
+  template <class V, class F, class... In>
+  void set(std::span<V> out, F f, std::span<In>... in) const {
+    for (std::size_t i = 0; i < out.size(); ++i) out[i] = f(in[i]...);
+  }
+
+  /// out_i += f(in_i...)
+  template <class V, class F, class... In>
+  void add(std::span<V> out, F f, std::span<In>... in) const {
+    for (std::size_t i = 0; i < out.size(); ++i) out[i] += f(in[i]...);
+  }
+};
+
+}  // namespace mole::kernel

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: MIT
+// Rows side by side: one in each lane of a vector.
+#pragma once
+
+#include "mole/kernel/simd.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+namespace mole::kernel {
+
+/// Moves up to `step` rows of a matrix into the lanes of vectors, and back: lane r of vector c is element (r, c).
+template <class Arch, class T>
+struct Lanes {
+  using Batch = kernel::Batch<Arch, T>;
+  static constexpr Index step = step_of<Arch, T>;
+
+  /// Lanes without a row repeat the last one.   from [rows x cols], rows >= 1, to [cols]
+  static void gather(const T* from, Index stride, Index rows, Index cols, Batch* to);
+  /// to[r][c] = T(lane r of from[c]), whatever number type `to` has.
+  template <class U>
+  static void scatter(const Batch* from, Index rows, Index cols, U* to, Index stride);
+};
+
+template <class Arch, class T>
+void Lanes<Arch, T>::gather(const T* from, Index stride, Index rows, Index cols, Batch* to) {
+  MOLE_ASSERT(rows >= 1 && rows <= step);
+  const T* row[std::size_t(step)];
+  for (Index r = 0; r < step; ++r) row[r] = from + std::min(r, rows - 1) * stride;
+  // Through the bytes of the whole result: a vector that is read just after its numbers were written waits for them.
+  // Squares of registers (transpose) were not measurably faster at E = 64.
+  auto* bytes = reinterpret_cast<unsigned char*>(to);
+  for (Index c = 0; c < cols; ++c)
+    for (Index r = 0; r < step; ++r, bytes += sizeof(T)) std::memcpy(bytes, row[r] + c, sizeof(T));
+}
+
+template <class Arch, class T>
+template <class U>
+void Lanes<Arch, T>::scatter(const Batch* from, Index rows, Index cols, U* to, Index stride) {
+  alignas(64) T lanes[std::size_t(step)];
+  for (Index c = 0; c < cols; ++c) {
+    from[c].store_aligned(lanes);
+    for (Index r = 0; r < rows; ++r) to[r * stride + c] = U(lanes[r]);
+  }
+}
+
+}  // namespace mole::kernel

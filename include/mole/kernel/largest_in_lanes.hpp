@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: MIT
+// The k largest numbers of each lane.
+#pragma once
+
+#include "mole/kernel/simd.hpp"
+
+#include <limits>
+
+namespace mole::kernel {
+
+/// The k largest of the numbers that each lane of x holds, with their positions, in order: larger first, of equal ones
+/// the earlier. Without branches, so that the time does not depend on the numbers.
+///
+///   x [size], no NaN   ->   largest, position [k]        1 <= k <= size, k <= most
+///
+/// Positions are numbers of type T: exact up to size 2^24.  O(size k) vector operations, in registers up to k = 8.
+template <class Arch, class T>
+struct LargestInLanes {
+  using Batch = kernel::Batch<Arch, T>;
+  static constexpr Index most = 16;  // beyond, a heap for each token is cheaper
+
+  void operator()(const Batch* x, Index size, Index k, Batch* largest, Batch* position) const;
+
+ private:
+  template <std::size_t K>
+  static void keep(const Batch* x, Index size, Index k, Batch* largest, Batch* position);
+};
+
+template <class Arch, class T>
+void LargestInLanes<Arch, T>::operator()(const Batch* x, Index size, Index k, Batch* largest, Batch* position) const {
+  MOLE_ASSERT(k >= 1 && k <= size && k <= most);
+  if (k == 1) return keep<1>(x, size, k, largest, position);
+  if (k == 2) return keep<2>(x, size, k, largest, position);
+  if (k <= 4) return keep<4>(x, size, k, largest, position);
+  if (k <= 8) return keep<8>(x, size, k, largest, position);
+  return keep<16>(x, size, k, largest, position);
+}
+
+template <class Arch, class T>
+template <std::size_t K>
+void LargestInLanes<Arch, T>::keep(const Batch* x, Index size, Index k, Batch* largest, Batch* position) {
+  // Sorted insertion of every number. NaN stands for an empty place: no number is <= NaN.
+  Batch value[K], at[K];
+  for (std::size_t j = 0; j < K; ++j) {
+    value[j] = std::numeric_limits<T>::quiet_NaN();
+    at[j] = T(0);
+  }
+  for (Index i = 0; i < size; ++i) {
+    const Batch here = T(i);
+    auto stays = x[i] <= value[K - 1];
+    for (std::size_t j = K - 1; j > 0; --j) {
+      const auto above_stays = x[i] <= value[j - 1];  // else it moves down to j
+      value[j] = xsimd::select(above_stays, xsimd::select(stays, value[j], x[i]), value[j - 1]);
+      at[j] = xsimd::select(above_stays, xsimd::select(stays, at[j], here), at[j - 1]);
+      stays = above_stays;
+    }
+    value[0] = xsimd::select(stays, value[0], x[i]);
+    at[0] = xsimd::select(stays, at[0], here);
+  }
+  for (Index j = 0; j < k; ++j) largest[j] = value[j], position[j] = at[j];
+}
+
+}  // namespace mole::kernel

@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: MIT
+// Where the rows of an operand lie.
+#pragma once
+
+#include "mole/core/config.hpp"
+
+#include <type_traits>
+
+namespace mole::kernel {
+
+/// Rows at a fixed distance: row k begins at data + k * stride.
+template <class T>
+struct StridedRows {
+  T* data;
+  Index stride;
+
+  T* operator()(Index k) const { return data + k * stride; }
+
+  /// Row k from a column on: at(k, j) is `j` columns further.
+  struct From {
+    T* data;
+    Index stride;
+    T* at(Index k, Index j) const { return data + k * stride + j; }
+  };
+  From from(Index column) const { return {data + column, stride}; }
+};
+
+/// Rows anywhere.
+template <class T>
+struct GatheredRows {
+  T* const* rows;
+
+  T* operator()(Index k) const { return rows[k]; }
+
+  struct From {
+    T* const* rows;
+    Index column;
+    T* at(Index k, Index j) const { return rows[k] + column + j; }
+  };
+  From from(Index column) const { return {rows, column}; }
+};
+
+/// Rows cut into panels `stride` elements apart; in a panel, row k is `width` numbers behind row k - 1. The `sharers`
+/// of a panel ask for the next one while they read this.
+template <class T>
+struct PanelRows {
+  static constexpr Index width = panel_width<std::remove_const_t<T>>;
+  T* data;
+  Index stride;
+  Index sharers;
+
+  struct From {
+    T* data;
+    Index stride;
+    /// A tile begins at a multiple of its own width, so that j alone tells whether it reaches the next panel.
+    T* at(Index k, Index j) const { return data + j / width * stride + k * width + j % width; }
+  };
+  From from(Index column) const { return {data + column / width * stride + column % width, stride}; }
+
+  /// What the sharer `row` should ask for, for k ascending: `step` bytes further for each k.
+  struct Ahead {
+    const char* at;
+    Index step;
+  };
+  Ahead ahead(Index column, Index row, Index rows, Index depth) const {
+    const Index share = Index(sizeof(T)) * width * depth / sharers;
+    const T* const next = data + (column / width + 1) * stride;
+    return {reinterpret_cast<const char*>(next) + row * share, rows * Index(sizeof(T)) * width / sharers};
+  }
+};
+
+/// A matrix of factors: element (i, k) is data[i * row_step + k * k_step].
+template <class T>
+struct Factors {
+  const T* data;
+  Index row_step, k_step;
+
+  /// M rows from `row` on: one pointer for three, as many as rows would not fit the registers.
+  template <Index M>
+  struct From {
+    const T* rows[std::size_t(M + 2) / 3];
+    Index row_step, k_step;
+    const T& at(Index i, Index k) const { return rows[i / 3][i % 3 * row_step + k * k_step]; }
+  };
+  template <Index M>
+  From<M> from(Index row) const {
+    From<M> from{{}, row_step, k_step};
+    for (Index i = 0; i < M; i += 3) from.rows[i / 3] = data + (row + i) * row_step;
+    return from;
+  }
+};
+
+/// A matrix of factors whose columns lie anywhere: element (i, k) is columns[k][i].
+template <class T>
+struct FactorColumns {
+  const T* const* columns;
+
+  template <Index M>
+  struct From {
+    const T* const* columns;
+    Index row;
+    const T& at(Index i, Index k) const { return columns[k][row + i]; }
+  };
+  template <Index M>
+  From<M> from(Index row) const {
+    return {columns, row};
+  }
+};
+
+/// A matrix of factors whose rows lie anywhere: element (i, k) is rows[i][first + k].
+template <class T>
+struct GatheredFactors {
+  const T* const* rows;
+  Index first;
+
+  template <Index M>
+  struct From {
+    const T* rows[std::size_t(M)];
+    const T& at(Index i, Index k) const { return rows[i][k]; }
+  };
+  template <Index M>
+  From<M> from(Index row) const {
+    From<M> from;
+    for (Index i = 0; i < M; ++i) from.rows[i] = rows[row + i] + first;
+    return from;
+  }
+};
+
+}  // namespace mole::kernel
