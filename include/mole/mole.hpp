@@ -2,8 +2,13 @@
 // Everything but what needs a library beside xsimd: files (mole/io/) and Eigen (mole/execution/through_eigen.hpp).
 #pragma once
 
+#include "mole/base/bf16_base.hpp"
 #include "mole/base/callable_base.hpp"
 #include "mole/base/dense_base.hpp"
+#include "mole/base/half_base.hpp"
+#include "mole/base/int8_block_base.hpp"
+#include "mole/base/int8_row_base.hpp"
+#include "mole/base/nf4_base.hpp"
 #include "mole/base/no_base.hpp"
 #include "mole/base/packed_base.hpp"
 #include "mole/core/version.hpp"

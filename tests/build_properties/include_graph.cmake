@@ -17,7 +17,8 @@ set(own_headers
   "base/.*                        : base/.* core/.* kernel/.* execution/execution_policy\\.hpp"
   "expert/.*                      : expert/.* core/.* kernel/.* execution/execution_policy\\.hpp factors/factor_policy\\.hpp"
   "layer/.*                       : layer/.* core/.* [a-z]+/[a-z]+_policy\\.hpp execution/default_execution\\.hpp router/external\\.hpp"
-  "(loss|optim|init|surgery|adapt|stats|io)/.* : OWN/.* layer/.* core/.* [a-z]+/[a-z]+_policy\\.hpp"
+  "optim/.*                       : optim/.* kernel/.* core/.*"
+  "(loss|init|surgery|adapt|stats|io)/.* : OWN/.* layer/.* core/.* [a-z]+/[a-z]+_policy\\.hpp"
   "(interop|distributed)/.*       : .*")
 
 # Library : headers of mole that may include it. The standard library is everybody's.
@@ -26,7 +27,8 @@ set(other_libraries
   "xsimd/.*                            : kernel/simd\\.hpp"
   "Eigen/.*                            : execution/through_eigen\\.hpp interop/.* init/.* surgery/.*"
   "nlohmann/.*                         : io/.*"
-  "(unistd|fcntl|sys/mman|sys/stat)\\.h : io/.*"
+  "(unistd|fcntl|sys/stat)\\.h         : io/.*"
+  "sys/mman\\.h                        : io/.* core/huge_pages\\.hpp"
   "mpi\\.h                             : distributed/.*")
 
 # Sets `result` to the right-hand side of the first line of `table` whose left-hand side is all of `name`.

@@ -2,6 +2,7 @@
 // What a policy is handed beside its inputs and outputs.
 #pragma once
 
+#include "mole/core/allocation.hpp"
 #include "mole/core/batch.hpp"
 
 #include <memory_resource>
@@ -51,6 +52,40 @@ ScratchOf<Policy> scratch_for(const Policy& policy, const Capacity& capacity) {
     return policy.scratch(capacity);
   else
     return {};
+}
+
+namespace detail {
+/// Counts what it hands out.
+class CountingMemory final : public std::pmr::memory_resource {
+ public:
+  std::size_t bytes = 0;
+
+ private:
+  void* do_allocate(std::size_t size, std::size_t alignment) override {
+    bytes += array_bytes<std::byte>(Index(size));
+    return std::pmr::new_delete_resource()->allocate(size, alignment);
+  }
+  void do_deallocate(void* memory, std::size_t size, std::size_t alignment) override {
+    std::pmr::new_delete_resource()->deallocate(memory, size, alignment);
+  }
+  bool do_is_equal(const std::pmr::memory_resource& other) const noexcept override { return this == &other; }
+};
+}  // namespace detail
+
+/// What scratch_for() will take from the capacity's memory: the policy's own scratch_bytes(capacity), or, where a policy
+/// does not say, what making its scratch once takes.
+template <class Policy>
+std::size_t scratch_bytes_for(const Policy& policy, Capacity capacity) {
+  if constexpr (requires { policy.scratch_bytes(capacity); }) {
+    return policy.scratch_bytes(capacity);
+  } else if constexpr (requires { policy.scratch(capacity); }) {
+    detail::CountingMemory memory;
+    capacity.memory = &memory;
+    static_cast<void>(policy.scratch(capacity));
+    return memory.bytes;
+  } else {
+    return 0;
+  }
 }
 
 }  // namespace mole

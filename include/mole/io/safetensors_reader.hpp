@@ -4,7 +4,7 @@
 
 #include "mole/core/matrix.hpp"
 #include "mole/io/mapped_file.hpp"
-#include "mole/io/reduced_floats.hpp"
+#include "mole/core/reduced_floats.hpp"
 #include "mole/io/safetensors_header.hpp"
 
 #include <bit>

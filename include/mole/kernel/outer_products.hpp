@@ -34,6 +34,7 @@ struct OuterProducts {
   /// One tile of c: which columns, and what it is made of.
   template <class A, class B, class C>
   struct Tile {
+    using Right = B;
     A a;
     B b;
     C c;
@@ -131,7 +132,7 @@ void OuterProducts<Arch, T>::compute(const Operands& tile, Index row) {
 
   const auto a = tile.a.template from<M>(row);
   const auto b = tile.b.from(tile.column);
-  Asked asked(tile.b, tile.column, row, M, tile.depth);
+  Asked<typename Operands::Right> asked(tile.b, tile.column, row, M, tile.depth);
   for (Index k = 0; k < tile.depth; ++k) {
     Batch b_k[std::size_t(Vectors)];
     for (Index v = 0; v < Vectors; ++v)

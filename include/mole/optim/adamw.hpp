@@ -2,6 +2,7 @@
 // Adam with decoupled weight decay.
 #pragma once
 
+#include "mole/kernel/adamw_update.hpp"
 #include "mole/optim/moments.hpp"
 #include "mole/optim/parameter_group.hpp"
 
@@ -43,7 +44,7 @@ struct AdamWOptions {
 /// Throws Error(option) for options outside their ranges, Error(shape), before anything changes, when a tensor appears,
 /// vanishes or changes size between steps; it names the tensor.  O(parameters) a step.
 /// Source: Loshchilov and Hutter 2019, arXiv:1711.05101, algorithm 2.
-template <class State = float>
+template <class State = float, class Arch = xsimd::default_arch>
 class AdamW {
  public:
   explicit AdamW(AdamWOptions options = {}) : options_(std::move(options)) { options_.check(); }
@@ -76,63 +77,60 @@ class AdamW {
   }
 
  private:
-  /// The numbers of one tensor's step: all that depends on the step alone is computed once, in double.
-  template <class Work>
-  struct Update {
-    Work beta1, rest1, beta2, rest2, rate, decay, root_scale, epsilon;  // rest = 1 - beta, rounded once
-
-    template <class T>
-    void operator()(std::span<T> parameter, std::span<T> gradient, State* first, State* second) const;
-  };
-  template <class Work>
-  Update<Work> update_for(std::string_view name) const;
+  /// All that depends on the step alone is computed once, in double.
+  template <class T>
+  kernel::AdamWUpdate<Arch, T> update_for(std::string_view name) const;
+  template <class T, class Work>
+  static void update_mixed(const kernel::AdamWUpdate<Arch, Work>& u, std::span<T> parameter, std::span<T> gradient,
+                           State* first, State* second);
 
   AdamWOptions options_;
   Index steps_ = 0;
   Moments<State, 2> moments_;
 };
 
-template <class State>
+template <class State, class Arch>
 template <class Walk>
-void AdamW<State>::step(Walk&& walk) {
+void AdamW<State, Arch>::step(Walk&& walk) {
   if (!moments_.reserved()) moments_.reserve(walk);
   moments_.check(walk);
   ++steps_;
   moments_.for_each(walk, [&]<class T>(std::string_view name, View<T> parameter, View<T> gradient, auto state) {
     const auto update = update_for<std::common_type_t<T, State>>(name);
     for (Index r = 0; r < parameter.rows(); ++r) {
-      const Index begin = r * parameter.cols();
-      update(parameter.row(r), gradient.row(r), state[0].data() + begin, state[1].data() + begin);
+      State* const first = state[0].data() + r * parameter.cols();
+      State* const second = state[1].data() + r * parameter.cols();
+      if constexpr (std::is_same_v<T, State>)
+        update(parameter.row_data(r), gradient.row_data(r), first, second, parameter.cols());
+      else
+        update_mixed(update, parameter.row(r), gradient.row(r), first, second);
     }
   });
 }
 
-template <class State>
-template <class Work>
-typename AdamW<State>::template Update<Work> AdamW<State>::update_for(std::string_view name) const {
+template <class State, class Arch>
+template <class T>
+kernel::AdamWUpdate<Arch, T> AdamW<State, Arch>::update_for(std::string_view name) const {
   const ParameterGroup* const group = group_of(options_.groups, name);
   const double rate = options_.learning_rate * (group ? group->learning_rate_scale : 1);
   const double decay = group ? group->weight_decay.value_or(options_.weight_decay) : options_.weight_decay;
   const double correction1 = 1 - std::pow(options_.beta1, double(steps_));
   const double correction2 = 1 - std::pow(options_.beta2, double(steps_));
-  return {.beta1 = Work(options_.beta1),
-          .rest1 = Work(1 - options_.beta1),
-          .beta2 = Work(options_.beta2),
-          .rest2 = Work(1 - options_.beta2),
-          .rate = Work(rate / correction1),
-          .decay = Work(rate * decay),
-          .root_scale = Work(1 / std::sqrt(correction2)),
-          .epsilon = Work(options_.epsilon)};
+  return {.beta1 = T(options_.beta1),
+          .rest1 = T(1 - options_.beta1),
+          .beta2 = T(options_.beta2),
+          .rest2 = T(1 - options_.beta2),
+          .rate = T(rate / correction1),
+          .decay = T(rate * decay),
+          .root_scale = T(1 / std::sqrt(correction2)),
+          .epsilon = T(options_.epsilon)};
 }
 
-// Vectorised by g++ 12 and clang 14 under -fno-math-errno only (0.6 against 2.2 ns an element in float): without it
-// every std::sqrt may have to report an error.
-template <class State>
-template <class Work>
-template <class T>
-void AdamW<State>::Update<Work>::operator()(std::span<T> parameter, std::span<T> gradient, State* first,
-                                            State* second) const {
-  const Update u = *this;  // a local copy: stores of the loop cannot change it
+/// Parameters of one type, state of another.
+template <class State, class Arch>
+template <class T, class Work>
+void AdamW<State, Arch>::update_mixed(const kernel::AdamWUpdate<Arch, Work>& u, std::span<T> parameter,
+                                      std::span<T> gradient, State* first, State* second) {
   for (std::size_t i = 0; i < parameter.size(); ++i) {
     const Work g = Work(gradient[i]), p = Work(parameter[i]);
     const Work m = u.beta1 * Work(first[i]) + u.rest1 * g;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "mole/io/reduced_floats.hpp"
+#include "mole/core/reduced_floats.hpp"
 
 #include "support/catch.hpp"
 

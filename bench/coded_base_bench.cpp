@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: MIT
+// Bases of reduced storage beside DenseBase, on the same weight: y = x W^T and d_x += d_y W.
+//
+// Tried, and no help: tiles of eight rows for one token (more pointers than registers; g++ 12 kept the sums in memory).
+// What did help: four rows a tile, unrolled with constants, and asking one tile ahead for the next rows.
+#include "bench/support/counters.hpp"
+#include "bench/support/seconds_per_run.hpp"
+#include "mole/base/bf16_base.hpp"
+#include "mole/base/dense_base.hpp"
+#include "mole/base/half_base.hpp"
+#include "mole/base/int8_block_base.hpp"
+#include "mole/base/int8_row_base.hpp"
+#include "mole/base/nf4_base.hpp"
+#include "mole/execution/simd.hpp"
+#include "tests/support/random_matrix.hpp"
+
+namespace {
+
+using mole::Matrix;
+
+/// A base of d inputs and d outputs, T tokens, and a call of the default execution.
+template <class Base>
+struct Operands {
+  template <class Make>
+  Operands(const benchmark::State& state, Make make)
+      : tokens(state.range(0)),
+        d(state.range(1)),
+        weight(support::random_matrix<float>(d, d, 1)),
+        x(support::random_matrix<float>(tokens, d, 2)),
+        y(support::random_matrix<float>(tokens, d, 3)),
+        base(make(weight)) {}
+
+  mole::Call<mole::Simd<>, mole::NoScratch> call() { return {execution, batch, scratch}; }
+
+  /// Reads the weight as it is stored, and `activations` floats of x and y.
+  support::Work work(double activations) const {
+    double weight_bytes = double(sizeof(float)) * double(d) * double(d);
+    if constexpr (requires { base.bytes(); }) weight_bytes = double(base.bytes());
+    return {double(tokens), 2.0 * double(tokens) * double(d) * double(d),
+            weight_bytes + double(sizeof(float)) * activations * double(tokens) * double(d)};
+  }
+
+  mole::Index tokens, d;
+  Matrix<float> weight, x, y;
+  Base base;
+  mole::Simd<> execution;
+  mole::Batch batch;
+  mole::NoScratch scratch;
+};
+
+/// y = base(x)
+template <class Make>
+void forward(benchmark::State& state, Make make) {
+  Operands<decltype(make(Matrix<float>()))> o(state, make);
+  auto call = o.call();
+  const double seconds = support::seconds_per_run(state, [&] { o.base.forward(o.x, o.y.view(), call); });
+  support::set_counters<float>(state, o.work(2), seconds);
+}
+
+/// x += d base / d x, of y
+template <class Make>
+void backward(benchmark::State& state, Make make) {
+  Operands<decltype(make(Matrix<float>()))> o(state, make);
+  auto call = o.call();
+  mole::NoParameters none;
+  const double seconds = support::seconds_per_run(state, [&] { o.base.backward(o.x, o.y, o.x.view(), none, call); });
+  support::set_counters<float>(state, o.work(3), seconds);
+}
+
+using Family = benchmark::internal::Benchmark;
+
+void all_sizes(Family* family) {
+  family->ArgNames({"T", "d"})->ArgsProduct({{1, 4, 16, 64, 512}, {768, 2048, 4096}});
+}
+void some_sizes(Family* family) {
+  family->ArgNames({"T", "d"})->ArgsProduct({{1, 16, 512}, {768, 2048}});
+}
+
+const auto dense = [](const Matrix<float>& w) { return mole::DenseBase(w.view()); };
+const auto bf16 = [](const Matrix<float>& w) { return mole::Bf16Base(w); };
+const auto half = [](const Matrix<float>& w) { return mole::HalfBase(w); };
+const auto int8_row = [](const Matrix<float>& w) { return mole::Int8RowBase(w); };
+const auto int8_block = [](const Matrix<float>& w) { return mole::Int8BlockBase(w); };
+const auto nf4 = [](const Matrix<float>& w) { return mole::Nf4Base(w); };
+const auto nf4_double = [](const Matrix<float>& w) { return mole::Nf4Base(w, {}, {.double_quantised = true}); };
+
+BENCHMARK_CAPTURE(forward, f32, dense)->Apply(all_sizes);
+BENCHMARK_CAPTURE(forward, bf16, bf16)->Apply(all_sizes);
+BENCHMARK_CAPTURE(forward, half, half)->Apply(some_sizes);
+BENCHMARK_CAPTURE(forward, int8_row, int8_row)->Apply(all_sizes);
+BENCHMARK_CAPTURE(forward, int8_block, int8_block)->Apply(some_sizes);
+BENCHMARK_CAPTURE(forward, nf4, nf4)->Apply(all_sizes);
+BENCHMARK_CAPTURE(forward, nf4_double, nf4_double)->Apply(some_sizes);
+
+BENCHMARK_CAPTURE(backward, f32, dense)->Apply(some_sizes);
+BENCHMARK_CAPTURE(backward, bf16, bf16)->Apply(some_sizes);
+BENCHMARK_CAPTURE(backward, half, half)->Apply(some_sizes);
+BENCHMARK_CAPTURE(backward, int8_row, int8_row)->Apply(some_sizes);
+BENCHMARK_CAPTURE(backward, int8_block, int8_block)->Apply(some_sizes);
+BENCHMARK_CAPTURE(backward, nf4, nf4)->Apply(some_sizes);
+BENCHMARK_CAPTURE(backward, nf4_double, nf4_double)->Apply(some_sizes);
+
+}  // namespace

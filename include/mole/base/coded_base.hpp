@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: MIT
+// A frozen linear layer whose weight is held in reduced storage.
+#pragma once
+
+#include "mole/base/base_policy.hpp"
+#include "mole/core/error.hpp"
+#include "mole/core/matrix.hpp"
+#include "mole/kernel/coded_products.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+namespace mole {
+
+/// Whether a merge may round the whole weight anew.
+enum class LossyMerge { refused, allowed };
+
+/// A weight [rows x cols] in reduced storage: made from floats, or from what a file holds.
+///
+///   Code(View<const float>, Options), options()     codes the same way again
+///   w(o, i)                                         one element, decoded
+///   with_rows(f)                                    calls f with the same numbers as kernel::CodedProducts reads them
+///   bytes()                                         of codes and scales
+template <class C>
+concept CodePolicy = std::copy_constructible<C> && requires(const C& code, View<const float> weight, Index i) {
+  C(weight, code.options());
+  { code.rows() } -> std::convertible_to<Index>;
+  { code.cols() } -> std::convertible_to<Index>;
+  { code(i, i) } -> std::same_as<float>;
+  { code.bytes() } -> std::convertible_to<std::size_t>;
+  code.with_rows([](const auto&) {});
+};
+
+/// y = x W^T (+ b) with W = the decoded weight;  d_x += d_y W.  Arithmetic is in float; the weight has no gradient.
+///
+///   weight [O x I], bias [1 x O] or none, x [N x I], y [N x O]
+///
+/// The weight is never decoded as a whole: executions that name their Architecture decode in registers or, for many
+/// tokens, a panel at a time; the others element by element, in the obvious order. The same bits on any number of
+/// threads. Nothing is allocated after construction, merge() excepted.
+/// Throws Error(shape) when parts do not fit each other, Error(option) for numbers or options that the code cannot
+/// hold.
+template <class Code>
+class CodedBase {
+  static_assert(CodePolicy<Code>);
+
+ public:
+  using Scalar = float;
+  using Options = typename Code::Options;
+
+  /// Rounds `weight` to the nearest codes; copies it and the bias.
+  explicit CodedBase(View<const float> weight, View<const float> bias = {}, Options options = {})
+      : CodedBase(Code(weight, options), bias) {}
+
+  /// Takes codes as they are: those of a file stay what they are, bit for bit.
+  explicit CodedBase(Code code, View<const float> bias = {}) : code_(std::move(code)) {
+    if (!bias) return;
+    require_equal(ErrorCode::shape, "CodedBase: rows of the bias", 1, bias.rows());
+    require_equal(ErrorCode::shape, "CodedBase: size of the bias", out(), bias.size());
+    bias_.assign(bias.row(0).begin(), bias.row(0).end());
+  }
+
+  Index in() const { return code_.cols(); }
+  Index out() const { return code_.rows(); }
+  const Code& code() const { return code_; }
+  std::span<const float> bias() const { return bias_; }
+
+  /// Memory of codes, scales and bias.
+  std::size_t bytes() const { return code_.bytes() + bias_.size() * sizeof(float); }
+
+  /// to = W, decoded.   to [O x I]
+  void weight(View<float> to) const {
+    require_equal(ErrorCode::shape, "CodedBase: rows of the decoded weight", out(), to.rows());
+    require_equal(ErrorCode::shape, "CodedBase: columns of the decoded weight", in(), to.cols());
+    for (Index o = 0; o < out(); ++o)
+      for (Index i = 0; i < in(); ++i) to(o, i) = code_(o, i);
+  }
+
+  /// W = code(W + delta): every element is rounded anew, so merging and unmerging drift. Throws Error(not_mergeable)
+  /// unless the loss is allowed. Takes the memory of a decoded weight.   delta [O x I]
+  void merge(View<const float> delta, LossyMerge loss = LossyMerge::refused) {
+    if (loss == LossyMerge::refused)
+      throw Error(ErrorCode::not_mergeable,
+                  "CodedBase: merging into reduced storage rounds the whole weight anew; expected LossyMerge::allowed, "
+                  "found LossyMerge::refused");
+    require_equal(ErrorCode::shape, "CodedBase: rows of the merged weight", out(), delta.rows());
+    require_equal(ErrorCode::shape, "CodedBase: columns of the merged weight", in(), delta.cols());
+    Matrix<float> sum(out(), in());
+    for (Index o = 0; o < out(); ++o)
+      for (Index i = 0; i < in(); ++i) sum(o, i) = code_(o, i) + delta(o, i);
+    code_ = Code(sum.view(), code_.options());
+  }
+
+  void forward(View<const float> x, View<float> y, auto& call) const {
+    using Execution = std::remove_cvref_t<decltype(call.execution)>;
+    if constexpr (requires { typename Execution::Architecture; }) {
+      const kernel::CodedProducts<typename Execution::Architecture> products;
+      const Index per_task = outputs_per_task(x.rows() * in(), 1);
+      call.execution.parallel_for(tasks_of(out(), per_task), [&](Index task) {
+        const Index first = task * per_task, rows = std::min(per_task, out() - first);
+        code_.with_rows([&](const auto& w) {
+          products.nt({x.data(), x.stride()}, x.rows(), w, first, rows, {y.data() + first, y.stride()});
+        });
+        add_bias(y, first, rows);
+      });
+    } else {
+      for (Index n = 0; n < y.rows(); ++n)
+        for (Index o = 0; o < out(); ++o) {
+          float sum = 0;
+          for (Index i = 0; i < in(); ++i) sum += x(n, i) * code_(o, i);
+          y(n, o) = sum;
+        }
+      add_bias(y, 0, out());
+    }
+  }
+
+  void backward(View<const float>, View<const float> d_y, View<float> d_x, NoParameters&, auto& call) const {
+    if (!d_x) return;
+    using Execution = std::remove_cvref_t<decltype(call.execution)>;
+    if constexpr (requires { typename Execution::Architecture; }) {
+      const kernel::CodedProducts<typename Execution::Architecture> products;
+      // Rows are read along the columns: no more cuts than there are threads.
+      const Index per_task = outputs_per_task(d_y.rows() * out(), in() / call.execution.threads());
+      call.execution.parallel_for(tasks_of(in(), per_task), [&](Index task) {
+        const Index first = task * per_task, cols = std::min(per_task, in() - first);
+        code_.with_rows([&](const auto& w) {
+          products.nn({d_y.data(), d_y.stride()}, d_y.rows(), w, out(), first, cols, {d_x.data(), d_x.stride()});
+        });
+      });
+    } else {
+      for (Index n = 0; n < d_x.rows(); ++n)
+        for (Index i = 0; i < in(); ++i) {
+          float sum = 0;
+          for (Index o = 0; o < out(); ++o) sum += d_y(n, o) * code_(o, i);
+          d_x(n, i) += sum;
+        }
+    }
+  }
+
+ private:
+  static Index tasks_of(Index outputs, Index per_task) { return (outputs + per_task - 1) / per_task; }
+
+  /// Outputs that make a task: 200'000 operations, some 10 us, and no fewer than `at_least`; whole panels.
+  static Index outputs_per_task(Index terms, Index at_least) {
+    constexpr Index grain = 64, work = 200'000;
+    const Index outputs = std::max(at_least, work / std::max<Index>(1, 2 * terms) + 1);
+    return (outputs + grain - 1) / grain * grain;
+  }
+
+  void add_bias(View<float> y, Index first, Index outputs) const {
+    if (bias_.empty()) return;
+    for (Index n = 0; n < y.rows(); ++n)
+      for (Index o = first; o < first + outputs; ++o) y(n, o) += bias_[std::size_t(o)];
+  }
+
+  Code code_;
+  std::vector<float> bias_;
+};
+
+namespace detail {
+/// Throws Error(option) naming the first element of `weight` that is not finite.
+inline void require_finite(const char* what, View<const float> weight) {
+  for (Index o = 0; o < weight.rows(); ++o)
+    for (Index i = 0; i < weight.cols(); ++i)
+      if (!std::isfinite(weight(o, i)))
+        throw Error(ErrorCode::option, std::string(what) + ": expected finite numbers, found " +
+                                           std::to_string(weight(o, i)) + " at (" + std::to_string(o) + ", " +
+                                           std::to_string(i) + ")");
+}
+
+/// The exponent of a block of 2^shift elements. Throws Error(option) unless it is a power of two in [32, 4096].
+inline int shift_of_block(const char* what, Index block) {
+  for (int shift = 5; shift <= 12; ++shift)
+    if (block == Index(1) << shift) return shift;
+  throw Error(ErrorCode::option,
+              std::string(what) + ": expected a block of 32, 64, ... or 4096 elements, found " + std::to_string(block));
+}
+}  // namespace detail
+
+}  // namespace mole

@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: MIT
+// A frozen base of 8-bit weights, scaled by the block.
+#pragma once
+
+#include "mole/base/coded_base.hpp"
+
+#include <cstdint>
+
+namespace mole {
+
+/// How a row is cut.
+struct Int8BlockOptions {
+  Index block = 64;  ///< elements: a power of two, 32 ... 4096, or 0 for the whole row
+
+  int shift() const { return block == 0 ? 62 : detail::shift_of_block("Int8BlockBase", block); }
+};
+
+/// weight [O x I] as 8-bit integers in blocks along each row; every row begins a new block, and its last may be short.
+///
+///   absmax = the largest magnitude of a block,   scale = absmax / 127
+///   code = round(127 w / absmax), ties to even,   w ~ code * scale
+///
+/// A block of zeros has scale 0 and codes 0. Throws Error(option) for NaN and infinities: their block would be lost.
+class Int8BlockWeight {
+ public:
+  using Options = Int8BlockOptions;
+
+  explicit Int8BlockWeight(View<const float> weight, Options options = {});
+
+  /// Takes codes [rows x cols] and scales [rows x blocks of a row], both row-major. Throws Error(shape) when sizes do
+  /// not fit, Error(option) for scales that are not finite.
+  Int8BlockWeight(Index rows, Index cols, std::vector<std::int8_t> codes, std::vector<float> scales,
+                  Options options = {})
+      : codes_(std::move(codes)),
+        scales_(std::move(scales)),
+        rows_(rows),
+        cols_(cols),
+        blocks_per_row_(blocks(cols, options.shift())),
+        options_(options),
+        shift_(options.shift()) {
+    require_equal(ErrorCode::shape, "Int8BlockBase: size of the codes", rows * cols, Index(codes_.size()));
+    require_equal(ErrorCode::shape, "Int8BlockBase: size of the scales", rows * blocks_per_row_, Index(scales_.size()));
+    detail::require_finite("Int8BlockBase", {scales_.data(), 1, Index(scales_.size())});
+  }
+
+  Index rows() const { return rows_; }
+  Index cols() const { return cols_; }
+  Options options() const { return options_; }
+  std::size_t bytes() const { return codes_.size() + scales_.size() * sizeof(float); }
+  std::span<const std::int8_t> codes() const { return codes_; }
+  std::span<const float> scales() const { return scales_; }
+
+  float operator()(Index o, Index i) const {
+    return float(codes_[std::size_t(o * cols_ + i)]) * scales_[std::size_t(o * blocks_per_row_ + (i >> shift_))];
+  }
+  void with_rows(auto f) const { f(kernel::Int8Rows{codes_.data(), scales_.data(), cols_, blocks_per_row_, shift_}); }
+
+ private:
+  static Index blocks(Index cols, int shift) { return cols == 0 ? 0 : ((cols - 1) >> shift) + 1; }
+
+  std::vector<std::int8_t> codes_;
+  std::vector<float> scales_;
+  Index rows_, cols_, blocks_per_row_;
+  Options options_;
+  int shift_;
+};
+
+namespace detail {
+/// The largest magnitude of `numbers`.
+inline float absmax_of(std::span<const float> numbers) {
+  float absmax = 0;
+  for (const float number : numbers) absmax = std::max(absmax, std::abs(number));
+  return absmax;
+}
+}  // namespace detail
+
+inline Int8BlockWeight::Int8BlockWeight(View<const float> weight, Options options)
+    : rows_(weight.rows()),
+      cols_(weight.cols()),
+      blocks_per_row_(blocks(cols_, options.shift())),
+      options_(options),
+      shift_(options.shift()) {
+  detail::require_finite("Int8BlockBase", weight);
+  codes_.reserve(std::size_t(weight.size()));
+  for (Index o = 0; o < rows_; ++o)
+    for (Index b = 0; b < blocks_per_row_; ++b) {
+      const Index begin = b << shift_, size = std::min(cols_ - begin, Index(1) << shift_);
+      const std::span<const float> block = weight.row(o).subspan(std::size_t(begin), std::size_t(size));
+      const float absmax = detail::absmax_of(block);
+      scales_.push_back(absmax / 127);
+      // In double, so that the quotient of the smallest numbers neither overflows nor vanishes.
+      for (const float number : block)
+        codes_.push_back(absmax == 0 ? std::int8_t(0)
+                                     : std::int8_t(std::nearbyint(127.0 * double(number) / double(absmax))));
+    }
+}
+
+/// y = x W^T (+ b), W of 8-bit integers in blocks; see CodedBase and Int8BlockWeight. 8.5 bits a weight with blocks of
+/// 64, each off by at most half a scale.
+using Int8BlockBase = CodedBase<Int8BlockWeight>;
+
+static_assert(TrainableBasePolicy<Int8BlockBase>);
+
+}  // namespace mole

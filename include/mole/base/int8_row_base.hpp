@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: MIT
+// A frozen base of 8-bit weights, scaled by the row: the weights of LLM.int8.
+#pragma once
+
+#include "mole/base/int8_block_base.hpp"
+
+namespace mole {
+
+/// weight [O x I] as 8-bit integers, each row a block; see Int8BlockWeight. The largest magnitude of each row is kept
+/// beside the scale, since files hold it.
+class Int8RowWeight {
+ public:
+  /// There is nothing to choose.
+  struct Options {};
+
+  explicit Int8RowWeight(View<const float> weight, Options = {}) : blocks_(weight, {.block = 0}) {
+    for (Index o = 0; o < weight.rows(); ++o) scb_.push_back(detail::absmax_of(weight.row(o)));
+  }
+
+  /// Takes `weight` [rows x cols] and `SCB` [rows] of a file, bit for bit; weight_format 0, row-major.
+  Int8RowWeight(Index rows, Index cols, std::vector<std::int8_t> codes, std::vector<float> scb)
+      : blocks_(rows, cols, std::move(codes), scales_of(scb, rows, cols), {.block = 0}), scb_(std::move(scb)) {}
+
+  Index rows() const { return blocks_.rows(); }
+  Index cols() const { return blocks_.cols(); }
+  Options options() const { return {}; }
+  std::size_t bytes() const { return blocks_.bytes() + scb_.size() * sizeof(float); }
+  std::span<const std::int8_t> codes() const { return blocks_.codes(); }
+  std::span<const float> scb() const { return scb_; }
+
+  float operator()(Index o, Index i) const { return blocks_(o, i); }
+  void with_rows(auto f) const { blocks_.with_rows(f); }
+
+ private:
+  static std::vector<float> scales_of(std::span<const float> scb, Index rows, Index cols) {
+    require_equal(ErrorCode::shape, "Int8RowBase: size of SCB", rows, Index(scb.size()));
+    std::vector<float> scales;
+    if (cols > 0)
+      for (const float absmax : scb) scales.push_back(absmax / 127);
+    return scales;
+  }
+
+  Int8BlockWeight blocks_;
+  std::vector<float> scb_;
+};
+
+/// y = x W^T (+ b), W of 8-bit integers with one scale a row; see CodedBase and Int8RowWeight. Activations stay in
+/// float, so no outlier columns are taken out.
+/// Source: Dettmers et al. 2022, arXiv:2208.07339; bitsandbytes 95f9af30, whose (q SCB) / 127 may differ by a rounding
+/// from q (SCB / 127) here.
+using Int8RowBase = CodedBase<Int8RowWeight>;
+
+static_assert(TrainableBasePolicy<Int8RowBase>);
+
+}  // namespace mole

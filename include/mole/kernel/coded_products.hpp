@@ -1,0 +1,283 @@
+// SPDX-License-Identifier: MIT
+// Products with a weight in reduced storage, in both directions, without ever holding it decoded.
+#pragma once
+
+#include "mole/kernel/coded_rows.hpp"
+#include "mole/kernel/outer_products.hpp"
+
+#include <algorithm>
+#include <type_traits>
+#include <utility>
+
+namespace mole::kernel {
+
+/// y = x W^T and d_x += d_y W for a weight W [rows x cols] that models CodedRows; arithmetic in float.
+///
+/// Both compute a range of outputs for all tokens, so that a caller can cut the outputs among threads, and no element
+/// depends on the cut. For few tokens the codes are decoded in registers, each vector once for a tile of tokens; from
+/// `many_tokens` on they are decoded into a panel on the stack (32 KiB), which all tokens share. nn adds in the same
+/// order either way; nt in one order below `many_tokens` and in another from there on.
+template <class Arch>
+struct CodedProducts {
+  static constexpr Index width = Pair<Arch>::size;
+  static constexpr Index many_tokens = 48;
+
+  /// y_n[o] = <x_n, w_o> for o in [first, first + rows).   x: `tokens` rows of w.cols   y: `tokens` rows
+  template <class Weight>
+  void nt(StridedRows<const float> x, Index tokens, const Weight& w, Index first, Index rows,
+          StridedRows<float> y) const;
+
+  /// d_x_n[i] += sum over o of d_y_n[o] w_o[i] for i in [first, first + cols), first a multiple of `width`, and o in
+  /// [0, rows).   d_y, d_x: `tokens` rows
+  template <class Weight>
+  void nn(StridedRows<const float> d_y, Index tokens, const Weight& w, Index rows, Index first, Index cols,
+          StridedRows<float> d_x) const;
+
+ private:
+  using Batch = kernel::Batch<Arch, float>;
+  static constexpr bool many_registers = registers_of<Arch> == 32;
+  // Tokens of the largest tile of nt and nn.
+  static constexpr Index nt_tokens = many_registers ? 4 : 2, nn_tokens = many_registers ? 8 : 4;
+  static constexpr Index nt_group = 4;  // rows of a tile: enough sums under way to hide the latency of additions
+  static constexpr Index nn_panel_tokens = 24;  // a panel needs no transposing here, so it pays earlier
+  static constexpr Index nn_rows = 8;           // between reading and writing a vector of d_x
+
+  static constexpr Index depth = Index(32768 / sizeof(float)) / width;
+  using Panel = float[std::size_t(depth * width)];
+
+  /// f(0), ..., f(count - 1), each with a constant: of a loop over eight sums g++ 12 keeps the sums in memory.
+  template <Index count, class F>
+  static void unroll(F f) {
+    [&]<std::size_t... i>(std::index_sequence<i...>) {
+      (f(std::integral_constant<std::size_t, i>()), ...);
+    }
+    (std::make_index_sequence<std::size_t(count)>());
+  }
+
+  template <class Weight>
+  static Pair<Arch> in_order_of(const Pair<Arch>& pair) {
+    if constexpr (Weight::interleaved)
+      return deinterleave(pair);
+    else
+      return pair;
+  }
+  template <class Weight>
+  static Pair<Arch> in_order_of_memory(const Pair<Arch>& pair) {
+    if constexpr (Weight::interleaved)
+      return interleave(pair);
+    else
+      return pair;
+  }
+  static Pair<Arch> load_first(const float* from, Index count) {
+    alignas(64) float elements[std::size_t(width)] = {};
+    std::copy_n(from, count, elements);
+    return Pair<Arch>::load(elements);
+  }
+  /// Asks for the code of element i, so many bytes further on.
+  template <class Row>
+  static void ask_ahead(const Row& row, Index i, Index bytes) {
+    prefetch(static_cast<const char*>(row.address(i)) + bytes);
+  }
+  template <class Row>
+  static Pair<Arch> load_weight(const Row& row, Index i, Index count) {
+    return count == width ? row.template load<Arch>(i) : row.template load_first<Arch>(i, count);
+  }
+
+  template <Index M, class Weight>
+  static void nt_rows(StridedRows<const float> x, Index n, const Weight& w, Index first, Index rows,
+                      StridedRows<float> y);
+  template <Index M, Index N, class Weight>
+  static void nt_tile(StridedRows<const float> x, Index n, const Weight& w, Index first, Index column,
+                      StridedRows<float> y);
+  template <class Weight>
+  static void nt_panels(StridedRows<const float> x, Index tokens, const Weight& w, Index first, Index rows,
+                        StridedRows<float> y);
+  template <class Weight>
+  static void pack_transposed(Panel& panel, const Weight& w, Index row, Index rows, Index column, Index cols);
+
+  template <Index Rows, class Weight>
+  static void nn_tokens_of(StridedRows<const float> d_y, Index tokens, const Weight& w, Index o, Index first,
+                           Index cols, StridedRows<float> d_x);
+  template <Index M, Index Rows, class Weight>
+  static void nn_tile(StridedRows<const float> d_y, Index n, const Weight& w, Index o, Index first, Index cols,
+                      StridedRows<float> d_x);
+  template <class Weight>
+  static void nn_panels(StridedRows<const float> d_y, Index tokens, const Weight& w, Index rows, Index first,
+                        Index cols, StridedRows<float> d_x);
+};
+
+template <class Arch>
+template <class Weight>
+void CodedProducts<Arch>::nt(StridedRows<const float> x, Index tokens, const Weight& w, Index first, Index rows,
+                             StridedRows<float> y) const {
+  static_assert(CodedRows<Weight, Arch>);
+  if (tokens >= many_tokens && w.cols > 0) return nt_panels(x, tokens, w, first, rows, y);
+  // A block of rows stays in the first cache while the tiles of tokens pass by.
+  constexpr Index block = 8;
+  for (Index r = 0; r < rows; r += block) {
+    const Index count = std::min(block, rows - r);
+    const StridedRows<float> to{y.data + r, y.stride};
+    Index n = 0;
+    for (; n + nt_tokens <= tokens; n += nt_tokens) nt_rows<nt_tokens>(x, n, w, first + r, count, to);
+    for (; n + 2 <= tokens; n += 2) nt_rows<2>(x, n, w, first + r, count, to);
+    for (; n < tokens; ++n) nt_rows<1>(x, n, w, first + r, count, to);
+  }
+}
+
+template <class Arch>
+template <Index M, class Weight>
+void CodedProducts<Arch>::nt_rows(StridedRows<const float> x, Index n, const Weight& w, Index first, Index rows,
+                                  StridedRows<float> y) {
+  Index r = 0;
+  for (; r + nt_group <= rows; r += nt_group) nt_tile<M, nt_group>(x, n, w, first + r, r, y);
+  for (; r < rows; ++r) nt_tile<M, 1>(x, n, w, first + r, r, y);
+}
+
+/// y_n[column ...] for tokens n ... n + M - 1 and rows first ... first + N - 1.
+template <class Arch>
+template <Index M, Index N, class Weight>
+void CodedProducts<Arch>::nt_tile(StridedRows<const float> x, Index n, const Weight& w, Index first, Index column,
+                                  StridedRows<float> y) {
+  Batch sums[std::size_t(M)][std::size_t(N)];
+  for (auto& row : sums)
+    for (Batch& element : row) element = Batch(0.0f);
+  decltype(w.row(0)) rows[std::size_t(N)];
+  unroll<N>([&](auto j) { rows[j] = w.row(first + Index(j)); });
+  const Index ahead = N * w.bytes();
+  const auto accumulate = [&](auto load_x, auto load_w) {
+    Pair<Arch> in[std::size_t(M)];
+    unroll<M>([&](auto i) { in[i] = in_order_of<Weight>(load_x(x(n + Index(i)))); });
+    unroll<N>([&](auto j) {
+      const Pair<Arch> weight = load_w(rows[j]);
+      unroll<M>([&](auto i) {
+        sums[i][j] = multiply_add(in[i].second, weight.second, multiply_add(in[i].first, weight.first, sums[i][j]));
+      });
+    });
+  };
+  Index k = 0;
+  for (; k + width <= w.cols; k += width)
+    accumulate([k](const float* from) { return Pair<Arch>::load(from + k); },
+               [k, ahead](const auto& row) {
+                 ask_ahead(row, k, ahead);
+                 return row.template load<Arch>(k);
+               });
+  if (const Index rest = w.cols - k; rest > 0)
+    accumulate([k, rest](const float* from) { return load_first(from + k, rest); },
+               [k, rest](const auto& row) { return row.template load_first<Arch>(k, rest); });
+  unroll<M>([&](auto i) { unroll<N>([&](auto j) { y(n + Index(i))[column + Index(j)] = sum(sums[i][j]); }); });
+}
+
+template <class Arch>
+template <class Weight>
+void CodedProducts<Arch>::nt_panels(StridedRows<const float> x, Index tokens, const Weight& w, Index first, Index rows,
+                                    StridedRows<float> y) {
+  alignas(64) Panel panel;
+  for (Index r = 0; r < rows; r += width) {
+    const Index count = std::min(width, rows - r);
+    for (Index k = 0; k < w.cols; k += depth) {
+      const Index deep = std::min(depth, w.cols - k);
+      pack_transposed(panel, w, first + r, count, k, deep);
+      OuterProducts<Arch, float>{}(Factors<float>{x.data + k, x.stride, 1}, StridedRows<const float>{panel, width},
+                                   true, deep, tokens, count, StridedRows<float>{y.data + r, y.stride}, k > 0);
+    }
+  }
+}
+
+/// panel[k][j] = w[row + j][column + k], k < cols, j < rows.
+template <class Arch>
+template <class Weight>
+void CodedProducts<Arch>::pack_transposed(Panel& panel, const Weight& w, Index row, Index rows, Index column,
+                                          Index cols) {
+  alignas(64) float square[std::size_t(width * width)] = {};
+  for (Index k = 0; k < cols; k += width) {
+    const Index count = std::min(width, cols - k);
+    for (Index j = 0; j < rows; ++j)
+      in_order_of_memory<Weight>(load_weight(w.row(row + j), column + k, count)).store(square + j * width);
+    for (Index i = 0; i < count; ++i)
+      for (Index j = 0; j < width; ++j) panel[(k + i) * width + j] = square[j * width + i];
+  }
+}
+
+template <class Arch>
+template <class Weight>
+void CodedProducts<Arch>::nn(StridedRows<const float> d_y, Index tokens, const Weight& w, Index rows, Index first,
+                             Index cols, StridedRows<float> d_x) const {
+  static_assert(CodedRows<Weight, Arch>);
+  if (tokens >= nn_panel_tokens) return nn_panels(d_y, tokens, w, rows, first, cols, d_x);
+  Index o = 0;
+  if (tokens == 1)  // its rows come from memory: four at once are fewer streams
+    for (; o + 4 <= rows; o += 4) nn_tokens_of<4>(d_y, tokens, w, o, first, cols, d_x);
+  for (; o + nn_rows <= rows; o += nn_rows) nn_tokens_of<nn_rows>(d_y, tokens, w, o, first, cols, d_x);
+  for (; o < rows; ++o) nn_tokens_of<1>(d_y, tokens, w, o, first, cols, d_x);
+}
+
+template <class Arch>
+template <Index Rows, class Weight>
+void CodedProducts<Arch>::nn_tokens_of(StridedRows<const float> d_y, Index tokens, const Weight& w, Index o,
+                                       Index first, Index cols, StridedRows<float> d_x) {
+  Index n = 0;
+  for (; n + nn_tokens <= tokens; n += nn_tokens) nn_tile<nn_tokens, Rows>(d_y, n, w, o, first, cols, d_x);
+  for (; n + 4 <= tokens; n += 4) nn_tile<4, Rows>(d_y, n, w, o, first, cols, d_x);
+  for (; n + 2 <= tokens; n += 2) nn_tile<2, Rows>(d_y, n, w, o, first, cols, d_x);
+  for (; n < tokens; ++n) nn_tile<1, Rows>(d_y, n, w, o, first, cols, d_x);
+}
+
+/// d_x_n += what rows o ... o + Rows - 1 give to tokens n ... n + M - 1.
+template <class Arch>
+template <Index M, Index Rows, class Weight>
+void CodedProducts<Arch>::nn_tile(StridedRows<const float> d_y, Index n, const Weight& w, Index o, Index first,
+                                  Index cols, StridedRows<float> d_x) {
+  decltype(w.row(0)) rows[std::size_t(Rows)];
+  unroll<Rows>([&](auto r) { rows[r] = w.row(o + Index(r)); });
+  const Index ahead = Rows * w.bytes();
+  const auto accumulate = [&](auto load_x, auto load_w, auto store) {
+    Pair<Arch> sums[std::size_t(M)];
+    unroll<M>([&](auto i) { sums[i] = in_order_of<Weight>(load_x(d_x(n + Index(i)))); });
+    unroll<Rows>([&](auto r) {
+      const Pair<Arch> weight = load_w(rows[r]);
+      unroll<M>([&](auto i) {
+        const Batch factor(d_y(n + Index(i))[o + Index(r)]);
+        sums[i] = {multiply_add(factor, weight.first, sums[i].first),
+                   multiply_add(factor, weight.second, sums[i].second)};
+      });
+    });
+    unroll<M>([&](auto i) { store(in_order_of_memory<Weight>(sums[i]), d_x(n + Index(i))); });
+  };
+  const Index end = first + cols;
+  Index k = first;
+  for (; k + width <= end; k += width)
+    accumulate([k](const float* from) { return Pair<Arch>::load(from + k); },
+               [k, ahead](const auto& row) {
+                 ask_ahead(row, k, ahead);
+                 return row.template load<Arch>(k);
+               },
+               [k](const Pair<Arch>& sum, float* to) { sum.store(to + k); });
+  if (const Index rest = end - k; rest > 0)
+    accumulate([k, rest](const float* from) { return load_first(from + k, rest); },
+               [k, rest](const auto& row) { return row.template load_first<Arch>(k, rest); },
+               [k, rest](const Pair<Arch>& sum, float* to) {
+                 alignas(64) float elements[std::size_t(width)];
+                 sum.store(elements);
+                 std::copy_n(elements, rest, to + k);
+               });
+}
+
+template <class Arch>
+template <class Weight>
+void CodedProducts<Arch>::nn_panels(StridedRows<const float> d_y, Index tokens, const Weight& w, Index rows,
+                                    Index first, Index cols, StridedRows<float> d_x) {
+  alignas(64) Panel panel;
+  for (Index c = 0; c < cols; c += width) {
+    const Index count = std::min(width, cols - c);
+    for (Index o = 0; o < rows; o += depth) {
+      const Index deep = std::min(depth, rows - o);
+      for (Index k = 0; k < deep; ++k)
+        in_order_of_memory<Weight>(load_weight(w.row(o + k), first + c, count)).store(panel + k * width);
+      OuterProducts<Arch, float>{}(Factors<float>{d_y.data + o, d_y.stride, 1}, StridedRows<const float>{panel, width},
+                                   true, deep, tokens, count, StridedRows<float>{d_x.data + first + c, d_x.stride},
+                                   true);
+    }
+  }
+}
+
+}  // namespace mole::kernel

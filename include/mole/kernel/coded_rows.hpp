@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: MIT
+// Rows of weights in reduced storage, decoded in registers: what CodedProducts reads.
+#pragma once
+
+#include "mole/kernel/simd_conversions.hpp"
+
+#include <concepts>
+
+namespace mole::kernel {
+
+/// What every kind of rows offers: `cols` elements a row, and row(o) with
+///
+///   load<Arch>(i)               elements i ... i + Pair::size - 1, i a multiple of Pair::size
+///   load_first<Arch>(i, count)  `count` of them, then anything finite; reads no code behind them
+///
+/// and row.address(i), where the code of element i lies, a row being rows.bytes() long (in NF4, rounded down).
+///
+/// `interleaved` rows put even indices into the first vector of a pair and odd ones into the second; others keep the
+/// order of memory. Rows borrow all they point to.
+template <class R, class Arch>
+concept CodedRows = requires(const R& rows, Index i) {
+  { R::interleaved } -> std::convertible_to<bool>;
+  { rows.cols } -> std::convertible_to<Index>;
+  { rows.bytes() } -> std::convertible_to<Index>;
+  { rows.row(i).template load<Arch>(i) } -> std::same_as<Pair<Arch>>;
+  { rows.row(i).template load_first<Arch>(i, i) } -> std::same_as<Pair<Arch>>;
+  { rows.row(i).address(i) } -> std::convertible_to<const void*>;
+};
+
+namespace detail {
+/// load(codes) of `count` codes, the missing ones zero.
+template <class Arch, class Code, class Load>
+Pair<Arch> load_first_codes(const Code* from, Index count, Load load) {
+  Code codes[std::size_t(Pair<Arch>::size)] = {};
+  std::copy_n(from, count, codes);
+  return load(codes);
+}
+}  // namespace detail
+
+/// 16-bit floats [rows x cols]: Format::load<Arch>(codes) gives one vector.
+template <class Format>
+struct ReducedFloatRows {
+  static constexpr bool interleaved = false;
+
+  struct Row {
+    const std::uint16_t* codes;
+
+    const void* address(Index i) const { return codes + i; }
+    template <class Arch>
+    static Pair<Arch> pair(const std::uint16_t* from) {
+      return {Format::template load<Arch>(from), Format::template load<Arch>(from + Pair<Arch>::size / 2)};
+    }
+    template <class Arch>
+    Pair<Arch> load(Index i) const {
+      return pair<Arch>(codes + i);
+    }
+    template <class Arch>
+    Pair<Arch> load_first(Index i, Index count) const {
+      return detail::load_first_codes<Arch>(codes + i, count, pair<Arch>);
+    }
+  };
+
+  const std::uint16_t* codes;
+  Index cols;
+
+  Index bytes() const { return 2 * cols; }
+  Row row(Index o) const { return {codes + o * cols}; }
+};
+
+/// 8-bit integers [rows x cols] times scales [rows x blocks_per_row], one for every 2^shift elements of a row; 2^shift
+/// is no less than a pair of vectors, 32.
+struct Int8Rows {
+  static constexpr bool interleaved = false;
+
+  struct Row {
+    const std::int8_t* codes;
+    const float* scales;
+    int shift;
+
+    const void* address(Index i) const { return codes + i; }
+    template <class Arch>
+    static Pair<Arch> pair(const std::int8_t* from, float scale) {
+      const Batch<Arch, float> factor(scale);
+      return {load_int8<Arch>(from) * factor, load_int8<Arch>(from + Pair<Arch>::size / 2) * factor};
+    }
+    template <class Arch>
+    Pair<Arch> load(Index i) const {
+      return pair<Arch>(codes + i, scales[i >> shift]);
+    }
+    template <class Arch>
+    Pair<Arch> load_first(Index i, Index count) const {
+      const auto load = [&](const std::int8_t* from) { return pair<Arch>(from, scales[i >> shift]); };
+      return detail::load_first_codes<Arch>(codes + i, count, load);
+    }
+  };
+
+  const std::int8_t* codes;
+  const float* scales;
+  Index cols, blocks_per_row;
+  int shift;
+
+  Index bytes() const { return cols; }
+  Row row(Index o) const { return {codes + o * cols, scales + o * blocks_per_row, shift}; }
+};
+
+/// The largest magnitude of every block of NF4 numbers, as it is: from the b-th on.
+struct PlainMaxima {
+  const float* values;
+
+  float operator()(Index b) const { return values[b]; }
+  PlainMaxima from(Index b) const { return {values + b}; }
+};
+
+/// The same, itself coded: map[codes[b]] * nested[b / 256] + offset.
+struct NestedMaxima {
+  const std::uint8_t* codes;
+  const float *map, *nested;
+  float offset;
+  Index first = 0;
+
+  float operator()(Index b) const { return map[codes[first + b]] * nested[(first + b) >> 8] + offset; }
+  NestedMaxima from(Index b) const { return {codes, map, nested, offset, first + b}; }
+};
+
+/// NF4 numbers [rows x cols], two a byte, the higher nibble first, in blocks of 2^shift >= 32 of which a row has a
+/// whole number: a row begins with a byte and a block.
+template <class Maxima>
+struct Nf4Rows {
+  static constexpr bool interleaved = true;
+
+  struct Row {
+    const std::uint8_t* codes;
+    Maxima maxima;
+    int shift;
+
+    const void* address(Index i) const { return codes + (i >> 1); }
+    template <class Arch>
+    Pair<Arch> load(Index i) const {
+      return load_nf4<Arch>(codes + (i >> 1), maxima(i >> shift));
+    }
+    template <class Arch>
+    Pair<Arch> load_first(Index i, Index) const {
+      return load<Arch>(i);  // a block is no shorter than a pair, so there is no rest
+    }
+  };
+
+  const std::uint8_t* codes;
+  Maxima maxima;
+  Index cols;
+  int shift;
+
+  Index bytes() const { return cols / 2; }
+  Row row(Index o) const { return {codes + o * cols / 2, maxima.from(o * cols >> shift), shift}; }
+};
+
+/// NF4 numbers whose blocks run on from row to row: each element finds its own nibble and its own block.
+template <class Maxima>
+struct FlatNf4Rows {
+  static constexpr bool interleaved = false;
+
+  struct Row {
+    const std::uint8_t* codes;
+    Maxima maxima;
+    Index begin;  // of the row, in elements of the matrix
+    int shift;
+
+    const void* address(Index i) const { return codes + ((begin + i) >> 1); }
+    float operator()(Index i) const {
+      const Index at = begin + i;
+      const unsigned byte = codes[at >> 1];
+      return nf4_levels[(at & 1) != 0 ? byte & 15u : byte >> 4] * maxima(at >> shift);
+    }
+    template <class Arch>
+    Pair<Arch> load(Index i) const {
+      return load_first<Arch>(i, Pair<Arch>::size);
+    }
+    template <class Arch>
+    Pair<Arch> load_first(Index i, Index count) const {
+      alignas(64) float elements[std::size_t(Pair<Arch>::size)] = {};
+      for (Index k = 0; k < count; ++k) elements[k] = (*this)(i + k);
+      return Pair<Arch>::load(elements);
+    }
+  };
+
+  const std::uint8_t* codes;
+  Maxima maxima;
+  Index cols;
+  int shift;
+
+  Index bytes() const { return cols / 2; }
+  Row row(Index o) const { return {codes, maxima, o * cols, shift}; }
+};
+
+}  // namespace mole::kernel
