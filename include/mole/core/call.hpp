@@ -72,8 +72,8 @@ class CountingMemory final : public std::pmr::memory_resource {
 };
 }  // namespace detail
 
-/// What scratch_for() will take from the capacity's memory: the policy's own scratch_bytes(capacity), or, where a policy
-/// does not say, what making its scratch once takes.
+/// What scratch_for() will take from the capacity's memory: the policy's own scratch_bytes(capacity), or, where a
+/// policy does not say, what making its scratch once takes.
 template <class Policy>
 std::size_t scratch_bytes_for(const Policy& policy, Capacity capacity) {
   if constexpr (requires { policy.scratch_bytes(capacity); }) {

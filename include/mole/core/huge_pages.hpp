@@ -40,9 +40,13 @@ class HugePages final : public std::pmr::memory_resource {
 #endif
     upstream_->deallocate(memory, bytes, alignment);
   }
-  bool do_is_equal(const std::pmr::memory_resource& other) const noexcept override { return this == &other; }
+  bool do_is_equal(const std::pmr::memory_resource& other) const noexcept override {
+    return this == &other;
+  }
 
-  static std::size_t rounded(std::size_t bytes) { return (bytes + page - 1) / page * page; }
+  static std::size_t rounded(std::size_t bytes) {
+    return (bytes + page - 1) / page * page;
+  }
 
   std::pmr::memory_resource* upstream_;
 };

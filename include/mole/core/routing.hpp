@@ -2,6 +2,7 @@
 // Who serves which token, with which weight: the answer of a gate.
 #pragma once
 
+#include "mole/core/allocation.hpp"
 #include "mole/core/error.hpp"
 #include "mole/core/view.hpp"
 
@@ -24,7 +25,7 @@ template <class T>
 class Routing {
  public:
   explicit Routing(std::pmr::memory_resource* memory = std::pmr::get_default_resource())
-      : token_begin_(1, 0, memory),
+      : token_begin_(memory),
         expert_(memory),
         token_(memory),
         expert_begin_(memory),
@@ -42,6 +43,12 @@ class Routing {
     }
     routing.finish();
     return routing;
+  }
+
+  /// The memory that reserve() takes.
+  static std::size_t bytes_for(Index tokens, Index experts, Index pairs) {
+    return array_bytes<int>(tokens + 1) + array_bytes<int>(experts + 1) + 3 * array_bytes<int>(pairs) +
+           array_bytes<T>(pairs);
   }
 
   /// Takes memory for the largest routing to come; a larger one is an Error(capacity) from then on.
@@ -97,7 +104,7 @@ class Routing {
   }
   bool finished() const { return Index(expert_begin_.size()) == experts_ + 1; }
 
-  Index tokens() const { return Index(token_begin_.size()) - 1; }
+  Index tokens() const { return std::max<Index>(1, Index(token_begin_.size())) - 1; }
   Index experts() const { return experts_; }
   Index pairs() const { return Index(expert_.size()); }
 

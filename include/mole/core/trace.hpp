@@ -24,6 +24,12 @@ class Trace {
         d_scores_(0, 0, memory),
         d_weight_(memory) {}
 
+  /// The memory that reserve() takes.
+  static std::size_t bytes_for(Index tokens, Index experts, Index extra, Index pairs) {
+    return 4 * array_bytes<T>(tokens * (experts + extra)) + array_bytes<T>(pairs) +
+           Routing<T>::bytes_for(tokens, experts, pairs);
+  }
+
   /// Takes all memory that calls of up to `tokens` tokens and `pairs` pairs need.
   void reserve(Index tokens, Index experts, Index extra, Index pairs) {
     auto* memory = d_weight_.get_allocator().resource();

@@ -74,6 +74,12 @@ class Gate {
             std::pmr::vector<unsigned char>(std::size_t(capacity.tokens), capacity.memory)};
   }
 
+  std::size_t scratch_bytes(const Capacity& capacity) const {
+    const Index slots = capacity.tokens ? capacity.pairs / capacity.tokens : 0;
+    return array_bytes<int>(capacity.tokens * slots) + array_bytes<int>(capacity.tokens) +
+           array_bytes<unsigned char>(capacity.tokens);
+  }
+
   template <class T, class C>
   void choose(Trace<T>& trace, C& call) const {
     static_assert(ScorePolicy<Score, T>, "mole: Score does not model ScorePolicy (mole/gating/score_policy.hpp)");

@@ -105,17 +105,14 @@ class MixtureLinear {
   /// comes from outside; 0 stands for the most that can occur.
   Workspace workspace(Index max_tokens, Index max_pairs = 0,
                       std::pmr::memory_resource* memory = std::pmr::get_default_resource()) const {
-    if (max_tokens < 0 || max_pairs < 0)
-      throw Error(ErrorCode::option, "workspace: expected sizes of at least 0, found " + std::to_string(max_tokens) +
-                                         " tokens and " + std::to_string(max_pairs) + " pairs");
-    Index extra = 0, pairs = max_pairs;
-    if constexpr (external) {
-      if (pairs == 0) pairs = max_tokens * experts_.experts();
-    } else {
-      pairs = std::max(pairs, Index(gating_.max_pairs(max_tokens, experts_.experts())));
-      extra = gating_.extra();
-    }
-    return Workspace(router_, gating_, experts_, base_, extra, Capacity{max_tokens, pairs, reads_latent, memory});
+    return Workspace(router_, gating_, experts_, base_, extra(), capacity(max_tokens, max_pairs, memory));
+  }
+
+  /// Bytes that such a workspace takes from `memory`, known before it is made: a buffer of so many, aligned for any
+  /// type, holds it all.
+  std::size_t workspace_bytes(Index max_tokens, Index max_pairs = 0) const {
+    return Workspace::bytes_for(router_, gating_, experts_, base_, extra(),
+                                capacity(max_tokens, max_pairs, std::pmr::get_default_resource()));
   }
 
   /// Zero gradients for the parts that learn, empty ones for the others.
@@ -175,6 +172,15 @@ class MixtureLinear {
     check_output("forward: rows of y", "forward: columns of y", y, x.rows());
     route(x, work, batch);
     mix(x, work.latent, work.routing, y, work);
+  }
+
+  /// Leaves in `work` what forward would, for the price of routing and down-projection: one workspace serves the
+  /// backward of any number of layers, if each recomputes first. Nothing need be kept of forward but x.
+  void recompute(View<const T> x, Workspace& work, const Batch& batch = {}) const
+      requires(!external && RankedExpertPolicy<Experts, Execution>) {
+    route(x, work, batch);
+    auto call = experts_call(work);
+    experts_.down(x, work.latent, work.routing, call);
   }
 
   // ---- backward, after the forward half on the same workspace, with the same x
@@ -271,6 +277,24 @@ class MixtureLinear {
   const Execution& execution() const { return execution_; }
 
  private:
+  Index extra() const {
+    if constexpr (external)
+      return 0;
+    else
+      return gating_.extra();
+  }
+  Capacity capacity(Index max_tokens, Index max_pairs, std::pmr::memory_resource* memory) const {
+    if (max_tokens < 0 || max_pairs < 0)
+      throw Error(ErrorCode::option, "workspace: expected sizes of at least 0, found " + std::to_string(max_tokens) +
+                                         " tokens and " + std::to_string(max_pairs) + " pairs");
+    Index pairs = max_pairs;
+    if constexpr (!external)
+      pairs = std::max(pairs, Index(gating_.max_pairs(max_tokens, experts_.experts())));
+    else if (pairs == 0)
+      pairs = max_tokens * experts_.experts();
+    return {max_tokens, pairs, reads_latent, memory};
+  }
+
   auto router_call(Workspace& work) const {
     return Call<Execution, ScratchOf<Router>>{execution_, work.batch, work.router_scratch};
   }

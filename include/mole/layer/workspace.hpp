@@ -21,6 +21,14 @@ struct Workspace : Trace<T> {
     Trace<T>::reserve(capacity.tokens, experts.experts(), extra, capacity.pairs);
   }
 
+  /// The memory that a workspace takes from the capacity's resource.
+  static std::size_t bytes_for(const Router& router, const Gating& gating, const Experts& experts, const Base& base,
+                               Index extra, const Capacity& capacity) {
+    return Trace<T>::bytes_for(capacity.tokens, experts.experts(), extra, capacity.pairs) +
+           scratch_bytes_for(router, capacity) + scratch_bytes_for(gating, capacity) +
+           scratch_bytes_for(experts, capacity) + scratch_bytes_for(base, capacity);
+  }
+
   ScratchOf<Router> router_scratch;
   ScratchOf<Gating> gating_scratch;
   ScratchOf<Experts> experts_scratch;

@@ -60,6 +60,10 @@ class LinearRouter {
     return {Matrix<T>(capacity.tokens, in(), capacity.memory)};
   }
 
+  std::size_t scratch_bytes(const Capacity& capacity) const {
+    return dropout_.rate == 0 ? 0 : array_bytes<T>(capacity.tokens * in());
+  }
+
   void score(View<const T> x, View<T> logits, auto& call) const {
     call.execution.product_nt(seen(x, call), parameters_.weight, logits);
     if (parameters_.bias.empty()) return;
