@@ -21,6 +21,14 @@ struct RankTerms {
   Index first_row(Index expert) const { return layout.first_row(expert, side); }
 };
 
+/// h as a matrix [tokens x ranks], where every token has every expert and no two of them share rows; else empty.
+template <class U, class T>
+View<U> ranks_as_matrix(std::span<U> h, Side side, const RankLayout<T>& layout) {
+  if (!layout.routing.dense() || (side == Side::down && layout.blocks.shared_down() && layout.blocks.experts() > 1))
+    return {};
+  return {h.data(), layout.routing.tokens(), layout.blocks.ranks_up()};
+}
+
 /// What a linear map of few numbers adds to the rows of a result:   result += a w.   a [N x E], w [E x columns]
 template <class T>
 struct LinearTerm {

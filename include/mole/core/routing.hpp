@@ -91,7 +91,8 @@ class Routing {
   void finish() {
     expert_begin_.assign(std::size_t(experts_) + 1, 0);
     by_expert_.resize(expert_.size());
-    if (is_dense()) return finish_dense();
+    dense_ = every_token_has_every_expert();
+    if (dense_) return finish_dense();
     for (int e : expert_) {
       MOLE_ASSERT(e >= 0 && e < experts_);
       ++expert_begin_[std::size_t(e) + 1];
@@ -102,6 +103,8 @@ class Routing {
     for (Index e = experts_; e > 0; --e) expert_begin_[std::size_t(e)] = expert_begin_[std::size_t(e) - 1];
     expert_begin_[0] = 0;
   }
+  /// Has every token every expert, in the order of their indices? Then its pairs are a matrix [tokens x experts].
+  bool dense() const { return dense_; }
   bool finished() const { return Index(expert_begin_.size()) == experts_ + 1; }
 
   Index tokens() const { return std::max<Index>(1, Index(token_begin_.size())) - 1; }
@@ -135,8 +138,7 @@ class Routing {
   }
 
  private:
-  /// Has every token every expert, in the order of their indices?
-  bool is_dense() const {
+  bool every_token_has_every_expert() const {
     if (pairs() != tokens() * experts_) return false;
     for (Index n = 0; n < tokens(); ++n)
       for (Index e = 0; e < experts_; ++e)
@@ -158,6 +160,7 @@ class Routing {
   }
 
   Index experts_ = 0;
+  bool dense_ = false;
   Index max_pairs_ = -1;  // no bound until reserve()
   std::pmr::vector<int> token_begin_, expert_, token_, expert_begin_, by_expert_;
   std::pmr::vector<T> weight_;

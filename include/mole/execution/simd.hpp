@@ -6,6 +6,7 @@
 #include "mole/core/rank_terms.hpp"
 #include "mole/execution/execution_policy.hpp"
 #include "mole/execution/serial.hpp"
+#include "mole/execution/simd_terms.hpp"
 #include "mole/kernel/dot_products.hpp"
 #include "mole/kernel/panel.hpp"
 
@@ -67,6 +68,7 @@ class Simd {
 
   template <class T>
   void product_tn(ConstView<T> d_y, ConstView<T> x, View<T> d_w) const {
+    if (d_w.rows() < 2 * Outer<T>::most_rows + 8) return narrow_product_tn(d_y, x, d_w);
     product_by_panels(
         x.rows(),
         [&](Index row, Index n) {
@@ -80,6 +82,7 @@ class Simd {
 
   template <class T>
   void routed_down(ConstView<T> x, ConstView<T> table, Side side, const RankLayout<T>& layout, std::span<T> h) const {
+    if (const auto all = ranks_as_matrix(h, side, layout)) return product_nt(x, table.top(all.cols()), all);
     for_each_run(layout, 2.0 * double(table.cols()), [&](Index e, std::span<const int> pairs) {
       std::array<const T*, run> rows;
       std::array<T*, run> results;
@@ -101,6 +104,7 @@ class Simd {
   template <class T>
   void routed_outer(std::span<const std::type_identity_t<T>> h, ConstView<T> x, Side side, const RankLayout<T>& layout,
                     View<T> d_table) const {
+    if (const auto all = ranks_as_matrix(h, side, layout)) return product_tn(all, x, d_table.top(all.cols()));
     const Index per_task = columns_per_task<T>(d_table.cols(), 2.0 * double(layout.begin.back()), 1);
     parallel_for(blocks_of(d_table.cols(), per_task), [&](Index task) {
       const Index column = task * per_task, cols = std::min(per_task, d_table.cols() - column);
@@ -160,7 +164,6 @@ class Simd {
   using Rows = kernel::StridedRows<T>;
 
   static constexpr Index run = 128;             // pairs, or rows, that a kernel is handed at once
-  static constexpr Index ranks_at_once = 32;    // ... and ranks of each
   static constexpr double task_work = 200'000;  // operations worth a task: some 10 us
 
   static Index blocks_of(Index size, Index block) { return (size + block - 1) / block; }
@@ -168,6 +171,19 @@ class Simd {
   /// How many of `items`, `work` operations each, make a task; a multiple of `grain`.
   static Index items_per_task(double work, Index grain) {
     return blocks_of(Index(task_work / std::max(work, 1.0)) + 1, grain) * grain;
+  }
+
+  /// d_w += d_y^T x where d_w has few rows: no packed panel of x would be read often enough.
+  template <class T>
+  void narrow_product_tn(View<const T> d_y, View<const T> x, View<T> d_w) const {
+    const Index per_task = columns_per_task<T>(d_w.cols(), 2.0 * double(x.rows() * d_w.rows()), 1);
+    parallel_for(blocks_of(d_w.cols(), per_task), [&](Index task) {
+      const Index column = task * per_task, cols = std::min(per_task, d_w.cols() - column);
+      for (Index n = 0; n < x.rows(); n += run)
+        Outer<T>{}(kernel::Factors<T>{d_y.row_data(n), 1, d_y.stride()},
+                   kernel::StridedRows<const T>{x.row_data(n) + column, x.stride()}, false, std::min(run, x.rows() - n),
+                   d_w.rows(), cols, Rows<T>{d_w.data() + column, d_w.stride()}, true);
+    });
   }
 
   template <class T>
@@ -209,7 +225,9 @@ class Simd {
   /// f(column, cols, row, rows) for each; `work` is in operations an element.
   template <class T, class F>
   void for_each_panel(Index cols, Index rows, double work, F f) const {
-    const Index block = std::max<Index>(512, items_per_task(work * double(Panel<T>::width), 12));
+    // Each block packs its panels anew; short ones only where there would be too few for the threads.
+    const bool few = blocks_of(cols, Panel<T>::width) < 4 * Index(threads()) && threads() > 1;
+    const Index block = std::max<Index>(few ? 128 : 512, items_per_task(work * double(Panel<T>::width), 12));
     const Index along = blocks_of(rows, block);
     const Index panels = items_per_task(work * double(std::min(rows, block)) * double(Panel<T>::width), 1);
     const Index across = blocks_of(cols, panels * Panel<T>::width);
@@ -254,7 +272,7 @@ class Simd {
                        cols, Rows<T>{result.row_data(row) + column, result.stride()}, accumulate || k > 0);
           }
           if (bias) add_bias(bias, row, rows, column, cols, result);
-          (add_block(terms, row, rows, column, cols, result), ...);
+          (SimdTerms<Arch>::add(terms, row, rows, column, cols, result), ...);
         });
   }
 
@@ -262,9 +280,12 @@ class Simd {
   /// f(row, rows, column, cols) for each; `work` is in operations an element. Columns begin at multiples of a panel.
   template <class T, class F>
   void for_each_block(Index rows, Index cols, double work, F f) const {
-    const Index along = blocks_of(rows, 144);
+    const Index along = blocks_of(rows, 288);
     const Index block = blocks_of(blocks_of(rows, std::max<Index>(1, along)), 12) * 12;
-    const Index wide = columns_per_task<T>(cols, work * double(std::min(rows, block)), along);
+    const Index wide = columns_per_task<T>(cols, work * double(std::min(rows, block)), along,
+                                           rows == 1   ? 4
+                                           : rows <= 4 ? 2
+                                                       : 1);
     const Index across = blocks_of(cols, wide);
     parallel_for(along * across, [&](Index task) {
       const Index row = task / across * block, column = task % across * wide;
@@ -272,14 +293,15 @@ class Simd {
     });
   }
 
-  /// Columns of a task: up to eight panels, as long as every thread has some tasks and each has work enough. `work` is
-  /// in operations a column; there are `others` tasks for the same columns.
+  /// Columns of a task: up to eight panels, as long as every thread has some tasks and each has work enough; a multiple
+  /// of `grain` panels, which a kernel takes side by side. `work` is in operations a column; `others` tasks have the
+  /// same columns.
   template <class T>
-  Index columns_per_task(Index cols, double work, Index others) const {
+  Index columns_per_task(Index cols, double work, Index others, Index grain = 1) const {
     constexpr Index width = panel_width<T>;
     const Index least = items_per_task(work * double(width), 1);
     const Index shares = blocks_of(blocks_of(cols, width) * others, 4 * Index(threads()));
-    return blocks_of(std::max(least, std::min<Index>(8, shares)), 4) * 4 * width;
+    return blocks_of(std::max(least, std::min<Index>(8, shares)), grain) * grain * width;
   }
 
   template <class T>
@@ -291,73 +313,10 @@ class Simd {
   /// result += terms
   template <class T, class Terms>
   void add(const Terms& terms, View<T> result) const {
-    for_each_block<T>(
-        result.rows(), result.cols(), terms_per_row(terms, result.rows()),
-        [&](Index row, Index rows, Index column, Index cols) { add_block(terms, row, rows, column, cols, result); });
-  }
-
-  /// Operations for each element of a result.
-  template <class T>
-  static double terms_per_row(const RankTerms<T>& terms, Index rows) {
-    return 2.0 * double(terms.layout.begin.back()) / double(std::max<Index>(1, rows));
-  }
-  template <class T>
-  static double terms_per_row(const LinearTerm<T>& term, Index) {
-    return 2.0 * double(term.w.rows());
-  }
-
-  template <class T>
-  static void add_block(const LinearTerm<T>& term, Index row, Index rows, Index column, Index cols, View<T> result) {
-    Outer<T>{}(kernel::Factors<T>{term.a.row_data(row), term.a.stride(), 1},
-               kernel::StridedRows<const T>{term.w.data() + column, term.w.stride()}, false, term.w.rows(), rows, cols,
-               Rows<T>{result.row_data(row) + column, result.stride()}, true);
-  }
-
-  /// Expert by expert, so that its rows are read once for many tokens.
-  template <class T>
-  static void add_block(const RankTerms<T>& terms, Index row, Index rows, Index column, Index cols, View<T> result) {
-    const Routing<T>& routing = terms.layout.routing;
-    const std::span<const int> order = routing.by_expert();
-    const auto before = [&](int pair, Index token) { return routing.token(pair) < token; };
-    for (Index q = 0; q < Index(order.size());) {
-      const Index e = routing.expert(order[std::size_t(q)]);
-      const std::span<const int> all = routing.pairs_of(e);
-      const auto first = std::lower_bound(all.begin(), all.end(), row, before);
-      const auto last = std::lower_bound(first, all.end(), row + rows, before);
-      for (auto pair = first; pair < last; pair += std::min<Index>(run, last - pair))
-        add_run(terms, e, {pair, pair + std::min<Index>(run, last - pair)}, column, cols, result);
-      q = routing.first_of_expert(e + 1);
-    }
-  }
-
-  /// The share of up to `run` pairs of one expert.
-  template <class T>
-  static void add_run(const RankTerms<T>& terms, Index expert, std::span<const int> pairs, Index column, Index cols,
-                      View<T> result) {
-    const Index ranks = terms.layout.blocks.size(expert), count = Index(pairs.size());
-    std::array<const T*, run> h;
-    std::array<T*, run> to;
-    for (std::size_t q = 0; q < pairs.size(); ++q) {
-      h[q] = terms.h.data() + terms.layout.first(pairs[q]);
-      to[q] = result.row_data(terms.layout.routing.token(pairs[q])) + column;
-    }
-    const View<const T> rows = terms.rows.middle_rows(terms.first_row(expert), ranks);
-    if (count < Outer<T>::most_rows)
-      return Outer<T>{}(kernel::GatheredFactors<T>{h.data(), 0}, Rows<const T>{rows.data() + column, rows.stride()},
-                        false, ranks, count, cols, kernel::GatheredRows<T>{to.data()}, true);
-    // Rows whose distance is a power of two fall onto each other in the first cache: side by side they do not.
-    constexpr Index wide = 4 * panel_width<T>;
-    alignas(64) T near[std::size_t(ranks_at_once * wide)];
-    for (Index c = 0; c < cols; c += wide) {
-      const Index width = std::min(wide, cols - c);
-      for (Index j = 0; j < ranks; j += ranks_at_once) {
-        const Index some = std::min(ranks_at_once, ranks - j);
-        for (Index i = 0; i < some; ++i) std::copy_n(rows.row_data(j + i) + column + c, width, near + i * wide);
-        Outer<T>{}(kernel::GatheredFactors<T>{h.data(), j}, Rows<const T>{near, wide}, true, some, count, width,
-                   kernel::GatheredRows<T>{to.data()}, true);
-      }
-      for (Index q = 0; q < count; ++q) to[std::size_t(q)] += width;
-    }
+    for_each_block<T>(result.rows(), result.cols(), SimdTerms<Arch>::work(terms, result.rows()),
+                      [&](Index row, Index rows, Index column, Index cols) {
+                        SimdTerms<Arch>::add(terms, row, rows, column, cols, result);
+                      });
   }
 
   /// Calls f(expert, pairs) for runs of pairs of one expert, no longer than `run`; `work` in operations a rank.

@@ -33,6 +33,7 @@ void DotProducts<Arch, T>::operator()(const T* const* x, Index m, const T* w, In
                                       T* const* out) const {
   Index i = 0;
   for (; i + most_rows <= m; i += most_rows) rows<most_rows>(x + i, w, w_stride, n, length, out + i);
+  for (; i + 3 <= m; i += 3) rows<3>(x + i, w, w_stride, n, length, out + i);
   for (; i + 2 <= m; i += 2) rows<2>(x + i, w, w_stride, n, length, out + i);
   for (; i < m; ++i) rows<1>(x + i, w, w_stride, n, length, out + i);
 }

@@ -15,6 +15,7 @@ struct StridedRows {
   Index stride;
 
   T* operator()(Index k) const { return data + k * stride; }
+  StridedRows shifted(Index columns) const { return {data + columns, stride}; }
 
   /// Row k from a column on: at(k, j) is `j` columns further.
   struct From {
@@ -29,15 +30,17 @@ struct StridedRows {
 template <class T>
 struct GatheredRows {
   T* const* rows;
+  Index column = 0;
 
-  T* operator()(Index k) const { return rows[k]; }
+  T* operator()(Index k) const { return rows[k] + column; }
+  GatheredRows shifted(Index columns) const { return {rows, column + columns}; }
 
   struct From {
     T* const* rows;
     Index column;
     T* at(Index k, Index j) const { return rows[k] + column + j; }
   };
-  From from(Index column) const { return {rows, column}; }
+  From from(Index further) const { return {rows, column + further}; }
 };
 
 /// Rows cut into panels `stride` elements apart; in a panel, row k is `width` numbers behind row k - 1. The `sharers`
@@ -75,6 +78,8 @@ struct Factors {
   const T* data;
   Index row_step, k_step;
 
+  Factors shifted(Index k) const { return {data + k * k_step, row_step, k_step}; }
+
   /// M rows from `row` on: one pointer for three, as many as rows would not fit the registers.
   template <Index M>
   struct From {
@@ -111,7 +116,9 @@ struct FactorColumns {
 template <class T>
 struct GatheredFactors {
   const T* const* rows;
-  Index first;
+  Index first = 0;
+
+  GatheredFactors shifted(Index k) const { return {rows, first + k}; }
 
   template <Index M>
   struct From {
