@@ -24,17 +24,23 @@ struct LoraOptions {
   double dropout = 0;                          ///< on the adapter's input
 };
 
-template <class T, class Execution = DefaultExecution>
-using Lora = MixtureLinear<NoRouter<T>, Gate<Identity, All, Unit>, LowRank<DenseFactors<T>>, DenseBase<View<const T>>,
-                           Execution>;
+template <class Base, class Execution = DefaultExecution>
+using Lora = MixtureLinear<NoRouter<typename Base::Scalar>, Gate<Identity, All, Unit>,
+                           LowRank<DenseFactors<typename Base::Scalar>>, Base, Execution>;
 
-/// y = W x + b + s B A x.   weight [O x I] is borrowed, and so is bias [1 x O], which may be empty
-template <class T, class Generator, class Execution = DefaultExecution>
-Lora<T, Execution> lora(const LoraOptions& options, ConstView<T> weight, Generator& generator, ConstView<T> bias = {},
-                        Execution execution = {}) {
+/// y = W x + b + s B A x.  The base is any of yours: packed, quantised, a function.
+template <BasePolicy Base, class Generator, class Execution = DefaultExecution>
+Lora<Base, Execution> lora(const LoraOptions& options, Base base, Generator& generator, Execution execution = {}) {
+  using T = typename Base::Scalar;
   return {NoRouter<T>(1), Gate{Identity{}, All{}, Unit{}},
-          LowRank<DenseFactors<T>>(dense_factors_for<T>(options), generator), DenseBase(weight, bias),
-          std::move(execution)};
+          LowRank<DenseFactors<T>>(dense_factors_for<T>(options), generator), std::move(base), std::move(execution)};
+}
+
+/// The same on a plain weight [O x I] that is borrowed, and so is bias [1 x O], which may be empty.
+template <class T, class Generator, class Execution = DefaultExecution>
+Lora<DenseBase<View<const T>>, Execution> lora(const LoraOptions& options, ConstView<T> weight, Generator& generator,
+                                               ConstView<T> bias = {}, Execution execution = {}) {
+  return lora(options, DenseBase(weight, bias), generator, std::move(execution));
 }
 
 }  // namespace mole

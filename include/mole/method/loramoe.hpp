@@ -27,18 +27,25 @@ struct LoramoeOptions {
   bool shared_down = false;  ///< true: HydraLoRA
 };
 
-template <class T, class Execution = DefaultExecution>
-using Loramoe = MixtureLinear<LinearRouter<T>, Gate<Softmax, All, Raw>, LowRank<DenseFactors<T>>,
-                              DenseBase<View<const T>>, Execution>;
+template <class Base, class Execution = DefaultExecution>
+using Loramoe = MixtureLinear<LinearRouter<typename Base::Scalar>, Gate<Softmax, All, Raw>,
+                              LowRank<DenseFactors<typename Base::Scalar>>, Base, Execution>;
 
-/// y = W x + b + sum_e p_e s B_e A_e x,  p = softmax(R x).
-/// weight [O x I] is borrowed, and so is bias [1 x O], which may be empty
-template <class T, class Generator, class Execution = DefaultExecution>
-Loramoe<T, Execution> loramoe(const LoramoeOptions& options, ConstView<T> weight, Generator& generator,
-                              ConstView<T> bias = {}, Execution execution = {}) {
+/// y = W x + b + sum_e p_e s B_e A_e x,  p = softmax(R x).  The base is any of yours: packed, quantised, a function.
+template <BasePolicy Base, class Generator, class Execution = DefaultExecution>
+Loramoe<Base, Execution> loramoe(const LoramoeOptions& options, Base base, Generator& generator,
+                                 Execution execution = {}) {
+  using T = typename Base::Scalar;
   return {LinearRouter<T>({.in = options.in, .experts = options.experts}, generator), Gate{Softmax{}, All{}, Raw{}},
-          LowRank<DenseFactors<T>>(dense_factors_for<T>(options), generator), DenseBase(weight, bias),
-          std::move(execution)};
+          LowRank<DenseFactors<T>>(dense_factors_for<T>(options), generator), std::move(base), std::move(execution)};
+}
+
+/// The same on a plain weight [O x I] that is borrowed, and so is bias [1 x O], which may be empty.
+template <class T, class Generator, class Execution = DefaultExecution>
+Loramoe<DenseBase<View<const T>>, Execution> loramoe(const LoramoeOptions& options, ConstView<T> weight,
+                                                     Generator& generator, ConstView<T> bias = {},
+                                                     Execution execution = {}) {
+  return loramoe(options, DenseBase(weight, bias), generator, std::move(execution));
 }
 
 }  // namespace mole

@@ -28,19 +28,25 @@ struct MolaOptions {
   double dropout = 0.05;  ///< on the adapters' input; the router sees x whole
 };
 
-template <class T, class Execution = DefaultExecution>
-using Mola = MixtureLinear<LinearRouter<T>, Gate<Softmax, TopK, Renormalised>, LowRank<DenseFactors<T>>,
-                           DenseBase<View<const T>>, Execution>;
+template <class Base, class Execution = DefaultExecution>
+using Mola = MixtureLinear<LinearRouter<typename Base::Scalar>, Gate<Softmax, TopK, Renormalised>,
+                           LowRank<DenseFactors<typename Base::Scalar>>, Base, Execution>;
 
-/// y = W x + b + sum over the k largest p_e of p_e / (their sum) s B_e A_e x,  p = softmax(R x).
-/// weight [O x I] is borrowed, and so is bias [1 x O], which may be empty
-template <class T, class Generator, class Execution = DefaultExecution>
-Mola<T, Execution> mola(const MolaOptions& options, ConstView<T> weight, Generator& generator, ConstView<T> bias = {},
-                        Execution execution = {}) {
+/// y = W x + b + sum over the k largest p_e of p_e / (their sum) s B_e A_e x,  p = softmax(R x).  The base is any of
+/// yours: packed, quantised, a function.
+template <BasePolicy Base, class Generator, class Execution = DefaultExecution>
+Mola<Base, Execution> mola(const MolaOptions& options, Base base, Generator& generator, Execution execution = {}) {
+  using T = typename Base::Scalar;
   return {LinearRouter<T>({.in = options.in, .experts = options.experts}, generator),
           Gate{Softmax{}, TopK{.k = options.k}, Renormalised{}},
-          LowRank<DenseFactors<T>>(dense_factors_for<T>(options), generator), DenseBase(weight, bias),
-          std::move(execution)};
+          LowRank<DenseFactors<T>>(dense_factors_for<T>(options), generator), std::move(base), std::move(execution)};
+}
+
+/// The same on a plain weight [O x I] that is borrowed, and so is bias [1 x O], which may be empty.
+template <class T, class Generator, class Execution = DefaultExecution>
+Mola<DenseBase<View<const T>>, Execution> mola(const MolaOptions& options, ConstView<T> weight, Generator& generator,
+                                               ConstView<T> bias = {}, Execution execution = {}) {
+  return mola(options, DenseBase(weight, bias), generator, std::move(execution));
 }
 
 }  // namespace mole
