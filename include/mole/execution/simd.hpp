@@ -41,7 +41,7 @@ class Simd {
   template <class T>
   void product_nt(ConstView<T> x, ConstView<T> w, View<T> y) const {
     // Packing a panel pays once enough rows share it; a narrow w has no panel to fill.
-    if (x.rows() < 64 || w.rows() < Panel<T>::width) return product_by_dots(x, w, y);
+    if (x.rows() < rows_for_a_panel || w.rows() < Panel<T>::width) return product_by_dots(x, w, y);
     product_by_panels(
         w.cols(),
         [&](Index row, Index i) {
@@ -163,8 +163,9 @@ class Simd {
   template <class T>
   using Rows = kernel::StridedRows<T>;
 
-  static constexpr Index run = 128;             // pairs, or rows, that a kernel is handed at once
-  static constexpr double task_work = 200'000;  // operations worth a task: some 10 us
+  static constexpr Index run = 128;              // pairs, or rows, that a kernel is handed at once
+  static constexpr Index rows_for_a_panel = 32;  // that share one packed anew: 16 at width 2048, 40 at 768
+  static constexpr double task_work = 200'000;   // operations worth a task: some 10 us
 
   static Index blocks_of(Index size, Index block) { return (size + block - 1) / block; }
 
@@ -188,8 +189,9 @@ class Simd {
 
   template <class T>
   void product_by_dots(View<const T> x, View<const T> w, View<T> y) const {
-    const Index rows = std::min(run, items_per_task(2.0 * double(w.cols()) * double(w.rows()), 4));
-    const Index cols = x.rows() > rows ? w.rows() : items_per_task(2.0 * double(w.cols()) * double(x.rows()), 4);
+    // All rows meet a few columns of the result at a time, so that w is read once.
+    const Index rows = std::clamp<Index>(x.rows(), 1, run);
+    const Index cols = items_per_task(2.0 * double(w.cols()) * double(rows), 8);
     const Index across = blocks_of(w.rows(), cols);
     parallel_for(blocks_of(x.rows(), rows) * across, [&](Index task) {
       const Index n = task / across * rows, o = task % across * cols;
@@ -338,7 +340,7 @@ class Simd {
   /// results_q = table rows_q. A panel pays once enough rows share it; dot products need none.
   template <class T>
   static void project(const T* const* rows, Index count, View<const T> table, T** results) {
-    if (count < 32 || table.rows() < 4)
+    if (count < rows_for_a_panel || table.rows() < 4)
       return kernel::DotProducts<Arch, T>{}(rows, count, table.data(), table.stride(), table.rows(), table.cols(),
                                             results);
     Panel<T> panel;

@@ -4,6 +4,8 @@
 
 #include "mole/kernel/simd.hpp"
 
+#include <utility>
+
 namespace mole::kernel {
 
 /// out[i][j] = <x_i, w_j>.
@@ -22,6 +24,9 @@ struct DotProducts {
   static constexpr Index step = step_of<Arch, T>;
   static constexpr Index most_rows = registers_of<Arch> == 32 ? 6 : 3;
 
+  template <Index... M>
+  static void rows_of(const T* const* x, Index count, const T* w, Index w_stride, Index n, Index length, T* const* out,
+                      std::integer_sequence<Index, M...>);
   template <Index M>
   static void rows(const T* const* x, const T* w, Index w_stride, Index n, Index length, T* const* out);
   template <Index M, Index N>
@@ -31,11 +36,20 @@ struct DotProducts {
 template <class Arch, class T>
 void DotProducts<Arch, T>::operator()(const T* const* x, Index m, const T* w, Index w_stride, Index n, Index length,
                                       T* const* out) const {
-  Index i = 0;
-  for (; i + most_rows <= m; i += most_rows) rows<most_rows>(x + i, w, w_stride, n, length, out + i);
-  for (; i + 3 <= m; i += 3) rows<3>(x + i, w, w_stride, n, length, out + i);
-  for (; i + 2 <= m; i += 2) rows<2>(x + i, w, w_stride, n, length, out + i);
-  for (; i < m; ++i) rows<1>(x + i, w, w_stride, n, length, out + i);
+  // Even tiles: 4 + 4 rows keep more sums under way than 6 + 2.
+  for (Index i = 0, count; i < m; i += count) {
+    const Index tiles = (m - i + most_rows - 1) / most_rows;
+    count = (m - i + tiles - 1) / tiles;
+    rows_of(x + i, count, w, w_stride, n, length, out + i, std::make_integer_sequence<Index, most_rows>{});
+  }
+}
+
+/// rows<count> for a number known at run time.
+template <class Arch, class T>
+template <Index... M>
+void DotProducts<Arch, T>::rows_of(const T* const* x, Index count, const T* w, Index w_stride, Index n, Index length,
+                                   T* const* out, std::integer_sequence<Index, M...>) {
+  ((count == M + 1 ? rows<M + 1>(x, w, w_stride, n, length, out) : void()), ...);
 }
 
 template <class Arch, class T>
