@@ -4,6 +4,7 @@
 #include "mole/execution/thread_pool.hpp"
 #include "support/catch.hpp"
 #include "support/execution_checks.hpp"
+#include "support/random_matrix.hpp"
 
 #include <atomic>
 
@@ -26,6 +27,21 @@ TEMPLATE_TEST_CASE("Simd's dense products equal Reference's beyond one panel, on
   found.compute(Simd<>{});
   expected.compute(Reference{});
   CHECK(difference(found.y.view(), expected.y.view()) <= Tolerance<TestType>::sum(600));
+}
+
+TEMPLATE_TEST_CASE("Simd's product over no inputs is zero, and its bias alone", "[execution]", float, double) {
+  using T = TestType;
+  for (Index tokens : {1, 7, 100}) {
+    const Matrix<T> x(tokens, 0), weight(70, 0);
+    const auto bias = support::random_matrix<T>(1, 70, 1);
+    Matrix<T> y = support::random_matrix<T>(tokens, 70, 2);
+    Simd<>{}.product_nt(View<const T>(x.data(), tokens, 0), View<const T>(weight.data(), 70, 0), y.view());
+    CHECK(std::all_of(y.elements().begin(), y.elements().end(), [](T element) { return element == 0; }));
+    y = support::random_matrix<T>(tokens, 70, 2);
+    Simd<>{}.linear(View<const T>(x.data(), tokens, 0), {.weight = {bias.data(), 70, 0}, .bias = bias.view()},
+                    y.view());
+    CHECK(y(tokens - 1, 69) == bias(0, 69));
+  }
 }
 
 TEMPLATE_TEST_CASE("Simd's sums of more terms than a panel has rows are whole", "[execution]", float, double) {

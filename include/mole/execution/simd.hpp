@@ -6,6 +6,7 @@
 #include "mole/core/rank_terms.hpp"
 #include "mole/execution/execution_policy.hpp"
 #include "mole/execution/serial.hpp"
+#include "mole/execution/simd_costs.hpp"
 #include "mole/execution/simd_terms.hpp"
 #include "mole/kernel/dot_products.hpp"
 #include "mole/kernel/panel.hpp"
@@ -41,7 +42,7 @@ class Simd {
   template <class T>
   void product_nt(ConstView<T> x, ConstView<T> w, View<T> y) const {
     // Packing a panel pays once enough rows share it; a narrow w has no panel to fill.
-    if (x.rows() < rows_for_a_panel || w.rows() < Panel<T>::width) return product_by_dots(x, w, y);
+    if (x.rows() < Costs::rows_for_a_panel || w.rows() < Panel<T>::width) return product_by_dots(x, w, y);
     product_by_panels(
         w.cols(),
         [&](Index row, Index i) {
@@ -163,15 +164,14 @@ class Simd {
   template <class T>
   using Rows = kernel::StridedRows<T>;
 
-  static constexpr Index run = 128;              // pairs, or rows, that a kernel is handed at once
-  static constexpr Index rows_for_a_panel = 32;  // that share one packed anew: 16 at width 2048, 40 at 768
-  static constexpr double task_work = 200'000;   // operations worth a task: some 10 us
+  using Costs = SimdCosts;
+  static constexpr Index run = Costs::run;
 
   static Index blocks_of(Index size, Index block) { return (size + block - 1) / block; }
 
   /// How many of `items`, `work` operations each, make a task; a multiple of `grain`.
   static Index items_per_task(double work, Index grain) {
-    return blocks_of(Index(task_work / std::max(work, 1.0)) + 1, grain) * grain;
+    return blocks_of(Index(Costs::task_work / std::max(work, 1.0)) + 1, grain) * grain;
   }
 
   /// d_w += d_y^T x where d_w has few rows: no packed panel of x would be read often enough.
@@ -214,12 +214,14 @@ class Simd {
     for_each_panel<T>(result.cols(), result.rows(), 2.0 * double(depth),
                       [&](Index column, Index cols, Index row, Index rows) {
                         Panel<T> panel;
-                        for (Index k = 0; k < depth; k += Panel<T>::depth) {
+                        Index k = 0;
+                        do {
                           const Index count = std::min(Panel<T>::depth, depth - k);
                           pack(panel, k, count, column, cols);
                           Outer<T>{}(left(row, k), panel.rows(), true, count, rows, cols,
                                      Rows<T>{result.row_data(row) + column, result.stride()}, accumulate || k > 0);
-                        }
+                          k += count;
+                        } while (k < depth);
                       });
   }
 
@@ -262,17 +264,19 @@ class Simd {
   template <class T, class... Terms>
   void multiply(View<const T> x, PanelView<const T> w, View<const T> bias, View<T> result, bool accumulate,
                 const Terms&... terms) const {
-    constexpr Index longest = 1024;  // columns of x, so that a tile's rows and its share of a panel stay near
-    const Index sums = x.rows() > 4 ? blocks_of(x.cols(), longest) : 1;
-    const Index most = blocks_of(x.cols(), std::max<Index>(1, sums));
+    // For few rows there is nothing to keep near.
+    const Index sums = x.rows() > 4 ? std::max<Index>(1, blocks_of(x.cols(), Costs::terms_of_a_sum)) : 1;
+    const Index most = blocks_of(x.cols(), sums);
     for_each_block<T>(
         result.rows(), result.cols(), 2.0 * double(x.cols()), [&](Index row, Index rows, Index column, Index cols) {
-          for (Index k = 0; k < x.cols(); k += most) {
+          Index k = 0;
+          do {
             const T* const panel = w.panel(column / w.width) + k * w.width;
             Outer<T>{}(kernel::Factors<T>{x.row_data(row) + k, x.stride(), 1},
                        kernel::PanelRows<const T>{panel, w.stride(), rows}, true, std::min(most, x.cols() - k), rows,
                        cols, Rows<T>{result.row_data(row) + column, result.stride()}, accumulate || k > 0);
-          }
+            k += most;
+          } while (k < x.cols());
           if (bias) add_bias(bias, row, rows, column, cols, result);
           (SimdTerms<Arch>::add(terms, row, rows, column, cols, result), ...);
         });
@@ -282,7 +286,7 @@ class Simd {
   /// f(row, rows, column, cols) for each; `work` is in operations an element. Columns begin at multiples of a panel.
   template <class T, class F>
   void for_each_block(Index rows, Index cols, double work, F f) const {
-    const Index along = blocks_of(rows, 288);
+    const Index along = blocks_of(rows, Costs::rows_of_a_block);
     const Index block = blocks_of(blocks_of(rows, std::max<Index>(1, along)), 12) * 12;
     const Index wide = columns_per_task<T>(cols, work * double(std::min(rows, block)), along,
                                            rows == 1   ? 4
@@ -303,7 +307,7 @@ class Simd {
     constexpr Index width = panel_width<T>;
     const Index least = items_per_task(work * double(width), 1);
     const Index shares = blocks_of(blocks_of(cols, width) * others, 4 * Index(threads()));
-    return blocks_of(std::max(least, std::min<Index>(8, shares)), grain) * grain * width;
+    return blocks_of(std::max(least, std::min(Costs::panels_of_a_task, shares)), grain) * grain * width;
   }
 
   template <class T>
@@ -340,7 +344,7 @@ class Simd {
   /// results_q = table rows_q. A panel pays once enough rows share it; dot products need none.
   template <class T>
   static void project(const T* const* rows, Index count, View<const T> table, T** results) {
-    if (count < rows_for_a_panel || table.rows() < 4)
+    if (count < Costs::rows_for_a_panel || table.rows() < 4)
       return kernel::DotProducts<Arch, T>{}(rows, count, table.data(), table.stride(), table.rows(), table.cols(),
                                             results);
     Panel<T> panel;

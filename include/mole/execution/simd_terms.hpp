@@ -3,6 +3,7 @@
 #pragma once
 
 #include "mole/core/rank_terms.hpp"
+#include "mole/execution/simd_costs.hpp"
 #include "mole/kernel/outer_products.hpp"
 
 #include <algorithm>
@@ -13,7 +14,7 @@ namespace mole {
 /// Adds terms to rows [row, row + rows) and columns [column, column + cols) of a result.
 ///
 /// How routed ranks are added depends on the routing and the blocks: as one matrix product where every token has every
-/// expert, token by token where experts have fewer than 4 ranks, else expert by expert. An element is the same chain
+/// expert, token by token where experts have few ranks, else expert by expert. An element is the same chain
 /// of multiply-adds in any block.
 template <class Arch>
 struct SimdTerms {
@@ -37,7 +38,7 @@ struct SimdTerms {
   static void add(const RankTerms<T>& terms, Index row, Index rows, Index column, Index cols, View<T> result) {
     if (const auto h = ranks_as_matrix(terms.h, terms.side, terms.layout))
       add(LinearTerm<T>{h, terms.rows.top(h.cols())}, row, rows, column, cols, result);
-    else if (terms.layout.blocks.max_size() < 4)
+    else if (terms.layout.blocks.max_size() < SimdCosts::ranks_for_a_run)
       add_tokens(terms, row, rows, column, cols, result);
     else
       add_experts(terms, row, rows, column, cols, result);
@@ -48,7 +49,7 @@ struct SimdTerms {
   using Outer = kernel::OuterProducts<Arch, T>;
   template <class T>
   using Rows = kernel::StridedRows<T>;
-  static constexpr Index run = 128;  // pairs of one expert at once
+  static constexpr Index run = SimdCosts::run;
 
   /// Token by token: where experts have few ranks, a row is read for hardly more than one token.
   template <class T>

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: MIT
+// When Simd takes which way.
+#pragma once
+
+#include "mole/core/config.hpp"
+
+namespace mole {
+
+/// The constants of Simd's cost model. The program `calibrate` of the benchmarks measures them on a machine; they
+/// decide about time only, never about results beyond the order of a sum.
+///
+/// - A weight that is not packed: dot products for few rows of x, else a panel packed on the stack.
+/// - Routed ranks: one matrix product where every token has every expert; token by token for experts of few ranks; else
+///   expert by expert, each a run of dot products or, for many pairs, a panel.
+/// - A packed weight: blocks of rows by blocks of panels, sums in pieces, so that both operands stay in the second
+/// cache.
+struct SimdCosts {
+  /// Rows that repay packing a panel for them: 16 at width 2048, 40 at 768.
+  static constexpr Index rows_for_a_panel = 32;
+  /// Ranks of an expert from which on its rows are worth reading for many tokens at once.
+  static constexpr Index ranks_for_a_run = 4;
+  /// Pairs of one expert, or rows, that a kernel is handed at once.
+  static constexpr Index run = 128;
+  /// Rows of a block, terms of a sum and panels of a task over packed weights.
+  static constexpr Index rows_of_a_block = 288, terms_of_a_sum = 1024, panels_of_a_task = 8;
+  /// Operations worth waking a thread for: some 10 us.
+  static constexpr double task_work = 200'000;
+};
+
+}  // namespace mole
