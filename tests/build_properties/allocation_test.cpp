@@ -63,6 +63,15 @@ auto shared_down(Execution execution) {
                        base(), execution};
 }
 
+template <class Execution>
+auto sparse(Execution execution) {
+  Rng rng(3);
+  LowRank<SparseProjection<float>> ranks(
+      {.in = in, .out = out, .experts = experts, .nonzeros = 25, .dropout = {.rate = 0.2, .stream = 1}}, rng);
+  fill_uniform(ranks.parameters().lora_B.view(), 0.1, rng);
+  return MixtureLinear{LatentRouter<float>(experts), Gate{Magnitude{}, TopK{.k = 2}, Raw{}}, ranks, base(), execution};
+}
+
 /// Allocations of whole training steps, the first of an optimiser apart.
 template <class Layer>
 long training_allocations(Layer layer) {
@@ -106,6 +115,7 @@ void nothing_allocates(Execution execution) {
   CHECK(training_allocations(dense_mixing(execution)) == 0);
   CHECK(training_allocations(ragged(execution)) == 0);
   CHECK(training_allocations(shared_down(execution)) == 0);
+  CHECK(training_allocations(sparse(execution)) == 0);
   CHECK(any_linear_allocations(routed(execution)) == 0);
 }
 

@@ -3,6 +3,7 @@
 
 #include "laws/expert_laws.hpp"
 #include "mole/factors/dense_factors.hpp"
+#include "mole/factors/sparse_projection.hpp"
 
 using namespace mole;
 
@@ -34,6 +35,14 @@ TEMPLATE_TEST_CASE("LowRank keeps the laws of experts for blocks of every kind",
   }
   SECTION("one expert") {
     laws::check_experts(random_experts<T>({.in = 11, .out = 9}));
+  }
+  SECTION("a sparse projection") {
+    const Index rank = GENERATE(1, 3);
+    Rng rng(1);
+    LowRank<SparseProjection<T>> experts({.in = 11, .out = 9, .experts = 4, .rank = rank, .nonzeros = 3, .alpha = 9},
+                                         rng);
+    fill_uniform(experts.parameters().lora_B.view(), 1, rng);
+    laws::check_experts(experts);
   }
 }
 

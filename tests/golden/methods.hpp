@@ -39,5 +39,6 @@ Method under_every_execution(Check check) {
 /// The methods of one source file.
 std::map<std::string, Method> linear_methods();
 std::map<std::string, Method> block_methods();
+std::map<std::string, Method> rank_methods();
 
 }  // namespace golden

@@ -607,5 +607,8 @@ TEST_CASE("A workspace takes exactly the bytes that the layer announced", "[laye
     check(MixtureLinear(dropping, support::top_2(), experts, NoBase<float>{11, 13}), tokens);
     check(MixtureLinear(External{}, NoGating{}, experts, NoBase<float>{11, 13}), tokens);
     check(MixtureLinear(External{}, NoGating{}, experts, NoBase<float>{11, 13}), tokens, 3);
+    LowRank<SparseProjection<float>> sparse({.in = 11, .out = 13, .experts = 8, .nonzeros = 3}, rng);
+    check(MixtureLinear(LatentRouter<float>(8), Gate{Magnitude{}, TopK{2}, Unit{}}, sparse, NoBase<float>{11, 13}),
+          tokens);
   }
 }

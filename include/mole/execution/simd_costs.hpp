@@ -22,7 +22,7 @@ struct SimdCosts {
   /// Pairs of one expert, or rows, that a kernel is handed at once.
   static constexpr Index run = 128;
   /// Rows of a block, terms of a sum and panels of a task over packed weights.
-  static constexpr Index rows_of_a_block = 288, terms_of_a_sum = 1024, panels_of_a_task = 8;
+  static constexpr Index rows_of_a_block = 192, terms_of_a_sum = 1024, panels_of_a_task = 6;
   /// Operations worth waking a thread for: some 10 us.
   static constexpr double task_work = 200'000;
 };

@@ -19,6 +19,9 @@ namespace mole {
 /// Blocks of one rank are rank-wise experts; blocks of different sizes are ragged ranks. The scale is one number an
 /// expert, from alpha and its rank, and may be set. Dropout acts on the x that A sees, with stream 1 unless its options
 /// say otherwise. Cost follows what is chosen; no allocation after scratch().
+///
+/// Where Factors stream A, everything that reads it does so for all ranks, chosen or not: vectors hold ranks side by
+/// side, so that a few ranks alone would be plain loops (I = 768: 0.22 us a token for all of 32, 3.2 for 8 of them).
 template <FactorPolicy Factors>
 class LowRank {
  public:
@@ -32,7 +35,7 @@ class LowRank {
     std::pmr::vector<T> h, d_h;    // ranks of all pairs
     std::pmr::vector<T> weighted;  // ... times scale and weight
     Matrix<T> dropped;             // [tokens x I], only with dropout
-    Matrix<T> latent, d_latent;    // [tokens x ranks], only for a router that reads it
+    Matrix<T> latent, d_latent;    // [tokens x ranks], only for a router that reads it, or where A is streamed
     ScratchOf<Factors> factors;
   };
 
@@ -57,19 +60,23 @@ class LowRank {
 
   Scratch scratch(const Capacity& capacity) const {
     const auto ranks = std::size_t(capacity.pairs * blocks().max_size());
-    const Index latent_rows = capacity.latent ? capacity.tokens : 0;
-    const Index dropped_rows = dropout_.rate > 0 ? capacity.tokens : 0;
     Scratch scratch{std::pmr::vector<int>(capacity.memory),
                     std::pmr::vector<T>(ranks, capacity.memory),
                     std::pmr::vector<T>(ranks, capacity.memory),
                     std::pmr::vector<T>(ranks, capacity.memory),
-                    Matrix<T>(dropped_rows, in(), capacity.memory),
-                    Matrix<T>(latent_rows, blocks().ranks_down(), capacity.memory),
-                    Matrix<T>(latent_rows, blocks().ranks_down(), capacity.memory),
+                    Matrix<T>(dropped_rows(capacity), in(), capacity.memory),
+                    Matrix<T>(latent_rows(capacity), blocks().ranks_down(), capacity.memory),
+                    Matrix<T>(latent_rows(capacity), blocks().ranks_down(), capacity.memory),
                     scratch_for(factors_, capacity)};
     scratch.begin.reserve(std::size_t(capacity.pairs) + 1);
     scratch.begin.push_back(0);  // no pairs before the first forward
     return scratch;
+  }
+
+  std::size_t scratch_bytes(const Capacity& capacity) const {
+    return array_bytes<int>(capacity.pairs + 1) + 3 * array_bytes<T>(capacity.pairs * blocks().max_size()) +
+           array_bytes<T>(dropped_rows(capacity) * in()) +
+           2 * array_bytes<T>(latent_rows(capacity) * blocks().ranks_down()) + scratch_bytes_for(factors_, capacity);
   }
 
   void forward(View<const T> x, View<const T> latent, const Routing<T>& routing, View<T> y, auto& call) const {
@@ -81,8 +88,8 @@ class LowRank {
     const FactorViews<const T> f = factors_.factors(s.factors);
     const RankLayout<T> layout = lay_out(routing, s);
     const auto h = ranks_in(s.h, layout), weighted = ranks_in(s.weighted, layout);
-    if (latent)
-      gather(latent, layout, h);
+    if (latent || streamed)
+      gather(latent ? latent : project(x, call), layout, h);
     else
       call.execution.routed_down(seen(x, call), f.a, Side::down, layout, h);
     for (Index p = 0; p < routing.pairs(); ++p) {
@@ -106,23 +113,28 @@ class LowRank {
     weigh_backward(layout, h, d_h, d_weight);
     if (d.b) call.execution.routed_outer(ranks_in(s.weighted, layout), d_y, Side::up, layout, d.b);
     if (d.a) call.execution.routed_outer(d_h, seen(x, call), Side::down, layout, d.a);
-    if (d_x && adds_terms_to_d_x(call.batch))
-      call.execution.routed_up(d_x_terms(routing, call), d_x);
-    else
-      undrop(d_x, call, [&](View<T> d_dropped) { call.execution.routed_up(d_x_terms(routing, call), d_dropped); });
+    add_through_dropout(d_x, call, [&](View<T> d_seen) {
+      if constexpr (streamed)
+        factors_.project_backward(scattered(d_h, layout, d_latent(x.rows(), call)), d_seen, call.execution);
+      else
+        call.execution.routed_up(d_x_terms(routing, call), d_seen);
+    });
     factors_.contract(gradients, s.factors);
   }
 
+  /// Only where adds_terms_to_d_x.
   RankTerms<T> d_x_terms(const Routing<T>& routing, auto& call) const {
     const RankLayout<T> layout{blocks(), routing, call.scratch.begin};
     return {layout, ranks_in(call.scratch.d_h, layout), factors_.factors(call.scratch.factors).a, Side::down};
   }
-  bool adds_terms_to_d_x(const Batch& batch) const { return !dropout_.acts(batch); }
+  bool adds_terms_to_d_x(const Batch& batch) const { return !streamed && !dropout_.acts(batch); }
 
   View<const T> project(View<const T> x, auto& call) const {
-    const FactorViews<const T> f = factors_.factors(call.scratch.factors);
     const View<T> z = call.scratch.latent.view().top(x.rows());
-    call.execution.product_nt(seen(x, call), f.a, z);
+    if constexpr (streamed)
+      factors_.project(seen(x, call), z, call.execution);
+    else
+      call.execution.product_nt(seen(x, call), factors_.factors(call.scratch.factors).a, z);
     return z;
   }
 
@@ -134,14 +146,14 @@ class LowRank {
 
   /// d_a += d_z^T x,  d_x += d_z A
   void project_backward(View<const T> x, View<const T> d_z, View<T> d_x, Parameters& gradients, auto& call) const {
-    const FactorViews<const T> f = factors_.factors(call.scratch.factors);
     const FactorViews<T> d = factors_.gradient_views(gradients, call.scratch.factors);
     if (d.a) call.execution.product_tn(d_z, seen(x, call), d.a);
-    if (!dropout_.acts(call.batch)) {
-      if (d_x) call.execution.product_nn(d_z, f.a, d_x);
-    } else {
-      undrop(d_x, call, [&](View<T> d_dropped) { call.execution.product_nn(d_z, f.a, d_dropped); });
-    }
+    add_through_dropout(d_x, call, [&](View<T> d_seen) {
+      if constexpr (streamed)
+        factors_.project_backward(d_z, d_seen, call.execution);
+      else
+        call.execution.product_nn(d_z, factors_.factors(call.scratch.factors).a, d_seen);
+    });
     factors_.contract(gradients, call.scratch.factors);
   }
 
@@ -152,11 +164,19 @@ class LowRank {
     for (Index j = 0; j < blocks().size(expert); ++j)
       for (Index o = 0; o < w.rows(); ++o) {
         const T factor = T(weight) * scale_[std::size_t(expert)] * f.b(blocks().up(expert) + j, o);
-        for (Index i = 0; i < w.cols(); ++i) w(o, i) += factor * f.a(blocks().down(expert) + j, i);
+        if constexpr (streamed)
+          factors_.add_row(blocks().down(expert) + j, factor, w.row(o));
+        else
+          for (Index i = 0; i < w.cols(); ++i) w(o, i) += factor * f.a(blocks().down(expert) + j, i);
       }
   }
 
  private:
+  static constexpr bool streamed = StreamedFactorPolicy<Factors>;
+
+  Index dropped_rows(const Capacity& capacity) const { return dropout_.rate > 0 ? capacity.tokens : 0; }
+  static Index latent_rows(const Capacity& capacity) { return capacity.latent || streamed ? capacity.tokens : 0; }
+
   RankLayout<T> lay_out(const Routing<T>& routing, Scratch& s) const {
     s.begin.assign(1, 0);
     for (Index p = 0; p < routing.pairs(); ++p)
@@ -193,6 +213,16 @@ class LowRank {
     }
   }
 
+  /// d_z += d_h, each number where its rank is; experts that share ranks add up.
+  static View<const T> scattered(std::span<const T> d_h, const RankLayout<T>& layout, View<T> d_z) {
+    for (Index p = 0; p < layout.routing.pairs(); ++p) {
+      const Index down = layout.blocks.down(layout.routing.expert(p));
+      for (Index j = 0; j < layout.ranks(p); ++j)
+        d_z(layout.routing.token(p), down + j) += d_h[std::size_t(layout.first(p) + j)];
+    }
+    return d_z;
+  }
+
   /// x as A sees it.
   View<const T> seen(View<const T> x, auto& call) const {
     if (!dropout_.acts(call.batch)) return x;
@@ -201,9 +231,10 @@ class LowRank {
     return dropped;
   }
 
-  /// Lets `add` accumulate the gradient of the dropped x, then passes it through the mask.
-  void undrop(View<T> d_x, auto& call, auto add) const {
+  /// Lets `add` accumulate the gradient of x as A sees it, and passes that through the mask.
+  void add_through_dropout(View<T> d_x, auto& call, auto add) const {
     if (!d_x) return;
+    if (!dropout_.acts(call.batch)) return add(d_x);
     const View<T> d_dropped = call.scratch.dropped.view().top(d_x.rows());
     fill(d_dropped, T(0));
     add(d_dropped);

@@ -6,6 +6,7 @@
 #include "mole/core/call.hpp"
 #include "mole/core/parameters.hpp"
 #include "mole/core/scaling.hpp"
+#include "mole/execution/execution_policy.hpp"
 
 #include <concepts>
 
@@ -33,6 +34,21 @@ concept FactorPolicy = std::copyable<F> && std::floating_point<typename F::Scala
   { factors.gradient_views(gradients, scratch) } -> std::same_as<FactorViews<typename F::Scalar>>;
   factors.contract(gradients, scratch);
   options.alpha, options.scaling, options.dropout;
+};
+
+/// Factors whose A is no matrix in memory: factors() gives an empty view of it, gradient_views() an empty d_a, and A
+/// is used through
+///     project(x, z, execution)              z = x A^T    x [N x I], z [N x ranks]
+///     project_backward(d_z, d_x, execution) d_x += d_z A
+///     add_row(rank, factor, to)             to += factor * row `rank` of A; offline
+/// project_backward passes over a d_z of zeros, so that a router that hands none back costs nothing.
+template <class F, class Execution = ExecutionArchetype>
+concept StreamedFactorPolicy = FactorPolicy<F> &&
+    requires(const F& factors, View<const typename F::Scalar> in, View<typename F::Scalar> out,
+             std::span<typename F::Scalar> row, const Execution& execution) {
+  factors.project(in, out, execution);
+  factors.project_backward(in, out, execution);
+  factors.add_row(Index(0), typename F::Scalar(1), row);
 };
 
 }  // namespace mole

@@ -108,34 +108,76 @@ void store_first(const Batch<Arch, T>& batch, T* to, Index count) {
 
 /// Whether transpose() has a body for squares of this kind.
 template <class Arch, class T>
-constexpr bool can_transpose = std::is_base_of_v<xsimd::avx512f, Arch>&& std::is_same_v<T, float>;
+constexpr bool can_transpose = std::is_same_v<T, float> &&
+                               (std::is_base_of_v<xsimd::avx512f, Arch> || std::is_base_of_v<xsimd::avx, Arch>);
 
 /// Turns a square of as many rows as a vector has elements.
 template <class T, class Arch>
 void transpose([[maybe_unused]] xsimd::batch<T, Arch>* rows) requires can_transpose<Arch, T> {
 #if defined(__AVX512F__)
-  __m512 t[16];
-  for (int i = 0; i < 16; i += 2) {
-    t[i] = _mm512_unpacklo_ps(rows[i].data, rows[i + 1].data);
-    t[i + 1] = _mm512_unpackhi_ps(rows[i].data, rows[i + 1].data);
-  }
-  // Lane l of quad[4 g + c] holds column 4 l + c of rows 4 g ... 4 g + 3.
-  __m512 quad[16];
-  for (int i = 0; i < 16; i += 4)
-    for (int c = 0; c < 4; ++c) {
-      const __m512d a = _mm512_castps_pd(t[i + c / 2]), b = _mm512_castps_pd(t[i + c / 2 + 2]);
-      quad[i + c] = _mm512_castpd_ps(c % 2 == 0 ? _mm512_unpacklo_pd(a, b) : _mm512_unpackhi_pd(a, b));
+  if constexpr (std::is_base_of_v<xsimd::avx512f, Arch>) {
+    __m512 t[16];
+    for (int i = 0; i < 16; i += 2) {
+      t[i] = _mm512_unpacklo_ps(rows[i].data, rows[i + 1].data);
+      t[i + 1] = _mm512_unpackhi_ps(rows[i].data, rows[i + 1].data);
     }
-  constexpr int even = _MM_SHUFFLE(2, 0, 2, 0), odd = _MM_SHUFFLE(3, 1, 3, 1);
-  for (int c = 0; c < 4; ++c) {
-    const __m512 upper_even = _mm512_shuffle_f32x4(quad[c], quad[4 + c], even);
-    const __m512 upper_odd = _mm512_shuffle_f32x4(quad[c], quad[4 + c], odd);
-    const __m512 lower_even = _mm512_shuffle_f32x4(quad[8 + c], quad[12 + c], even);
-    const __m512 lower_odd = _mm512_shuffle_f32x4(quad[8 + c], quad[12 + c], odd);
-    rows[c] = _mm512_shuffle_f32x4(upper_even, lower_even, even);
-    rows[4 + c] = _mm512_shuffle_f32x4(upper_odd, lower_odd, even);
-    rows[8 + c] = _mm512_shuffle_f32x4(upper_even, lower_even, odd);
-    rows[12 + c] = _mm512_shuffle_f32x4(upper_odd, lower_odd, odd);
+    // Lane l of quad[4 g + c] holds column 4 l + c of rows 4 g ... 4 g + 3.
+    __m512 quad[16];
+    for (int i = 0; i < 16; i += 4)
+      for (int c = 0; c < 4; ++c) {
+        const __m512d a = _mm512_castps_pd(t[i + c / 2]), b = _mm512_castps_pd(t[i + c / 2 + 2]);
+        quad[i + c] = _mm512_castpd_ps(c % 2 == 0 ? _mm512_unpacklo_pd(a, b) : _mm512_unpackhi_pd(a, b));
+      }
+    constexpr int even = _MM_SHUFFLE(2, 0, 2, 0), odd = _MM_SHUFFLE(3, 1, 3, 1);
+    for (int c = 0; c < 4; ++c) {
+      const __m512 upper_even = _mm512_shuffle_f32x4(quad[c], quad[4 + c], even);
+      const __m512 upper_odd = _mm512_shuffle_f32x4(quad[c], quad[4 + c], odd);
+      const __m512 lower_even = _mm512_shuffle_f32x4(quad[8 + c], quad[12 + c], even);
+      const __m512 lower_odd = _mm512_shuffle_f32x4(quad[8 + c], quad[12 + c], odd);
+      rows[c] = _mm512_shuffle_f32x4(upper_even, lower_even, even);
+      rows[4 + c] = _mm512_shuffle_f32x4(upper_odd, lower_odd, even);
+      rows[8 + c] = _mm512_shuffle_f32x4(upper_even, lower_even, odd);
+      rows[12 + c] = _mm512_shuffle_f32x4(upper_odd, lower_odd, odd);
+    }
+    return;
+  }
+#endif
+#if defined(__AVX__)
+  if constexpr (std::is_base_of_v<xsimd::avx, Arch>) {
+    // Lane l of quad[4 g + c] holds column 4 l + c of rows 4 g ... 4 g + 3.
+    __m256 quad[8];
+    for (int i = 0; i < 8; i += 4) {
+      const __m256d a = _mm256_castps_pd(_mm256_unpacklo_ps(rows[i].data, rows[i + 1].data));
+      const __m256d b = _mm256_castps_pd(_mm256_unpacklo_ps(rows[i + 2].data, rows[i + 3].data));
+      const __m256d c = _mm256_castps_pd(_mm256_unpackhi_ps(rows[i].data, rows[i + 1].data));
+      const __m256d d = _mm256_castps_pd(_mm256_unpackhi_ps(rows[i + 2].data, rows[i + 3].data));
+      quad[i] = _mm256_castpd_ps(_mm256_unpacklo_pd(a, b));
+      quad[i + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(a, b));
+      quad[i + 2] = _mm256_castpd_ps(_mm256_unpacklo_pd(c, d));
+      quad[i + 3] = _mm256_castpd_ps(_mm256_unpackhi_pd(c, d));
+    }
+    for (int c = 0; c < 4; ++c) {
+      rows[c] = _mm256_permute2f128_ps(quad[c], quad[4 + c], 0x20);
+      rows[4 + c] = _mm256_permute2f128_ps(quad[c], quad[4 + c], 0x31);
+    }
+  }
+#endif
+}
+
+/// Whether look_up() has a body for vectors of this kind.
+template <class Arch, class T>
+constexpr bool can_look_up = std::is_base_of_v<xsimd::avx512f, Arch>;
+
+/// Lane l is element index[l], counted modulo their number, of `low` and `high` side by side.   index [step]
+template <class T, class Arch>
+xsimd::batch<T, Arch> look_up([[maybe_unused]] const xsimd::batch<T, Arch>& low,
+                              [[maybe_unused]] const xsimd::batch<T, Arch>& high,
+                              [[maybe_unused]] const int* index) requires can_look_up<Arch, T> {
+#if defined(__AVX512F__)
+  if constexpr (std::is_same_v<T, float>) return _mm512_permutex2var_ps(low.data, _mm512_loadu_si512(index), high.data);
+  if constexpr (std::is_same_v<T, double>) {
+    const __m256i narrow = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(index));
+    return _mm512_permutex2var_pd(low.data, _mm512_cvtepi32_epi64(narrow), high.data);
   }
 #endif
 }

@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: MIT
+// FlyLoRA's factors: a frozen sparse random A, a trained B.
+#pragma once
+
+#include "mole/core/dropout.hpp"
+#include "mole/factors/factor_policy.hpp"
+#include "mole/kernel/sliced_products.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace mole {
+
+/// A with exactly p non-zeros a row, frozen, and B, trained.
+///
+///   A [ranks x I]: p columns drawn uniformly for each row, values ~ N(0, 1 / ranks^2)   lora_B [ranks x O]
+///
+/// Starts at B = 0. A is no parameter: its bits never change, and equal generators give equal ones. It is kept three
+/// times and never as a matrix: row by row, as columns() and values(), which are what a checkpoint has to hold; and as
+/// slices of A and of its transpose for vectors. Together some 30 bytes a non-zero of float, so less memory than a
+/// matrix below an eighth of non-zeros; what one call reads is a third of that.
+///
+/// FlyLoRA's scale counts all ranks: with blocks of one rank, alpha / r is Scaling::fixed with that number for alpha.
+/// Throws Error(option) for sizes below 1 or `nonzeros` outside [1, I].
+/// Source: Zou et al. 2025 (FlyLoRA), arXiv:2510.08396, eq. 7-11. In the released adapter library (gfyddha/FlyLoRA,
+/// peft fork) A x is computed without gradient: that is `detached`.
+template <class T>
+class SparseProjection {
+ public:
+  using Scalar = T;
+
+  struct Options {
+    Index in = 0;
+    Index out = 0;
+    Index experts = 32;
+    Index rank = 1;                    ///< ranks of an expert
+    Index nonzeros = 0;                ///< p, of each row of A; FlyLoRA: I k / r
+    std::optional<double> alpha = {};  ///< unset: scale 1
+    Scaling scaling = Scaling::alpha_over_rank;
+    Dropout dropout = {};   ///< on the adapter's input
+    bool detached = false;  ///< x gets no gradient through A
+  };
+
+  struct Parameters {
+    Matrix<T> lora_B;
+
+    template <class F, class... P>
+    static void walk(F&& f, P&... p) {
+      f("lora_B", p.lora_B...);
+    }
+  };
+
+  template <std::uniform_random_bit_generator Generator>
+  SparseProjection(const Options& options, Generator& generator)
+      : blocks_(Blocks::uniform(options.experts, options.rank)), in_(options.in), detached_(options.detached) {
+    if (options.in < 1 || options.out < 1 || options.rank < 1)
+      throw Error(ErrorCode::option, "SparseProjection: expected in, out and rank of at least 1, found in = " +
+                                         std::to_string(options.in) + ", out = " + std::to_string(options.out) +
+                                         ", rank = " + std::to_string(options.rank));
+    if (options.nonzeros < 1 || options.nonzeros > options.in)
+      throw Error(ErrorCode::option, "SparseProjection: expected nonzeros from 1 to " + std::to_string(options.in) +
+                                         " inputs, found " + std::to_string(options.nonzeros));
+    parameters_.lora_B = Matrix<T>(ranks(), options.out);
+    columns_ = Matrix<int>(ranks(), options.nonzeros);
+    values_ = Matrix<T>(ranks(), options.nonzeros);
+    for (Index j = 0; j < ranks(); ++j) {
+      draw_columns(generator, columns_.view().row(j));
+      for (T& value : values_.view().row(j)) value = draw_value(generator);
+    }
+    cut();
+  }
+
+  Index in() const { return in_; }
+  Index out() const { return parameters_.lora_B.cols(); }
+  Index nonzeros() const { return columns_.cols(); }
+  const Blocks& blocks() const { return blocks_; }
+  Parameters& parameters() { return parameters_; }
+  const Parameters& parameters() const { return parameters_; }
+
+  /// A [ranks x p], row by row: where its non-zeros are, ascending, and what they are.
+  View<const int> columns() const { return columns_; }
+  View<const T> values() const { return values_; }
+
+  /// Puts back an A of this shape. Throws Error(shape) for other sizes, Error(option) for columns that do not ascend
+  /// from 0 on to below I; A is then as before.
+  void set_projection(View<const int> columns, View<const T> values);
+
+  FactorViews<const T> factors(NoScratch&) const { return {{}, parameters_.lora_B}; }
+  FactorViews<T> gradient_views(Parameters& gradients, NoScratch&) const { return {{}, gradients.lora_B}; }
+  void contract(Parameters&, NoScratch&) const {}
+
+  /// z = x A^T.   x [N x I], z [N x ranks]
+  template <class Execution>
+  void project(View<const T> x, View<T> z, const Execution& execution) const {
+    for_each_chunk(execution, x.rows(), [&](Index first, Index tokens) {
+      const View<const T> some = x.middle_rows(first, tokens);
+      const View<T> to = z.middle_rows(first, tokens);
+      if constexpr (requires { typename Execution::Architecture; })
+        multiply<typename Execution::Architecture>(slices_, some, to, false);
+      else
+        project_plainly(some, to);
+    });
+  }
+
+  /// d_x += d_z A.   d_z [N x ranks], d_x [N x I]
+  template <class Execution>
+  void project_backward(View<const T> d_z, View<T> d_x, const Execution& execution) const {
+    if (detached_) return;
+    for_each_chunk(execution, d_z.rows(), [&](Index first, Index tokens) {
+      const View<const T> some = d_z.middle_rows(first, tokens);
+      const View<T> to = d_x.middle_rows(first, tokens);
+      if (is_zero(some)) return;
+      if constexpr (requires { typename Execution::Architecture; })
+        multiply<typename Execution::Architecture>(transposed_, some, to, true);
+      else
+        project_backward_plainly(some, to);
+    });
+  }
+
+  void add_row(Index rank, T factor, std::span<T> to) const {
+    for (Index k = 0; k < nonzeros(); ++k) to[std::size_t(columns_(rank, k))] += factor * values_(rank, k);
+  }
+
+ private:
+  Index ranks() const { return blocks_.ranks_down(); }
+
+  /// A set of columns, each as likely as any other, ascending.
+  /// Source: selection sampling, Knuth, The Art of Computer Programming 2, algorithm 3.4.2 S.
+  template <class Generator>
+  void draw_columns(Generator& generator, std::span<int> columns) const {
+    std::size_t chosen = 0;
+    for (Index i = 0; chosen < columns.size(); ++i)
+      if (double(in_ - i) * unit_interval(generator()) < double(columns.size() - chosen)) columns[chosen++] = int(i);
+  }
+
+  /// N(0, 1 / ranks^2) by Box and Muller, but never 0.
+  template <class Generator>
+  T draw_value(Generator& generator) const {
+    static_assert(Generator::max() - Generator::min() == ~std::uint64_t(0),
+                  "SparseProjection: expected a 64-bit generator");
+    for (;;) {
+      const double radius = std::sqrt(-2 * std::log(1 - unit_interval(generator())));
+      const double angle = 2 * std::numbers::pi * unit_interval(generator());
+      const T value = T(radius * std::cos(angle) / double(ranks()));
+      if (value != 0) return value;
+    }
+  }
+
+  void cut();
+
+  /// Calls f(first token, tokens) for chunks of about 10 us.
+  template <class Execution, class F>
+  static void for_each_chunk(const Execution& execution, Index tokens, F f) {
+    constexpr Index chunk = 64;
+    execution.parallel_for((tokens + chunk - 1) / chunk,
+                           [&](Index c) { f(c * chunk, std::min(chunk, tokens - c * chunk)); });
+  }
+
+  template <class Arch>
+  static void multiply(const kernel::SlicedRows<T>& a, View<const T> x, View<T> out, bool accumulate) {
+    kernel::SlicedProducts<Arch, T>{}(a, x.data(), x.stride(), x.rows(), out.data(), out.stride(), accumulate);
+  }
+
+  void project_plainly(View<const T> x, View<T> z) const {
+    for (Index n = 0; n < x.rows(); ++n)
+      for (Index j = 0; j < ranks(); ++j) {
+        T sum = 0;
+        for (Index k = 0; k < nonzeros(); ++k) sum += values_(j, k) * x(n, columns_(j, k));
+        z(n, j) = sum;
+      }
+  }
+  void project_backward_plainly(View<const T> d_z, View<T> d_x) const {
+    for (Index n = 0; n < d_z.rows(); ++n)
+      for (Index j = 0; j < ranks(); ++j)
+        if (d_z(n, j) != 0) add_row(j, d_z(n, j), d_x.row(n));
+  }
+
+  static bool is_zero(View<const T> d_z) {
+    for (Index n = 0; n < d_z.rows(); ++n)
+      for (T element : d_z.row(n))
+        if (element != 0) return false;
+    return true;
+  }
+
+  Blocks blocks_;
+  Index in_ = 0;
+  bool detached_ = false;
+  Parameters parameters_;
+  Matrix<int> columns_;  // [ranks x p]
+  Matrix<T> values_;     // [ranks x p]
+  kernel::SlicedRows<T> slices_, transposed_;
+};
+
+template <class T>
+void SparseProjection<T>::set_projection(View<const int> columns, View<const T> values) {
+  for (const auto& [found_rows, found_cols] :
+       {std::pair{columns.rows(), columns.cols()}, {values.rows(), values.cols()}}) {
+    require_equal(ErrorCode::shape, "SparseProjection: rows of A", ranks(), found_rows);
+    require_equal(ErrorCode::shape, "SparseProjection: non-zeros of a row of A", nonzeros(), found_cols);
+  }
+  for (Index j = 0; j < ranks(); ++j)
+    for (Index k = 0, least = 0; k < nonzeros(); least = columns(j, k++) + 1)
+      if (columns(j, k) < least || columns(j, k) >= in_)
+        throw Error(ErrorCode::option, "SparseProjection: expected a column from " + std::to_string(least) + " to " +
+                                           std::to_string(in_ - 1) + " in row " + std::to_string(j) + " of A, found " +
+                                           std::to_string(columns(j, k)));
+  for (Index j = 0; j < ranks(); ++j) {
+    std::copy_n(columns.row_data(j), nonzeros(), columns_.view().row_data(j));
+    std::copy_n(values.row_data(j), nonzeros(), values_.view().row_data(j));
+  }
+  cut();
+}
+
+/// Slices of A, and of its transpose, from its rows.
+template <class T>
+void SparseProjection<T>::cut() {
+  std::vector<int> row_begin(std::size_t(ranks()) + 1), column_begin(std::size_t(in_) + 1);
+  for (std::size_t j = 0; j < row_begin.size(); ++j) row_begin[j] = int(j) * int(nonzeros());
+  slices_ = kernel::SlicedRows<T>(in_, row_begin, columns_.elements(), values_.elements());
+
+  for (int i : columns_.elements()) ++column_begin[std::size_t(i) + 1];
+  for (std::size_t i = 0; i < std::size_t(in_); ++i) column_begin[i + 1] += column_begin[i];
+  std::vector<int> rank(columns_.elements().size()), next = column_begin;
+  std::vector<T> value(rank.size());
+  for (Index j = 0; j < ranks(); ++j)
+    for (Index k = 0; k < nonzeros(); ++k) {
+      const auto at = std::size_t(next[std::size_t(columns_(j, k))]++);
+      rank[at] = int(j);
+      value[at] = values_(j, k);
+    }
+  transposed_ = kernel::SlicedRows<T>(ranks(), column_begin, rank, value);
+}
+
+static_assert(StreamedFactorPolicy<SparseProjection<float>>);
+
+}  // namespace mole

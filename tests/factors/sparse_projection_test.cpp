@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: MIT
+#include "mole/factors/sparse_projection.hpp"
+
+#include "core/error_code.hpp"
+#include "mole/execution/reference.hpp"
+#include "mole/execution/simd.hpp"
+#include "mole/execution/thread_pool.hpp"
+#include "mole/execution/through_eigen.hpp"
+#include "support/catch.hpp"
+#include "support/guarded_matrix.hpp"
+#include "support/random_matrix.hpp"
+#include "support/seed.hpp"
+#include "support/tolerance.hpp"
+
+using namespace mole;
+using namespace mole::test;
+
+namespace {
+
+template <class T>
+Matrix<T> expanded(const SparseProjection<T>& factors) {
+  Matrix<T> a(factors.blocks().ranks_down(), factors.in());
+  for (Index j = 0; j < a.rows(); ++j) factors.add_row(j, 1, a.view().row(j));
+  return a;
+}
+
+template <class T, class Execution>
+void check_equals_dense(const SparseProjection<T>& factors, Index tokens, const Execution& execution, Rng& rng) {
+  const Matrix<T> a = expanded(factors);
+  const auto x = random_input<T>(tokens, factors.in(), rng, {.padding = 3, .before = 1});
+  const auto d_z = random_input<T>(tokens, a.rows(), rng, {.padding = 1});
+  auto z = random_output<T>(tokens, a.rows(), rng, {.padding = 2, .before = 1, .after = 1});
+  auto d_x = random_output<T>(tokens, factors.in(), rng, {.padding = 1, .after = 1});
+  Matrix<T> dense_z(tokens, a.rows()), dense_d_x(tokens, factors.in());
+  for (Index n = 0; n < tokens; ++n) std::copy_n(d_x.row(n), factors.in(), dense_d_x.view().row_data(n));
+  Reference{}.product_nt(x.view(), a, dense_z.view());
+  Reference{}.product_nn(d_z.view(), a, dense_d_x.view());
+  factors.project(x.view(), z.view(), execution);
+  factors.project_backward(d_z.view(), d_x.view(), execution);
+  CHECK(difference(z.view(), dense_z.view()) <= Tolerance<T>::sum(factors.nonzeros()));
+  CHECK(difference(d_x.view(), dense_d_x.view()) <= Tolerance<T>::sum(a.rows()));
+  CHECK(z.intact());
+  CHECK(d_x.intact());
+}
+
+}  // namespace
+
+TEST_CASE("Every row of a sparse projection has exactly p non-zeros at columns that ascend", "[factors]") {
+  TestRng rng;
+  for (Index in : {1, 3, 16, 33, 100, 768})
+    for (Index p : {Index(1), (in + 3) / 4, in}) {
+      const SparseProjection<float> factors({.in = in, .out = 2, .experts = 7, .nonzeros = p}, rng);
+      const Matrix<float> a = expanded(factors);
+      CAPTURE(in, p);
+      bool ascend = true;
+      for (Index j = 0; j < 7; ++j) {
+        const auto row = a.view().row(j);
+        CHECK(in - std::count(row.begin(), row.end(), 0.f) == p);
+        const auto columns = factors.columns().row(j);
+        ascend &= std::is_sorted(columns.begin(), columns.end()) && columns.front() >= 0 && columns.back() < in;
+      }
+      CHECK(ascend);
+    }
+}
+
+TEST_CASE("A sparse projection starts normal with a deviation of one over all ranks, and a B of zeros", "[factors]") {
+  Rng rng(1);
+  const SparseProjection<double> factors({.in = 2000, .out = 3, .experts = 20, .nonzeros = 500}, rng);
+  double sum = 0, square = 0, beyond = 0;
+  for (Index j = 0; j < 20; ++j)
+    for (double a : factors.values().row(j)) sum += a, square += a * a, beyond += std::abs(a) > 0.05;
+  CHECK(std::abs(sum / 1e4) < 0.002);
+  CHECK(std::abs(square / 1e4 - 0.0025) < 0.00015);
+  CHECK(std::abs(beyond / 1e4 - 0.3173) < 0.02);
+  CHECK(support::same_bits(factors.parameters().lora_B, Matrix<double>(20, 3)));
+
+  std::vector<double> chosen(2000);  // every column equally often: 5 times of 20, with a deviation of 1.94
+  double most = 0;
+  for (Index j = 0; j < 20; ++j)
+    for (int i : factors.columns().row(j)) most = std::max(most, ++chosen[std::size_t(i)]);
+  CHECK(most <= 14);
+}
+
+TEMPLATE_TEST_CASE("A sparse projection equals the dense product under every execution", "[factors]", float, double) {
+  using T = TestType;
+  TestRng rng;
+  for (Index in : {1, 3, 16, 33, 100, 768})
+    for (Index p : {Index(1), (in + 3) / 4, in})
+      for (Index tokens : {0, 1, 7, 64, 65, 200}) {
+        const SparseProjection<T> factors({.in = in, .out = 2, .experts = in % 2 ? 11 : 32, .nonzeros = p}, rng);
+        CAPTURE(in, p, tokens);
+        check_equals_dense(factors, tokens, Reference{}, rng);
+        check_equals_dense(factors, tokens, Simd<>{}, rng);
+        check_equals_dense(factors, tokens, ThroughEigen{}, rng);
+      }
+}
+
+TEST_CASE("A sparse projection has the same bits on any number of threads", "[factors][threads]") {
+  TestRng rng;
+  const SparseProjection<float> factors({.in = 768, .out = 2, .nonzeros = 192}, rng);
+  const auto x = support::random_matrix<float>(333, 768, 1), d_z = support::random_matrix<float>(333, 32, 2);
+  Matrix<float> z(333, 32), d_x(333, 768);
+  factors.project(x, z.view(), Simd<>{});
+  factors.project_backward(d_z, d_x.view(), Simd<>{});
+  for (int threads : {1, 2, 5}) {
+    const Simd execution{ThreadPool(threads)};
+    Matrix<float> other_z(333, 32), other_d_x(333, 768);
+    factors.project(x, other_z.view(), execution);
+    factors.project_backward(d_z, other_d_x.view(), execution);
+    CAPTURE(threads);
+    CHECK(support::same_bits(z, other_z));
+    CHECK(support::same_bits(d_x, other_d_x));
+  }
+}
+
+TEST_CASE("Equal generators give equal projections, and another one can be put back", "[factors]") {
+  Rng one(4), two(4), three(5);
+  const SparseProjection<float>::Options options{.in = 50, .out = 6, .experts = 9, .nonzeros = 7};
+  const SparseProjection<float> a(options, one), b(options, two);
+  SparseProjection<float> c(options, three);
+  CHECK(support::same_bits(expanded(a), expanded(b)));
+  CHECK_FALSE(support::same_bits(expanded(a), expanded(c)));
+  c.set_projection(a.columns(), a.values());
+  CHECK(support::same_bits(expanded(a), expanded(c)));
+  Rng rng(6);
+  check_equals_dense(c, 9, Simd<>{}, rng);
+}
+
+TEST_CASE("A sparse projection that does not fit is refused, and nothing changes", "[factors]") {
+  Rng rng(4);
+  SparseProjection<float> factors({.in = 10, .out = 6, .experts = 2, .nonzeros = 3}, rng);
+  const Matrix<float> before = expanded(factors), values(2, 3);
+  Matrix<int> columns(2, 3);
+  for (Index j = 0; j < 2; ++j)
+    for (Index k = 0; k < 3; ++k) columns(j, k) = int(k);
+  const auto code = [&] { return code_of([&] { factors.set_projection(columns, values); }); };
+  columns(1, 2) = 1;
+  CHECK(code() == ErrorCode::option);
+  columns(1, 2) = 10;
+  CHECK(code() == ErrorCode::option);
+  columns(1, 2) = 9, columns(0, 0) = -1;
+  CHECK(code() == ErrorCode::option);
+  columns = Matrix<int>(2, 4);
+  CHECK(code() == ErrorCode::shape);
+  columns = Matrix<int>(3, 3);
+  CHECK(code() == ErrorCode::shape);
+  CHECK(support::same_bits(before, expanded(factors)));
+}
+
+TEST_CASE("SparseProjection refuses sizes out of range", "[factors]") {
+  Rng rng(3);
+  using Factors = SparseProjection<float>;
+  CHECK_THROWS_AS(Factors({.in = 0, .out = 6, .nonzeros = 1}, rng), Error);
+  CHECK_THROWS_AS(Factors({.in = 5, .out = 0, .nonzeros = 1}, rng), Error);
+  CHECK_THROWS_AS(Factors({.in = 5, .out = 6, .experts = 0, .nonzeros = 1}, rng), Error);
+  CHECK_THROWS_AS(Factors({.in = 5, .out = 6, .rank = 0, .nonzeros = 1}, rng), Error);
+  CHECK_THROWS_AS(Factors({.in = 5, .out = 6}, rng), Error);
+  CHECK_THROWS_AS(Factors({.in = 5, .out = 6, .nonzeros = 6}, rng), Error);
+}
+
+TEST_CASE("A detached projection hands x no gradient", "[factors]") {
+  Rng rng(3);
+  const SparseProjection<float> factors({.in = 20, .out = 6, .experts = 4, .nonzeros = 5, .detached = true}, rng);
+  const auto d_z = support::random_matrix<float>(3, 4, 1);
+  Matrix<float> d_x(3, 20);
+  factors.project_backward(d_z, d_x.view(), Simd<>{});
+  CHECK(support::same_bits(d_x, Matrix<float>(3, 20)));
+}
