@@ -1,146 +1,145 @@
 // SPDX-License-Identifier: MIT
-// What adapters cost on top of a frozen linear layer: compare each name with that of plain at the same T and d.
+// What adapters cost on top of a frozen linear layer, against its own plain layer and against the machine.
+//
+//   tokens/s, GFLOP/s   of one thread's CPU time; of wall time where there are several
+//   roofline            the least time that one thread of this machine could take, over the time taken
+//   plain               the time over that of the plain layer of the same T and d, in alternating slices
+//   ideal               what `plain` would be, were both as fast as the machine at arithmetic
+//
+// All sizes take minutes: choose with --benchmark_filter='forward/top2/.*/d:768'. Its smoke test takes d:768 and few
+// tokens.
+#include "bench/support/bench_layer.hpp"
 #include "bench/support/counters.hpp"
-#include "bench/support/seconds_per_run.hpp"
-#include "mole/method/lora.hpp"
-#include "mole/method/loramoe.hpp"
-#include "mole/method/mola.hpp"
-#include "tests/support/random_matrix.hpp"
+#include "bench/support/plain_peers.hpp"
+#include "bench/support/quantile.hpp"
+#include "bench/support/timed_body.hpp"
+
+#include <cmath>
+#include <string>
 
 namespace {
 
-using T = float;
 using mole::Index;
-using mole::Matrix;
+using support::BenchLayer;
+using support::LayerCase;
 
-constexpr Index rank = 16, experts = 8;
-
-/// What a layer of d inputs and d outputs does: E experts behind a router (0: no router), of which a token meets K.
-struct Shape {
-  Index tokens, d, routed, adapters, chosen;
-
-  double base() const { return double(d * d); }
-  /// Parameters that a token meets beside the base: the router's, and those of its experts.
-  double touched() const { return double(routed * d + chosen * 2 * rank * d); }
-  /// ... and that the batch meets.
-  double read() const { return double(routed * d + std::min(adapters, tokens * chosen) * 2 * rank * d); }
-  double activations() const { return double(tokens * d); }
-
-  /// A parameter is two operations a token in forward. In backward the base gives d_x, an adapter d_x and its gradient.
-  support::Work forward() const {
-    return {double(tokens), 2.0 * double(tokens) * (base() + touched()),
-            sizeof(T) * (base() + read() + 2 * activations())};
-  }
-  support::Work forward_backward() const {
-    return {double(tokens), 2.0 * double(tokens) * (2 * base() + 3 * touched()),
-            sizeof(T) * (2 * base() + 4 * read() + 6 * activations())};
-  }
-};
-
-/// Counters, and `ideal`: the time over that of plain, were both as fast as the machine.
-void report(benchmark::State& state, const support::Work& work, const support::Work& plain, double seconds) {
-  support::set_counters<T>(state, work, seconds);
-  state.counters["ideal"] = work.flops / plain.flops;
-}
-
-/// Tokens, weight and gradients of all layers: x, y, d_x, d_y [T x d], weight [d x d].
-struct Tensors {
-  explicit Tensors(const benchmark::State& state)
-      : tokens(state.range(0)),
-        d(state.range(1)),
-        x(support::random_matrix<T>(tokens, d, 1)),
-        y(tokens, d),
-        d_x(tokens, d),
-        d_y(support::random_matrix<T>(tokens, d, 2)),
-        weight(support::random_matrix<T>(d, d, 3)) {}
-
+struct Row {
+  LayerCase one;
   Index tokens, d;
-  Matrix<T> x, y, d_x, d_y, weight;
-};
+  int threads = 1;
+  bool backward = false;
 
-struct OneLora {
-  static Shape shape(Index tokens, Index d) { return {tokens, d, 0, 1, 1}; }
-  static auto layer(Index d, mole::View<const T> weight, mole::Rng& rng) {
-    return mole::lora<T>({.in = d, .out = d, .rank = rank}, weight, rng);
+  support::Clock clock() const { return threads == 1 ? support::thread_clock : support::wall_clock; }
+  support::Work work(const support::LayerCost& cost) const {
+    return backward ? cost.forward_backward() : cost.forward();
+  }
+  const std::function<void()>& body(const BenchLayer& layer) const {
+    return backward ? layer.forward_backward : layer.forward;
+  }
+
+  std::string name() const {
+    std::string name = (backward ? "forward_backward/" : "forward/") + std::string(one.name);
+    const auto add = [&](const char* size, Index value) {
+      name.append(size).append(":").append(std::to_string(value));
+    };
+    if (one.routed != support::Routed::nobody) add("/E", one.experts);
+    if (one.routed == support::Routed::top_k) add("/k", one.chosen);
+    if (one.routed != support::Routed::nobody) add("/r", one.rank);
+    add("/T", tokens);
+    add("/d", d);
+    if (threads > 1) add("/threads", threads);
+    return name;
   }
 };
-struct Top2 {
-  static Shape shape(Index tokens, Index d) { return {tokens, d, experts, experts, 2}; }
-  static auto layer(Index d, mole::View<const T> weight, mole::Rng& rng) {
-    return mole::mola<T>({.in = d, .out = d, .experts = experts, .rank = rank, .k = 2, .dropout = 0}, weight, rng);
+
+/// The loop of Google Benchmark; seconds of one call.
+double seconds_of(benchmark::State& state, const std::function<void()>& body, support::Clock clock) {
+  const double begin = clock();
+  for (auto _ : state) body();
+  return (clock() - begin) / double(state.iterations());
+}
+
+/// Time of `body` over that of `other`: rounds for about as long as the loop took.
+double ratio(const std::function<void()>& body, const std::function<void()>& other, double slice,
+             support::Clock clock) {
+  const support::TimedBody a(body, slice, clock), b(other, slice, clock);
+  std::vector<double> ratios;
+  for (int round = 0; round < 5; ++round) {
+    const double first = a.seconds();
+    ratios.push_back(first / b.seconds());
   }
-};
-struct Dense {
-  static Shape shape(Index tokens, Index d) { return {tokens, d, experts, experts, experts}; }
-  static auto layer(Index d, mole::View<const T> weight, mole::Rng& rng) {
-    return mole::loramoe<T>({.in = d, .out = d, .experts = experts, .rank = rank, .dropout = 0}, weight, rng);
+  return support::median(ratios);
+}
+
+void report(benchmark::State& state, const support::Work& work, double seconds, double over_plain, double ideal) {
+  support::set_counters<float>(state, work, seconds);
+  state.counters["plain"] = over_plain;
+  state.counters["ideal"] = ideal;
+}
+
+void layer(benchmark::State& state, const Row& row) {
+  const BenchLayer layer = bench_layer(row.one, row.tokens, row.d, row.threads);
+  const double seconds = seconds_of(state, row.body(layer), row.clock());
+  double over_plain = 1;
+  if (row.one.routed != support::Routed::nobody) {
+    const BenchLayer plain = bench_layer(support::layer_case("plain"), row.tokens, row.d, row.threads);
+    over_plain = ratio(row.body(layer), row.body(plain), seconds * double(state.iterations()) / 5, row.clock());
   }
-};
-
-/// A layer whose B has learned something.
-template <class Method>
-auto trained_layer(const Tensors& t) {
-  mole::Rng rng(4);
-  auto layer = Method::layer(t.d, t.weight, rng);
-  mole::fill_uniform(layer.experts().parameters().lora_B.view(), 1, rng);
-  return layer;
+  report(state, row.work(layer.cost), seconds, over_plain,
+         row.work(layer.cost).flops / row.work(layer.cost.plain()).flops);
 }
 
-template <class Method>
-void forward(benchmark::State& state) {
-  Tensors t(state);
-  const auto layer = trained_layer<Method>(t);
-  auto work = layer.workspace(t.tokens);
-  const double seconds = support::seconds_per_run(state, [&] { layer.forward(t.x, t.y, work); });
-  const Shape shape = Method::shape(t.tokens, t.d), plain{t.tokens, t.d, 0, 0, 0};
-  report(state, shape.forward(), plain.forward(), seconds);
+void peer(benchmark::State& state, const support::PlainPeer& peer, Index tokens, Index d) {
+  const auto body = peer.forward(tokens, d);
+  const BenchLayer plain = bench_layer(support::layer_case("plain"), tokens, d);
+  const double seconds = seconds_of(state, body, support::thread_clock);
+  report(state, plain.cost.forward(), seconds,
+         ratio(body, plain.forward, seconds * double(state.iterations()) / 5, support::thread_clock), 1);
 }
 
-template <class Method>
-void forward_backward(benchmark::State& state) {
-  Tensors t(state);
-  const auto layer = trained_layer<Method>(t);
-  auto work = layer.workspace(t.tokens);
-  auto gradients = layer.gradients();
-  const double seconds = support::seconds_per_run(state, [&] {
-    layer.forward(t.x, t.y, work);
-    layer.backward(t.x, t.d_y, t.d_x, gradients, work);
-  });
-  const Shape shape = Method::shape(t.tokens, t.d), plain{t.tokens, t.d, 0, 0, 0};
-  report(state, shape.forward_backward(), plain.forward_backward(), seconds);
+void add(const Row& row) {
+  auto* one = benchmark::RegisterBenchmark(row.name().c_str(), layer, row);
+  if (row.threads > 1) one->UseRealTime();
 }
 
-/// The base's products alone: what the host had before.
-void plain_forward(benchmark::State& state) {
-  Tensors t(state);
-  const mole::DefaultExecution execution;
-  const double seconds = support::seconds_per_run(state, [&] { execution.product_nt<T>(t.x, t.weight, t.y); });
-  const Shape plain{t.tokens, t.d, 0, 0, 0};
-  report(state, plain.forward(), plain.forward(), seconds);
-}
-void plain_forward_backward(benchmark::State& state) {
-  Tensors t(state);
-  const mole::DefaultExecution execution;
-  const double seconds = support::seconds_per_run(state, [&] {
-    execution.product_nt<T>(t.x, t.weight, t.y);
-    execution.product_nn<T>(t.d_y, t.weight, t.d_x);
-  });
-  const Shape plain{t.tokens, t.d, 0, 0, 0};
-  report(state, plain.forward_backward(), plain.forward_backward(), seconds);
+void add_cases() {
+  for (const bool backward : {false, true})
+    for (const LayerCase& one : support::layer_cases)
+      for (const Index d : {768, 2048, 4096})
+        for (const Index tokens : {1, 8, 16, 64, 512, 2048}) add({one, tokens, d, 1, backward});
 }
 
-void sizes(benchmark::internal::Benchmark* family) {
-  family->ArgNames({"T", "d"})->ArgsProduct({{1, 16, 64, 512}, {128, 768}});
+void add_peers() {
+  for (const support::PlainPeer& one : support::plain_peers())
+    for (const Index d : {768, 2048, 4096})
+      for (const Index tokens : {1, 8, 16, 64, 512, 2048}) {
+        const std::string name =
+            "forward/plain:" + std::string(one.name) + "/T:" + std::to_string(tokens) + "/d:" + std::to_string(d);
+        benchmark::RegisterBenchmark(name.c_str(), peer, one, tokens, d);
+      }
 }
 
-BENCHMARK(plain_forward)->Name("forward/plain")->Apply(sizes);
-BENCHMARK(forward<OneLora>)->Name("forward/lora/r:16")->Apply(sizes);
-BENCHMARK(forward<Top2>)->Name("forward/mixture/E:8/k:2/r:16")->Apply(sizes);
-BENCHMARK(forward<Dense>)->Name("forward/mixture/E:8/k:8/r:16")->Apply(sizes);
+/// One size grows, the others are those of the cases.
+void add_sweeps() {
+  constexpr Index tokens = 512, d = 768;
+  LayerCase sweep = support::layer_case("top2"), ranks = support::layer_case("rankwise");
+  sweep.name = "sweep_E";
+  for (sweep.experts = 8; sweep.experts <= 1024; sweep.experts *= 2) add({sweep, tokens, d});
+  sweep.name = "sweep_k", sweep.experts = 8;
+  for (sweep.chosen = 1; sweep.chosen <= 8; sweep.chosen *= 2) add({sweep, tokens, d});
+  sweep.name = "sweep_r", sweep.chosen = 2;
+  for (sweep.rank = 1; sweep.rank <= 256; sweep.rank *= 4) add({sweep, tokens, d});
+  ranks.name = "sweep_R";
+  for (ranks.experts = 16; ranks.experts <= 1024; ranks.experts *= 4) add({ranks, tokens, d});
+  for (const char* name : {"plain", "top2"})
+    for (const int threads : {2, 5}) add({support::layer_case(name), tokens, d, threads});
+}
 
-BENCHMARK(plain_forward_backward)->Name("forward_backward/plain")->Apply(sizes);
-BENCHMARK(forward_backward<OneLora>)->Name("forward_backward/lora/r:16")->Apply(sizes);
-BENCHMARK(forward_backward<Top2>)->Name("forward_backward/mixture/E:8/k:2/r:16")->Apply(sizes);
-BENCHMARK(forward_backward<Dense>)->Name("forward_backward/mixture/E:8/k:8/r:16")->Apply(sizes);
+[[maybe_unused]] const bool registered = [] {
+  add_cases();
+  add_peers();
+  add_sweeps();
+  return true;
+}();
 
 }  // namespace

@@ -2,92 +2,69 @@
 // What this machine can do at most, measured rather than looked up.
 #pragma once
 
-#include "mole/kernel/simd.hpp"
-
-#include <benchmark/benchmark.h>
+#include "bench/support/clock.hpp"
+#include "bench/support/multiply_adds.hpp"
+#include "bench/support/read_buffer.hpp"
 
 #include <algorithm>
-#include <ctime>
-#include <numeric>
-#include <type_traits>
-#include <vector>
+#include <cmath>
+#include <map>
 
 namespace support {
 
 /// The limits of one thread, with the instruction set of the compiler's flags.
 ///
-///   flops      of multiply-adds held in registers, per second
-///   bandwidth  of reading a buffer that fits no cache, bytes per second
+///   flops()            of multiply-adds held in registers, per second
+///   bandwidth(bytes)   of reading as many bytes again and again, per second: from the cache that they stay in, or else
+///                      from memory. Weights that fit a cache are as fast as that cache.
 ///
-/// Each is the best of several runs in CPU time, as neighbours can only take away. Measured once a process, which takes
-/// about a second and up to 512 MiB. Where the last cache is larger than 128 MiB, some of the buffer stays in it.
+/// Each is the best of several runs in CPU time, as neighbours can only take away, and is measured once a process;
+/// sizes are rounded down to one of sixteen steps between powers of two.
 template <class T>
 class Peak {
  public:
-  static const Peak& measured() {
-    static const Peak peak;
-    return peak;
+  static double flops() {
+    static const double flops = [] {
+      const MultiplyAdds<T> body{2'000'000};
+      return body.flops() / best_seconds(15, body);
+    }();
+    return flops;
   }
 
-  double flops = 0;
-  double bandwidth = 0;
+  static double bandwidth(double bytes) {
+    static std::map<double, double> known;
+    const double size = rounded(bytes);
+    const auto [found, unknown] = known.try_emplace(size);
+    if (unknown) {
+      const ReadBuffer<T> buffer{std::size_t(size)};
+      const int reads = std::max(1, int(4e6 / size));  // of small buffers several, so that the clock does not count
+      const double seconds = best_seconds(25, [&] {
+        T sum = 0;
+        for (int i = 0; i < reads; ++i) sum += buffer();
+        return sum;
+      });
+      found->second = reads * buffer.bytes() / seconds;
+    }
+    return found->second;
+  }
 
  private:
-  using Batch = xsimd::batch<T>;
-  static constexpr std::size_t step = Batch::size;
-
-  Peak();
-  static T multiply_adds(int rounds);
-  static T read(const std::vector<T>& buffer);
-
-  static constexpr int chains = 12;  // enough to hide the latency of two units; with both factors, 14 of 16 registers
+  static double rounded(double bytes) {
+    const double size = std::max(bytes, 4096.0), grain = std::exp2(std::floor(std::log2(size)) - 4);
+    return std::floor(size / grain) * grain;
+  }
 
   template <class F>
   static double best_seconds(int runs, F f) {
     double best = 1e9;
     for (int r = 0; r < runs; ++r) {
-      const std::clock_t begin = std::clock();
-      benchmark::DoNotOptimize(f());
-      best = std::min(best, double(std::clock() - begin) / CLOCKS_PER_SEC);
+      const double begin = thread_clock();
+      const volatile T used = f();
+      static_cast<void>(used);
+      best = std::min(best, thread_clock() - begin);
     }
     return best;
   }
-
-  static std::size_t buffer_bytes() {
-    std::size_t largest = 0;
-    for (const auto& cache : benchmark::CPUInfo::Get().caches) largest = std::max(largest, std::size_t(cache.size));
-    return std::clamp<std::size_t>(4 * largest, std::size_t(64) << 20, std::size_t(512) << 20);
-  }
 };
-
-template <class T>
-Peak<T>::Peak() {
-  constexpr int rounds = 4'000'000;
-  flops = 2.0 * double(step) * chains * rounds / best_seconds(7, [] { return multiply_adds(rounds); });
-  const std::vector<T> buffer(buffer_bytes() / sizeof(T), T(1));
-  bandwidth = double(buffer.size() * sizeof(T)) / best_seconds(7, [&] { return read(buffer); });
-}
-
-template <class T>
-T Peak<T>::multiply_adds(int rounds) {
-  // Not DoNotOptimize(half): in 1.7.1 with g++ 12 it leaves a float unset, and denormals are 250 times slower.
-  const volatile T half = T(0.5);
-  const Batch factor(half), term(half);
-  Batch sums[chains];
-  std::fill_n(sums, chains, term);
-  for (int r = 0; r < rounds; ++r)
-    for (Batch& sum : sums) sum = mole::kernel::multiply_add(sum, factor, term);
-  return mole::kernel::sum(std::accumulate(sums + 1, sums + chains, sums[0]));
-}
-
-template <class T>
-T Peak<T>::read(const std::vector<T>& buffer) {
-  constexpr std::size_t streams = 8;
-  Batch sums[streams];
-  std::fill_n(sums, streams, Batch(T(0)));
-  for (std::size_t i = 0; i + streams * step <= buffer.size(); i += streams * step)
-    for (std::size_t s = 0; s < streams; ++s) sums[s] += Batch::load_unaligned(buffer.data() + i + s * step);
-  return mole::kernel::sum(std::accumulate(sums + 1, sums + streams, sums[0]));
-}
 
 }  // namespace support

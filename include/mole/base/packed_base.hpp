@@ -16,7 +16,7 @@ namespace mole {
 /// Every product of a plain weight packs it anew; a frozen one needs that only once. Costs bytes_for() of memory, which
 /// is that of the weight, rounded up to whole panels of 128 bytes: once for forward, and once more for d_x, in the
 /// order of its columns, unless `.backward` is left out. Without it, d_x is computed from the panels of forward, which
-/// are turned around on each call: half the memory, and slower for few tokens (bench/packed_base_bench). The host may
+/// are turned around on each call: half the memory, and slower for few tokens. The host may
 /// free its own weight afterwards.
 ///
 /// Copies share the panels, so layers and threads may. Throws Error(shape) when the bias does not fit the weight.

@@ -341,10 +341,10 @@ class Simd {
     });
   }
 
-  /// results_q = table rows_q. A panel pays once enough rows share it; dot products need none.
+  /// results_q = table rows_q. A panel pays once enough rows share it, the more the less of it the table fills.
   template <class T>
   static void project(const T* const* rows, Index count, View<const T> table, T** results) {
-    if (count < Costs::rows_for_a_panel || table.rows() < 4)
+    if (count * std::min(table.rows(), Panel<T>::width) < Costs::rows_for_a_panel * Panel<T>::width)
       return kernel::DotProducts<Arch, T>{}(rows, count, table.data(), table.stride(), table.rows(), table.cols(),
                                             results);
     Panel<T> panel;

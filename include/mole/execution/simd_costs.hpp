@@ -15,7 +15,7 @@ namespace mole {
 /// - A packed weight: blocks of rows by blocks of panels, sums in pieces, so that both operands stay in the second
 /// cache.
 struct SimdCosts {
-  /// Rows that repay packing a panel for them: 16 at width 2048, 40 at 768.
+  /// Rows that repay packing a whole panel for them: 16 at width 2048, 32 at 768.
   static constexpr Index rows_for_a_panel = 32;
   /// Ranks of an expert from which on its rows are worth reading for many tokens at once.
   static constexpr Index ranks_for_a_run = 4;
@@ -23,8 +23,8 @@ struct SimdCosts {
   static constexpr Index run = 128;
   /// Rows of a block, terms of a sum and panels of a task over packed weights.
   static constexpr Index rows_of_a_block = 192, terms_of_a_sum = 1024, panels_of_a_task = 6;
-  /// Operations worth waking a thread for: some 10 us.
-  static constexpr double task_work = 200'000;
+  /// Operations of a task that is worth waking a thread for: some 10 us.
+  static constexpr double task_work = 300'000;
 };
 
 }  // namespace mole

@@ -34,30 +34,12 @@ struct OuterProducts {
   /// One tile of c: which columns, and what it is made of.
   template <class A, class B, class C>
   struct Tile {
-    using Right = B;
     A a;
     B b;
     C c;
     Index depth;
     bool accumulate;
     Index column, last;  // its first column; columns of its last vector
-  };
-
-  /// Asks for memory that will be wanted soon, where rows of b know it.
-  template <class B>
-  struct Asked {
-    Asked(const B&, Index, Index, Index, Index) {}
-    void next() {}
-  };
-  template <class B>
-  requires requires(const B& b) { b.ahead(0, 0, 0, 0); }
-  struct Asked<B> {
-    Asked(const B& b, Index column, Index row, Index rows, Index depth) : ahead(b.ahead(column, row, rows, depth)) {}
-    void next() {
-      prefetch(ahead.at);
-      ahead.at += ahead.step;
-    }
-    typename B::Ahead ahead;
   };
 
   template <Index Vectors, class Operands>
@@ -132,16 +114,26 @@ void OuterProducts<Arch, T>::compute(const Operands& tile, Index row) {
 
   const auto a = tile.a.template from<M>(row);
   const auto b = tile.b.from(tile.column);
-  Asked<typename Operands::Right> asked(tile.b, tile.column, row, M, tile.depth);
-  for (Index k = 0; k < tile.depth; ++k) {
-    Batch b_k[std::size_t(Vectors)];
-    for (Index v = 0; v < Vectors; ++v)
-      b_k[v] = Whole ? Batch::load_unaligned(b.at(k, v * step)) : load_first<Arch>(b.at(k, v * step), last);
-    asked.next();
-    for (Index i = 0; i < M; ++i) {
-      const Batch factor(a.at(i, k));
-      for (Index v = 0; v < Vectors; ++v) sums[i][v] = multiply_add(factor, b_k[v], sums[i][v]);
+  const auto sweep = [&](auto ask) {
+    for (Index k = 0; k < tile.depth; ++k) {
+      Batch b_k[std::size_t(Vectors)];
+      for (Index v = 0; v < Vectors; ++v)
+        b_k[v] = Whole ? Batch::load_unaligned(b.at(k, v * step)) : load_first<Arch>(b.at(k, v * step), last);
+      ask();
+      for (Index i = 0; i < M; ++i) {
+        const Batch factor(a.at(i, k));
+        for (Index v = 0; v < Vectors; ++v) sums[i][v] = multiply_add(factor, b_k[v], sums[i][v]);
+      }
     }
+  };
+  // A loop for each: a condition inside costs registers, and half of the speed.
+  if constexpr (requires { tile.b.alone(M); }) {
+    if (Vectors == 2 && tile.b.alone(M))
+      sweep([ahead = tile.b.next_page(tile.column)]() mutable { ahead.near(); });
+    else
+      sweep([ahead = tile.b.next_panel(tile.column, row, M, tile.depth)]() mutable { ahead.far(); });
+  } else {
+    sweep([] {});
   }
 
   for (Index i = 0; i < M; ++i)

@@ -185,7 +185,13 @@ xsimd::batch<T, Arch> look_up([[maybe_unused]] const xsimd::batch<T, Arch>& low,
 /// Asks for the line of memory at `address`, which need not be readable, into the second cache.
 inline void prefetch([[maybe_unused]] const void* address) {
 #if defined(__GNUC__)
-  __builtin_prefetch(address, 0, 2);  // into the second cache: the first has too few buffers for misses
+  __builtin_prefetch(address, 0, 2);
+#endif
+}
+/// ... into the first cache.
+inline void prefetch_near([[maybe_unused]] const void* address) {
+#if defined(__GNUC__)
+  __builtin_prefetch(address, 0, 3);
 #endif
 }
 
