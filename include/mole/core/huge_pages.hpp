@@ -36,7 +36,7 @@ class HugePages final : public std::pmr::memory_resource {
   }
   void do_deallocate(void* memory, std::size_t bytes, std::size_t alignment) override {
 #if defined(__linux__)
-    if (bytes >= least) return ::operator delete(memory, rounded(bytes), std::align_val_t(page));
+    if (bytes >= least) return ::operator delete(memory, std::align_val_t(page));
 #endif
     upstream_->deallocate(memory, bytes, alignment);
   }
