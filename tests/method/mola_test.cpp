@@ -28,15 +28,15 @@ TEST_CASE("A preset takes the host's Eigen matrix and an execution of choice", "
 }
 
 TEST_CASE("MoLA stands on any base, and is the same on each", "[method]") {
-  const auto weight = support::random_matrix<float>(13, 11, 1), x = support::random_matrix<float>(5, 11, 2);
+  const auto host = support::random_matrix<float>(13, 11, 1), tokens = support::random_matrix<float>(5, 11, 2);
   const auto output_on = [&](auto base) {
     Rng rng(3);
     const auto layer = support::with_random_b(mola({.in = 11, .out = 13, .rank = 3}, base, rng, Reference{}));
     auto work = layer.workspace(5);
     Matrix<float> y(5, 13);
-    layer.forward(x, y, work);
+    layer.forward(tokens, y, work);
     return y;
   };
-  CHECK(support::same_bits(output_on(DenseBase(weight.view())), output_on(PackedBase(weight))));
-  CHECK(support::largest_difference(output_on(DenseBase(weight.view())), output_on(Bf16Base(weight))) < 0.1);
+  CHECK(support::same_bits(output_on(DenseBase(host.view())), output_on(PackedBase(host))));
+  CHECK(support::largest_difference(output_on(DenseBase(host.view())), output_on(Bf16Base(host))) < 0.1);
 }
