@@ -69,7 +69,7 @@ class Simd {
 
   template <class T>
   void product_tn(ConstView<T> d_y, ConstView<T> x, View<T> d_w) const {
-    if (d_w.rows() < 2 * Outer<T>::most_rows + 8) return narrow_product_tn(d_y, x, d_w);
+    if (d_w.rows() < Costs::rows_for_a_panel) return narrow_product_tn(d_y, x, d_w);
     product_by_panels(
         x.rows(),
         [&](Index row, Index n) {
@@ -265,20 +265,25 @@ class Simd {
   void multiply(View<const T> x, PanelView<const T> w, View<const T> bias, View<T> result, bool accumulate,
                 const Terms&... terms) const {
     // For few rows there is nothing to keep near.
-    const Index sums = x.rows() > 4 ? std::max<Index>(1, blocks_of(x.cols(), Costs::terms_of_a_sum)) : 1;
-    const Index most = blocks_of(x.cols(), sums);
+    const Index sums =
+        x.rows() > Costs::rows_for_pieces ? std::max<Index>(1, blocks_of(x.cols(), Costs::terms_of_a_sum)) : 1;
+    const Index most = blocks_of(x.cols(), sums), group = Costs::panels_of_a_group * w.width;
     for_each_block<T>(
         result.rows(), result.cols(), 2.0 * double(x.cols()), [&](Index row, Index rows, Index column, Index cols) {
           Index k = 0;
           do {
-            const T* const panel = w.panel(column / w.width) + k * w.width;
-            Outer<T>{}(kernel::Factors<T>{x.row_data(row) + k, x.stride(), 1},
-                       kernel::PanelRows<const T>{panel, w.stride(), rows}, true, std::min(most, x.cols() - k), rows,
-                       cols, Rows<T>{result.row_data(row) + column, result.stride()}, accumulate || k > 0);
-            k += most;
+            const Index depth = std::min(most, x.cols() - k), end = column + cols;
+            for (Index c = column; c < end; c += group) {
+              const Index wide = std::min(group, end - c);
+              Outer<T>{}(kernel::Factors<T>{x.row_data(row) + k, x.stride(), 1},
+                         kernel::PanelRows<const T>{w.panel(c / w.width) + k * w.width, w.stride(), rows}, true, depth,
+                         rows, wide, Rows<T>{result.row_data(row) + c, result.stride()}, accumulate || k > 0);
+              if (k + depth < x.cols()) continue;
+              if (bias) add_bias(bias, row, rows, c, wide, result);
+              (SimdTerms<Arch>::add(terms, row, rows, c, wide, result), ...);
+            }
+            k += depth;
           } while (k < x.cols());
-          if (bias) add_bias(bias, row, rows, column, cols, result);
-          (SimdTerms<Arch>::add(terms, row, rows, column, cols, result), ...);
         });
   }
 
@@ -299,7 +304,7 @@ class Simd {
     });
   }
 
-  /// Columns of a task: up to eight panels, as long as every thread has some tasks and each has work enough; a multiple
+  /// Columns of a task: many panels, as long as every thread has some tasks and each has work enough; a multiple
   /// of `grain` panels, which a kernel takes side by side. `work` is in operations a column; `others` tasks have the
   /// same columns.
   template <class T>

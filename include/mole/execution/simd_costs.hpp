@@ -12,8 +12,8 @@ namespace mole {
 /// - A weight that is not packed: dot products for few rows of x, else a panel packed on the stack.
 /// - Routed ranks: one matrix product where every token has every expert; token by token for experts of few ranks; else
 ///   expert by expert, each a run of dot products or, for many pairs, a panel.
-/// - A packed weight: blocks of rows by blocks of panels, sums in pieces, so that both operands stay in the second
-/// cache.
+/// - A packed weight: blocks of rows by groups of panels, for many rows in pieces of the sums, so that a piece of x and
+///   a group of the result stay in the second cache.
 struct SimdCosts {
   /// Rows that repay packing a whole panel for them: 16 at width 2048, 32 at 768.
   static constexpr Index rows_for_a_panel = 32;
@@ -21,8 +21,10 @@ struct SimdCosts {
   static constexpr Index ranks_for_a_run = 4;
   /// Pairs of one expert, or rows, that a kernel is handed at once.
   static constexpr Index run = 128;
-  /// Rows of a block, terms of a sum and panels of a task over packed weights.
-  static constexpr Index rows_of_a_block = 192, terms_of_a_sum = 1024, panels_of_a_task = 6;
+  /// Over packed weights: rows of a block, panels of a task, and panels whose results are finished together.
+  static constexpr Index rows_of_a_block = 192, panels_of_a_task = 32, panels_of_a_group = 6;
+  /// More rows than these compute a longer sum in pieces.
+  static constexpr Index rows_for_pieces = 12, terms_of_a_sum = 1024;
   /// Operations of a task that is worth waking a thread for: some 10 us.
   static constexpr double task_work = 300'000;
 };

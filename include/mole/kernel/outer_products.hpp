@@ -128,7 +128,9 @@ void OuterProducts<Arch, T>::compute(const Operands& tile, Index row) {
   };
   // A loop for each: a condition inside costs registers, and half of the speed.
   if constexpr (requires { tile.b.alone(M); }) {
-    if (Vectors == 2 && tile.b.alone(M))
+    if (Vectors == 2 && tile.b.alone(M) && tile.b.from_memory())
+      sweep([ahead = tile.b.next_page(tile.column)]() mutable { ahead.both(); });
+    else if (Vectors == 2 && tile.b.alone(M))
       sweep([ahead = tile.b.next_page(tile.column)]() mutable { ahead.near(); });
     else
       sweep([ahead = tile.b.next_panel(tile.column, row, M, tile.depth)]() mutable { ahead.far(); });
