@@ -4,6 +4,7 @@
 
 #include "mole/kernel/coded_rows.hpp"
 #include "mole/kernel/outer_products.hpp"
+#include "mole/kernel/transpose.hpp"
 
 #include <algorithm>
 #include <type_traits>
@@ -193,8 +194,7 @@ void CodedProducts<Arch>::pack_transposed(Panel& panel, const Weight& w, Index r
     const Index count = std::min(width, cols - k);
     for (Index j = 0; j < rows; ++j)
       in_order_of_memory<Weight>(load_weight(w.row(row + j), column + k, count)).store(square + j * width);
-    for (Index i = 0; i < count; ++i)
-      for (Index j = 0; j < width; ++j) panel[(k + i) * width + j] = square[j * width + i];
+    Transpose<Arch, float>{}(square, width, width, count, panel + k * width, width);
   }
 }
 
