@@ -16,8 +16,8 @@ namespace mole::kernel {
 ///
 /// Both compute a range of outputs for all tokens, so that a caller can cut the outputs among threads, and no element
 /// depends on the cut. For few tokens the codes are decoded in registers, each vector once for a tile of tokens; from
-/// `many_tokens` on they are decoded into a panel on the stack (32 KiB), which all tokens share. nn adds in the same
-/// order either way; nt in one order below `many_tokens` and in another from there on.
+/// `many_tokens` on they are decoded into a panel on the stack (32 KiB, and 4 to turn it), which all tokens share. nn
+/// adds in the same order either way; nt in one order below `many_tokens` and in another from there on.
 template <class Arch>
 struct CodedProducts {
   static constexpr Index width = Pair<Arch>::size;
