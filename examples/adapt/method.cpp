@@ -11,7 +11,7 @@ namespace adapt {
 namespace {
 
 using mole::Index;
-using Execution = mole::Simd<xsimd::default_arch, mole::ThreadPool>;
+using Execution = mole::Simd<mole::kernel::DefaultArchitecture, mole::ThreadPool>;
 
 constexpr Index experts = 8, chosen = 2, expert_rank = 4;
 constexpr double scale = 2;  // alpha / rank of every adapter

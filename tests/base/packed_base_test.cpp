@@ -101,6 +101,7 @@ TEMPLATE_TEST_CASE("A layer on a PackedBase equals the same on a DenseBase under
       compare(results_of(PackedBase<T>(weight), Reference{}, tokens, dropout));
       compare(results_of(PackedBase<T>(weight), Simd<>{}, tokens, dropout));
       compare(results_of(PackedBase<T>(weight, {.backward = false}), Simd<>{}, tokens, dropout));
+      compare(results_of(PackedBase<T>(weight), Simd<kernel::Scalar>{}, tokens, dropout));
       compare(results_of(PackedBase<T>(weight), ThroughEigen{}, tokens, dropout));
     }
 }

@@ -76,6 +76,14 @@ TEMPLATE_TEST_CASE("Simd's routed primitives equal Reference's beyond one task",
   large_primitives_equal_reference<TestType>(Simd<>{});
 }
 
+TEMPLATE_TEST_CASE("Simd of one element a vector equals Reference in every primitive", "[execution]", float, double) {
+  using Plain = Simd<kernel::Scalar>;
+  all_dense_products_equal_reference<TestType>(Plain{});
+  dense_products_equal_reference<TestType>(Plain{}, 200, 333, 517, 1);
+  all_routed_primitives_equal_reference<TestType>(Plain{});
+  large_primitives_equal_reference<TestType>(Plain{});
+}
+
 TEMPLATE_TEST_CASE("Simd computes the same bits on any number of threads", "[execution][threads]", float, double) {
   TestRng rng;
   const RoutedCase<TestType> c(Blocks::uniform(5, 17), random_routing<TestType>(Spread::random_pairs, 200, 5, rng), 333,

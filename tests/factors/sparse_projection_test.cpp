@@ -91,6 +91,7 @@ TEMPLATE_TEST_CASE("A sparse projection equals the dense product under every exe
         CAPTURE(in, p, tokens);
         check_equals_dense(factors, tokens, Reference{}, rng);
         check_equals_dense(factors, tokens, Simd<>{}, rng);
+        check_equals_dense(factors, tokens, Simd<kernel::Scalar>{}, rng);
         check_equals_dense(factors, tokens, ThroughEigen{}, rng);
       }
 }

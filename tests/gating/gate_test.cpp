@@ -80,7 +80,7 @@ TEST_CASE("A score may ask for a column of its own beside the experts", "[gating
   CHECK(trace.routing.expert(1) == 1);
   CHECK(trace.routing.weight(1) == 1.5);
 
-  Matrix<double> many(2 * kernel::step_of<xsimd::default_arch, double> + 1, 4);  // whole vectors of tokens
+  Matrix<double> many(2 * kernel::step_of<kernel::DefaultArchitecture, double> + 1, 4);  // whole vectors of tokens
   for (Index n = 0; n < many.rows(); ++n) std::copy_n(logits.view().row_data(n % 2), 4, many.view().row_data(n));
   const auto by_vectors = laws::routed<Simd<>>(gate, many, 3);
   for (Index n = 0; n < many.rows(); ++n) {

@@ -38,8 +38,10 @@ TEMPLATE_TEST_CASE("Magnitude has the same bits with vectors", "[gating]", float
                     d_logits.view());
       return std::pair(scores, d_logits);
     };
-    const auto plain = both(ScoreRows<void>{}), vectors = both(ScoreRows<xsimd::default_arch>{});
-    CHECK(support::same_bits(plain.first, vectors.first));
-    CHECK(support::same_bits(plain.second, vectors.second));
+    const auto plain = both(ScoreRows<void>{});
+    for (const auto& vectors : {both(ScoreRows<kernel::DefaultArchitecture>{}), both(ScoreRows<kernel::Scalar>{})}) {
+      CHECK(support::same_bits(plain.first, vectors.first));
+      CHECK(support::same_bits(plain.second, vectors.second));
+    }
   }
 }

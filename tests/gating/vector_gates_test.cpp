@@ -88,7 +88,7 @@ std::vector<unsigned char> bits_of(const Trace<T>& trace, Index n) {
 }
 
 template <class T>
-constexpr Index step = kernel::step_of<xsimd::default_arch, T>;
+constexpr Index step = kernel::step_of<kernel::DefaultArchitecture, T>;
 
 /// Calls check(gate) for every part that has a form with vectors, and for the choices k and p.
 template <class Check>
@@ -157,13 +157,57 @@ TEMPLATE_TEST_CASE("A token's bits do not depend on its neighbours, its place or
 
 TEMPLATE_TEST_CASE("Vectors are at work in the other tests", "[gating]", float, double) {
   using T = TestType;
-  using Vector = kernel::Batch<xsimd::default_arch, T>;
-  using Loops = kernel::VectorLoops<xsimd::default_arch>;
+  using Vector = kernel::Batch<kernel::DefaultArchitecture, T>;
+  using Loops = kernel::VectorLoops<kernel::DefaultArchitecture>;
   STATIC_REQUIRE(LoopedScorePolicy<Softmax, Vector> && LoopedScorePolicy<Softmax, T, Loops>);
   STATIC_REQUIRE(LoopedScorePolicy<Sigmoid, Vector> && LoopedScorePolicy<Sigmoid, T, Loops>);
   STATIC_REQUIRE(LoopedScorePolicy<Identity, Vector> && LoopedScorePolicy<Identity, T, Loops>);
   STATIC_REQUIRE(LaneSelectPolicy<TopK, Vector> && LaneSelectPolicy<TopP, Vector>);
   STATIC_REQUIRE_FALSE(LaneSelectPolicy<All, Vector>);
+}
+
+TEMPLATE_TEST_CASE("Vectors of one element score and select as plain numbers do", "[gating]", float, double) {
+  using T = TestType;
+  test::TestRng rng;
+  const Index tokens = 9;
+  for (Index experts : {1, 3, 17, 129, 513})
+    for (Rows rows : {Rows::ordinary, Rows::special}) {
+      const auto logits = some_logits<T>(tokens, experts, rows, rng);
+      const Index most = std::min<Index>(8, experts);
+      const auto scores = [&](auto forms, const auto& score) {
+        Matrix<T> result(tokens, experts);
+        std::vector<unsigned char> nan(static_cast<std::size_t>(tokens));
+        forms.forward(score, View<const T>(logits), result.view(), std::span(nan));
+        return result;
+      };
+      const auto chosen = [&](auto forms, const auto& select, const Matrix<T>& from) {
+        Matrix<int> result(tokens, 8);
+        std::vector<int> count(static_cast<std::size_t>(tokens));
+        forms.select(select, View<const T>(from), experts, result.view(), std::span(count));
+        std::vector<int> all;
+        for (Index n = 0; n < tokens; ++n) {
+          all.push_back(count[std::size_t(n)]);
+          all.insert(all.end(), result.view().row_data(n), result.view().row_data(n) + all.back());
+        }
+        return all;
+      };
+      const auto agree = [&](const auto& score) {
+        const Matrix<T> plain = scores(ScoreRows<void>{}, score), vectors = scores(ScoreRows<kernel::Scalar>{}, score);
+        const bool same = near(std::span<const T>(plain.elements()), std::span<const T>(vectors.elements()));
+        const auto same_choice_of = [&](const auto& select) {
+          return chosen(SelectRows<void>{}, select, plain) == chosen(SelectRows<kernel::Scalar>{}, select, plain);
+        };
+        return same && same_choice_of(TopK{most}) && same_choice_of(TopP{.p = 0.4, .max_k = most}) &&
+               same_choice_of(TopP{.p = 0.4, .crossing = false, .max_k = most, .strict = false});
+      };
+      CAPTURE(experts, rows);
+      CHECK(agree(Softmax{}));
+      CHECK(agree(Sigmoid{}));
+      CHECK(agree(Identity{}));
+      const Gate gate{Softmax{}, TopK{std::min<Index>(2, experts)}, Renormalised{}};
+      CHECK(
+          same_choice(laws::routed<Simd<kernel::Scalar>>(gate, logits, experts), laws::routed(gate, logits, experts)));
+    }
 }
 
 TEMPLATE_TEST_CASE("Gates with vectors keep the laws of gatings", "[gating]", float, double) {

@@ -11,8 +11,12 @@
 
 namespace mole::test {
 
-/// The widest instruction set of this file's flags: the build compiles it for several.
-using Arch = xsimd::default_arch;
+/// The widest instruction set of this file's flags: the build compiles it for several; or the one that it names.
+#if defined(MOLE_TEST_ARCHITECTURE)
+using Arch = MOLE_TEST_ARCHITECTURE;
+#else
+using Arch = kernel::DefaultArchitecture;
+#endif
 
 /// Nothing, one element, one less and one more than a vector, whole vectors and a tail, and beyond the widest loop.
 template <class T>

@@ -302,6 +302,7 @@ TEMPLATE_TEST_CASE("Executions agree with Reference in output and every gradient
       }
     };
     compare(run(support::routed_layer<T>(sizes, support::top_2(), Simd<>{}), tokens));
+    compare(run(support::routed_layer<T>(sizes, support::top_2(), Simd<kernel::Scalar>{}), tokens));
     compare(run(support::routed_layer<T>(sizes, support::top_2(), ThroughEigen{}), tokens));
   }
 }

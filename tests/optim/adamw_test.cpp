@@ -25,10 +25,10 @@ struct PlainAdamW {
 };
 
 /// Five steps over all tensors against PlainAdamW, with rate and decay by the tensor's number.
-template <class Rate, class Decay>
+template <class Arch = kernel::DefaultArchitecture, class Rate, class Decay>
 double difference(AdamWOptions options, Rate rate, Decay decay) {
   Tensors<double> parameters = random_tensors<double>(1);
-  AdamW<double> adamw(std::move(options));
+  AdamW<double, Arch> adamw(std::move(options));
   std::vector<std::vector<PlainAdamW>> plain;
   std::vector<std::vector<double>> expected;
   for (const Matrix<double>& value : parameters.values) {
@@ -72,6 +72,9 @@ TEST_CASE("Weight decay acts without a gradient, and only by rate times decay", 
 
 TEST_CASE("AdamW follows the published formula over several steps", "[optim]") {
   CHECK(difference(
+            {.learning_rate = 0.02, .weight_decay = 0.03}, [](std::size_t) { return 0.02; },
+            [](std::size_t) { return 0.03; }) < tolerance);
+  CHECK(difference<kernel::Scalar>(
             {.learning_rate = 0.02, .weight_decay = 0.03}, [](std::size_t) { return 0.02; },
             [](std::size_t) { return 0.03; }) < tolerance);
 }

@@ -18,7 +18,7 @@ namespace mole::test {
 
 /// Around the edges of vectors, of blocks, and of pairs of vectors.
 inline std::vector<Index> coded_sizes() {
-  constexpr Index step = kernel::step_of<xsimd::default_arch, float>;
+  constexpr Index step = kernel::step_of<kernel::DefaultArchitecture, float>;
   return {1, 3, step - 1, step, step + 1, 63, 64, 65, 100, 129, 200};
 }
 /// Every tile of tokens, and both sides of many_tokens.
@@ -76,7 +76,7 @@ void products_equal_plain_loops(const Base& base, const Execution& execution, In
   CHECK(d_x.intact());
 }
 
-/// `make(weight, bias)` over all sizes, vectorised, and over some in plain loops.
+/// `make(weight, bias)` over all sizes, vectorised, and over some in plain loops and with one element a vector.
 template <class Make>
 void all_products_equal_plain_loops(Make make) {
   TestRng rng;
@@ -86,7 +86,9 @@ void all_products_equal_plain_loops(Make make) {
       const auto bias = random_input<float>(1, out, rng);
       const auto base = make(weight.view(), in % 2 == 0 ? bias.view() : View<const float>{});
       for (Index tokens : coded_tokens) products_equal_plain_loops(base, Simd<>{}, tokens, rng);
-      if (in <= 65 && out <= 65) products_equal_plain_loops(base, Reference{}, 3, rng);
+      if (in > 65 || out > 65) continue;
+      products_equal_plain_loops(base, Reference{}, 3, rng);
+      for (Index tokens : coded_tokens) products_equal_plain_loops(base, Simd<kernel::Scalar>{}, tokens, rng);
     }
 }
 
@@ -116,7 +118,7 @@ void same_bits_however_it_is_cut(Make make) {
       forward(base, Simd<>{}, x.view().middle_rows(n, 1), alone_y.view().middle_rows(n, 1));
       backward(base, Simd<>{}, d_y.view().middle_rows(n, 1), alone_d_x.view().middle_rows(n, 1));
     }
-    if (tokens < kernel::CodedProducts<xsimd::default_arch>::many_tokens)
+    if (tokens < kernel::CodedProducts<kernel::DefaultArchitecture>::many_tokens)
       CHECK(support::same_bits(y.view(), alone_y.view()));
     CHECK(support::same_bits(d_x.view(), alone_d_x.view()));
   }
@@ -195,6 +197,7 @@ void check_coded_base(typename Base::Options options = {}) {
   for (Index in : {64, 100}) {
     const auto base = make(support::random_matrix<float>(33, in, 3).view(), {});
     layer_equals_dense_layer(base, Simd<>{});
+    layer_equals_dense_layer(base, Simd<kernel::Scalar>{});
     layer_equals_dense_layer(base, Reference{});
   }
   merges_only_when_the_loss_is_allowed(make(weight.view(), bias.view()));

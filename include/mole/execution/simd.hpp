@@ -20,8 +20,8 @@ namespace mole {
 ///
 /// Work is split by output: every element is computed by one task in a fixed order, so the bits do not depend on the
 /// number of threads. Work too small to share stays on the caller's thread. Nothing is allocated; a task holds up to
-/// 40 KiB on its stack. See ExecutionArchetype for what each primitive means.
-template <class Arch = xsimd::default_arch, class Executor = Serial>
+/// 40 KiB on its stack, 32 of them a panel. See ExecutionArchetype for what each primitive means.
+template <class Arch = kernel::DefaultArchitecture, class Executor = Serial>
 class Simd {
   static_assert(ExecutorPolicy<Executor>,
                 "mole: Executor does not model ExecutorPolicy (mole/execution/executor_policy.hpp)");
@@ -369,7 +369,7 @@ class Simd {
 };
 
 template <class Executor>
-Simd(Executor) -> Simd<xsimd::default_arch, Executor>;
+Simd(Executor) -> Simd<kernel::DefaultArchitecture, Executor>;
 
 static_assert(ExecutionPolicy<Simd<>, float> && ExecutionPolicy<Simd<>, double>);
 

@@ -28,7 +28,9 @@ requires requires {
   typename Execution::Architecture;
 }
 struct ArchitectureOf<Execution> {
-  using type = typename Execution::Architecture;
+  // Vectors of one element are none: so a user's own part needs no more than its scalar form on any processor.
+  using Arch = typename Execution::Architecture;
+  using type = std::conditional_t<std::is_same_v<Arch, kernel::Scalar>, void, Arch>;
 };
 }  // namespace detail
 

@@ -83,7 +83,7 @@ struct SelectRows {
   static bool has_nan(const V* x, Index size) {
     auto number = x[0] == x[0];
     for (Index i = 1; i < size; ++i) number = number & (x[i] == x[i]);
-    return !xsimd::all(number);
+    return !all(number);
   }
 };
 

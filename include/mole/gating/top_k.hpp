@@ -33,10 +33,10 @@ struct TopK {
     return k;
   }
 
-  template <class T, class Arch>
-  xsimd::batch<T, Arch> select(std::span<const xsimd::batch<T, Arch>> scores, Index experts,
-                               std::span<xsimd::batch<T, Arch>> chosen) const {
-    std::array<xsimd::batch<T, Arch>, std::size_t(kernel::LargestInLanes<Arch, T>::most)> best;
+  template <class V, class Arch = typename V::arch_type>
+  V select(std::span<const V> scores, Index experts, std::span<V> chosen) const {
+    using T = typename V::value_type;
+    std::array<V, std::size_t(kernel::LargestInLanes<Arch, T>::most)> best;
     kernel::LargestInLanes<Arch, T>{}(scores.data(), experts, k, best.data(), chosen.data());
     return T(k);
   }

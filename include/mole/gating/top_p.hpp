@@ -57,21 +57,21 @@ struct TopP {
     }
   }
 
-  template <class T, class Arch>
-  xsimd::batch<T, Arch> select(std::span<const xsimd::batch<T, Arch>> scores, Index experts,
-                               std::span<xsimd::batch<T, Arch>> chosen) const {
-    using Vector = xsimd::batch<T, Arch>;
-    std::array<Vector, std::size_t(kernel::LargestInLanes<Arch, T>::most)> best;
+  template <class V, class Arch = typename V::arch_type>
+  V select(std::span<const V> scores, Index experts, std::span<V> chosen) const {
+    using kernel::select;
+    using T = typename V::value_type;
+    std::array<V, std::size_t(kernel::LargestInLanes<Arch, T>::most)> best;
     const Index most = max_chosen(experts);
     kernel::LargestInLanes<Arch, T>{}(scores.data(), experts, most, best.data(), chosen.data());
-    Vector sum(T(0)), kept(T(0)), one(T(1));
+    V sum(T(0)), kept(T(0)), one(T(1));
     for (Index j = 0; j < most; ++j) {
       const auto before = within(sum);
       sum += best[std::size_t(j)];
-      one = xsimd::select(crossing ? before : within(sum), one, Vector(T(0)));
+      one = select(crossing ? before : within(sum), one, V(T(0)));
       kept += one;
     }
-    return xsimd::max(kept, Vector(T(min_k)));
+    return max(kept, V(T(min_k)));
   }
 
  private:

@@ -48,7 +48,7 @@ typename AdamWUpdate<Arch, T>::Batch AdamWUpdate<Arch, T>::updated(const Batch& 
                                                                    Batch& v) const {
   m = multiply_add(Batch(beta1), m, Batch(rest1) * g);
   v = multiply_add(Batch(beta2), v, Batch(rest2) * g * g);
-  const Batch direction = Batch(rate) * m / multiply_add(xsimd::sqrt(v), Batch(root_scale), Batch(epsilon));
+  const Batch direction = Batch(rate) * m / multiply_add(sqrt(v), Batch(root_scale), Batch(epsilon));
   return p - multiply_add(Batch(decay), p, direction);
 }
 

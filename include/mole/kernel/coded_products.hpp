@@ -4,6 +4,7 @@
 
 #include "mole/kernel/coded_rows.hpp"
 #include "mole/kernel/outer_products.hpp"
+#include "mole/kernel/transpose.hpp"
 
 #include <algorithm>
 #include <type_traits>
@@ -15,8 +16,8 @@ namespace mole::kernel {
 ///
 /// Both compute a range of outputs for all tokens, so that a caller can cut the outputs among threads, and no element
 /// depends on the cut. For few tokens the codes are decoded in registers, each vector once for a tile of tokens; from
-/// `many_tokens` on they are decoded into a panel on the stack (32 KiB), which all tokens share. nn adds in the same
-/// order either way; nt in one order below `many_tokens` and in another from there on.
+/// `many_tokens` on they are decoded into a panel on the stack (32 KiB, and 4 to turn it), which all tokens share. nn
+/// adds in the same order either way; nt in one order below `many_tokens` and in another from there on.
 template <class Arch>
 struct CodedProducts {
   static constexpr Index width = Pair<Arch>::size;
@@ -184,6 +185,7 @@ void CodedProducts<Arch>::nt_panels(StridedRows<const float> x, Index tokens, co
 }
 
 /// panel[k][j] = w[row + j][column + k], k < cols, j < rows.
+/// Turned element by element, 64 tokens took 1.24 to 1.53 times as long, 512 up to 1.07 times (AVX-512).
 template <class Arch>
 template <class Weight>
 void CodedProducts<Arch>::pack_transposed(Panel& panel, const Weight& w, Index row, Index rows, Index column,
@@ -193,8 +195,7 @@ void CodedProducts<Arch>::pack_transposed(Panel& panel, const Weight& w, Index r
     const Index count = std::min(width, cols - k);
     for (Index j = 0; j < rows; ++j)
       in_order_of_memory<Weight>(load_weight(w.row(row + j), column + k, count)).store(square + j * width);
-    for (Index i = 0; i < count; ++i)
-      for (Index j = 0; j < width; ++j) panel[(k + i) * width + j] = square[j * width + i];
+    Transpose<Arch, float>{}(square, width, width, count, panel + k * width, width);
   }
 }
 

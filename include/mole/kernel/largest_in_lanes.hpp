@@ -50,12 +50,12 @@ void LargestInLanes<Arch, T>::keep(const Batch* x, Index size, Index k, Batch* l
     auto stays = x[i] <= value[K - 1];
     for (std::size_t j = K - 1; j > 0; --j) {
       const auto above_stays = x[i] <= value[j - 1];  // else it moves down to j
-      value[j] = xsimd::select(above_stays, xsimd::select(stays, value[j], x[i]), value[j - 1]);
-      at[j] = xsimd::select(above_stays, xsimd::select(stays, at[j], here), at[j - 1]);
+      value[j] = select(above_stays, select(stays, value[j], x[i]), value[j - 1]);
+      at[j] = select(above_stays, select(stays, at[j], here), at[j - 1]);
       stays = above_stays;
     }
-    value[0] = xsimd::select(stays, value[0], x[i]);
-    at[0] = xsimd::select(stays, at[0], here);
+    value[0] = select(stays, value[0], x[i]);
+    at[0] = select(stays, at[0], here);
   }
   for (Index j = 0; j < k; ++j) largest[j] = value[j], position[j] = at[j];
 }

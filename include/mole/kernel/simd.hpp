@@ -3,16 +3,29 @@
 #pragma once
 
 #include "mole/core/config.hpp"
+#include "mole/kernel/scalar_batch.hpp"
 
 #include <xsimd/xsimd.hpp>
 
 #include <algorithm>
 #include <type_traits>
 
+#if defined(XSIMD_NO_SUPPORTED_ARCHITECTURE)
+// For a processor that it does not know, xsimd declares its architectures, but not the vectors that are named below.
+namespace xsimd {
+template <class T, class Arch>
+class batch;
+}
+#endif
+
 namespace mole::kernel {
 
+/// The widest instruction set that xsimd knows and the compiler's flags allow; else, one element a vector.
+using DefaultArchitecture = std::conditional_t<xsimd::default_arch::supported(), xsimd::default_arch, Scalar>;
+
+/// A vector register of an instruction set, or the one element of Scalar.
 template <class Arch, class T>
-using Batch = xsimd::batch<T, Arch>;
+using Batch = std::conditional_t<std::is_same_v<Arch, Scalar>, ScalarBatch<T>, xsimd::batch<T, Arch>>;
 
 /// Elements of one vector register.
 template <class Arch, class T>
@@ -73,7 +86,7 @@ xsimd::batch<T, Arch> multiply_add(const xsimd::batch<T, Arch>& x, const xsimd::
     if constexpr (std::is_same_v<T, double>) return _mm512_fmadd_pd(x.data, y.data, z.data);
   }
 #endif
-  return xsimd::fma(x, y, z);
+  return fma(x, y, z);
 }
 
 /// The first `count` elements at `from`, then zeros; reads nothing behind them.

@@ -19,7 +19,7 @@ struct VectorLoops {
   template <class T>
   T largest(std::span<const T> x) const {
     auto most = load(x, last(x));
-    for (Index i = 0; i < last(x); i += step_of<Arch, T>) most = xsimd::max(most, load(x, i));
+    for (Index i = 0; i < last(x); i += step_of<Arch, T>) most = max(most, load(x, i));
     return kernel::largest(most);
   }
 
@@ -38,7 +38,8 @@ struct VectorLoops {
   bool all(std::span<const T> x, F f) const {
     auto good = f(load(x, last(x)));
     for (Index i = 0; i < last(x); i += step_of<Arch, T>) good = good & f(load(x, i));
-    return xsimd::all(good);
+    using kernel::all;
+    return all(good);
   }
 
   template <class T, class F, class... In>
@@ -86,7 +87,7 @@ struct VectorLoops {
       return table;
     }();
     const auto kept = Batch<Arch, T>::load_unaligned(&zeros_then_ones[std::size_t(count)]);
-    return xsimd::select(kept > Batch<Arch, T>(T(0)), batch, Batch<Arch, T>(T(0)));
+    return select(kept > Batch<Arch, T>(T(0)), batch, Batch<Arch, T>(T(0)));
   }
 };
 

@@ -44,7 +44,7 @@ struct AdamWOptions {
 /// Throws Error(option) for options outside their ranges, Error(shape), before anything changes, when a tensor appears,
 /// vanishes or changes size between steps; it names the tensor.  O(parameters) a step.
 /// Source: Loshchilov and Hutter 2019, arXiv:1711.05101, algorithm 2.
-template <class State = float, class Arch = xsimd::default_arch>
+template <class State = float, class Arch = kernel::DefaultArchitecture>
 class AdamW {
  public:
   explicit AdamW(AdamWOptions options = {}) : options_(std::move(options)) { options_.check(); }

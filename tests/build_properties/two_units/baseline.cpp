@@ -2,5 +2,5 @@
 #include "run.hpp"
 
 two_units::Result two_units::run_baseline() {
-  return run<xsimd::default_arch>();
+  return run<mole::kernel::DefaultArchitecture>();
 }
