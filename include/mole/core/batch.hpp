@@ -20,10 +20,16 @@ struct Batch {
 
   /// One flag a token: 0 leaves the token out of losses and statistics (padding); it is still routed and computed.
   std::span<const std::uint8_t> token_mask = {};
+  /// One flag a token: 0 leaves the token to the base alone (padding, another modality): no expert serves it.
+  std::span<const std::uint8_t> routed = {};
+  /// One number a token: the expert that serves it alone, whatever the scores say; -1 leaves it to the gate.
+  std::span<const int> forced = {};
   /// Row at which each sequence begins, ascending, first 0. Empty: one sequence.
   std::span<const Index> sequence_begin = {};
 
   bool counts(Index token) const { return token_mask.empty() || token_mask[std::size_t(token)] != 0; }
+  bool routes(Index token) const { return routed.empty() || routed[std::size_t(token)] != 0; }
+  int forced_expert(Index token) const { return forced.empty() ? -1 : forced[std::size_t(token)]; }
   Index sequences() const { return sequence_begin.empty() ? 1 : Index(sequence_begin.size()); }
   Index first_of(Index sequence) const { return sequence_begin.empty() ? 0 : sequence_begin[std::size_t(sequence)]; }
   /// One past the last row of `sequence` in a batch of `tokens` rows.

@@ -23,6 +23,7 @@ struct Capacity {
   Index pairs = 0;
   bool latent = false;  ///< the router reads the experts' latent
   std::pmr::memory_resource* memory = std::pmr::get_default_resource();
+  Index experts = 0;
 };
 
 /// The scratch of a policy that needs none.

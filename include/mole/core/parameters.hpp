@@ -2,8 +2,12 @@
 // Parameters, gradients and moments are one type, walked in lockstep by name.
 #pragma once
 
+#include "mole/core/error.hpp"
 #include "mole/core/matrix.hpp"
 
+#include <algorithm>
+#include <array>
+#include <string>
 #include <string_view>
 
 namespace mole {
@@ -45,6 +49,33 @@ decltype(auto) parameters_of(Policy& policy) {
     static NoParameters none;
     return (none);
   }
+}
+
+namespace detail {
+/// "prefix.name" without allocating: an optimizer walks names on every step.
+class QualifiedName {
+ public:
+  QualifiedName(std::string_view prefix, std::string_view name) : size_(prefix.size() + 1 + name.size()) {
+    if (size_ > text_.size())
+      throw Error(ErrorCode::option, "parameter name: expected at most " + std::to_string(text_.size()) +
+                                         " characters, found " + std::to_string(size_) + " in " + std::string(name));
+    auto end = std::copy(prefix.begin(), prefix.end(), text_.begin());
+    *end++ = '.';
+    std::copy(name.begin(), name.end(), end);
+  }
+  operator std::string_view() const { return {text_.data(), size_}; }
+
+ private:
+  std::array<char, 120> text_;
+  std::size_t size_;
+};
+}  // namespace detail
+
+/// The walk of a part, its names behind that of the part: "router.weight".
+template <class Parameters, class F, class... P>
+void walk_within(std::string_view part, F& f, P&... p) {
+  Parameters::walk([&](std::string_view name, auto&... tensors) { f(detail::QualifiedName(part, name), tensors...); },
+                   p...);
 }
 
 /// Tensors of the shapes of `parameters`, all zero: gradients to accumulate into.

@@ -60,9 +60,18 @@ class Routing {
     max_pairs_ = pairs;
   }
 
+  /// Room for `slots` experts of each token, to be written before start() is told how many of them count.
+  View<int> stage(Index experts, Index tokens, Index slots) {
+    if (max_pairs_ >= 0 && tokens * slots > max_pairs_) too_many(tokens * slots);
+    experts_ = experts;
+    staged_slots_ = slots;
+    expert_.resize(std::size_t(tokens * slots));
+    return {expert_.data(), tokens, slots};
+  }
+
   void start(Index experts) { start(experts, {}); }
   /// Begins a routing that is filled in any order: token n has counts[n] pairs, to be written through experts_of() and
-  /// weights_of() before finish(), without push() and end_token().
+  /// weights_of() before finish(), without push() and end_token(). What was staged is there already.
   void start(Index experts, std::span<const int> counts) {
     const Index pairs = std::accumulate(counts.begin(), counts.end(), Index(0));
     if (max_pairs_ >= 0 && pairs > max_pairs_) {
@@ -73,6 +82,7 @@ class Routing {
     expert_begin_.clear();
     token_begin_.assign(1, 0);
     for (int count : counts) token_begin_.push_back(token_begin_.back() + count);
+    close_gaps();
     for (auto* column : {&expert_, &token_}) column->resize(std::size_t(pairs));
     weight_.resize(std::size_t(pairs));
     for (Index n = 0; n < tokens(); ++n)
@@ -154,12 +164,20 @@ class Routing {
     }
   }
 
+  /// Moves staged experts to where their pairs are.
+  void close_gaps() {
+    for (Index n = 0; staged_slots_ > 0 && n < tokens(); ++n)
+      std::copy_n(expert_.begin() + n * staged_slots_, first_pair(n + 1) - first_pair(n),
+                  expert_.begin() + first_pair(n));
+    staged_slots_ = 0;
+  }
+
   [[noreturn]] void too_many(Index found) const {
     throw Error(ErrorCode::capacity, "Routing: room for " + std::to_string(max_pairs_) +
                                          " pairs of token and expert, found at least " + std::to_string(found));
   }
 
-  Index experts_ = 0;
+  Index experts_ = 0, staged_slots_ = 0;
   bool dense_ = false;
   Index max_pairs_ = -1;  // no bound until reserve()
   std::pmr::vector<int> token_begin_, expert_, token_, expert_begin_, by_expert_;

@@ -53,6 +53,8 @@ class Trace {
   Index tokens() const { return tokens_; }
   Index max_tokens() const { return logits_.rows(); }
   Index experts() const { return experts_; }
+  /// Experts that have a score: all but the shared ones, which come last and serve every token.
+  Index scored_experts() const { return experts_ - shared; }
 
   View<T> logits() { return logits_.view().top(tokens_); }
   View<T> scores() { return scores_.view().top(tokens_); }
@@ -65,6 +67,7 @@ class Trace {
 
   Batch batch;
   Routing<T> routing;
+  Index shared = 0;      ///< experts that the gate gives every token
   Index nan_tokens = 0;  ///< tokens with a NaN among their logits; they are routed all the same, NaN last
 
  private:

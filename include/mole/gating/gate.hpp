@@ -2,6 +2,7 @@
 // The usual gating: three small questions, one policy for each.
 #pragma once
 
+#include "mole/gating/batch_select_policy.hpp"
 #include "mole/gating/gating_policy.hpp"
 #include "mole/gating/score_policy.hpp"
 #include "mole/gating/score_rows.hpp"
@@ -39,76 +40,86 @@ struct ArchitectureOf<Execution> {
 ///   logits [N x (E + extra)] -> scores [N x (E + extra)] -> routing
 ///
 /// The selection is a constant in backward; the weights are differentiated exactly. Tokens are independent of each
-/// other. Parts that have a form with vectors (LoopedScorePolicy, LaneSelectPolicy) use it wherever the execution names
+/// other, unless Select looks at the whole call (BatchSelectPolicy). Of the experts, the last `shared` ones have no
+/// score: they serve every token with weight 1, behind those that are chosen for it (DeepSeekMoE). A token that
+/// batch.routes() leaves out has nobody; one that batch.forced names an expert for has that one, and the shared.
+///
+/// Parts that have a form with vectors (LoopedScorePolicy, LaneSelectPolicy) use it wherever the execution names
 /// its Architecture; scores then agree with the scalar form up to rounding. No allocation after scratch().
 template <class Score, class Select, class Weigh>
 class Gate {
  public:
   struct Scratch {
-    Matrix<int> chosen;                   // [tokens x at least max_chosen]
-    std::pmr::vector<int> count;          // chosen experts a token
-    std::pmr::vector<unsigned char> nan;  // 1 where a logit is NaN
+    std::pmr::vector<int> count;                 // chosen experts a token
+    std::pmr::vector<unsigned char> nan;         // 1 where a logit is NaN
+    std::pmr::vector<std::pair<int, int>> emitted;  // (token, expert), for a Select of the whole call
+    ScratchOf<Select> select;
   };
 
-  Gate(Score score_, Select select_, Weigh weigh_)
-      : score(std::move(score_)), select(std::move(select_)), weigh(std::move(weigh_)) {}
+  Gate(Score score_, Select select_, Weigh weigh_, Index shared_ = 0)
+      : score(std::move(score_)), select(std::move(select_)), weigh(std::move(weigh_)), shared(shared_) {}
 
   /// Throws Error(option) when an option of a part does not fit `experts`.
   void check(Index experts) const {
+    if (shared < 0 || shared >= experts)
+      throw Error(ErrorCode::option, "Gate: expected shared experts from 0 to less than all " +
+                                         std::to_string(experts) + ", found " + std::to_string(shared));
     const auto check_part = [&](const auto& part) {
-      if constexpr (requires { part.check(experts); }) part.check(experts);
+      if constexpr (requires { part.check(experts); }) part.check(experts - shared);
     };
     check_part(score);
     check_part(select);
     check_part(weigh);
   }
 
+  /// Columns of the logits beyond one an expert: fewer where experts are shared.
   Index extra() const {
-    if constexpr (requires { Score::extra; }) return Score::extra;
-    return 0;
+    if constexpr (requires { Score::extra; }) return Score::extra - shared;
+    return -shared;
   }
-  Index max_pairs(Index tokens, Index experts) const { return tokens * select.max_chosen(experts); }
+  Index max_pairs(Index tokens, Index experts) const {
+    if constexpr (of_batch)
+      return select.max_pairs(tokens, experts - shared) + tokens * (shared + 1);  // one may be forced
+    else
+      return tokens * slots(experts);
+  }
 
   Scratch scratch(const Capacity& capacity) const {
-    const Index slots = capacity.tokens ? capacity.pairs / capacity.tokens : 0;
-    return {Matrix<int>(capacity.tokens, slots, capacity.memory),
-            std::pmr::vector<int>(std::size_t(capacity.tokens), capacity.memory),
-            std::pmr::vector<unsigned char>(std::size_t(capacity.tokens), capacity.memory)};
-  }
-
-  std::size_t scratch_bytes(const Capacity& capacity) const {
-    const Index slots = capacity.tokens ? capacity.pairs / capacity.tokens : 0;
-    return array_bytes<int>(capacity.tokens * slots) + array_bytes<int>(capacity.tokens) +
-           array_bytes<unsigned char>(capacity.tokens);
+    Scratch scratch{std::pmr::vector<int>(std::size_t(capacity.tokens), capacity.memory),
+                    std::pmr::vector<unsigned char>(std::size_t(capacity.tokens), capacity.memory),
+                    std::pmr::vector<std::pair<int, int>>(capacity.memory), scratch_for(select, capacity)};
+    if constexpr (of_batch) scratch.emitted.reserve(std::size_t(capacity.pairs));
+    return scratch;
   }
 
   template <class T, class C>
   void choose(Trace<T>& trace, C& call) const {
     static_assert(ScorePolicy<Score, T>, "mole: Score does not model ScorePolicy (mole/gating/score_policy.hpp)");
-    static_assert(SelectPolicy<Select, T>, "mole: Select does not model SelectPolicy (mole/gating/select_policy.hpp)");
+    static_assert(of_batch || SelectPolicy<Select, T>,
+                  "mole: Select models neither SelectPolicy (mole/gating/select_policy.hpp) nor BatchSelectPolicy "
+                  "(mole/gating/batch_select_policy.hpp)");
     static_assert(WeighPolicy<Weigh, T>, "mole: Weigh does not model WeighPolicy (mole/gating/weigh_policy.hpp)");
-    Scratch& scratch = call.scratch;
+    trace.shared = shared;
     const View<const T> logits = std::as_const(trace).logits();
     const View<T> scores = trace.scores();
-    const View<int> chosen = scratch.chosen.view();
-    const auto count = std::span(scratch.count).first(std::size_t(trace.tokens()));
-    const auto nan = std::span(scratch.nan).first(std::size_t(trace.tokens()));
+    const auto nan = std::span(call.scratch.nan).first(std::size_t(trace.tokens()));
     for_each_chunk(call, trace, [&](Index first, Index tokens) {
-      const auto of_chunk = [&](auto per_token) { return per_token.subspan(std::size_t(first), std::size_t(tokens)); };
-      const View<T> rows = scores.middle_rows(first, tokens);
-      ScoreRows<ArchOf<C>>::forward(score, logits.middle_rows(first, tokens), rows, of_chunk(nan));
-      SelectRows<ArchOf<C>>::select(select, View<const T>(rows), trace.experts(), chosen.middle_rows(first, tokens),
-                                    of_chunk(count));
+      ScoreRows<ArchOf<C>>::forward(score, logits.middle_rows(first, tokens), scores.middle_rows(first, tokens),
+                                    nan.subspan(std::size_t(first), std::size_t(tokens)));
     });
+    if constexpr (of_batch)
+      choose_in_batch(trace, call);
+    else
+      choose_each(trace, call);
 
     Routing<T>& routing = trace.routing;
-    routing.start(trace.experts(), count);
     for_each_chunk(call, trace, [&](Index first, Index tokens) {
       for (Index n = first; n < first + tokens; ++n) {
-        const std::span<int> experts = routing.experts_of(n);
-        std::copy_n(chosen.row_data(n), experts.size(), experts.begin());
-        const std::span<const T> row = scores.row(n);
-        weigh.forward(row, std::span<const int>(experts), routing.weights_of(n));
+        const std::span<T> weights = routing.weights_of(n);
+        const std::size_t chosen = weights.size() - shared_in(weights.size());
+        weigh.forward(std::span<const T>(scores.row(n)), std::span<const int>(routing.experts_of(n)).first(chosen),
+                      weights.first(chosen));
+        std::fill(weights.begin() + std::ptrdiff_t(chosen), weights.end(), T(1));
       }
     });
     routing.finish();
@@ -122,9 +133,12 @@ class Gate {
     const Routing<T>& routing = trace.routing;
     const std::span<const T> d_weight = trace.d_weight();
     for_each_chunk(call, trace, [&](Index first, Index tokens) {
-      for (Index n = first; n < first + tokens; ++n)
-        weigh.backward(scores.row(n), routing.experts_of(n), routing.weights_of(n), routing.of_token(d_weight, n),
-                       d_scores.row(n));
+      for (Index n = first; n < first + tokens; ++n) {
+        const std::span<const T> weights = routing.weights_of(n);
+        const std::size_t chosen = weights.size() - shared_in(weights.size());
+        weigh.backward(scores.row(n), routing.experts_of(n).first(chosen), weights.first(chosen),
+                       routing.of_token(d_weight, n).first(chosen), d_scores.row(n));
+      }
       ScoreRows<ArchOf<C>>::backward(score, logits.middle_rows(first, tokens), scores.middle_rows(first, tokens),
                                      View<const T>(d_scores.middle_rows(first, tokens)),
                                      d_logits.middle_rows(first, tokens));
@@ -137,8 +151,73 @@ class Gate {
   [[no_unique_address]] Score score;
   [[no_unique_address]] Select select;
   [[no_unique_address]] Weigh weigh;
+  Index shared = 0;
 
  private:
+  /// Does Select look at all tokens of a call?
+  static constexpr bool of_batch = requires(const Select& s) { s.max_pairs(Index(), Index()); };
+
+  /// Experts that a token may have.
+  Index slots(Index experts) const { return select.max_chosen(experts - shared) + shared; }
+  /// How many of the pairs of a token are with shared experts.
+  std::size_t shared_in(std::size_t pairs) const { return pairs == 0 ? 0 : std::size_t(shared); }
+
+  /// Each token by itself, side by side in memory that start() closes up.
+  template <class T, class C>
+  void choose_each(Trace<T>& trace, C& call) const {
+    const Index experts = trace.scored_experts();
+    const View<int> chosen = trace.routing.stage(trace.experts(), trace.tokens(), slots(trace.experts()));
+    const auto count = std::span(call.scratch.count).first(std::size_t(trace.tokens()));
+    for_each_chunk(call, trace, [&](Index first, Index tokens) {
+      SelectRows<ArchOf<C>>::select(select, View<const T>(trace.scores().middle_rows(first, tokens)), experts,
+                                    chosen.middle_rows(first, tokens),
+                                    count.subspan(std::size_t(first), std::size_t(tokens)));
+      for (Index n = first; n < first + tokens; ++n) {
+        int& chosen_for_n = count[std::size_t(n)];
+        if (!call.batch.routes(n)) {
+          chosen_for_n = 0;
+          continue;
+        }
+        if (const int forced = call.batch.forced_expert(n); forced >= 0) {
+          chosen(n, 0) = forced;
+          chosen_for_n = 1;
+        }
+        for (Index s = 0; s < shared; ++s) chosen(n, chosen_for_n++) = int(experts + s);
+      }
+    });
+    trace.routing.start(trace.experts(), count);
+  }
+
+  /// All tokens together: pairs are collected, counted, and put where their token is.
+  template <class T, class C>
+  void choose_in_batch(Trace<T>& trace, C& call) const {
+    const Index experts = trace.scored_experts();
+    const Batch& batch = call.batch;
+    auto& emitted = call.scratch.emitted;
+    const auto count = std::span(call.scratch.count).first(std::size_t(trace.tokens()));
+    emitted.clear();
+    for (Index n = 0; n < trace.tokens(); ++n)
+      if (const int forced = batch.forced_expert(n); forced >= 0 && batch.routes(n)) emitted.emplace_back(int(n), forced);
+    select.select_batch(
+        std::as_const(trace).scores(), experts, batch,
+        [&](Index n, int expert) {
+          if (batch.forced_expert(n) < 0) emitted.emplace_back(int(n), expert);
+        },
+        call.scratch.select);
+    std::fill(count.begin(), count.end(), 0);
+    for (const auto& [n, expert] : emitted) ++count[std::size_t(n)];
+    for (Index n = 0; n < trace.tokens(); ++n)
+      if (batch.routes(n)) count[std::size_t(n)] += int(shared);
+    trace.routing.start(trace.experts(), count);
+    std::fill(count.begin(), count.end(), 0);
+    const auto put = [&](Index n, int expert) {
+      trace.routing.experts_of(n)[std::size_t(count[std::size_t(n)]++)] = expert;
+    };
+    for (const auto& [n, expert] : emitted) put(n, expert);
+    for (Index n = 0; n < trace.tokens(); ++n)
+      for (Index s = 0; s < shared && batch.routes(n); ++s) put(n, int(experts + s));
+  }
+
   /// The vectors that a call's execution has; void where it has none.
   template <class C>
   using ArchOf = typename detail::ArchitectureOf<std::remove_cvref_t<decltype(std::declval<C&>().execution)>>::type;

@@ -292,7 +292,7 @@ class MixtureLinear {
       pairs = std::max(pairs, Index(gating_.max_pairs(max_tokens, experts_.experts())));
     else if (pairs == 0)
       pairs = max_tokens * experts_.experts();
-    return {max_tokens, pairs, reads_latent, memory};
+    return {max_tokens, pairs, reads_latent, memory, experts_.experts()};
   }
 
   auto router_call(Workspace& work) const {
@@ -346,11 +346,24 @@ class MixtureLinear {
                                            " tokens, x has " + std::to_string(x.rows()));
     if (!batch.token_mask.empty())
       require_equal(ErrorCode::shape, "forward: size of the token mask", x.rows(), Index(batch.token_mask.size()));
+    if (!batch.routed.empty())
+      require_equal(ErrorCode::shape, "forward: size of the flags of routed tokens", x.rows(),
+                    Index(batch.routed.size()));
+    check_forced(batch, x.rows());
     const auto& begin = batch.sequence_begin;
     if (begin.empty()) return;
     if (begin.front() != 0 || !std::is_sorted(begin.begin(), begin.end()) || begin.back() > x.rows())
       throw Error(ErrorCode::shape, "forward: expected sequence starts that ascend from 0 to at most " +
                                         std::to_string(x.rows()) + " tokens");
+  }
+  void check_forced(const Batch& batch, Index tokens) const {
+    if (batch.forced.empty()) return;
+    require_equal(ErrorCode::shape, "forward: size of the forced experts", tokens, Index(batch.forced.size()));
+    const Index scored = Index(experts_.experts()) + std::min<Index>(0, extra());
+    for (int e : batch.forced)
+      if (e < -1 || e >= scored)
+        throw Error(ErrorCode::option, "forward: expected forced experts from -1 to " + std::to_string(scored - 1) +
+                                           ", found " + std::to_string(e));
   }
   void check_output(std::string_view rows, std::string_view columns, View<const T> y, Index tokens) const {
     require_equal(ErrorCode::shape, rows, tokens, y.rows());

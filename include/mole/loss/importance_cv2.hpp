@@ -34,10 +34,10 @@ double importance(const Trace<T>& trace, Index expert) {
 /// Source: Shazeer et al. 2017, arXiv:1701.06538, eq. 6 and 7. Their load loss needs noisy logits and is not here.
 template <class T>
 double importance_cv2(Trace<T>& trace, const ImportanceCv2& options = {}) {
-  const SquaredCv cv = SquaredCv::of(trace.experts(), options.unbiased, options.epsilon,
+  const SquaredCv cv = SquaredCv::of(trace.scored_experts(), options.unbiased, options.epsilon,
                                      [&](Index e) { return detail::importance(trace, e); });
   MOLE_ASSERT(Index(trace.d_weight().size()) == trace.routing.pairs());
-  for (Index e = 0; e < trace.experts(); ++e) {
+  for (Index e = 0; e < trace.scored_experts(); ++e) {
     const T d_importance = T(options.coefficient * cv.derivative(detail::importance(trace, e)));
     for (int p : trace.routing.pairs_of(e))
       if (trace.batch.counts(trace.routing.token(p))) trace.d_weight()[std::size_t(p)] += d_importance;

@@ -73,7 +73,7 @@ class BalanceLoss {
   BalanceLoss(const BalanceGroup<T>& group, const LoadBalance& options, double coefficient)
       : group_(group),
         count_(options.count),
-        experts_(group.traces.front()->experts()),
+        experts_(group.traces.front()->scored_experts()),
         tokens_(double(group.tokens())),
         total_(options.norm == BalanceNorm::k_at_uniform ? tokens_ : total_count()),
         factor_(coefficient * (options.norm == BalanceNorm::without_experts ? 1.0 : double(experts_))),
@@ -136,10 +136,10 @@ class BalanceLoss {
     if (count_ == BalanceCount::first_choice) return tokens_;
     double total = 0;
     group_.for_each_token([&](const Trace<T>& trace, Index n) {
-      if (count_ == BalanceCount::all_choices)
-        total += double(trace.routing.experts_of(n).size());
-      else
-        for (T weight : trace.routing.weights_of(n)) total += double(weight);
+      const std::span<const int> chosen = trace.routing.experts_of(n);
+      const std::span<const T> weights = trace.routing.weights_of(n);
+      for (std::size_t i = 0; i < chosen.size(); ++i)
+        if (chosen[i] < experts_) total += count_ == BalanceCount::weights ? double(weights[i]) : 1;
     });
     return total;
   }
@@ -206,7 +206,8 @@ class BalanceLoss {
 template <class T>
 double load_balance(std::span<Trace<T>* const> traces, const LoadBalance& options = {}) {
   for (const Trace<T>* trace : traces)
-    require_equal(ErrorCode::shape, "load_balance: experts of the traces", traces.front()->experts(), trace->experts());
+    require_equal(ErrorCode::shape, "load_balance: experts of the traces", traces.front()->scored_experts(),
+                  trace->scored_experts());
   if (traces.empty()) return 0;
   if (options.scope == BalanceScope::global)
     return detail::BalanceLoss<T>({traces, -1}, options, options.coefficient)();

@@ -29,7 +29,7 @@ struct LocalizedBalance {
 template <class T>
 double localized_balance(Trace<T>& trace, const LocalizedBalance& options) {
   const Batch& batch = trace.batch;
-  const Index experts = trace.experts();
+  const Index experts = trace.scored_experts();
   require_equal(ErrorCode::shape, "localized_balance: task types", batch.sequences(), Index(options.task_types.size()));
 
   const auto factor = [&](Index b, Index e) {

@@ -22,16 +22,16 @@ struct RouterEntropy {
 /// Source: Huang et al. 2024 (Dynamic MoE), arXiv:2403.07652.
 template <class T>
 double router_entropy(Trace<T>& trace, const RouterEntropy& options = {}) {
-  if (options.normalised && trace.experts() < 2) return 0;
+  if (options.normalised && trace.scored_experts() < 2) return 0;
   Index tokens = 0;
   for (Index n = 0; n < trace.tokens(); ++n) tokens += trace.batch.counts(n);
 
-  const double most = options.normalised ? std::log(double(trace.experts())) : 1;
+  const double most = options.normalised ? std::log(double(trace.scored_experts())) : 1;
   const double share = options.coefficient / (double(tokens) * most);
   double value = 0;
   for (Index n = 0; n < trace.tokens(); ++n) {
     if (!trace.batch.counts(n)) continue;
-    for (Index e = 0; e < trace.experts(); ++e) {
+    for (Index e = 0; e < trace.scored_experts(); ++e) {
       const double p = double(trace.scores()(n, e));
       if (p <= 0) continue;
       value -= share * p * std::log(p);

@@ -29,14 +29,14 @@ double router_z(Trace<T>& trace, const RouterZ& options = {}) {
   double value = 0;
   for (Index n = 0; n < trace.tokens(); ++n) {
     if (!trace.batch.counts(n)) continue;
-    const std::span<const T> logits = trace.logits().row(n).first(std::size_t(trace.experts()));
+    const std::span<const T> logits = trace.logits().row(n).first(std::size_t(trace.scored_experts()));
     const double most = double(*std::max_element(logits.begin(), logits.end()));
     if (most == -std::numeric_limits<double>::infinity()) continue;
     double sum = 0;
     for (T logit : logits) sum += std::exp(double(logit) - most);
     const double log_sum = most + std::log(sum), share = options.coefficient / double(tokens);
     value += share * log_sum * log_sum;
-    for (Index e = 0; e < trace.experts(); ++e)
+    for (Index e = 0; e < trace.scored_experts(); ++e)
       trace.d_logits()(n, e) += T(share * 2 * log_sum * std::exp(double(logits[std::size_t(e)]) - most) / sum);
   }
   return value;

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: MIT
+// The contract of selections that look at all tokens of a call.
+#pragma once
+
+#include "mole/core/call.hpp"
+#include "mole/core/view.hpp"
+
+#include <concepts>
+
+namespace mole {
+
+namespace detail {
+struct EmitArchetype {
+  void operator()(Index token, int expert) const;
+};
+}  // namespace detail
+
+/// Satisfied by a copyable type with
+///     max_pairs(tokens, experts)   the most pairs that it can choose
+///     select_batch(scores, experts, batch, emit, scratch)   calls emit(token, expert) for every chosen pair
+///   scores [N x (E + extra)]
+/// Tokens that batch.routes() leaves out get nobody. The pairs of a token keep the order in which they are emitted.
+template <class S, class T>
+concept BatchSelectPolicy = std::copyable<S> &&
+    requires(const S& select, View<const T> scores, Index size, const Batch& batch, const detail::EmitArchetype& emit,
+             ScratchOf<S>& scratch) {
+  { select.max_pairs(size, size) } -> std::convertible_to<Index>;
+  select.select_batch(scores, size, batch, emit, scratch);
+};
+
+}  // namespace mole

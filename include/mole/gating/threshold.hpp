@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: MIT
+// The selection of everybody who is good enough.
+#pragma once
+
+#include "mole/core/error.hpp"
+#include "mole/gating/select_policy.hpp"
+
+#include <algorithm>
+#include <string>
+
+namespace mole {
+
+/// Keeps scores >= least, or > least where `strict`; at least the min_k best.
+///
+///   scores [N x E]   ->   from min_k to E experts a token
+///
+///   MoLE with a threshold   {.least = 1.0 / E}: nobody may be good enough, and the token keeps the base's output
+///   sparse scores           {.least = 0, .strict = true}: whoever has a share (Sparsegen)
+///
+/// NaN is never good enough. Throws Error(option) unless 0 <= min_k <= E and `least` is a number.  O(E), and the order
+/// of the kept.
+struct Threshold {
+  double least = 0;
+  bool strict = false;
+  Index min_k = 0;
+
+  void check(Index experts) const {
+    if (std::isnan(least)) throw Error(ErrorCode::option, "Threshold: expected a number for least, found NaN");
+    if (min_k < 0 || min_k > experts)
+      throw Error(ErrorCode::option, "Threshold: expected min_k from 0 to " + std::to_string(experts) +
+                                         " experts, found " + std::to_string(min_k));
+  }
+
+  Index max_chosen(Index experts) const { return experts; }
+
+  template <class T>
+  Index select(std::span<const T> scores, Index experts, std::span<int> chosen) const {
+    const T bound = T(least);
+    const Index kept = choose_those(scores, experts, chosen,
+                                    [&](T score) { return strict ? score > bound : score >= bound; });
+    if (kept >= min_k) return kept;
+    choose_best(scores, experts, chosen.first(std::size_t(min_k)));
+    return min_k;
+  }
+};
+
+static_assert(SelectPolicy<Threshold, float>);
+
+}  // namespace mole

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: MIT
+// Two routers side by side.
+#pragma once
+
+#include "mole/core/error.hpp"
+#include "mole/router/router_policy.hpp"
+
+#include <utility>
+
+namespace mole {
+
+/// logits = the first router's, then the second's.
+///
+///   in [N x features] of both, logits [N x (E + extra)]
+///
+/// For gates with an extra column: a threshold (AdaMoLE) or a sparsity (LD-MoLE) from a router of its own. Parameters
+/// are named "first..." and "second...". Throws Error(shape) when the two read different numbers of inputs.
+template <class First, class Second>
+class JoinedRouter {
+  static_assert(RouterPolicy<First> && RouterPolicy<Second>,
+                "mole: First and Second must model RouterPolicy (mole/router/router_policy.hpp)");
+  static_assert(reads_of<First> == reads_of<Second>, "mole: First and Second read different features");
+
+ public:
+  using Scalar = typename First::Scalar;
+  using T = Scalar;
+  static constexpr Reads reads = reads_of<First>;
+
+  struct Parameters {
+    ParametersOf<First> first;
+    ParametersOf<Second> second;
+
+    template <class F, class... P>
+    static void walk(F&& f, P&... p) {
+      walk_within<ParametersOf<First>>("first", f, p.first...);
+      walk_within<ParametersOf<Second>>("second", f, p.second...);
+    }
+  };
+
+  /// The parameters where they are: in either router.
+  template <class A, class B>
+  struct Parts {
+    A& first;
+    B& second;
+    operator Parameters() const { return {first, second}; }
+  };
+
+  struct Scratch {
+    ScratchOf<First> first;
+    ScratchOf<Second> second;
+  };
+
+  JoinedRouter(First first, Second second) : first_(std::move(first)), second_(std::move(second)) {
+    if constexpr (requires { first_.in(), second_.in(); })
+      require_equal(ErrorCode::shape, "JoinedRouter: inputs of the second router", Index(first_.in()),
+                    Index(second_.in()));
+  }
+
+  Index outputs() const { return first_.outputs() + second_.outputs(); }
+  Index in() const requires requires(const First& router) { router.in(); }
+  { return first_.in(); }
+
+  First& first() { return first_; }
+  Second& second() { return second_; }
+  const First& first() const { return first_; }
+  const Second& second() const { return second_; }
+  auto parameters() {
+    return Parts<ParametersOf<First>, ParametersOf<Second>>{parameters_of(first_), parameters_of(second_)};
+  }
+  auto parameters() const {
+    return Parts<const ParametersOf<First>, const ParametersOf<Second>>{parameters_of(first_), parameters_of(second_)};
+  }
+
+  Scratch scratch(const Capacity& capacity) const {
+    return {scratch_for(first_, capacity), scratch_for(second_, capacity)};
+  }
+  std::size_t scratch_bytes(const Capacity& capacity) const {
+    return scratch_bytes_for(first_, capacity) + scratch_bytes_for(second_, capacity);
+  }
+
+  void score(View<const T> in, View<T> logits, auto& call) const {
+    score_one(first_, in, columns_of_first(logits), call, call.scratch.first);
+    score_one(second_, in, columns_of_second(logits), call, call.scratch.second);
+  }
+
+  void backward(View<const T> in, View<const T> d_logits, View<T> d_in, Parameters& gradients, auto& call) const {
+    backward_one(first_, in, columns_of_first(d_logits), d_in, gradients.first, call, call.scratch.first);
+    backward_one(second_, in, columns_of_second(d_logits), d_in, gradients.second, call, call.scratch.second);
+  }
+
+ private:
+  template <class U>
+  View<U> columns_of_first(View<U> all) const {
+    return {all.data(), all.rows(), Index(first_.outputs()), all.stride()};
+  }
+  template <class U>
+  View<U> columns_of_second(View<U> all) const {
+    return {all.data() + first_.outputs(), all.rows(), Index(second_.outputs()), all.stride()};
+  }
+
+  template <class Router, class C>
+  static void score_one(const Router& router, View<const T> in, View<T> logits, C& call, ScratchOf<Router>& scratch) {
+    using Execution = std::remove_cvref_t<decltype(call.execution)>;
+    if constexpr (detail::ScoresWithCall<Router, Execution>) {
+      Call<Execution, ScratchOf<Router>> own{call.execution, call.batch, scratch};
+      router.score(in, logits, own);
+    } else {
+      router.score(in, logits);
+    }
+  }
+
+  template <class Router, class C>
+  static void backward_one(const Router& router, View<const T> in, View<const T> d_logits, View<T> d_in,
+                           ParametersOf<Router>& gradients, C& call, ScratchOf<Router>& scratch) {
+    Call<std::remove_cvref_t<decltype(call.execution)>, ScratchOf<Router>> own{call.execution, call.batch, scratch};
+    router.backward(in, d_logits, d_in, gradients, own);
+  }
+
+  First first_;
+  Second second_;
+};
+
+}  // namespace mole

@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: MIT
+// A router with a hidden layer.
+#pragma once
+
+#include "mole/core/linear_parameters.hpp"
+#include "mole/router/router_policy.hpp"
+
+#include <cmath>
+
+namespace mole {
+
+/// logits = max(x W0^T + b0, 0) W1^T + b1.
+///
+///   x [N x I], hidden.weight W0 [H x I], output.weight W1 [E x H], both with a bias
+///
+/// Weights and biases start as U(-1/sqrt(f), 1/sqrt(f)) with f their inputs. Throws Error(option) for sizes below 1.
+/// Source: Zhuang et al. 2025 (LD-MoLE, one output), arXiv:2509.25684; DriftMoE, arXiv:2507.18464.
+template <class T>
+class MlpRouter {
+ public:
+  using Scalar = T;
+
+  struct Options {
+    Index in = 0;
+    Index hidden = 64;
+    Index experts = 0;  ///< with the extra columns of the gate, if it has any
+  };
+
+  struct Parameters {
+    LinearParameters<T> hidden, output;
+
+    template <class F, class... P>
+    static void walk(F&& f, P&... p) {
+      walk_within<LinearParameters<T>>("hidden", f, p.hidden...);
+      walk_within<LinearParameters<T>>("output", f, p.output...);
+    }
+  };
+
+  struct Scratch {
+    Matrix<T> hidden, d_hidden;  // [tokens x H]
+  };
+
+  template <std::uniform_random_bit_generator Generator>
+  MlpRouter(const Options& options, Generator& generator) {
+    if (options.in < 1 || options.hidden < 1 || options.experts < 1)
+      throw Error(ErrorCode::option, "MlpRouter: expected in, hidden and experts of at least 1, found " +
+                                         std::to_string(options.in) + ", " + std::to_string(options.hidden) + ", " +
+                                         std::to_string(options.experts));
+    parameters_ = {{Matrix<T>(options.hidden, options.in), Matrix<T>(1, options.hidden)},
+                   {Matrix<T>(options.experts, options.hidden), Matrix<T>(1, options.experts)}};
+    for (LinearParameters<T>* layer : {&parameters_.hidden, &parameters_.output}) {
+      const double bound = 1 / std::sqrt(double(layer->weight.cols()));
+      fill_uniform(layer->weight.view(), bound, generator);
+      fill_uniform(layer->bias.view(), bound, generator);
+    }
+  }
+
+  Index outputs() const { return parameters_.output.weight.rows(); }
+  Index in() const { return parameters_.hidden.weight.cols(); }
+  Parameters& parameters() { return parameters_; }
+  const Parameters& parameters() const { return parameters_; }
+
+  Scratch scratch(const Capacity& capacity) const {
+    return {Matrix<T>(capacity.tokens, hidden(), capacity.memory),
+            Matrix<T>(capacity.tokens, hidden(), capacity.memory)};
+  }
+  std::size_t scratch_bytes(const Capacity& capacity) const {
+    return 2 * array_bytes<T>(capacity.tokens * hidden());
+  }
+
+  void score(View<const T> x, View<T> logits, auto& call) const {
+    const View<T> h = call.scratch.hidden.view().top(x.rows());
+    call.execution.product_nt(x, parameters_.hidden.weight, h);
+    for (Index n = 0; n < h.rows(); ++n)
+      for (Index j = 0; j < h.cols(); ++j) h(n, j) = std::max(h(n, j) + parameters_.hidden.bias(0, j), T(0));
+    call.execution.product_nt(View<const T>(h), parameters_.output.weight, logits);
+    for (Index n = 0; n < logits.rows(); ++n)
+      for (Index e = 0; e < logits.cols(); ++e) logits(n, e) += parameters_.output.bias(0, e);
+  }
+
+  /// With h from score():   d_h = d_logits W1 where h > 0;   gradients of two linear maps;   d_x += d_h W0
+  void backward(View<const T> x, View<const T> d_logits, View<T> d_x, Parameters& gradients, auto& call) const {
+    const View<T> h = call.scratch.hidden.view().top(x.rows()), d_h = call.scratch.d_hidden.view().top(x.rows());
+    fill(d_h, T(0));
+    call.execution.product_nn(d_logits, parameters_.output.weight, d_h);
+    for (Index n = 0; n < h.rows(); ++n)
+      for (Index j = 0; j < h.cols(); ++j)
+        if (!(h(n, j) > 0)) d_h(n, j) = 0;
+    add_gradients(View<const T>(h), d_logits, gradients.output, call);
+    add_gradients(x, View<const T>(d_h), gradients.hidden, call);
+    if (d_x) call.execution.product_nn(View<const T>(d_h), parameters_.hidden.weight, d_x);
+  }
+
+ private:
+  Index hidden() const { return parameters_.hidden.weight.rows(); }
+
+  static void add_gradients(View<const T> in, View<const T> d_out, LinearParameters<T>& gradients, auto& call) {
+    if (!gradients.weight.empty()) call.execution.product_tn(d_out, in, gradients.weight.view());
+    if (gradients.bias.empty()) return;
+    for (Index n = 0; n < d_out.rows(); ++n)
+      for (Index e = 0; e < d_out.cols(); ++e) gradients.bias(0, e) += d_out(n, e);
+  }
+
+  Parameters parameters_;
+};
+
+static_assert(TrainableRouterPolicy<MlpRouter<float>>);
+
+}  // namespace mole

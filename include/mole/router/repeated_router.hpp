@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: MIT
+// A router whose every answer holds for several experts.
+#pragma once
+
+#include "mole/core/error.hpp"
+#include "mole/router/linear_router.hpp"
+
+#include <utility>
+
+namespace mole {
+
+/// logit_e = the linear router's logit of e / times.
+///
+///   x [N x I], weight [E / times x I], logits [N x E]
+///
+/// SMoRA's rank_partition: neighbouring ranks share a row of the router, and a balancing bias alone tells them apart.
+/// Throws Error(option) for times below 1. Source: StyxXuan/smora.
+template <class T>
+class RepeatedRouter {
+ public:
+  using Scalar = T;
+  using Parameters = typename LinearRouter<T>::Parameters;
+
+  struct Scratch {
+    typename LinearRouter<T>::Scratch router;
+    Matrix<T> logits, d_logits;  // [tokens x E / times]
+  };
+
+  RepeatedRouter(LinearRouter<T> router, Index times) : router_(std::move(router)), times_(times) {
+    if (times < 1)
+      throw Error(ErrorCode::option, "RepeatedRouter: expected times of at least 1, found " + std::to_string(times));
+  }
+
+  Index outputs() const { return router_.outputs() * times_; }
+  Index in() const { return router_.in(); }
+  Parameters& parameters() { return router_.parameters(); }
+  const Parameters& parameters() const { return router_.parameters(); }
+
+  Scratch scratch(const Capacity& capacity) const {
+    return {router_.scratch(capacity), Matrix<T>(capacity.tokens, router_.outputs(), capacity.memory),
+            Matrix<T>(capacity.tokens, router_.outputs(), capacity.memory)};
+  }
+  std::size_t scratch_bytes(const Capacity& capacity) const {
+    return router_.scratch_bytes(capacity) + 2 * array_bytes<T>(capacity.tokens * router_.outputs());
+  }
+
+  void score(View<const T> x, View<T> logits, auto& call) const {
+    const View<T> own = call.scratch.logits.view().top(x.rows());
+    auto inner = call_of_router(call);
+    router_.score(x, own, inner);
+    for (Index n = 0; n < logits.rows(); ++n)
+      for (Index e = 0; e < logits.cols(); ++e) logits(n, e) = own(n, e / times_);
+  }
+
+  /// The d_logits of experts that share a row add up.
+  void backward(View<const T> x, View<const T> d_logits, View<T> d_x, Parameters& gradients, auto& call) const {
+    const View<T> own = call.scratch.d_logits.view().top(x.rows());
+    fill(own, T(0));
+    for (Index n = 0; n < d_logits.rows(); ++n)
+      for (Index e = 0; e < d_logits.cols(); ++e) own(n, e / times_) += d_logits(n, e);
+    auto inner = call_of_router(call);
+    router_.backward(x, View<const T>(own), d_x, gradients, inner);
+  }
+
+ private:
+  template <class C>
+  static auto call_of_router(C& call) {
+    return Call<std::remove_cvref_t<decltype(call.execution)>, typename LinearRouter<T>::Scratch>{
+        call.execution, call.batch, call.scratch.router};
+  }
+
+  LinearRouter<T> router_;
+  Index times_;
+};
+
+static_assert(TrainableRouterPolicy<RepeatedRouter<float>>);
+
+}  // namespace mole

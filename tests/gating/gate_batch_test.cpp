@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: MIT
+// What a batch and shared experts change in a gate.
+#include "core/error_code.hpp"
+#include "laws/gating_laws.hpp"
+#include "mole/gating/expert_choice.hpp"
+#include "mole/gating/gate.hpp"
+#include "mole/gating/renormalised.hpp"
+#include "mole/gating/softmax.hpp"
+#include "mole/gating/top_k.hpp"
+#include "mole/gating/unit.hpp"
+#include "mole/layer/check_gradients.hpp"
+#include "mole/mole.hpp"
+
+using namespace mole;
+
+namespace {
+
+const Gate top2{Softmax{}, TopK{2}, Renormalised{}};
+
+template <class T, class Execution>
+auto layer_of(Gate<Softmax, TopK, Renormalised> gate, Execution execution) {
+  Rng rng(71);
+  const Index routed = 6 - gate.shared;
+  LowRank<DenseFactors<T>> experts({.in = 20, .out = 12, .experts = 6, .rank = 3, .alpha = 6}, rng);
+  fill_uniform(experts.parameters().lora_B.view(), 1, rng);
+  return MixtureLinear(LinearRouter<T>({.in = 20, .experts = routed}, rng), gate, experts,
+                       DenseBase(support::random_matrix<T>(12, 20, 72)), execution);
+}
+
+}  // namespace
+
+TEMPLATE_TEST_CASE("Tokens that are not routed keep the base's bits, forward and backward", "[gating]", Reference,
+                   Simd<>) {
+  using T = float;
+  const auto layer = layer_of<T>(top2, TestType{});
+  const auto x = support::random_matrix<T>(40, 20, 73), d_y = support::random_matrix<T>(40, 12, 74);
+  std::vector<std::uint8_t> flags(40);
+  for (std::size_t n = 0; n < 40; ++n) flags[n] = n % 3 != 1;
+  Matrix<T> y(40, 12), d_x(40, 20), base_y(40, 12), base_d_x(40, 20);
+  auto work = layer.workspace(40);
+  auto gradients = layer.gradients();
+  layer.forward(x, y, work, {.routed = flags});
+  layer.backward(x, d_y, d_x, gradients, work);
+  Call<TestType, NoScratch> call{layer.execution(), work.batch, work.base_scratch};
+  layer.base().forward(x, base_y, call);
+  auto base_gradients = layer.gradients().base;
+  layer.base().backward(x, d_y, base_d_x, base_gradients, call);
+  for (Index n = 0; n < 40; ++n) {
+    const bool untouched = support::same_bits(y.view().middle_rows(n, 1), base_y.view().middle_rows(n, 1)) &&
+                           support::same_bits(d_x.view().middle_rows(n, 1), base_d_x.view().middle_rows(n, 1));
+    CHECK(untouched == (flags[std::size_t(n)] == 0));
+  }
+}
+
+TEST_CASE("A forced expert serves its token alone", "[gating]") {
+  const auto logits = support::random_matrix<double>(9, 5, 75);
+  std::vector<int> forced(9, -1);
+  forced[2] = 4;
+  forced[5] = 0;
+  const auto trace = laws::routed(top2, logits, 5, {.forced = forced}), free = laws::routed(top2, logits, 5);
+  for (Index n = 0; n < 9; ++n) {
+    const auto experts = trace.routing.experts_of(n);
+    if (forced[std::size_t(n)] < 0) {
+      CHECK(std::equal(experts.begin(), experts.end(), free.routing.experts_of(n).begin()));
+      continue;
+    }
+    REQUIRE(experts.size() == 1);
+    CHECK(experts[0] == forced[std::size_t(n)]);
+    CHECK(trace.routing.weights_of(n)[0] == 1);
+  }
+  const auto by_experts =
+      laws::routed(Gate{Softmax{}, ExpertChoice{1}, Unit{}}, logits, 5, {.forced = forced});
+  CHECK(by_experts.routing.experts_of(2).size() == 1);
+  CHECK(by_experts.routing.experts_of(2)[0] == 4);
+}
+
+TEST_CASE("Shared experts serve every routed token with weight 1", "[gating]") {
+  Gate gate = top2;
+  gate.shared = 2;
+  const auto logits = support::random_matrix<double>(9, 5, 76);
+  const std::vector<std::uint8_t> flags{1, 1, 0, 1, 1, 1, 1, 1, 1};
+  const auto trace = laws::routed(gate, logits, 7, {.routed = flags}), alone = laws::routed(top2, logits, 5);
+  for (Index n = 0; n < 9; ++n) {
+    const auto experts = trace.routing.experts_of(n);
+    if (n == 2) {
+      CHECK(experts.empty());
+      continue;
+    }
+    REQUIRE(experts.size() == 4);
+    for (std::size_t j = 0; j < 2; ++j) {
+      CHECK(experts[j] == alone.routing.experts_of(n)[j]);
+      CHECK(trace.routing.weights_of(n)[j] == alone.routing.weights_of(n)[j]);
+    }
+    CHECK((experts[2] == 5 && experts[3] == 6));
+    CHECK((trace.routing.weights_of(n)[2] == 1 && trace.routing.weights_of(n)[3] == 1));
+  }
+}
+
+TEST_CASE("A layer with shared experts has exact gradients, and losses that leave them out", "[gating]") {
+  Gate gate = top2;
+  gate.shared = 2;
+  auto layer = layer_of<double>(gate, Reference{});
+  const auto x = support::random_matrix<double>(15, 20, 77);
+  CHECK(check_gradients(layer).worst < 1e-6);
+  auto work = layer.workspace(15);
+  Matrix<double> y(15, 12);
+  layer.forward(x, y, work);
+  CHECK(work.scored_experts() == 4);
+  // Over the four routed experts alone: at most 4, and with counts of two choices a token.
+  const double balance = load_balance(static_cast<Trace<double>&>(work), {.norm = BalanceNorm::k_at_uniform});
+  double expected = 0;
+  for (Index e = 0; e < 4; ++e) {
+    double mean = 0;
+    for (Index n = 0; n < 15; ++n) mean += work.scores()(n, e) / 15;
+    expected += 4 * mean * double(work.routing.load(e)) / 15;
+  }
+  CHECK(std::abs(balance - expected) < 1e-12);
+}
+
+TEST_CASE("A layer refuses flags and forced experts that do not fit", "[gating]") {
+  const auto layer = layer_of<float>(top2, Reference{});
+  const auto x = support::random_matrix<float>(4, 20, 78);
+  Matrix<float> y(4, 12);
+  auto work = layer.workspace(4);
+  const std::vector<std::uint8_t> flags(3, 1);
+  const std::vector<int> too_few(3, -1), too_large{0, 6, -1, -1}, too_small{0, -2, -1, -1};
+  CHECK(test::code_of([&] { layer.forward(x, y, work, {.routed = flags}); }) == ErrorCode::shape);
+  CHECK(test::code_of([&] { layer.forward(x, y, work, {.forced = too_few}); }) == ErrorCode::shape);
+  CHECK(test::code_of([&] { layer.forward(x, y, work, {.forced = too_large}); }) == ErrorCode::option);
+  CHECK(test::code_of([&] { layer.forward(x, y, work, {.forced = too_small}); }) == ErrorCode::option);
+}

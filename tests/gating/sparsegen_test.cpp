@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: MIT
+#include "mole/gating/sparsegen.hpp"
+
+#include "laws/gating_laws.hpp"
+#include "mole/gating/gate.hpp"
+#include "mole/gating/learned_sparsegen.hpp"
+#include "mole/gating/raw.hpp"
+#include "mole/gating/threshold.hpp"
+#include "support/score_checks.hpp"
+#include "support/seed.hpp"
+#include "support/selected.hpp"
+
+#include <numeric>
+
+using namespace mole;
+
+namespace {
+
+std::vector<double> sparsegen(double lambda, const std::vector<double>& logits) {
+  std::vector<double> scores(logits.size());
+  Sparsegen{lambda}.forward(std::span<const double>(logits), std::span<double>(scores));
+  return scores;
+}
+
+/// By the definition: sort, and count how many stay.
+std::vector<double> by_definition(double lambda, const std::vector<double>& logits) {
+  std::vector<double> sorted = logits;
+  std::sort(sorted.rbegin(), sorted.rend());
+  double sum = 0, kept_sum = 0;
+  std::size_t kept = 0;
+  for (std::size_t j = 0; j < sorted.size(); ++j) {
+    sum += sorted[j];
+    if (1 - lambda + double(j + 1) * sorted[j] > sum) kept = j + 1, kept_sum = sum;
+  }
+  const double tau = (kept_sum - 1 + lambda) / double(kept);
+  std::vector<double> scores;
+  for (double logit : logits) scores.push_back(std::max(logit - tau, 0.0) / (1 - lambda));
+  return scores;
+}
+
+double largest_difference(const std::vector<double>& a, const std::vector<double>& b) {
+  double worst = 0;
+  for (std::size_t i = 0; i < a.size(); ++i) worst = std::max(worst, std::abs(a[i] - b[i]));
+  return worst;
+}
+
+}  // namespace
+
+TEST_CASE("Sparsegen gives the published numbers", "[gating]") {
+  const std::vector<double> logits{0.8, 0.5, 0.3, -0.2};
+  CHECK(largest_difference(sparsegen(0, logits), {0.6, 0.3, 0.1, 0}) < 1e-15);
+  CHECK(largest_difference(sparsegen(0.5, logits), {0.8, 0.2, 0, 0}) < 1e-15);
+  CHECK(largest_difference(sparsegen(-1, logits), {0.466667, 0.316667, 0.216667, 0}) < 1e-6);
+}
+
+TEST_CASE("Sparsegen equals its definition", "[gating]") {
+  test::TestRng rng;
+  for (Index experts : {1, 2, 3, 7, 8, 64, 129})
+    for (double lambda : {-100.0, -1.0, 0.0, 0.5, 0.99})
+      for (double bound : {0.1, 1.0, 10.0}) {
+        const auto logits = support::random_matrix<double>(1, experts, rng(), bound);
+        const std::vector<double> row(logits.elements().begin(), logits.elements().end());
+        const auto scores = sparsegen(lambda, row);
+        CAPTURE(experts, lambda, bound);
+        CHECK(largest_difference(scores, by_definition(lambda, row)) < 1e-12);
+        CHECK(std::abs(std::accumulate(scores.begin(), scores.end(), 0.0) - 1) < 1e-12);
+      }
+}
+
+TEST_CASE("Sparsegen takes infinite and huge logits", "[gating]") {
+  const double infinity = std::numeric_limits<double>::infinity();
+  CHECK(sparsegen(0, {-infinity, -infinity}) == std::vector<double>{0, 0});
+  CHECK(sparsegen(0, {-infinity, 3}) == std::vector<double>{0, 1});
+  CHECK(sparsegen(0, {1e4, 1e4, -1e4}) == std::vector<double>{0.5, 0.5, 0});
+  CHECK(support::refuses(Sparsegen{1}, 4));
+}
+
+TEST_CASE("Sparsegen's gradients are derivatives", "[gating]") {
+  for (double lambda : {-2.0, 0.0, 0.6}) CHECK(support::score_gradient_error(Sparsegen{lambda}, 7, 0.7) < 1e-8);
+  CHECK(support::score_gradient_error(LearnedSparsegen{}, 7, 0.7) < 1e-8);
+  CHECK(support::score_gradient_error(LearnedSparsegen{0.2}, 3, 0.4) < 1e-8);
+}
+
+TEST_CASE("LearnedSparsegen's lambda stays below 1", "[gating]") {
+  std::vector<double> scores(3);
+  for (double logit : {-800.0, -3.0, 0.0, 3.0, 800.0}) {
+    LearnedSparsegen{}.forward(std::span<const double>(std::vector<double>{0.25, 0.5, logit}),
+                               std::span<double>(scores));
+    CHECK(scores[2] <= 0.99);
+    CHECK(std::abs(scores[0] + scores[1] - 1) < 1e-12);
+  }
+  CHECK(support::refuses(LearnedSparsegen{0}, 4));
+}
+
+TEMPLATE_TEST_CASE("Gates of sparse scores keep the laws of gatings", "[gating]", float, double) {
+  const Index experts = GENERATE(1, 2, 8, 129);
+  const Threshold positive{.least = 0, .strict = true};
+  SECTION("fixed") {
+    laws::check_gating<TestType>(Gate{Sparsegen{}, positive, Raw{}}, experts);
+  }
+  SECTION("learned") {
+    laws::check_gating<TestType>(Gate{LearnedSparsegen{}, positive, Raw{}}, experts);
+  }
+}
