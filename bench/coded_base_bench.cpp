@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT
-// Bases of reduced storage beside DenseBase, on the same weight: y = x W^T and d_x += d_y W.
+// Bases of reduced storage beside DenseBase, on the same weight: y = x W^T and d_x += d_y W. The counter `plain` is the
+// time over that of DenseBase, in alternating slices.
 //
 // Tried, and no help: tiles of eight rows for one token (more pointers than registers; g++ 12 kept the sums in memory).
 // What did help: four rows a tile, unrolled with constants, and asking one tile ahead for the next rows.
+#include "bench/support/alternation.hpp"
 #include "bench/support/counters.hpp"
 #include "bench/support/seconds_per_run.hpp"
 #include "mole/base/bf16_base.hpp"
@@ -48,23 +50,43 @@ struct Operands {
   mole::NoScratch scratch;
 };
 
+/// Sets the counters of a body that `work` describes, and how it compares to that of a DenseBase.
+void report(benchmark::State& state, const support::Work& work, const std::function<void()>& body,
+            const std::function<void()>& dense) {
+  const double seconds = support::seconds_per_run(state, body);
+  support::set_counters<float>(state, work, seconds);
+  state.counters["plain"] = support::alternating_ratio(body, dense, seconds * double(state.iterations()) / 5);
+}
+
+const auto dense = [](const Matrix<float>& w) { return mole::DenseBase(w.view()); };
+
 /// y = base(x)
 template <class Make>
 void forward(benchmark::State& state, Make make) {
   Operands<decltype(make(Matrix<float>()))> o(state, make);
-  auto call = o.call();
-  const double seconds = support::seconds_per_run(state, [&] { o.base.forward(o.x, o.y.view(), call); });
-  support::set_counters<float>(state, o.work(2), seconds);
+  Operands<decltype(dense(Matrix<float>()))> plain(state, dense);
+  const auto body_of = [](auto& one) {
+    return [&one] {
+      auto call = one.call();
+      one.base.forward(one.x, one.y.view(), call);
+    };
+  };
+  report(state, o.work(2), body_of(o), body_of(plain));
 }
 
 /// x += d base / d x, of y
 template <class Make>
 void backward(benchmark::State& state, Make make) {
   Operands<decltype(make(Matrix<float>()))> o(state, make);
-  auto call = o.call();
-  mole::NoParameters none;
-  const double seconds = support::seconds_per_run(state, [&] { o.base.backward(o.x, o.y, o.x.view(), none, call); });
-  support::set_counters<float>(state, o.work(3), seconds);
+  Operands<decltype(dense(Matrix<float>()))> plain(state, dense);
+  const auto body_of = [](auto& one) {
+    return [&one] {
+      auto call = one.call();
+      mole::NoParameters none;
+      one.base.backward(one.x, one.y, one.x.view(), none, call);
+    };
+  };
+  report(state, o.work(3), body_of(o), body_of(plain));
 }
 
 using Family = benchmark::internal::Benchmark;
@@ -76,7 +98,6 @@ void some_sizes(Family* family) {
   family->ArgNames({"T", "d"})->ArgsProduct({{1, 16, 512}, {768, 2048}});
 }
 
-const auto dense = [](const Matrix<float>& w) { return mole::DenseBase(w.view()); };
 const auto bf16 = [](const Matrix<float>& w) { return mole::Bf16Base(w); };
 const auto half = [](const Matrix<float>& w) { return mole::HalfBase(w); };
 const auto int8_row = [](const Matrix<float>& w) { return mole::Int8RowBase(w); };

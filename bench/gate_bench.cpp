@@ -1,8 +1,14 @@
 // SPDX-License-Identifier: MIT
 // What it costs to decide: scores, selection and weights of each token, without router and experts.
+//
+//   roofline   the time to read and write what a gate is about, logits, scores and their gradients, over the time taken
+//   plain      the time over that of the Reference execution, in alternating slices
+#include "bench/support/alternation.hpp"
+#include "bench/support/counters.hpp"
 #include "bench/support/seconds_per_run.hpp"
 #include "mole/core/call.hpp"
 #include "mole/execution/default_execution.hpp"
+#include "mole/execution/reference.hpp"
 #include "mole/gating/all.hpp"
 #include "mole/gating/gate.hpp"
 #include "mole/gating/raw.hpp"
@@ -20,7 +26,7 @@ using mole::Index;
 constexpr Index tokens = 1024;
 
 /// A gate, the trace that it reads and leaves, and its call: random logits and d_weight.
-template <class Gating>
+template <class Gating, class Execution>
 struct Setting {
   Setting(Gating gating_, Index experts) : gating(std::move(gating_)) {
     const Index pairs = gating.max_pairs(tokens, experts);
@@ -43,48 +49,56 @@ struct Setting {
 
   template <class F>
   void with_call(F f) {
-    mole::Call<mole::DefaultExecution, typename Gating::Scratch> call{execution, batch, scratch};
+    mole::Call<Execution, typename Gating::Scratch> call{execution, batch, scratch};
     f(call);
   }
 
   Gating gating;
-  mole::DefaultExecution execution;
+  Execution execution;
   mole::Batch batch;
   mole::Trace<T> trace;
   typename Gating::Scratch scratch;
 };
 
 struct TopK {
-  static auto setting(const benchmark::State& state) {
-    return Setting(mole::Gate{mole::Softmax{}, mole::TopK{state.range(1)}, mole::Renormalised{}}, state.range(0));
+  static auto gate(const benchmark::State& state) {
+    return mole::Gate{mole::Softmax{}, mole::TopK{state.range(1)}, mole::Renormalised{}};
   }
 };
 struct TopP {
-  static auto setting(const benchmark::State& state) {
-    return Setting(mole::Gate{mole::Softmax{}, mole::TopP{.p = 0.75, .max_k = state.range(1)}, mole::Raw{}},
-                   state.range(0));
+  static auto gate(const benchmark::State& state) {
+    return mole::Gate{mole::Softmax{}, mole::TopP{.p = 0.75, .max_k = state.range(1)}, mole::Raw{}};
   }
 };
 struct All {
-  static auto setting(const benchmark::State& state) {
-    return Setting(mole::Gate{mole::Softmax{}, mole::All{}, mole::Raw{}}, state.range(0));
-  }
+  static auto gate(const benchmark::State&) { return mole::Gate{mole::Softmax{}, mole::All{}, mole::Raw{}}; }
 };
 
-void report(benchmark::State& state, double seconds) {
+/// Runs f(setting) of Kind's gate under the default execution, beside Reference; it meets so many numbers of a token
+/// and expert.
+template <class Kind, class F>
+void run(benchmark::State& state, double numbers, F f) {
+  using Gating = decltype(Kind::gate(state));
+  Setting<Gating, mole::DefaultExecution> setting(Kind::gate(state), state.range(0));
+  Setting<Gating, mole::Reference> plain(Kind::gate(state), state.range(0));
+  const auto body = [&] { f(setting); };
+  const double seconds = support::seconds_per_run(state, body);
   state.counters["ns/token"] = 1e9 * seconds / double(tokens);
+  support::set_roofline<T>(state, {tokens, 0, sizeof(T) * numbers * double(tokens * state.range(0))}, seconds);
+  state.counters["plain"] = support::alternating_ratio(
+      body, [&] { f(plain); }, std::min(0.02, seconds * double(state.iterations()) / 5));
 }
 
+/// Reads logits, writes scores.
 template <class Kind>
 void forward(benchmark::State& state) {
-  auto setting = Kind::setting(state);
-  report(state, support::seconds_per_run(state, [&] { setting.choose(); }));
+  run<Kind>(state, 2, [](auto& setting) { setting.choose(); });
 }
 
+/// Reads scores and their gradients, adds to the gradients of logits.
 template <class Kind>
 void backward(benchmark::State& state) {
-  auto setting = Kind::setting(state);
-  report(state, support::seconds_per_run(state, [&] { setting.backward(); }));
+  run<Kind>(state, 4, [](auto& setting) { setting.backward(); });
 }
 
 using Family = benchmark::internal::Benchmark;

@@ -9,13 +9,20 @@
 
 namespace support {
 
-/// Sets the counters tokens/s, GFLOP/s and roofline, which is the least time that this machine could take over the time
-/// taken. Bandwidth is that of the cache that holds as many bytes as the run touches, since every run touches the same.
+/// Sets the counters GFLOP/s, where there is arithmetic, and roofline, which is the least time that this machine could
+/// take over the time taken.
+/// Bandwidth is that of the cache that holds as many bytes as the run touches, since every run touches the same.
+template <class T>
+void set_roofline(benchmark::State& state, const Work& work, double seconds) {
+  if (work.flops > 0) state.counters["GFLOP/s"] = 1e-9 * work.flops / seconds;
+  state.counters["roofline"] = work.least_seconds(Peak<T>::flops(), Peak<T>::bandwidth(work.footprint())) / seconds;
+}
+
+/// The same, and tokens/s.
 template <class T>
 void set_counters(benchmark::State& state, const Work& work, double seconds) {
   state.counters["tokens/s"] = work.tokens / seconds;
-  state.counters["GFLOP/s"] = 1e-9 * work.flops / seconds;
-  state.counters["roofline"] = work.least_seconds(Peak<T>::flops(), Peak<T>::bandwidth(work.bytes)) / seconds;
+  set_roofline<T>(state, work, seconds);
 }
 
 }  // namespace support

@@ -48,12 +48,13 @@ class Peak {
     return found->second;
   }
 
- private:
+  /// The size that stands for `bytes`.
   static double rounded(double bytes) {
     const double size = std::max(bytes, 4096.0), grain = std::exp2(std::floor(std::log2(size)) - 4);
     return std::floor(size / grain) * grain;
   }
 
+ private:
   template <class F>
   static double best_seconds(int runs, F f) {
     double best = 1e9;

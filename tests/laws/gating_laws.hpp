@@ -4,6 +4,7 @@
 
 #include "mole/gating/gating_policy.hpp"
 #include "support/catch.hpp"
+#include "support/first_failure.hpp"
 #include "support/harness.hpp"
 #include "support/random_matrix.hpp"
 
@@ -50,12 +51,15 @@ void check_routing(const mole::Trace<T>& trace, mole::Index most) {
   CHECK(routing.tokens() == trace.tokens());
   CHECK(routing.pairs() <= most);
   CHECK(support::all_finite(routing.weights()));
+  support::FirstFailure failure;
   for (mole::Index n = 0; n < trace.tokens(); ++n) {
     const auto experts = routing.experts_of(n);
     const std::set<int> distinct(experts.begin(), experts.end());
-    CHECK(distinct.size() == experts.size());
-    for (int e : experts) CHECK((e >= 0 && e < trace.experts()));
+    failure.expect(distinct.size() == experts.size(), "token ", n, " has an expert twice");
+    for (int e : experts)
+      failure.expect(e >= 0 && e < trace.experts(), "token ", n, " has expert ", e, " of ", trace.experts());
   }
+  CHECK(failure.text() == "");
 }
 }  // namespace detail
 
@@ -65,25 +69,28 @@ void check_gating(const Gating& gating, mole::Index experts) {
   static_assert(mole::TrainableGatingPolicy<Gating, T>);
   gating.check(experts);
   const mole::Index columns = experts + gating.extra();
-  for (mole::Index tokens : {0, 1, 7, 64, 130}) {
-    INFO("tokens " << tokens << ", experts " << experts);
-    const auto logits = support::random_matrix<T>(tokens, columns, 21, 3);
-    const auto trace = routed<Execution>(gating, logits, experts);
-    detail::check_routing(trace, gating.max_pairs(tokens, experts));
-    CHECK(trace.nan_tokens == 0);
+  SECTION("a token's choice depends on no other token") {
+    for (mole::Index tokens : {0, 1, 7, 64, 130}) {
+      INFO("tokens " << tokens << ", experts " << experts);
+      const auto logits = support::random_matrix<T>(tokens, columns, 21, 3);
+      const auto trace = routed<Execution>(gating, logits, experts);
+      detail::check_routing(trace, gating.max_pairs(tokens, experts));
+      CHECK(trace.nan_tokens == 0);
 
-    const auto order = support::reversed(tokens);
-    const auto turned = detail::choices(routed<Execution>(gating, support::permuted(logits, order), experts));
-    const auto straight = detail::choices(trace);
-    for (mole::Index n = 0; n < tokens; ++n)
-      CHECK(turned[std::size_t(n)] == straight[std::size_t(order[std::size_t(n)])]);
-    for (mole::Index n = 0; n < tokens; ++n) {
-      mole::Matrix<T> alone(1, columns);
-      std::copy_n(logits.view().row_data(n), columns, alone.data());
-      CHECK(detail::choices(routed<Execution>(gating, alone, experts))[0] == straight[std::size_t(n)]);
+      const auto order = support::reversed(tokens);
+      const auto turned = detail::choices(routed<Execution>(gating, support::permuted(logits, order), experts));
+      const auto straight = detail::choices(trace);
+      support::FirstFailure failure;
+      for (mole::Index n = 0; n < tokens; ++n) {
+        failure.expect(turned[std::size_t(n)] == straight[std::size_t(order[std::size_t(n)])], "turned, token ", n);
+        mole::Matrix<T> alone(1, columns);
+        std::copy_n(logits.view().row_data(n), columns, alone.data());
+        const auto choice = detail::choices(routed<Execution>(gating, alone, experts))[0];
+        failure.expect(choice == straight[std::size_t(n)], "alone, token ", n);
+      }
+      CHECK(failure.text() == "");
     }
   }
-
   SECTION("logits that cannot be told apart go to the lower indices") {
     const auto trace = routed<Execution>(gating, mole::Matrix<T>(3, columns), experts);
     for (mole::Index n = 0; n < 3; ++n) {

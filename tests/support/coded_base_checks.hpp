@@ -7,7 +7,7 @@
 #include "mole/execution/simd.hpp"
 #include "mole/execution/thread_pool.hpp"
 #include "support/guarded_matrix.hpp"
-#include "support/layers.hpp"
+#include "support/layer_results.hpp"
 #include "support/seed.hpp"
 #include "support/tolerance.hpp"
 
@@ -124,31 +124,11 @@ void same_bits_however_it_is_cut(Make make) {
   }
 }
 
-struct LayerResults {
-  Matrix<float> y, d_x, d_a;
-};
-
 /// y, d_x and the experts' gradients of a layer over `base` and of one over its decoded weight.
 template <class Base, class Execution>
 void layer_equals_dense_layer(const Base& base, const Execution& execution) {
   const Matrix<float> weight = decoded(base);
-  const Index in = base.in(), out = base.out(), tokens = 9;
-  const auto run = [&](auto some_base) {
-    Rng rng(5);
-    const auto layer = support::with_random_b(
-        MixtureLinear(LinearRouter<float>({.in = in, .experts = 4}, rng), support::top_2(),
-                      LowRank<DenseFactors<float>>({.in = in, .out = out, .experts = 4, .rank = 3, .alpha = 6}, rng),
-                      std::move(some_base), execution));
-    const auto x = support::random_matrix<float>(tokens, in, 11), d_y = support::random_matrix<float>(tokens, out, 12);
-    auto work = layer.workspace(tokens);
-    auto gradients = layer.gradients();
-    LayerResults results{Matrix<float>(tokens, out), Matrix<float>(tokens, in), {}};
-    layer.forward(x.view(), results.y.view(), work);
-    layer.backward(x.view(), d_y.view(), results.d_x.view(), gradients, work);
-    results.d_a = gradients.experts.lora_A;
-    return results;
-  };
-  const auto found = run(base), expected = run(DenseBase(weight.view()));
+  const LayerResults found = layer_results(base, execution), expected = dense_layer_results(weight, execution);
   const auto largest = [](const Matrix<float>& m) {
     float most = 0;
     for (float element : m.elements()) most = std::max(most, std::abs(element));

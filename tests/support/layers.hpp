@@ -46,4 +46,14 @@ inline mole::Gate<mole::Softmax, mole::TopK, mole::Renormalised> top_2() {
   return {mole::Softmax{}, mole::TopK{2}, mole::Renormalised{}};
 }
 
+/// y of a layer, in a workspace of its own.
+template <class Layer>
+mole::Matrix<typename Layer::Scalar> output(const Layer& layer, const mole::Matrix<typename Layer::Scalar>& x,
+                                            const mole::Batch& batch = {}) {
+  mole::Matrix<typename Layer::Scalar> y(x.rows(), layer.out());
+  auto work = layer.workspace(x.rows());
+  layer.forward(x, y, work, batch);
+  return y;
+}
+
 }  // namespace support

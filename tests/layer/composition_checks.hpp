@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: MIT
+// Gradients of layers of every composition.
+#pragma once
+
+#include "mole/layer/check_gradients.hpp"
+#include "mole/loss/load_balance.hpp"
+#include "support/catch.hpp"
+#include "support/layers.hpp"
+
+namespace support {
+
+/// Softmax and Sigmoid by All and TopK by Raw, Renormalised and Unit: each passes the gradient check under
+/// `execution`, with a loss.
+template <class Execution>
+void every_composition_passes_the_gradient_check(Execution execution, const LayerSizes& sizes) {
+  using namespace mole;
+  const auto check = [&](auto gate) {
+    auto layer = routed_layer<double>(sizes, gate, execution);
+    const Batch training{.training = true, .seed = 3, .layer = 2, .step = 5};
+    const GradientReport report = check_gradients(layer, {.batch = training}, [](auto& trace) {
+      return load_balance(trace, {.coefficient = 0.3, .count = BalanceCount::weights});
+    });
+    INFO(report.worst_tensor << " " << report.worst);
+    CHECK(report.worst < 1e-8);
+    CHECK(report.checked > 100);
+    CHECK(report.moved * 20 < report.checked);
+  };
+  const auto weighs = [&](auto score, auto select) {
+    check(Gate{score, select, Raw{}});
+    check(Gate{score, select, Renormalised{}});
+    check(Gate{score, select, Unit{}});
+  };
+  const auto selects = [&](auto score) {
+    weighs(score, All{});
+    weighs(score, TopK{2});
+  };
+  selects(Softmax{0.7});
+  selects(Sigmoid{});
+}
+
+}  // namespace support
