@@ -15,6 +15,7 @@ const std::map<std::string, Method>& methods() {
     std::map<std::string, Method> joined = linear_methods();
     joined.merge(block_methods());
     joined.merge(rank_methods());
+    joined.merge(gate_methods());
     return joined;
   }();
   return all;

@@ -2,7 +2,7 @@
 // Linear layers with LoRA experts, with a base or without: lora, rslora, mola, mole-topk, loramoe, hydralora, mixtral
 // ...
 #include "golden/methods.hpp"
-#include "golden/parameters.hpp"
+#include "golden/routed_layers.hpp"
 #include "mole/loss/load_balance.hpp"
 #include "mole/loss/localized_balance.hpp"
 
@@ -12,44 +12,6 @@ namespace {
 using mole::BalanceCount;
 using mole::BalanceNorm;
 using mole::LoadBalance;
-
-template <class T>
-auto load_base(const Comparison<T>& file) {
-  return mole::DenseBase(file.matrix("base.weight"), file.has("base.bias") ? file.matrix("base.bias") : Matrix<T>{});
-}
-
-/// y, d_x and the gradients of sum(y * grad_y).
-template <class T, class Layer>
-void expect_layer(Comparison<T>& file, Layer& layer, typename Layer::Workspace& work, const mole::Batch& batch,
-                  const ExpertFiles<T>& names) {
-  const Matrix<T> x = file.matrix("x"), d_y = file.matrix("grad_y");
-  Matrix<T> y(x.rows(), layer.out()), d_x(x.rows(), layer.in());
-  auto gradients = layer.gradients();
-  layer.forward(x, y, work, batch);
-  layer.backward(x, d_y, d_x, gradients, work);
-  file.expect("y", y);
-  file.expect("grad_x", d_x);
-  names.expect_gradients(file, "grad.", layer.experts(), gradients.experts);
-  if constexpr (requires { gradients.router.weight; }) {
-    expect_gate<T>(file, work);
-    expect_router_gradients(file, "grad.", gradients.router);
-  }
-}
-
-/// A loss of the file and its gradients; `loss(trace)` gives its value.
-template <class T, class Layer, class Loss>
-void expect_loss(Comparison<T>& file, const std::string& name, Layer& layer, typename Layer::Workspace& work,
-                 const mole::Batch& batch, Loss loss) {
-  if (!file.has("loss." + name)) return;
-  const Matrix<T> x = file.matrix("x");
-  Matrix<T> d_x(x.rows(), x.cols());
-  auto gradients = layer.gradients();
-  layer.route(x, work, batch);
-  file.expect_number("loss." + name, loss(static_cast<mole::Trace<T>&>(work)));
-  layer.route_backward(x, d_x, gradients, work);
-  file.expect_gradient("grad_loss." + name + ".x", d_x);
-  expect_router_gradients(file, "grad_loss." + name + ".", gradients.router);
-}
 
 /// Mixtral's balance loss over two layers, the second with half the logits in reversed order of the experts.
 template <class T, class Layer>

@@ -40,5 +40,6 @@ Method under_every_execution(Check check) {
 std::map<std::string, Method> linear_methods();
 std::map<std::string, Method> block_methods();
 std::map<std::string, Method> rank_methods();
+std::map<std::string, Method> gate_methods();
 
 }  // namespace golden

@@ -1,22 +1,24 @@
 // SPDX-License-Identifier: MIT
-// Weights that are the scores themselves.
+// Weights that are the scores themselves, or a multiple of them.
 #pragma once
 
 #include "mole/gating/weigh_policy.hpp"
 
 namespace mole {
 
-/// weight = score.
+/// weight = scale * score.
 struct Raw {
+  double scale = 1;
+
   template <class T>
   void forward(std::span<const T> scores, std::span<const int> chosen, std::span<T> weights) const {
-    for (std::size_t j = 0; j < chosen.size(); ++j) weights[j] = scores[std::size_t(chosen[j])];
+    for (std::size_t j = 0; j < chosen.size(); ++j) weights[j] = T(scale) * scores[std::size_t(chosen[j])];
   }
 
   template <class T>
   void backward(std::span<const T>, std::span<const int> chosen, std::span<const T>, std::span<const T> d_weights,
                 std::span<T> d_scores) const {
-    for (std::size_t j = 0; j < chosen.size(); ++j) d_scores[std::size_t(chosen[j])] += d_weights[j];
+    for (std::size_t j = 0; j < chosen.size(); ++j) d_scores[std::size_t(chosen[j])] += T(scale) * d_weights[j];
   }
 };
 
