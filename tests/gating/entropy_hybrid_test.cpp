@@ -12,7 +12,8 @@ using support::selected;
 using Ints = std::vector<int>;
 
 TEST_CASE("EntropyHybrid asks everybody when the token is undecided", "[gating]") {
-  const std::vector<double> scores{0.643914, 0.236883, 0.087144, 0.032059};  // Tsallis, order 1.1: 0.6772 of its maximum
+  const std::vector<double> scores{0.643914, 0.236883, 0.087144,
+                                   0.032059};  // Tsallis, order 1.1: 0.6772 of its maximum
   const auto hybrid = [](double threshold) { return EntropyHybrid{.threshold = threshold}; };
   CHECK(selected(hybrid(0.68), scores) == Ints{0, 1});
   CHECK(selected(hybrid(0.67), scores) == Ints{0, 1, 2, 3});

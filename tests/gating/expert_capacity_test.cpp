@@ -19,7 +19,8 @@ std::vector<std::string> served(const Seats& seats, Index k, const std::vector<s
   Matrix<double> logits(Index(scores.size()), Index(scores.front().size()));
   for (Index n = 0; n < logits.rows(); ++n)
     std::copy(scores[std::size_t(n)].begin(), scores[std::size_t(n)].end(), logits.view().row_data(n));
-  const auto trace = laws::routed(Gate{Identity{}, ExpertCapacity{TopK{k}, seats}, Raw{}}, logits, logits.cols(), batch);
+  const auto trace =
+      laws::routed(Gate{Identity{}, ExpertCapacity{TopK{k}, seats}, Raw{}}, logits, logits.cols(), batch);
   std::vector<std::string> all;
   for (Index n = 0; n < logits.rows(); ++n) {
     all.emplace_back();
@@ -60,8 +61,7 @@ TEST_CASE("ExpertCapacity gives each sequence seats of its own, and none to toke
 
 TEST_CASE("ExpertCapacity with room for all is the selection alone", "[gating]") {
   const auto logits = support::random_matrix<float>(50, 7, 64, 2);
-  const auto limited =
-      laws::routed(Gate{Softmax{}, ExpertCapacity{TopK{3}, Seats{.factor = 7}}, Raw{}}, logits, 7);
+  const auto limited = laws::routed(Gate{Softmax{}, ExpertCapacity{TopK{3}, Seats{.factor = 7}}, Raw{}}, logits, 7);
   const auto free = laws::routed(Gate{Softmax{}, TopK{3}, Raw{}}, logits, 7);
   CHECK(laws::detail::choices(limited) == laws::detail::choices(free));
 }

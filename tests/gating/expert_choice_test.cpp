@@ -34,7 +34,8 @@ TEST_CASE("ExpertChoice gives every expert its best tokens", "[gating]") {
     for (Index n = 0; n < 24; ++n)
       if (!taken[std::size_t(n)]) CHECK(trace.scores()(n, e) <= least);
   }
-  for (Index n = 0; n < 24; ++n) CHECK(std::is_sorted(trace.routing.experts_of(n).begin(), trace.routing.experts_of(n).end()));
+  for (Index n = 0; n < 24; ++n)
+    CHECK(std::is_sorted(trace.routing.experts_of(n).begin(), trace.routing.experts_of(n).end()));
 }
 
 TEST_CASE("ExpertChoice takes at least one token and at most all of them", "[gating]") {
@@ -51,8 +52,7 @@ TEST_CASE("ExpertChoice chooses from a sequence by itself, and from tokens that 
   const Index starts[] = {0, 6};
   std::vector<std::uint8_t> flags(12, 1);
   flags[2] = flags[7] = flags[8] = 0;
-  const auto trace =
-      routed({.factor = 1, .per_sequence = true}, logits, {.routed = flags, .sequence_begin = starts});
+  const auto trace = routed({.factor = 1, .per_sequence = true}, logits, {.routed = flags, .sequence_begin = starts});
   Index first = 0, second = 0;
   for (Index p = 0; p < trace.routing.pairs(); ++p) (trace.routing.token(p) < 6 ? first : second) += 1;
   CHECK(first == 3 * 1);   // 5 tokens, 3 experts

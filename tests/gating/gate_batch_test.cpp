@@ -68,8 +68,7 @@ TEST_CASE("A forced expert serves its token alone", "[gating]") {
     CHECK(experts[0] == forced[std::size_t(n)]);
     CHECK(trace.routing.weights_of(n)[0] == 1);
   }
-  const auto by_experts =
-      laws::routed(Gate{Softmax{}, ExpertChoice{1}, Unit{}}, logits, 5, {.forced = forced});
+  const auto by_experts = laws::routed(Gate{Softmax{}, ExpertChoice{1}, Unit{}}, logits, 5, {.forced = forced});
   CHECK(by_experts.routing.experts_of(2).size() == 1);
   CHECK(by_experts.routing.experts_of(2)[0] == 4);
 }

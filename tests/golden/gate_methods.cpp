@@ -35,7 +35,8 @@ void check_gated(Comparison<T>& file, Base base, Gating gating, Execution execut
   const mole::Batch batch{.sequence_begin = starts};
   auto work = layer.workspace(file.matrix("x").rows());
   expect_layer(file, layer, work, batch, names);
-  expect_loss(file, loss, layer, work, batch, [&](mole::Trace<T>& trace) { return mole::load_balance(trace, balance); });
+  expect_loss(file, loss, layer, work, batch,
+              [&](mole::Trace<T>& trace) { return mole::load_balance(trace, balance); });
   file.expect_all_compared();
 }
 
@@ -56,9 +57,8 @@ Method dynamic_moe() {
 
 Method deepseek_moe() {
   return under_every_execution([]<class T>(Comparison<T>& file, auto execution) {
-    const LoadBalance aux{
-        .coefficient = file.number("aux_alpha"),
-        .scope = flag(file, "seq_aux") ? mole::BalanceScope::sequence : mole::BalanceScope::global};
+    const LoadBalance aux{.coefficient = file.number("aux_alpha"),
+                          .scope = flag(file, "seq_aux") ? mole::BalanceScope::sequence : mole::BalanceScope::global};
     const mole::TopK top_k{file.integer("top_k")};
     if (flag(file, "norm_topk_prob"))
       check_gated(file, without_base(file), mole::Gate{mole::Softmax{}, top_k, mole::Renormalised{}}, execution, "aux",
@@ -109,7 +109,8 @@ Method deepseek_v3_gate() {
       const Matrix<T> stored = file.matrix("router.bias");
       bias.assign(stored.elements().begin(), stored.elements().end());
     }
-    const mole::GroupedTopK<T> select(file.integer("top_k"), file.integer("n_groups"), file.integer("topk_groups"), bias);
+    const mole::GroupedTopK<T> select(file.integer("top_k"), file.integer("n_groups"), file.integer("topk_groups"),
+                                      bias);
     const double scale = file.number("route_scale");
     if (file.file().metadata().at("score_func") == "sigmoid")
       check_weights(file, mole::Gate{mole::Sigmoid{}, select, mole::SumTo{scale}}, execution);
@@ -121,14 +122,13 @@ Method deepseek_v3_gate() {
 /// The published block around the gate is a whole feed-forward network; gate and loss are compared.
 Method mixlora_dynamic() {
   return under_every_execution([]<class T>(Comparison<T>& file, auto execution) {
-    auto layer = routing_layer(
-        file, mole::Gate{mole::Softmax{}, mole::TopP{.p = file.number("top_p")}, mole::Raw{}}, execution);
+    auto layer =
+        routing_layer(file, mole::Gate{mole::Softmax{}, mole::TopP{.p = file.number("top_p")}, mole::Raw{}}, execution);
     auto work = layer.workspace(file.matrix("x").rows());
     layer.route(file.matrix("x"), work);
     expect_gate<T>(file, work);
-    expect_loss(file, "load_balance", layer, work, {}, [](mole::Trace<T>& trace) {
-      return mole::load_balance(trace, {.norm = BalanceNorm::k_at_uniform});
-    });
+    expect_loss(file, "load_balance", layer, work, {},
+                [](mole::Trace<T>& trace) { return mole::load_balance(trace, {.norm = BalanceNorm::k_at_uniform}); });
   });
 }
 
@@ -161,8 +161,8 @@ Method olmoe() {
 }  // namespace
 
 std::map<std::string, Method> gate_methods() {
-  return {{"mole-threshold", threshold()},       {"dynamic-moe", dynamic_moe()},
-          {"mixlora-dynamic", mixlora_dynamic()}, {"deepseek-moe", deepseek_moe()},
+  return {{"mole-threshold", threshold()},          {"dynamic-moe", dynamic_moe()},
+          {"mixlora-dynamic", mixlora_dynamic()},   {"deepseek-moe", deepseek_moe()},
           {"deepseek-v3-gate", deepseek_v3_gate()}, {"olmoe", olmoe()}};
 }
 

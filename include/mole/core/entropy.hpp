@@ -47,9 +47,9 @@ struct Entropy {
   template <class T, class F>
   void derivatives(std::span<const T> p, F f) const {
     // d entropy / d (sum of powers)
-    const double outer = order == 1                          ? 0
+    const double outer = order == 1                         ? 0
                          : family == EntropyFamily::tsallis ? -1 / (order - 1)
-                                                             : 1 / ((1 - order) * (powers(p) + offset));
+                                                            : 1 / ((1 - order) * (powers(p) + offset));
     for (std::size_t e = 0; e < p.size(); ++e)
       if (const double q = double(p[e]) + shift; q > 0)
         f(e, order == 1 ? -std::log(q) - 1 : outer * order * std::pow(q, order - 1));

@@ -68,8 +68,9 @@ struct ExpertCapacity {
       numbers.reserve(std::size_t(size));
       return numbers;
     };
-    Scratch scratch{ints(capacity.tokens + 1), ints(capacity.pairs), ints(capacity.pairs), ints(capacity.pairs),
-                    ints(capacity.experts), std::pmr::vector<unsigned char>(capacity.memory)};
+    Scratch scratch{ints(capacity.tokens + 1), ints(capacity.pairs),
+                    ints(capacity.pairs),      ints(capacity.pairs),
+                    ints(capacity.experts),    std::pmr::vector<unsigned char>(capacity.memory)};
     scratch.kept.reserve(std::size_t(capacity.pairs));
     return scratch;
   }
@@ -90,8 +91,7 @@ struct ExpertCapacity {
  private:
   /// The choices of tokens [first, end).
   template <class T>
-  void choose(View<const T> scores, Index experts, const Batch& batch, Index first, Index end,
-              Scratch& scratch) const {
+  void choose(View<const T> scores, Index experts, const Batch& batch, Index first, Index end, Scratch& scratch) const {
     const auto slots = std::size_t(select.max_chosen(experts));
     scratch.begin.assign(1, 0);
     scratch.expert.clear();

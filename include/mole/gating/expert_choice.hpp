@@ -21,7 +21,7 @@ namespace mole {
 /// Throws Error(option) unless factor > 0.  O(N) and the cost of choose_best for each expert.
 /// Source: Zhou et al. 2022, arXiv:2202.09368.
 struct ExpertChoice {
-  double factor = 2;           ///< experts that a token has on average
+  double factor = 2;  ///< experts that a token has on average
   bool per_sequence = false;
 
   struct Scratch {

@@ -50,8 +50,8 @@ template <class Score, class Select, class Weigh>
 class Gate {
  public:
   struct Scratch {
-    std::pmr::vector<int> count;                 // chosen experts a token
-    std::pmr::vector<unsigned char> nan;         // 1 where a logit is NaN
+    std::pmr::vector<int> count;                    // chosen experts a token
+    std::pmr::vector<unsigned char> nan;            // 1 where a logit is NaN
     std::pmr::vector<std::pair<int, int>> emitted;  // (token, expert), for a Select of the whole call
     ScratchOf<Select> select;
   };
@@ -197,7 +197,8 @@ class Gate {
     const auto count = std::span(call.scratch.count).first(std::size_t(trace.tokens()));
     emitted.clear();
     for (Index n = 0; n < trace.tokens(); ++n)
-      if (const int forced = batch.forced_expert(n); forced >= 0 && batch.routes(n)) emitted.emplace_back(int(n), forced);
+      if (const int forced = batch.forced_expert(n); forced >= 0 && batch.routes(n))
+        emitted.emplace_back(int(n), forced);
     select.select_batch(
         std::as_const(trace).scores(), experts, batch,
         [&](Index n, int expert) {

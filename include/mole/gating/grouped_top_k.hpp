@@ -20,8 +20,8 @@ namespace mole {
 /// biased ones; the kept_groups groups of the largest values stay. The bias is state that whoever balances the experts
 /// writes between calls: it selects and is in no weight, and gets no gradient. One group is plain top-k with a bias.
 ///
-/// Throws Error(option) unless 1 <= kept_groups <= groups, groups divides E, groups <= 256, k is from 1 to the number of
-/// experts in the kept groups, and the bias has none or E numbers.  Cost: choose_best, and two passes over E.
+/// Throws Error(option) unless 1 <= kept_groups <= groups, groups divides E, groups <= 256, k is from 1 to the number
+/// of experts in the kept groups, and the bias has none or E numbers.  Cost: choose_best, and two passes over E.
 /// Source: DeepSeek-AI 2024 (DeepSeek-V3), arXiv:2412.19437, 2.1.2; Wang et al. 2024 (the bias), arXiv:2408.15664.
 template <class T>
 struct GroupedTopK {

@@ -20,8 +20,7 @@ struct LearnedSparsegen {
 
   void check(Index) const {
     if (!(epsilon > 0))
-      throw Error(ErrorCode::option,
-                  "LearnedSparsegen: expected an epsilon above 0, found " + std::to_string(epsilon));
+      throw Error(ErrorCode::option, "LearnedSparsegen: expected an epsilon above 0, found " + std::to_string(epsilon));
   }
 
   template <class T>
@@ -36,9 +35,8 @@ struct LearnedSparsegen {
   void backward(std::span<const T> logits, std::span<const T> scores, std::span<const T> d_scores,
                 std::span<T> d_logits) const {
     const std::size_t experts = logits.size() - 1;
-    const T d_lambda =
-        Sparsegen{double(scores[experts])}.backward(logits.first(experts), scores.first(experts),
-                                                    d_scores.first(experts), d_logits.first(experts));
+    const T d_lambda = Sparsegen{double(scores[experts])}.backward(logits.first(experts), scores.first(experts),
+                                                                   d_scores.first(experts), d_logits.first(experts));
     d_logits[experts] += (d_lambda + d_scores[experts]) / (1 + std::exp(logits[experts]));
   }
 

@@ -22,8 +22,7 @@ struct RelativeThreshold {
 
   void check(Index experts) const {
     if (!(ratio >= 0 && ratio <= 1))
-      throw Error(ErrorCode::option,
-                  "RelativeThreshold: expected a ratio from 0 to 1, found " + std::to_string(ratio));
+      throw Error(ErrorCode::option, "RelativeThreshold: expected a ratio from 0 to 1, found " + std::to_string(ratio));
     if (k < 1 || k > experts)
       throw Error(ErrorCode::option, "RelativeThreshold: expected k from 1 to " + std::to_string(experts) +
                                          " experts, found " + std::to_string(k));

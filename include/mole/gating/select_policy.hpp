@@ -74,9 +74,8 @@ Index choose_those(std::span<const T> scores, Index experts, std::span<int> chos
   Index kept = 0;
   for (int e = 0; e < experts; ++e)
     if (good(scores[std::size_t(e)])) chosen[std::size_t(kept++)] = e;
-  std::sort(chosen.begin(), chosen.begin() + kept, [&](int i, int j) {
-    return chosen_before(scores[std::size_t(i)], i, scores[std::size_t(j)], j);
-  });
+  std::sort(chosen.begin(), chosen.begin() + kept,
+            [&](int i, int j) { return chosen_before(scores[std::size_t(i)], i, scores[std::size_t(j)], j); });
   return kept;
 }
 

@@ -35,8 +35,7 @@ struct SoftmaxWithThreshold {
   void backward(std::span<const T> logits, std::span<const T> scores, std::span<const T> d_scores,
                 std::span<T> d_logits) const {
     const std::size_t experts = logits.size() - 1;
-    Softmax{}.backward(logits.first(experts), scores.first(experts), d_scores.first(experts),
-                       d_logits.first(experts));
+    Softmax{}.backward(logits.first(experts), scores.first(experts), d_scores.first(experts), d_logits.first(experts));
     d_logits[experts] += d_scores[experts] * scores[experts] / (1 + std::exp(logits[experts]));
   }
 

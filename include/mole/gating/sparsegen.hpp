@@ -35,8 +35,7 @@ struct Sparsegen {
   /// d_logit_e = (d_score_e - mean of d_scores over the support) / (1 - lambda), on the support; returns
   /// d_lambda = sum over the support of d_score_e (score_e - 1 / its size) / (1 - lambda)
   template <class T>
-  T backward(std::span<const T>, std::span<const T> scores, std::span<const T> d_scores,
-             std::span<T> d_logits) const {
+  T backward(std::span<const T>, std::span<const T> scores, std::span<const T> d_scores, std::span<T> d_logits) const {
     const T spread = T(1 - lambda);
     T size = 0, sum = 0, weighted = 0;
     for (std::size_t e = 0; e < scores.size(); ++e)
@@ -52,7 +51,8 @@ struct Sparsegen {
   }
 
  private:
-  /// Drops experts below the tau of those left until nobody is: each pass raises tau, and never above the largest logit.
+  /// Drops experts below the tau of those left until nobody is: each pass raises tau, and never above the largest
+  /// logit.
   template <class T>
   static T threshold(std::span<const T> logits, T spread) {
     T tau = -std::numeric_limits<T>::infinity(), kept = -1;

@@ -36,8 +36,8 @@ struct Threshold {
   template <class T>
   Index select(std::span<const T> scores, Index experts, std::span<int> chosen) const {
     const T bound = T(least);
-    const Index kept = choose_those(scores, experts, chosen,
-                                    [&](T score) { return strict ? score > bound : score >= bound; });
+    const Index kept =
+        choose_those(scores, experts, chosen, [&](T score) { return strict ? score > bound : score >= bound; });
     if (kept >= min_k) return kept;
     choose_best(scores, experts, chosen.first(std::size_t(min_k)));
     return min_k;

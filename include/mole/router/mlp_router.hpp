@@ -64,9 +64,7 @@ class MlpRouter {
     return {Matrix<T>(capacity.tokens, hidden(), capacity.memory),
             Matrix<T>(capacity.tokens, hidden(), capacity.memory)};
   }
-  std::size_t scratch_bytes(const Capacity& capacity) const {
-    return 2 * array_bytes<T>(capacity.tokens * hidden());
-  }
+  std::size_t scratch_bytes(const Capacity& capacity) const { return 2 * array_bytes<T>(capacity.tokens * hidden()); }
 
   void score(View<const T> x, View<T> logits, auto& call) const {
     const View<T> h = call.scratch.hidden.view().top(x.rows());

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: MIT
+// AdaMoLE: a threshold that is learned, and differs from token to token.
+#pragma once
+
+#include "mole/base/dense_base.hpp"
+#include "mole/expert/low_rank.hpp"
+#include "mole/gating/gate.hpp"
+#include "mole/gating/learned_threshold.hpp"
+#include "mole/gating/shifted.hpp"
+#include "mole/gating/softmax_with_threshold.hpp"
+#include "mole/layer/mixture_linear.hpp"
+#include "mole/method/dense_factors_for.hpp"
+#include "mole/router/joined_router.hpp"
+#include "mole/router/linear_router.hpp"
+
+namespace mole {
+
+/// Liu and Luo 2024 (AdaMoLE), arXiv:2405.00361; released as zefang-liu/AdaMoLE.
+/// Its loss: load_balance over the scores less the threshold.
+struct AdaMoleOptions {
+  Index in = 0;
+  Index out = 0;
+  Index experts = 8;
+  Index rank = 8;
+  double largest_threshold = 0;  ///< 0: 1 / E, with which every token is sure of an expert
+  double alpha = 16;
+  Scaling scaling = Scaling::alpha_over_rank;
+  double dropout = 0.05;  ///< on the adapters' input; the router sees x whole
+};
+
+template <class Base, class Execution = DefaultExecution>
+using AdaMole = MixtureLinear<JoinedRouter<LinearRouter<typename Base::Scalar>, LinearRouter<typename Base::Scalar>>,
+                              Gate<SoftmaxWithThreshold, LearnedThreshold, Shifted>,
+                              LowRank<DenseFactors<typename Base::Scalar>>, Base, Execution>;
+
+/// y = W x + b + sum over p_e >= t of (p_e - t) / (their sum) s B_e A_e x,
+///     p = softmax(R x),  t = largest_threshold sigmoid(v x + c).
+template <BasePolicy Base, class Generator, class Execution = DefaultExecution>
+AdaMole<Base, Execution> ada_mole(const AdaMoleOptions& options, Base base, Generator& generator,
+                                  Execution execution = {}) {
+  using T = typename Base::Scalar;
+  return {JoinedRouter(LinearRouter<T>({.in = options.in, .experts = options.experts}, generator),
+                       LinearRouter<T>({.in = options.in, .experts = 1, .bias = true}, generator)),
+          Gate{SoftmaxWithThreshold{options.largest_threshold}, LearnedThreshold{}, Shifted{}},
+          LowRank<DenseFactors<T>>(dense_factors_for<T>(options), generator), std::move(base), std::move(execution)};
+}
+
+/// The same on a plain weight [O x I] that is borrowed, and so is bias [1 x O], which may be empty.
+template <class T, class Generator, class Execution = DefaultExecution>
+AdaMole<DenseBase<View<const T>>, Execution> ada_mole(const AdaMoleOptions& options, ConstView<T> weight,
+                                                      Generator& generator, ConstView<T> bias = {},
+                                                      Execution execution = {}) {
+  return ada_mole(options, DenseBase(weight, bias), generator, std::move(execution));
+}
+
+}  // namespace mole

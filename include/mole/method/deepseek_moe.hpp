@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: MIT
+// DeepSeekMoE: many small LoRA experts, and some that always serve.
+#pragma once
+
+#include "mole/base/dense_base.hpp"
+#include "mole/expert/low_rank.hpp"
+#include "mole/gating/gate.hpp"
+#include "mole/gating/raw.hpp"
+#include "mole/gating/softmax.hpp"
+#include "mole/gating/top_k.hpp"
+#include "mole/layer/mixture_linear.hpp"
+#include "mole/method/dense_factors_for.hpp"
+#include "mole/router/linear_router.hpp"
+
+namespace mole {
+
+/// Dai et al. 2024 (DeepSeekMoE), arXiv:2401.06066; its experts are feed-forward networks, here LoRA pairs. Fine grain
+/// is a small rank: splitting N experts into m parts each gives mN experts of rank / m and k m chosen. Shared experts
+/// come last, have no score and count with weight 1. The release renormalises only when asked and only for k > 1
+/// (deepseek-moe of 16B parameters: not). Its loss: load_balance, coefficient 1e-3 to 1e-2, BalanceScope::global or
+/// sequence.
+struct DeepseekMoeOptions {
+  Index in = 0;
+  Index out = 0;
+  Index experts = 64;  ///< with the shared ones
+  Index shared = 2;
+  Index rank = 2;
+  Index k = 6;
+  double alpha = 4;
+  Scaling scaling = Scaling::alpha_over_rank;
+  double dropout = 0;  ///< on the adapters' input; the router sees x whole
+};
+
+template <class Base, class Execution = DefaultExecution>
+using DeepseekMoe = MixtureLinear<LinearRouter<typename Base::Scalar>, Gate<Softmax, TopK, Raw>,
+                                  LowRank<DenseFactors<typename Base::Scalar>>, Base, Execution>;
+
+/// y = W x + b + sum over the k largest p_e of p_e s B_e A_e x + sum over the shared of s B_e A_e x,  p = softmax(R x).
+template <BasePolicy Base, class Generator, class Execution = DefaultExecution>
+DeepseekMoe<Base, Execution> deepseek_moe(const DeepseekMoeOptions& options, Base base, Generator& generator,
+                                          Execution execution = {}) {
+  using T = typename Base::Scalar;
+  return {LinearRouter<T>({.in = options.in, .experts = options.experts - options.shared}, generator),
+          Gate{Softmax{}, TopK{.k = options.k}, Raw{}, options.shared},
+          LowRank<DenseFactors<T>>(dense_factors_for<T>(options), generator), std::move(base), std::move(execution)};
+}
+
+/// The same on a plain weight [O x I] that is borrowed, and so is bias [1 x O], which may be empty.
+template <class T, class Generator, class Execution = DefaultExecution>
+DeepseekMoe<DenseBase<View<const T>>, Execution> deepseek_moe(const DeepseekMoeOptions& options, ConstView<T> weight,
+                                                              Generator& generator, ConstView<T> bias = {},
+                                                              Execution execution = {}) {
+  return deepseek_moe(options, DenseBase(weight, bias), generator, std::move(execution));
+}
+
+}  // namespace mole

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: MIT
+// DeepSeek-V3's gate over LoRA experts: groups, and a bias that balances without a loss.
+#pragma once
+
+#include "mole/base/dense_base.hpp"
+#include "mole/expert/low_rank.hpp"
+#include "mole/gating/gate.hpp"
+#include "mole/gating/grouped_top_k.hpp"
+#include "mole/gating/sigmoid.hpp"
+#include "mole/gating/sum_to.hpp"
+#include "mole/layer/mixture_linear.hpp"
+#include "mole/method/dense_factors_for.hpp"
+#include "mole/router/linear_router.hpp"
+
+namespace mole {
+
+/// DeepSeek-AI 2024 (DeepSeek-V3), arXiv:2412.19437, 2.1.2; released as deepseek-ai/DeepSeek-V3 (inference). The bias
+/// starts at 0 and is moved between steps, by 1e-3 times the sign of the missing load; the release has it only in its
+/// largest model. With a bias a group is worth its two best experts, without one its best.
+struct DeepseekV3Options {
+  Index in = 0;
+  Index out = 0;
+  Index experts = 33;  ///< with the shared ones
+  Index shared = 1;
+  Index rank = 4;
+  Index k = 4;
+  Index groups = 8;
+  Index kept_groups = 4;
+  double route_scale = 2.5;
+  double alpha = 8;
+  Scaling scaling = Scaling::alpha_over_rank;
+  double dropout = 0;  ///< on the adapters' input; the router sees x whole
+};
+
+template <class Base, class Execution = DefaultExecution>
+using DeepseekV3 =
+    MixtureLinear<LinearRouter<typename Base::Scalar>, Gate<Sigmoid, GroupedTopK<typename Base::Scalar>, SumTo>,
+                  LowRank<DenseFactors<typename Base::Scalar>>, Base, Execution>;
+
+/// y = W x + b + sum over the chosen of route_scale p_e / (their sum) s B_e A_e x + sum over the shared of s B_e A_e x,
+///     p = sigmoid(R x), chosen by p + bias among the best groups.
+template <BasePolicy Base, class Generator, class Execution = DefaultExecution>
+DeepseekV3<Base, Execution> deepseek_v3(const DeepseekV3Options& options, Base base, Generator& generator,
+                                        Execution execution = {}) {
+  using T = typename Base::Scalar;
+  return {LinearRouter<T>({.in = options.in, .experts = options.experts - options.shared}, generator),
+          Gate{Sigmoid{},
+               GroupedTopK<T>(options.k, options.groups, options.kept_groups,
+                              std::vector<T>(std::size_t(std::max<Index>(0, options.experts - options.shared)))),
+               SumTo{options.route_scale}, options.shared},
+          LowRank<DenseFactors<T>>(dense_factors_for<T>(options), generator), std::move(base), std::move(execution)};
+}
+
+/// The same on a plain weight [O x I] that is borrowed, and so is bias [1 x O], which may be empty.
+template <class T, class Generator, class Execution = DefaultExecution>
+DeepseekV3<DenseBase<View<const T>>, Execution> deepseek_v3(const DeepseekV3Options& options, ConstView<T> weight,
+                                                            Generator& generator, ConstView<T> bias = {},
+                                                            Execution execution = {}) {
+  return deepseek_v3(options, DenseBase(weight, bias), generator, std::move(execution));
+}
+
+}  // namespace mole

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: MIT
+// DynMoLE: few LoRA experts for a confident token, all for an undecided one.
+#pragma once
+
+#include "mole/base/dense_base.hpp"
+#include "mole/expert/low_rank.hpp"
+#include "mole/gating/entropy_hybrid.hpp"
+#include "mole/gating/gate.hpp"
+#include "mole/gating/raw.hpp"
+#include "mole/gating/softmax.hpp"
+#include "mole/layer/mixture_linear.hpp"
+#include "mole/method/dense_factors_for.hpp"
+#include "mole/router/linear_router.hpp"
+
+namespace mole {
+
+/// Li et al. 2025 (DynMoLE), arXiv:2504.00661; released as mikecovlee/DynMoLE, which leaves out the expert that crosses
+/// p, shifts probabilities by 1e-5 in the entropy, and computes all experts whatever it chose.
+/// Its losses: router_entropy with the same entropy, normalised, coefficient 1e-2, and load_balance with
+/// BalanceNorm::k_at_uniform and BalanceCount::weights, 1e-3.
+struct DynMoleOptions {
+  Index in = 0;
+  Index out = 0;
+  Index experts = 6;
+  Index rank = 24;
+  double p = 0.75;
+  Index keep_top_k = 2;
+  double entropy_threshold = 0.9;  ///< of the normalised entropy; 1 or more: never all
+  Entropy entropy{.order = 1.1, .shift = 1e-5, .offset = 1e-10};
+  double alpha = 48;
+  Scaling scaling = Scaling::alpha_over_rank;
+  double dropout = 0.05;  ///< on the adapters' input; the router sees x whole
+};
+
+template <class Base, class Execution = DefaultExecution>
+using DynMole = MixtureLinear<LinearRouter<typename Base::Scalar>, Gate<Softmax, EntropyHybrid, Raw>,
+                              LowRank<DenseFactors<typename Base::Scalar>>, Base, Execution>;
+
+/// y = W x + b + sum over the chosen of p_e s B_e A_e x,  p = softmax(R x); see EntropyHybrid for who is chosen.
+template <BasePolicy Base, class Generator, class Execution = DefaultExecution>
+DynMole<Base, Execution> dyn_mole(const DynMoleOptions& options, Base base, Generator& generator,
+                                  Execution execution = {}) {
+  using T = typename Base::Scalar;
+  return {LinearRouter<T>({.in = options.in, .experts = options.experts}, generator),
+          Gate{Softmax{},
+               EntropyHybrid{.confident = {.p = options.p, .crossing = false, .min_k = options.keep_top_k},
+                             .threshold = options.entropy_threshold,
+                             .entropy = options.entropy},
+               Raw{}},
+          LowRank<DenseFactors<T>>(dense_factors_for<T>(options), generator), std::move(base), std::move(execution)};
+}
+
+/// The same on a plain weight [O x I] that is borrowed, and so is bias [1 x O], which may be empty.
+template <class T, class Generator, class Execution = DefaultExecution>
+DynMole<DenseBase<View<const T>>, Execution> dyn_mole(const DynMoleOptions& options, ConstView<T> weight,
+                                                      Generator& generator, ConstView<T> bias = {},
+                                                      Execution execution = {}) {
+  return dyn_mole(options, DenseBase(weight, bias), generator, std::move(execution));
+}
+
+}  // namespace mole

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: MIT
+// SMoRA: every rank of one LoRA an expert.
+#pragma once
+
+#include "mole/base/dense_base.hpp"
+#include "mole/expert/low_rank.hpp"
+#include "mole/gating/biased_sigmoid.hpp"
+#include "mole/gating/gate.hpp"
+#include "mole/gating/sum_to.hpp"
+#include "mole/gating/top_k.hpp"
+#include "mole/layer/mixture_linear.hpp"
+#include "mole/method/dense_factors_for.hpp"
+#include "mole/router/repeated_router.hpp"
+
+namespace mole {
+
+/// Zhao et al. 2025 (SMoRA, "Each Rank Could be an Expert"), arXiv:2501.15103; released as StyxXuan/smora ("srmole").
+///
+/// The weights of the k chosen ranks sum to k, and the scale is alpha / k, not alpha / rank. As in the release the
+/// balancing bias is in the weight, not only in the choice, and is moved after each training step by 1e-5 times the
+/// sign of the missing load; Gate{Sigmoid, GroupedTopK, SumTo} has it in the choice alone. Dropout gives the router and
+/// A the same dropped x. rank_partition neighbouring ranks share a row of the router; with a bias a choice may cut
+/// through them, as it does there.
+struct SmoraOptions {
+  Index in = 0;
+  Index out = 0;
+  Index rank = 64;
+  Index k = 8;
+  Index rank_partition = 1;
+  double alpha = 16;
+  double dropout = 0;  ///< on the input of the adapter and of the router
+};
+
+template <class Base, class Execution = DefaultExecution>
+using Smora =
+    MixtureLinear<RepeatedRouter<typename Base::Scalar>, Gate<BiasedSigmoid<typename Base::Scalar>, TopK, SumTo>,
+                  LowRank<DenseFactors<typename Base::Scalar>>, Base, Execution>;
+
+namespace detail {
+template <class T, class Generator>
+RepeatedRouter<T> smora_router(const SmoraOptions& options, Generator& generator) {
+  if (options.rank_partition < 1 || options.rank % options.rank_partition != 0)
+    throw Error(ErrorCode::option, "smora: expected a rank_partition that divides the rank " +
+                                       std::to_string(options.rank) + ", found " +
+                                       std::to_string(options.rank_partition));
+  return {LinearRouter<T>({.in = options.in,
+                           .experts = options.rank / options.rank_partition,
+                           .dropout = {.rate = options.dropout, .stream = 1}},
+                          generator),
+          options.rank_partition};
+}
+}  // namespace detail
+
+/// y = W x + b + alpha / k sum over the k largest q_i of k q_i / (their sum) b_i (a_i x),  q = sigmoid(R x) + bias.
+/// Throws Error(option) unless rank_partition divides the rank and 1 <= k <= rank.
+template <BasePolicy Base, class Generator, class Execution = DefaultExecution>
+Smora<Base, Execution> smora(const SmoraOptions& options, Base base, Generator& generator, Execution execution = {}) {
+  using T = typename Base::Scalar;
+  return {detail::smora_router<T>(options, generator),
+          Gate{BiasedSigmoid<T>(options.rank), TopK{.k = options.k}, SumTo{double(options.k)}},
+          LowRank<DenseFactors<T>>({.in = options.in,
+                                    .out = options.out,
+                                    .experts = options.rank,
+                                    .rank = 1,
+                                    .alpha = options.alpha / double(options.k),
+                                    .scaling = Scaling::fixed,
+                                    .dropout = {.rate = options.dropout, .stream = 1}},
+                                   generator),
+          std::move(base), std::move(execution)};
+}
+
+/// The same on a plain weight [O x I] that is borrowed, and so is bias [1 x O], which may be empty.
+template <class T, class Generator, class Execution = DefaultExecution>
+Smora<DenseBase<View<const T>>, Execution> smora(const SmoraOptions& options, ConstView<T> weight, Generator& generator,
+                                                 ConstView<T> bias = {}, Execution execution = {}) {
+  return smora(options, DenseBase(weight, bias), generator, std::move(execution));
+}
+
+}  // namespace mole

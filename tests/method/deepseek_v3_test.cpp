@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: MIT
+// The preset is the composition that it says; what it computes is pinned by the golden test.
+#include "mole/method/deepseek_v3.hpp"
+
+#include "method/method_checks.hpp"
+#include "support/catch.hpp"
+
+using namespace mole;
+using namespace method_checks;
+
+TEST_CASE("deepseek_v3 chooses with its bias and weighs without", "[method]") {
+  Rng rng(1);
+  const DeepseekV3Options options{
+      .in = 11, .out = 13, .experts = 9, .shared = 1, .rank = 2, .k = 3, .groups = 4, .kept_groups = 2};
+  auto layer = deepseek_v3<double>(options, weight, rng, bias);
+  CHECK(layer.gating().select.bias == std::vector<double>(8));
+  CHECK(gradient_error(layer) < 1e-7);
+  layer.gating().select.bias[5] = 10;  // everybody has it now
+  auto work = layer.workspace(6);
+  layer.route(support::random_matrix<double>(6, 11, 3), work);
+  CHECK(work.routing.load(5) == 6);
+  for (Index n = 0; n < 6; ++n) {
+    double sum = 0;
+    for (std::size_t j = 0; j < 3; ++j) sum += work.routing.weights_of(n)[j];
+    CHECK(std::abs(sum - 2.5) < 1e-12);
+  }
+}
