@@ -18,6 +18,7 @@
 #include "mole/execution/thread_pool.hpp"
 #include "mole/expert/low_rank.hpp"
 #include "mole/factors/dense_factors.hpp"
+#include "mole/factors/gated_ranks.hpp"
 #include "mole/factors/sparse_projection.hpp"
 #include "mole/gating/all.hpp"
 #include "mole/gating/gate.hpp"

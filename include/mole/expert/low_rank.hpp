@@ -97,6 +97,7 @@ class LowRank {
       for (Index at = layout.first(p); at < layout.first(p) + layout.ranks(p); ++at)
         weighted[std::size_t(at)] = factor * h[std::size_t(at)];
     }
+    if (f.gate) for_each_rank(layout, [&](Index, Index row, std::size_t at) { weighted[at] *= f.gate.data()[row]; });
     return {layout, weighted, f.b, Side::up};
   }
 
@@ -110,6 +111,7 @@ class LowRank {
     const RankLayout<T> layout{blocks(), routing, s.begin};
     const auto h = ranks_in(s.h, layout), d_h = ranks_in(s.d_h, layout);
     call.execution.routed_down(d_y, f.b, Side::up, layout, d_h);
+    if (f.gate) gate_backward(layout, f.gate, h, d_h, d.gate);
     weigh_backward(layout, h, d_h, d_weight);
     if (d.b) call.execution.routed_outer(ranks_in(s.weighted, layout), d_y, Side::up, layout, d.b);
     if (d.a) call.execution.routed_outer(d_h, seen(x, call), Side::down, layout, d.a);
@@ -163,7 +165,9 @@ class LowRank {
     const FactorViews<const T> f = factors_.factors(scratch);
     for (Index j = 0; j < blocks().size(expert); ++j)
       for (Index o = 0; o < w.rows(); ++o) {
-        const T factor = T(weight) * scale_[std::size_t(expert)] * f.b(blocks().up(expert) + j, o);
+        const Index row = blocks().up(expert) + j;
+        const T gate = f.gate ? f.gate(0, row) : T(1);
+        const T factor = T(weight) * scale_[std::size_t(expert)] * gate * f.b(row, o);
         if constexpr (streamed)
           factors_.add_row(blocks().down(expert) + j, factor, w.row(o));
         else
@@ -189,6 +193,25 @@ class LowRank {
 
   static std::span<T> ranks_in(std::pmr::vector<T>& all, const RankLayout<T>& layout) {
     return std::span<T>(all).first(std::size_t(layout.begin.back()));
+  }
+
+  /// From u = b d_y in d_h, where B = diag(gate) b:   d_gate_j += scale_e weight_p u_pj h_pj,   u_pj *= gate_j
+  void gate_backward(const RankLayout<T>& layout, View<const T> gate, std::span<const T> h, std::span<T> u,
+                     View<T> d_gate) const {
+    if (d_gate)
+      for_each_rank(layout, [&](Index p, Index row, std::size_t at) {
+        d_gate.data()[row] += scale_[std::size_t(layout.routing.expert(p))] * layout.routing.weight(p) * u[at] * h[at];
+      });
+    for_each_rank(layout, [&](Index, Index row, std::size_t at) { u[at] *= gate.data()[row]; });
+  }
+
+  /// Calls f(pair, row of B, index in h).
+  template <class F>
+  static void for_each_rank(const RankLayout<T>& layout, F f) {
+    for (Index p = 0; p < layout.routing.pairs(); ++p) {
+      const Index row = layout.first_row(layout.routing.expert(p), Side::up);
+      for (Index j = 0; j < layout.ranks(p); ++j) f(p, row + j, std::size_t(layout.first(p) + j));
+    }
   }
 
   /// From u = B d_y in d_h:   d_h_p = scale_e weight_p u_p,   d_weight_p += scale_e <u_p, h_p>
