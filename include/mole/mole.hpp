@@ -55,3 +55,7 @@
 #include "mole/router/latent_router.hpp"
 #include "mole/router/linear_router.hpp"
 #include "mole/router/no_router.hpp"
+#include "mole/surgery/fold_gate.hpp"
+#include "mole/surgery/merge_and_reset.hpp"
+#include "mole/surgery/merged_weight.hpp"
+#include "mole/surgery/prune_zero_ranks.hpp"

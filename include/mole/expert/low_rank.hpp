@@ -47,6 +47,24 @@ class LowRank {
       scale_[std::size_t(e)] = T(options.alpha ? scale_of(*options.alpha, blocks().size(e), options.scaling) : 1.0);
   }
 
+  /// Of factors that are there.   scale [E]
+  LowRank(Factors factors, std::vector<T> scale, Dropout dropout = {})
+      : factors_(std::move(factors)), dropout_(dropout), scale_(std::move(scale)) {
+    dropout_.check("LowRank");
+    require_equal(ErrorCode::shape, "LowRank: number of scales", experts(), Index(scale_.size()));
+  }
+
+  /// These experts' scales and dropout over other factors.
+  template <FactorPolicy Other>
+  LowRank<Other> with(Other factors) const {
+    return {std::move(factors), scale_, dropout_};
+  }
+
+  /// Starts the factors anew; scales stay.
+  template <std::uniform_random_bit_generator Generator>
+  requires requires(Factors& factors, Generator& generator) { factors.reset(generator); }
+  void reset(Generator& generator) { factors_.reset(generator); }
+
   Index experts() const { return blocks().experts(); }
   Index in() const { return factors_.in(); }
   Index out() const { return factors_.out(); }

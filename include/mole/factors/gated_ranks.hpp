@@ -4,10 +4,12 @@
 
 #include "mole/core/dropout.hpp"
 #include "mole/core/random.hpp"
+#include "mole/factors/dense_factors.hpp"
 #include "mole/factors/factor_policy.hpp"
 
 #include <cmath>
 #include <optional>
+#include <utility>
 #include <vector>
 
 namespace mole {
@@ -32,6 +34,7 @@ template <class T>
 class GatedRanks {
  public:
   using Scalar = T;
+  using Ungated = DenseFactors<T>;  ///< what is left once the gate is part of B
 
   struct Options {
     Index in = 0;
@@ -68,9 +71,18 @@ class GatedRanks {
     reset(generator);
   }
 
+  /// Of parameters that are there. Throws Error(shape) where `blocks` differ.
+  GatedRanks(Blocks blocks, Parameters parameters, GateStart start = GateStart::normal)
+      : blocks_(std::move(blocks)), start_(start), parameters_(std::move(parameters)) {
+    require_equal(ErrorCode::shape, "GatedRanks: rows of A", blocks_.ranks_down(), parameters_.lora_A.rows());
+    require_equal(ErrorCode::shape, "GatedRanks: rows of B", blocks_.ranks_up(), parameters_.lora_B.rows());
+    require_equal(ErrorCode::shape, "GatedRanks: gates", blocks_.ranks_up(), parameters_.gate.size());
+  }
+
   Index in() const { return parameters_.lora_A.cols(); }
   Index out() const { return parameters_.lora_B.cols(); }
   const Blocks& blocks() const { return blocks_; }
+  GateStart start() const { return start_; }
   Parameters& parameters() { return parameters_; }
   const Parameters& parameters() const { return parameters_; }
 
