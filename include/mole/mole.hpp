@@ -19,6 +19,7 @@
 #include "mole/expert/low_rank.hpp"
 #include "mole/factors/dense_factors.hpp"
 #include "mole/factors/gated_ranks.hpp"
+#include "mole/factors/growing_bank.hpp"
 #include "mole/factors/sparse_projection.hpp"
 #include "mole/gating/all.hpp"
 #include "mole/gating/gate.hpp"

@@ -65,6 +65,21 @@ class LowRank {
   requires requires(Factors& factors, Generator& generator) { factors.reset(generator); }
   void reset(Generator& generator) { factors_.reset(generator); }
 
+  /// `ranks` more experts of one rank each, where Factors can grow. Workspaces and gradients from before are outdated.
+  template <std::uniform_random_bit_generator Generator>
+  requires requires(Factors& factors, Generator& generator) { factors.append(Index(1), generator); }
+  void append(Index ranks, Generator& generator, double scale = 1) {
+    factors_.append(ranks, generator);
+    scale_.resize(std::size_t(experts()), T(scale));
+  }
+
+  /// f(name, View<T>) for what is no parameter and yet needed to restore the experts: scales, and what Factors add.
+  template <class F>
+  void walk_state(F&& f) {
+    f("scale", View<T>(scale_.data(), 1, experts()));
+    if constexpr (requires { factors_.walk_state(f); }) factors_.walk_state(f);
+  }
+
   Index experts() const { return blocks().experts(); }
   Index in() const { return factors_.in(); }
   Index out() const { return factors_.out(); }
@@ -167,7 +182,8 @@ class LowRank {
   /// d_a += d_z^T x,  d_x += d_z A
   void project_backward(View<const T> x, View<const T> d_z, View<T> d_x, Parameters& gradients, auto& call) const {
     const FactorViews<T> d = factors_.gradient_views(gradients, call.scratch.factors);
-    if (d.a) call.execution.product_tn(d_z, seen(x, call), d.a);
+    if (d.a)  // of the last rows of A, where the others are frozen
+      call.execution.product_tn(d_z.middle_cols(d_z.cols() - d.a.rows(), d.a.rows()), seen(x, call), d.a);
     add_through_dropout(d_x, call, [&](View<T> d_seen) {
       if constexpr (streamed)
         factors_.project_backward(d_z, d_seen, call.execution);

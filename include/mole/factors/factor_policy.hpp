@@ -25,7 +25,8 @@ struct FactorViews {
 /// and
 ///     in(), out(), blocks()
 ///     factors(scratch)                     A and B, made in `scratch` where they are not simply there
-///     gradient_views(gradients, scratch)   where to add d_a, d_b and d_gate; empty = frozen
+///     gradient_views(gradients, scratch)   where to add d_a, d_b and d_gate; empty = frozen. Fewer rows than A and B
+///                                          have are those of their last rows: the rows before are frozen
 ///     contract(gradients, scratch)         from d_a and d_b to the gradients of its own parameters
 template <class F>
 concept FactorPolicy = std::copyable<F> && std::floating_point<typename F::Scalar> &&
