@@ -108,7 +108,10 @@ class Gate {
         const std::span<int> experts = routing.experts_of(n);
         std::copy_n(chosen.row_data(n), experts.size(), experts.begin());
         const std::span<const T> row = scores.row(n);
-        weigh.forward(row, std::span<const int>(experts), routing.weights_of(n));
+        if constexpr (BatchWeighPolicy<Weigh, T>)
+          weigh.forward(row, std::span<const int>(experts), routing.weights_of(n), call.batch);
+        else
+          weigh.forward(row, std::span<const int>(experts), routing.weights_of(n));
       }
     });
     routing.finish();
@@ -123,8 +126,12 @@ class Gate {
     const std::span<const T> d_weight = trace.d_weight();
     for_each_chunk(call, trace, [&](Index first, Index tokens) {
       for (Index n = first; n < first + tokens; ++n)
-        weigh.backward(scores.row(n), routing.experts_of(n), routing.weights_of(n), routing.of_token(d_weight, n),
-                       d_scores.row(n));
+        if constexpr (BatchWeighPolicy<Weigh, T>)
+          weigh.backward(scores.row(n), routing.experts_of(n), routing.weights_of(n), routing.of_token(d_weight, n),
+                         d_scores.row(n), call.batch);
+        else
+          weigh.backward(scores.row(n), routing.experts_of(n), routing.weights_of(n), routing.of_token(d_weight, n),
+                         d_scores.row(n));
       ScoreRows<ArchOf<C>>::backward(score, logits.middle_rows(first, tokens), scores.middle_rows(first, tokens),
                                      View<const T>(d_scores.middle_rows(first, tokens)),
                                      d_logits.middle_rows(first, tokens));
