@@ -72,6 +72,23 @@ auto sparse(Execution execution) {
   return MixtureLinear{LatentRouter<float>(experts), Gate{Magnitude{}, TopK{.k = 2}, Raw{}}, ranks, base(), execution};
 }
 
+template <class Execution>
+auto gated(Execution execution) {
+  Rng rng(3);
+  LowRank<GatedRanks<float>> ranks({.in = in, .out = out, .experts = experts, .ranks = {1, 5, 0, 40, 8}}, rng);
+  fill_uniform(ranks.parameters().lora_B.view(), 0.1, rng);
+  return MixtureLinear{router(), Gate{Softmax{}, TopK{.k = 2}, Renormalised{}}, ranks, base(), execution};
+}
+template <class Execution>
+auto grown(Execution execution) {
+  Rng rng(3);
+  auto layer = moram({.in = in, .out = out, .ranks = {9}, .k = 4, .dropout = 0.2}, base(), rng, execution);
+  fill_uniform(layer.experts().parameters().lora_B.view(), 0.1, rng);
+  next_task(layer, 7, rng);
+  fill_uniform(layer.experts().parameters().lora_B.view(), 0.1, rng);
+  return layer;
+}
+
 /// Allocations of whole training steps, the first of an optimiser apart.
 template <class Layer>
 long training_allocations(Layer layer) {
@@ -116,6 +133,8 @@ void nothing_allocates(Execution execution) {
   CHECK(training_allocations(ragged(execution)) == 0);
   CHECK(training_allocations(shared_down(execution)) == 0);
   CHECK(training_allocations(sparse(execution)) == 0);
+  CHECK(training_allocations(gated(execution)) == 0);
+  CHECK(training_allocations(grown(execution)) == 0);
   CHECK(any_linear_allocations(routed(execution)) == 0);
 }
 

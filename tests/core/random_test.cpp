@@ -79,3 +79,15 @@ TEMPLATE_TEST_CASE("Uniform numbers fill a view to its bounds and leave the rest
     CHECK(different.size() > 3690);
   }
 }
+
+TEST_CASE("standard_normal has mean 0, deviation 1 and the tails of a normal", "[core]") {
+  Rng rng(3);
+  double sum = 0, square = 0, beyond = 0;
+  for (int i = 0; i < 100'000; ++i) {
+    const double draw = standard_normal(rng);
+    sum += draw, square += draw * draw, beyond += std::abs(draw) > 2;
+  }
+  CHECK(std::abs(sum / 1e5) < 0.015);
+  CHECK(std::abs(square / 1e5 - 1) < 0.02);
+  CHECK(std::abs(beyond / 1e5 - 0.0455) < 0.003);
+}

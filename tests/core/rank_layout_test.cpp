@@ -19,3 +19,24 @@ TEST_CASE("A rank layout tells where a pair's ranks begin and how many there are
     CHECK(layout.ranks(p) == blocks.size(routing.expert(p)));
   }
 }
+
+TEST_CASE("A rank layout tells which ranks of an expert lie in the last rows of a table", "[core]") {
+  const std::vector<int> ranks{2, 0, 3};
+  for (bool shared : {false, true}) {
+    const Blocks blocks = Blocks::ragged(ranks, shared);
+    const Routing<float> routing;
+    const RankLayout<float> layout{blocks, routing, {}};
+    for (Side side : {Side::down, Side::up})
+      for (Index last = 0; last <= layout.rows(side); ++last)
+        for (Index e = 0; e < 3; ++e) {
+          const auto share = layout.share_of_last(last, e, side);
+          CAPTURE(shared, int(side), last, e);
+          CHECK(share.skip + share.count == blocks.size(e));
+          for (Index j = 0; j < blocks.size(e); ++j) {
+            const Index row = layout.first_row(e, side) + j - (layout.rows(side) - last);  // in the last rows
+            CHECK((j >= share.skip) == (row >= 0));
+            if (j >= share.skip) CHECK(share.row + j - share.skip == row);
+          }
+        }
+  }
+}

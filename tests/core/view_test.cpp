@@ -66,6 +66,7 @@ TEST_CASE("A view shows rows a stride apart, and its parts share the data", "[co
   CHECK(is(view.top(2), data.data(), 2, 3, 5));
   CHECK(is(view.middle_rows(1, 2), data.data() + 5, 2, 3, 5));
   CHECK(view.middle_rows(1, 2)(1, 2) == 12);
+  CHECK(is(view.middle_cols(1, 2), data.data() + 1, view.rows(), 2, 5));
 
   fill(view, 1);
   CHECK(data[2] == 1);

@@ -123,6 +123,17 @@ TEST_CASE("Reference: d_b_e += h_p d_y_n^T", "[execution]") {
                        -1 * 1 + 5 * 2, -1 * 10 + 5 * -3, -1 * 100 + 5 * 4});
 }
 
+TEST_CASE("Reference: a d_b of fewer rows than B is that of its last rows", "[execution]") {
+  const TinyRouting tiny;
+  Numbers all(9, 0);
+  Reference{}.routed_outer(tiny.h, in(tiny.d_y, 2, 3), Side::up, tiny.layout, out(all, 3, 3));
+  for (Index rows : {1, 2}) {  // two rows: expert 1 alone; one: half of it
+    Numbers last(std::size_t(3 * rows), 0);
+    Reference{}.routed_outer(tiny.h, in(tiny.d_y, 2, 3), Side::up, tiny.layout, out(last, rows, 3));
+    CHECK(last == Numbers(all.end() - 3 * rows, all.end()));
+  }
+}
+
 TEST_CASE("Reference: a linear map, its weight plain or in panels", "[execution]") {
   Numbers weight{5, 6, 7, 8, 9, 10}, bias{1000, 2000, 3000};
   const auto packed = Panels<double>::of(in(weight, 3, 2));

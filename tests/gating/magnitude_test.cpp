@@ -24,8 +24,17 @@ TEST_CASE("Magnitude's gradient is its derivative, and 0 at 0", "[gating]") {
   CHECK(d_logits == std::vector<double>{1, -6});
 }
 
+TEST_CASE("Magnitude that keeps the sign is the logit", "[gating]") {
+  const std::vector<double> logits{2, -1, 0};
+  std::vector<double> scores(3);
+  Magnitude{.keep_sign = true}.forward(std::span<const double>(logits), std::span<double>(scores));
+  CHECK(scores == logits);
+  CHECK(support::score_gradient_error(Magnitude{.keep_sign = true}, 6) < 1e-8);
+}
+
 TEMPLATE_TEST_CASE("Magnitude has the same bits with vectors", "[gating]", float, double) {
   using T = TestType;
+  const Magnitude score{.keep_sign = GENERATE(false, true)};
   for (Index experts : {3, 16, 37}) {
     auto logits = support::random_matrix<T>(9, experts, 1);
     logits(4, 1) = 0;
@@ -33,9 +42,8 @@ TEMPLATE_TEST_CASE("Magnitude has the same bits with vectors", "[gating]", float
     const auto both = [&](auto rows) {
       Matrix<T> scores(9, experts), d_logits(9, experts);
       std::vector<unsigned char> nan(9);
-      rows.forward(Magnitude{}, View<const T>(logits), scores.view(), std::span(nan));
-      rows.backward(Magnitude{}, View<const T>(logits), View<const T>(scores), View<const T>(d_scores),
-                    d_logits.view());
+      rows.forward(score, View<const T>(logits), scores.view(), std::span(nan));
+      rows.backward(score, View<const T>(logits), View<const T>(scores), View<const T>(d_scores), d_logits.view());
       return std::pair(scores, d_logits);
     };
     const auto plain = both(ScoreRows<void>{});

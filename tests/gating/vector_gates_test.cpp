@@ -5,10 +5,12 @@
 #include "mole/execution/thread_pool.hpp"
 #include "mole/gating/gate.hpp"
 #include "mole/gating/identity.hpp"
+#include "mole/gating/l2_normalised.hpp"
 #include "mole/gating/raw.hpp"
 #include "mole/gating/renormalised.hpp"
 #include "mole/gating/sigmoid.hpp"
 #include "mole/gating/softmax.hpp"
+#include "mole/gating/softmax_over_chosen.hpp"
 #include "mole/gating/top_k.hpp"
 #include "mole/gating/top_p.hpp"
 #include "support/seed.hpp"
@@ -99,6 +101,7 @@ void for_each_gate(Index experts, Check check) {
     check(Gate{Softmax{0.5}, TopK{k}, Raw{}});
     check(Gate{Sigmoid{}, TopK{k}, Renormalised{}});
     check(Gate{Identity{}, TopK{k}, Unit{}});
+    check(Gate{L2Normalised{}, TopK{k}, SoftmaxOverChosen{}});
     check(Gate{Sigmoid{}, TopP{.p = 1.3, .max_k = k}, Raw{}});
   }
   check(Gate{Softmax{}, All{}, Raw{}});

@@ -48,7 +48,8 @@ Verdict check(const std::filesystem::path& path) {
       std::printf("not covered %s: method %s\n", name.c_str(), method.c_str());
       return Verdict::not_covered;
     }
-    const bool in_double = file.has("x") && file.at("x").dtype == mole::Dtype::f64;
+    const char* const main_tensor = file.has("x") ? "x" : "param";  // of a layer, or of an optimiser
+    const bool in_double = file.has(main_tensor) && file.at(main_tensor).dtype == mole::Dtype::f64;
     return in_double ? compare<double>(file, name, known->second.check_double)
                      : compare<float>(file, name, known->second.check_float);
   } catch (const std::exception& error) {

@@ -1,13 +1,18 @@
 // SPDX-License-Identifier: MIT
-// Layers whose experts are single ranks: flylora, flylora-train.
+// Layers whose ranks count one by one: flylora, flylora-train, sora, sora-step.
 #include "golden/methods.hpp"
 #include "golden/parameters.hpp"
-#include "mole/factors/sparse_projection.hpp"
-#include "mole/gating/magnitude.hpp"
-#include "mole/router/latent_router.hpp"
 
 namespace golden {
 namespace {
+
+template <class T>
+Matrix<T> transposed(const Matrix<T>& m) {
+  Matrix<T> turned(m.cols(), m.rows());
+  for (Index r = 0; r < m.rows(); ++r)
+    for (Index c = 0; c < m.cols(); ++c) turned(c, r) = m(r, c);
+  return turned;
+}
 
 template <class T>
 using SparseExperts = mole::LowRank<mole::SparseProjection<T>>;
@@ -54,11 +59,7 @@ void expect_step(Comparison<T>& file, Layer& layer, const std::string& step, con
   layer.backward(x, d_y, d_x, gradients, work);
   file.expect("y" + step, y);
   file.expect("grad_x" + step, d_x);
-  const Matrix<T>& d_b = gradients.experts.lora_B;
-  Matrix<T> turned(d_b.cols(), d_b.rows());
-  for (Index o = 0; o < turned.rows(); ++o)
-    for (Index j = 0; j < turned.cols(); ++j) turned(o, j) = d_b(j, o);
-  file.expect("grad.lora_B" + step, turned);
+  file.expect("grad.lora_B" + step, transposed(gradients.experts.lora_B));
 }
 
 /// The release's reference file: the largest magnitudes win, and there is no base.
@@ -90,10 +91,68 @@ Method flylora_train() {
   });
 }
 
+/// A trained gate between A and B.
+Method sora() {
+  return under_every_execution([]<class T>(Comparison<T>& file, auto execution) {
+    const Matrix<T> x = file.matrix("x"), d_y = file.matrix("grad_y");
+    mole::Rng rng;
+    auto layer =
+        mole::sora({.in = x.cols(), .out = d_y.cols(), .rank = file.integer("rank"), .alpha = file.number("alpha")},
+                   mole::DenseBase(file.matrix("base.weight")), rng, execution);
+    layer.experts().parameters() = {file.matrix("lora_A"), transposed(file.matrix("lora_B")), file.matrix("gate")};
+    Matrix<T> y(x.rows(), layer.out()), d_x(x.rows(), layer.in());
+    auto work = layer.workspace(x.rows());
+    auto gradients = layer.gradients();
+    layer.forward(x, y, work);
+    layer.backward(x, d_y, d_x, gradients, work);
+    file.expect("y", y);
+    file.expect("grad_x", d_x);
+    file.expect("grad.lora_A", gradients.experts.lora_A);
+    file.expect("grad.lora_B", transposed(gradients.experts.lora_B));
+    file.expect("grad.gate", gradients.experts.gate);
+    file.expect_all_compared();
+  });
+}
+
+/// Steps of the gate's own optimiser as released; there grad.s is what a step is fed.
+template <class T, class Arch>
+void expect_gate_steps(Comparison<T>& file) {
+  const auto& text = file.file().metadata();
+  const std::string& betas = text.at("betas");
+  mole::AdamW<T, Arch> adamw({.learning_rate = file.number("lr"),
+                              .beta1 = std::stod(betas),
+                              .beta2 = std::stod(betas.substr(betas.find(',') + 1)),
+                              .epsilon = file.number("eps"),
+                              .weight_decay = file.number("weight_decay"),
+                              .epsilon_on_raw = true});
+  if (text.at("correct_bias") != "True") throw std::runtime_error("expected correct_bias = True");
+  const bool by_rate = text.at("case") == "threshold lambda*lr";
+  Matrix<T> gate = file.matrix("param");
+  for (Index s = 0; s < file.integer("steps"); ++s) {
+    const std::string step = "." + std::to_string(s);
+    Matrix<T> gradient = file.matrix("grad" + step);
+    adamw.step([&](auto&& f) { f("gate", gate.view(), gradient.view()); });
+    const double lambda = file.file().template matrix<double>("lambda" + step)(0, 0);
+    mole::soft_threshold(gate.elements(), by_rate ? lambda * file.number("lr") : lambda,
+                         mole::ThresholdMode::dead_zone);
+    file.expect("param" + step, gate);
+  }
+}
+
+Method sora_step() {
+  const auto all = []<class T>(Comparison<T>& file) {
+    file.under("vectors");
+    expect_gate_steps<T, mole::kernel::DefaultArchitecture>(file);
+    file.under("one element a vector");
+    expect_gate_steps<T, mole::kernel::Scalar>(file);
+  };
+  return {all, all};
+}
+
 }  // namespace
 
 std::map<std::string, Method> rank_methods() {
-  return {{"flylora", flylora()}, {"flylora-train", flylora_train()}};
+  return {{"flylora", flylora()}, {"flylora-train", flylora_train()}, {"sora", sora()}, {"sora-step", sora_step()}};
 }
 
 }  // namespace golden

@@ -9,6 +9,8 @@
 #include "support/catch.hpp"
 #include "support/layers.hpp"
 
+#include <numeric>
+
 using namespace mole;
 using support::same_bits;
 using test::TemporaryFolder;
@@ -150,4 +152,91 @@ TEST_CASE("A safetensors file of another format is no checkpoint", "[io]") {
   SafetensorsWriter writer;
   writer.write(folder / "adapter.safetensors");
   CHECK_THROWS_AS(CheckpointReader(folder / "adapter.safetensors"), Error);
+}
+
+namespace {
+
+/// A layer that learned two tasks and is at its third.
+struct BankRun {
+  explicit BankRun(const std::vector<int>& ranges)
+      : layer(LatentRouter<float>(std::accumulate(ranges.begin(), ranges.end(), Index(0))),
+              Gate{Sigmoid{}, TopK{.k = 4}, Raw{}},
+              LowRank<GrowingBank<float>>({.in = 11, .out = 13, .ranks = ranges}, start),
+              DenseBase(support::random_matrix<float>(13, 11, 6)), Simd<>{}) {}
+
+  void take_steps(int count) {
+    auto gradients = layer.gradients({.base = false});
+    auto work = layer.workspace(16);
+    for (int i = 0; i < count; ++i) {
+      Matrix<float> x(16, 11), y(16, 13), d_y(16, 13);
+      fill_uniform(x.view(), 1, rng);
+      fill_uniform(d_y.view(), 1, rng);
+      set_zero(gradients);
+      layer.forward(x, y, work);
+      layer.backward(x, d_y, {}, gradients, work);
+      optimizer.step(layer, gradients);
+    }
+  }
+  void next_task(Index ranks, float scale) {
+    layer.experts().append(ranks, rng, scale);
+    layer.router().append(ranks);
+    optimizer = Sgd<float>({.learning_rate = 0.1, .momentum = 0.9});
+  }
+  void save(const std::filesystem::path& path) {
+    const auto& ranges = layer.experts().factors().ranges();
+    CheckpointWriter writer;
+    writer.add_parameters("layer", [&](auto&& f) { layer.walk(f); });
+    writer.add_parameters("state", [&](auto&& f) { layer.walk_state(f); });
+    writer.add_numbers("ranges", std::vector<double>(ranges.begin(), ranges.end()));
+    writer.add_rng("rng", rng);
+    writer.write(path);
+  }
+  static BankRun load(const std::filesystem::path& path) {
+    const CheckpointReader reader(path);
+    const std::vector<double> ranges = reader.numbers("ranges");
+    BankRun run(std::vector<int>(ranges.begin(), ranges.end()));
+    reader.read_parameters("layer", [&](auto&& f) { run.layer.walk(f); });
+    reader.read_parameters("state", [&](auto&& f) { run.layer.walk_state(f); });
+    reader.read_rng("rng", run.rng);
+    return run;
+  }
+
+  Rng start{1}, rng{2};
+  MixtureLinear<LatentRouter<float>, Gate<Sigmoid, TopK, Raw>, LowRank<GrowingBank<float>>, DenseBase<Matrix<float>>,
+                Simd<>>
+      layer;
+  Sgd<float> optimizer{{.learning_rate = 0.1, .momentum = 0.9}};
+};
+
+}  // namespace
+
+TEST_CASE("A bank is restored with its frozen atoms, their scales and the router's bias", "[io]") {
+  const TemporaryFolder folder;
+  BankRun run({4});
+  run.take_steps(3);
+  run.next_task(3, 0.5f);
+  run.take_steps(3);
+  run.next_task(5, 2.0f);
+  run.layer.router().bias()[2] = 0.25f;
+  run.take_steps(3);
+  run.save(folder / "bank.safetensors");
+  BankRun again = BankRun::load(folder / "bank.safetensors");
+  for (BankRun* some : {&run, &again}) {
+    some->optimizer = Sgd<float>({.learning_rate = 0.1, .momentum = 0.9});
+    some->take_steps(4);
+    some->next_task(2, 1.0f);
+    some->take_steps(4);
+  }
+  NoScratch none;
+  const auto found = again.layer.experts().factors().factors(none),
+             expected = run.layer.experts().factors().factors(none);
+  CHECK(same_bits(found.a, expected.a));
+  CHECK(same_bits(found.b, expected.b));
+  CHECK(std::equal(again.layer.experts().scale().begin(), again.layer.experts().scale().end(),
+                   run.layer.experts().scale().begin()));
+  CHECK(again.layer.router().bias()[2] == 0.25f);
+
+  BankRun other({4, 3, 4});  // another range
+  const CheckpointReader reader(folder / "bank.safetensors");
+  CHECK_THROWS_AS(reader.read_parameters("state", [&](auto&& f) { other.layer.walk_state(f); }), Error);
 }

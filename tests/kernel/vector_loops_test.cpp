@@ -53,6 +53,10 @@ TEMPLATE_TEST_CASE("Vectors of a row count every element once", "[kernel]", floa
     CHECK(elements.sum(of_x) == sum);
     CHECK(vectors.dot(of_x, of_y) == dot);
     CHECK(elements.dot(of_x, of_y) == dot);
+    const auto product = [](const auto& a, const auto& b) { return a * b; };
+    CHECK(vectors.sum_of(product, of_x, of_y) == dot);
+    CHECK(elements.sum_of(product, of_x, of_y) == dot);
+    CHECK(vectors.sum_of([](const auto& a) { return a + a; }, of_x) == 2 * sum);
   }
 }
 

@@ -220,3 +220,13 @@ TEST_CASE("Options out of range are refused", "[optim]") {
         AdamWOptions{.epsilon = 0}, AdamWOptions{.weight_decay = std::nan("")}})
     CHECK(complaint(ErrorCode::option, [&] { AdamW<float> adamw(options); }).find("AdamW: expected ") == 0);
 }
+
+TEST_CASE("An epsilon on the raw root is the corrected one's, larger by that correction", "[optim]") {
+  Tensors<double> raw = random_tensors<double>(1), corrected = raw, gradients = random_tensors<double>(2);
+  AdamW<double> on_raw({.epsilon = 1e-2, .epsilon_on_raw = true});
+  on_raw.step(raw, gradients);
+  AdamW<double>({.epsilon = 1e-2 / std::sqrt(1 - 0.999)}).step(corrected, gradients);
+  CHECK(equal_bits(raw, corrected));
+  on_raw.step(raw, gradients);
+  CHECK_FALSE(equal_bits(raw, corrected));
+}

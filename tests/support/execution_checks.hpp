@@ -30,9 +30,9 @@ inline std::vector<Blocks> block_kinds() {
 }
 
 /// How tokens are spread over the experts.
-enum class Spread { random_pairs, all_to_one, some_experts_idle, some_tokens_alone, nobody };
-inline const std::vector<Spread> spreads{Spread::random_pairs, Spread::all_to_one, Spread::some_experts_idle,
-                                         Spread::some_tokens_alone, Spread::nobody};
+enum class Spread { random_pairs, all_to_one, some_experts_idle, some_tokens_alone, nobody, everybody };
+inline const std::vector<Spread> spreads{Spread::random_pairs,      Spread::all_to_one, Spread::some_experts_idle,
+                                         Spread::some_tokens_alone, Spread::nobody,     Spread::everybody};
 
 /// Weights in [-1, 1]; two experts a token where the spread leaves a choice.
 template <class T>
@@ -57,6 +57,9 @@ Routing<T> random_routing(Spread spread, Index tokens, Index experts, Rng& rng) 
         if (n % 3 != 0) push(second);
         break;
       case Spread::nobody:
+        break;
+      case Spread::everybody:
+        for (Index e = 0; e < experts; ++e) push(e);
         break;
     }
     routing.end_token();
@@ -98,6 +101,7 @@ struct RoutedCase {
 template <class T>
 struct RoutedResults {
   GuardedMatrix<T> h, y, u, d_b, d_a, d_x;
+  std::vector<GuardedMatrix<T>> last_d_b, last_d_a;  ///< of some of the last rows of their tables
 
   RoutedResults(const RoutedCase<T>& c, Index padding, Rng rng)
       : h(random_output<T>(1, c.begin.back(), rng, around(0))),
@@ -105,7 +109,13 @@ struct RoutedResults {
         u(random_output<T>(1, c.begin.back(), rng, around(0))),
         d_b(random_output<T>(c.blocks.ranks_up(), c.out, rng, around(padding))),
         d_a(random_output<T>(c.blocks.ranks_down(), c.in, rng, around(padding))),
-        d_x(random_output<T>(c.routing.tokens(), c.in, rng, around(padding))) {}
+        d_x(random_output<T>(c.routing.tokens(), c.in, rng, around(padding))) {
+    // One row, and a number that cuts through blocks.
+    for (Index rows : {Index(1), (c.blocks.ranks_up() + 1) / 2})
+      last_d_b.push_back(random_output<T>(rows, c.out, rng, around(padding)));
+    for (Index rows : {Index(1), (c.blocks.ranks_down() + 1) / 2})
+      last_d_a.push_back(random_output<T>(rows, c.in, rng, around(padding)));
+  }
 
   template <class Execution>
   void compute(const Execution& execution, const RoutedCase<T>& c) {
@@ -116,6 +126,8 @@ struct RoutedResults {
     execution.routed_outer(ranks, c.d_y.view(), Side::up, c.layout(), d_b.view());
     execution.routed_outer(ranks, c.x.view(), Side::down, c.layout(), d_a.view());
     execution.routed_up(RankTerms<T>{c.layout(), ranks, c.a.view(), Side::down}, d_x.view());
+    for (auto& some : last_d_b) execution.routed_outer(ranks, c.d_y.view(), Side::up, c.layout(), some.view());
+    for (auto& some : last_d_a) execution.routed_outer(ranks, c.x.view(), Side::down, c.layout(), some.view());
   }
 
   /// f(name, matrix, other's matrix, terms of each sum)
@@ -128,6 +140,10 @@ struct RoutedResults {
     f("d_b", d_b, other.d_b, pairs);
     f("d_a", d_a, other.d_a, pairs);
     f("d_x", d_x, other.d_x, ranks + 1);
+    for (std::size_t i = 0; i < last_d_b.size(); ++i) {
+      f("d_b of the last rows", last_d_b[i], other.last_d_b[i], pairs);
+      f("d_a of the last rows", last_d_a[i], other.last_d_a[i], pairs);
+    }
   }
 
  private:

@@ -22,6 +22,12 @@ class Blocks {
   static Blocks ragged(std::span<const int> ranks, bool shared_down = false) {
     return Blocks({ranks.begin(), ranks.end()}, shared_down);
   }
+  /// Uniform blocks of `rank`, or, where `ranks` names any, one of that size for each expert.
+  static Blocks of(Index experts, Index rank, std::span<const int> ranks, bool shared_down = false) {
+    if (ranks.empty()) return uniform(experts, rank, shared_down);
+    require_equal(ErrorCode::option, "Blocks: number of ranks", experts, Index(ranks.size()));
+    return ragged(ranks, shared_down);
+  }
 
   Index experts() const { return Index(begin_.size()) - 1; }
   Index size(Index expert) const { return begin_[std::size_t(expert) + 1] - begin_[std::size_t(expert)]; }

@@ -4,7 +4,9 @@
 
 #include "mole/core/view.hpp"
 
+#include <cmath>
 #include <cstdint>
+#include <numbers>
 #include <random>
 
 namespace mole {
@@ -48,6 +50,15 @@ void fill_uniform(View<T> view, double bound, Generator& generator) {
   static_assert(Generator::max() - Generator::min() == ~std::uint64_t(0), "fill_uniform: expected a 64-bit generator");
   for (Index r = 0; r < view.rows(); ++r)
     for (T& element : view.row(r)) element = T((2 * unit_interval(generator()) - 1) * bound);
+}
+
+/// A draw from N(0, 1), by Box and Muller: two numbers of the generator each.
+template <std::uniform_random_bit_generator Generator>
+double standard_normal(Generator& generator) {
+  static_assert(Generator::max() - Generator::min() == ~std::uint64_t(0),
+                "standard_normal: expected a 64-bit generator");
+  const double radius = std::sqrt(-2 * std::log(1 - unit_interval(generator())));
+  return radius * std::cos(2 * std::numbers::pi * unit_interval(generator()));
 }
 
 }  // namespace mole

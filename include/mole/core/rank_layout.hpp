@@ -5,6 +5,8 @@
 #include "mole/core/blocks.hpp"
 #include "mole/core/routing.hpp"
 
+#include <algorithm>
+
 namespace mole {
 
 /// Which factor's rows: those of A, or those of B.
@@ -22,6 +24,19 @@ struct RankLayout {
   Index first_row(Index expert, Side side) const {
     return side == Side::down ? blocks.down(expert) : blocks.up(expert);
   }
+  Index rows(Side side) const { return side == Side::down ? blocks.ranks_down() : blocks.ranks_up(); }
+
+  /// What of an expert's block lies in the last `last_rows` rows of a table: `count` ranks after the first `skip`, from
+  /// row `row` of them on.
+  struct Share {
+    Index skip, count, row;
+  };
+  Share share_of_last(Index last_rows, Index expert, Side side) const {
+    const Index frozen = rows(side) - last_rows, first = first_row(expert, side), size = blocks.size(expert);
+    const Index skip = std::clamp<Index>(frozen - first, 0, size);
+    return {skip, size - skip, first + skip - frozen};
+  }
+
   Index ranks(Index pair) const { return begin[std::size_t(pair) + 1] - begin[std::size_t(pair)]; }
 };
 

@@ -89,6 +89,10 @@ class View {
     MOLE_ASSERT(first >= 0 && first + rows <= rows_);
     return {data_ + first * stride_, rows, cols_, stride_};
   }
+  View middle_cols(Index first, Index cols) const {
+    MOLE_ASSERT(first >= 0 && first + cols <= cols_);
+    return {data_ + first, rows_, cols, stride_};
+  }
 
   /// False for a view without data: a result nobody wants, or a frozen gradient.
   explicit operator bool() const { return data_ != nullptr; }

@@ -41,7 +41,8 @@ struct ExecutionArchetype {
   /// result_n += table_e^T h_p, as `terms` say
   template <class T>
   void routed_up(const RankTerms<T>& terms, View<T> result) const;
-  /// d_table_e += h_p x_n^T
+  /// d_table_e += h_p x_n^T.   A d_table of fewer rows than the table is that of its last rows; the rows before them
+  /// are frozen and passed over
   template <class T>
   void routed_outer(std::span<const std::type_identity_t<T>> h, ConstView<T> x, Side side, const RankLayout<T>& layout,
                     View<T> d_table) const;

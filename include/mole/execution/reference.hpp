@@ -74,8 +74,10 @@ struct Reference {
   template <class T>
   void routed_outer(std::span<const std::type_identity_t<T>> h, ConstView<T> x, Side side, const RankLayout<T>& layout,
                     View<T> d_table) const {
+    const Index frozen = layout.rows(side) - d_table.rows();
     for_each_rank(layout, side, [&](Index n, Index row, std::size_t at) {
-      for (Index i = 0; i < x.cols(); ++i) d_table(row, i) += h[at] * x(n, i);
+      if (row < frozen) return;
+      for (Index i = 0; i < x.cols(); ++i) d_table(row - frozen, i) += h[at] * x(n, i);
     });
   }
 

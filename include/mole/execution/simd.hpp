@@ -105,23 +105,25 @@ class Simd {
   template <class T>
   void routed_outer(std::span<const std::type_identity_t<T>> h, ConstView<T> x, Side side, const RankLayout<T>& layout,
                     View<T> d_table) const {
-    if (const auto all = ranks_as_matrix(h, side, layout)) return product_tn(all, x, d_table.top(all.cols()));
+    if (const auto all = ranks_as_matrix(h, side, layout))
+      return product_tn(all.middle_cols(all.cols() - d_table.rows(), d_table.rows()), x, d_table);
     const Index per_task = columns_per_task<T>(d_table.cols(), 2.0 * double(layout.begin.back()), 1);
     parallel_for(blocks_of(d_table.cols(), per_task), [&](Index task) {
       const Index column = task * per_task, cols = std::min(per_task, d_table.cols() - column);
       std::array<const T*, run> factors, rows;
       for (Index e = 0; e < layout.blocks.experts(); ++e) {
+        const auto share = layout.share_of_last(d_table.rows(), e, side);
+        if (share.count == 0) continue;
         const std::span<const int> pairs = layout.routing.pairs_of(e);
         for (Index q = 0; q < Index(pairs.size()); q += run) {
           const Index depth = std::min(run, Index(pairs.size()) - q);
           for (Index k = 0; k < depth; ++k) {
             const int p = pairs[std::size_t(q + k)];
-            factors[std::size_t(k)] = h.data() + layout.first(p);
+            factors[std::size_t(k)] = h.data() + layout.first(p) + share.skip;
             rows[std::size_t(k)] = x.row_data(layout.routing.token(p)) + column;
           }
           Outer<T>{}(kernel::FactorColumns<T>{factors.data()}, kernel::GatheredRows<const T>{rows.data()}, false, depth,
-                     layout.blocks.size(e), cols,
-                     Rows<T>{d_table.row_data(layout.first_row(e, side)) + column, d_table.stride()}, true);
+                     share.count, cols, Rows<T>{d_table.row_data(share.row) + column, d_table.stride()}, true);
         }
       }
     });

@@ -69,9 +69,12 @@ class ThroughEigen {
   template <class T>
   void routed_outer(std::span<const std::type_identity_t<T>> h, ConstView<T> x, Side side, const RankLayout<T>& layout,
                     View<T> d_table) const {
-    for_each_pair(layout, d_table, side, [&](Index p, auto rows) {
-      rows.noalias() += ranks(h, layout, p).transpose() * row(x, layout.routing.token(p));
-    });
+    for (int p : layout.routing.by_expert()) {
+      const auto share = layout.share_of_last(d_table.rows(), layout.routing.expert(p), side);
+      if (share.count > 0)
+        map(d_table.middle_rows(share.row, share.count)).noalias() +=
+            ranks(h, layout, p).tail(share.count).transpose() * row(x, layout.routing.token(p));
+    }
   }
 
   template <class F>

@@ -47,6 +47,39 @@ class LowRank {
       scale_[std::size_t(e)] = T(options.alpha ? scale_of(*options.alpha, blocks().size(e), options.scaling) : 1.0);
   }
 
+  /// Of factors that are there.   scale [E]
+  LowRank(Factors factors, std::vector<T> scale, Dropout dropout = {})
+      : factors_(std::move(factors)), dropout_(dropout), scale_(std::move(scale)) {
+    dropout_.check("LowRank");
+    require_equal(ErrorCode::shape, "LowRank: number of scales", experts(), Index(scale_.size()));
+  }
+
+  /// These experts' scales and dropout over other factors.
+  template <FactorPolicy Other>
+  LowRank<Other> with(Other factors) const {
+    return {std::move(factors), scale_, dropout_};
+  }
+
+  /// Starts the factors anew; scales stay.
+  template <std::uniform_random_bit_generator Generator>
+  requires requires(Factors& factors, Generator& generator) { factors.reset(generator); }
+  void reset(Generator& generator) { factors_.reset(generator); }
+
+  /// `ranks` more experts of one rank each, where Factors can grow. Workspaces and gradients from before are outdated.
+  template <std::uniform_random_bit_generator Generator>
+  requires requires(Factors& factors, Generator& generator) { factors.append(Index(1), generator); }
+  void append(Index ranks, Generator& generator, double scale = 1) {
+    factors_.append(ranks, generator);
+    scale_.resize(std::size_t(experts()), T(scale));
+  }
+
+  /// f(name, View<T>) for what is no parameter and yet needed to restore the experts: scales, and what Factors add.
+  template <class F>
+  void walk_state(F&& f) {
+    f("scale", View<T>(scale_.data(), 1, experts()));
+    if constexpr (requires { factors_.walk_state(f); }) factors_.walk_state(f);
+  }
+
   Index experts() const { return blocks().experts(); }
   Index in() const { return factors_.in(); }
   Index out() const { return factors_.out(); }
@@ -97,6 +130,7 @@ class LowRank {
       for (Index at = layout.first(p); at < layout.first(p) + layout.ranks(p); ++at)
         weighted[std::size_t(at)] = factor * h[std::size_t(at)];
     }
+    if (f.gate) for_each_rank(layout, [&](Index, Index row, std::size_t at) { weighted[at] *= f.gate.data()[row]; });
     return {layout, weighted, f.b, Side::up};
   }
 
@@ -110,6 +144,7 @@ class LowRank {
     const RankLayout<T> layout{blocks(), routing, s.begin};
     const auto h = ranks_in(s.h, layout), d_h = ranks_in(s.d_h, layout);
     call.execution.routed_down(d_y, f.b, Side::up, layout, d_h);
+    if (f.gate) gate_backward(layout, f.gate, h, d_h, d.gate);
     weigh_backward(layout, h, d_h, d_weight);
     if (d.b) call.execution.routed_outer(ranks_in(s.weighted, layout), d_y, Side::up, layout, d.b);
     if (d.a) call.execution.routed_outer(d_h, seen(x, call), Side::down, layout, d.a);
@@ -147,7 +182,8 @@ class LowRank {
   /// d_a += d_z^T x,  d_x += d_z A
   void project_backward(View<const T> x, View<const T> d_z, View<T> d_x, Parameters& gradients, auto& call) const {
     const FactorViews<T> d = factors_.gradient_views(gradients, call.scratch.factors);
-    if (d.a) call.execution.product_tn(d_z, seen(x, call), d.a);
+    if (d.a)  // of the last rows of A, where the others are frozen
+      call.execution.product_tn(d_z.middle_cols(d_z.cols() - d.a.rows(), d.a.rows()), seen(x, call), d.a);
     add_through_dropout(d_x, call, [&](View<T> d_seen) {
       if constexpr (streamed)
         factors_.project_backward(d_z, d_seen, call.execution);
@@ -163,7 +199,9 @@ class LowRank {
     const FactorViews<const T> f = factors_.factors(scratch);
     for (Index j = 0; j < blocks().size(expert); ++j)
       for (Index o = 0; o < w.rows(); ++o) {
-        const T factor = T(weight) * scale_[std::size_t(expert)] * f.b(blocks().up(expert) + j, o);
+        const Index row = blocks().up(expert) + j;
+        const T gate = f.gate ? f.gate(0, row) : T(1);
+        const T factor = T(weight) * scale_[std::size_t(expert)] * gate * f.b(row, o);
         if constexpr (streamed)
           factors_.add_row(blocks().down(expert) + j, factor, w.row(o));
         else
@@ -189,6 +227,25 @@ class LowRank {
 
   static std::span<T> ranks_in(std::pmr::vector<T>& all, const RankLayout<T>& layout) {
     return std::span<T>(all).first(std::size_t(layout.begin.back()));
+  }
+
+  /// From u = b d_y in d_h, where B = diag(gate) b:   d_gate_j += scale_e weight_p u_pj h_pj,   u_pj *= gate_j
+  void gate_backward(const RankLayout<T>& layout, View<const T> gate, std::span<const T> h, std::span<T> u,
+                     View<T> d_gate) const {
+    if (d_gate)
+      for_each_rank(layout, [&](Index p, Index row, std::size_t at) {
+        d_gate.data()[row] += scale_[std::size_t(layout.routing.expert(p))] * layout.routing.weight(p) * u[at] * h[at];
+      });
+    for_each_rank(layout, [&](Index, Index row, std::size_t at) { u[at] *= gate.data()[row]; });
+  }
+
+  /// Calls f(pair, row of B, index in h).
+  template <class F>
+  static void for_each_rank(const RankLayout<T>& layout, F f) {
+    for (Index p = 0; p < layout.routing.pairs(); ++p) {
+      const Index row = layout.first_row(layout.routing.expert(p), Side::up);
+      for (Index j = 0; j < layout.ranks(p); ++j) f(p, row + j, std::size_t(layout.first(p) + j));
+    }
   }
 
   /// From u = B d_y in d_h:   d_h_p = scale_e weight_p u_p,   d_weight_p += scale_e <u_p, h_p>

@@ -3,10 +3,12 @@
 #pragma once
 
 #include "mole/core/dropout.hpp"
+#include "mole/core/random.hpp"
 #include "mole/factors/factor_policy.hpp"
 
 #include <cmath>
 #include <optional>
+#include <utility>
 #include <vector>
 
 namespace mole {
@@ -46,12 +48,20 @@ class DenseFactors {
   };
 
   template <std::uniform_random_bit_generator Generator>
-  DenseFactors(const Options& options, Generator& generator) : blocks_(blocks_of(options)) {
+  DenseFactors(const Options& options, Generator& generator)
+      : blocks_(Blocks::of(options.experts, options.rank, options.ranks, options.shared_down)) {
     if (options.in < 1 || options.out < 1)
       throw Error(ErrorCode::option, "DenseFactors: expected in and out of at least 1, found in = " +
                                          std::to_string(options.in) + ", out = " + std::to_string(options.out));
     parameters_ = {Matrix<T>(blocks_.ranks_down(), options.in), Matrix<T>(blocks_.ranks_up(), options.out)};
-    fill_uniform(parameters_.lora_A.view(), 1 / std::sqrt(double(options.in)), generator);
+    reset(generator);
+  }
+
+  /// Of parameters that are there.   lora_A [ranks x I], lora_B [ranks x O].  Throws Error(shape) where `blocks`
+  /// differ.
+  DenseFactors(Blocks blocks, Parameters parameters) : blocks_(std::move(blocks)), parameters_(std::move(parameters)) {
+    require_equal(ErrorCode::shape, "DenseFactors: rows of A", blocks_.ranks_down(), parameters_.lora_A.rows());
+    require_equal(ErrorCode::shape, "DenseFactors: rows of B", blocks_.ranks_up(), parameters_.lora_B.rows());
   }
 
   Index in() const { return parameters_.lora_A.cols(); }
@@ -60,6 +70,13 @@ class DenseFactors {
   Parameters& parameters() { return parameters_; }
   const Parameters& parameters() const { return parameters_; }
 
+  /// Starts anew, as the constructor does.
+  template <std::uniform_random_bit_generator Generator>
+  void reset(Generator& generator) {
+    fill_uniform(parameters_.lora_A.view(), 1 / std::sqrt(double(in())), generator);
+    parameters_.lora_B.set_zero();
+  }
+
   FactorViews<const T> factors(NoScratch&) const { return {parameters_.lora_A, parameters_.lora_B}; }
   FactorViews<T> gradient_views(Parameters& gradients, NoScratch&) const {
     return {gradients.lora_A, gradients.lora_B};
@@ -67,12 +84,6 @@ class DenseFactors {
   void contract(Parameters&, NoScratch&) const {}
 
  private:
-  static Blocks blocks_of(const Options& options) {
-    if (options.ranks.empty()) return Blocks::uniform(options.experts, options.rank, options.shared_down);
-    require_equal(ErrorCode::option, "DenseFactors: number of ranks", options.experts, Index(options.ranks.size()));
-    return Blocks::ragged(options.ranks, options.shared_down);
-  }
-
   Blocks blocks_;
   Parameters parameters_;
 };

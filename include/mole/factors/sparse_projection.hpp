@@ -3,12 +3,11 @@
 #pragma once
 
 #include "mole/core/dropout.hpp"
+#include "mole/core/random.hpp"
 #include "mole/factors/factor_policy.hpp"
 #include "mole/kernel/sliced_products.hpp"
 
 #include <algorithm>
-#include <cmath>
-#include <numbers>
 #include <optional>
 #include <string>
 #include <utility>
@@ -138,17 +137,11 @@ class SparseProjection {
       if (double(in_ - i) * unit_interval(generator()) < double(columns.size() - chosen)) columns[chosen++] = int(i);
   }
 
-  /// N(0, 1 / ranks^2) by Box and Muller, but never 0.
+  /// N(0, 1 / ranks^2), but never 0.
   template <class Generator>
   T draw_value(Generator& generator) const {
-    static_assert(Generator::max() - Generator::min() == ~std::uint64_t(0),
-                  "SparseProjection: expected a 64-bit generator");
-    for (;;) {
-      const double radius = std::sqrt(-2 * std::log(1 - unit_interval(generator())));
-      const double angle = 2 * std::numbers::pi * unit_interval(generator());
-      const T value = T(radius * std::cos(angle) / double(ranks()));
-      if (value != 0) return value;
-    }
+    for (;;)
+      if (const T value = T(standard_normal(generator) / double(ranks())); value != 0) return value;
   }
 
   void cut();

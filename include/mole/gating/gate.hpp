@@ -117,8 +117,8 @@ class Gate {
       for (Index n = first; n < first + tokens; ++n) {
         const std::span<T> weights = routing.weights_of(n);
         const std::size_t chosen = weights.size() - shared_in(weights.size());
-        weigh.forward(std::span<const T>(scores.row(n)), std::span<const int>(routing.experts_of(n)).first(chosen),
-                      weights.first(chosen));
+        weigh_forward(std::span<const T>(scores.row(n)), std::span<const int>(routing.experts_of(n)).first(chosen),
+                      weights.first(chosen), call.batch);
         std::fill(weights.begin() + std::ptrdiff_t(chosen), weights.end(), T(1));
       }
     });
@@ -136,8 +136,8 @@ class Gate {
       for (Index n = first; n < first + tokens; ++n) {
         const std::span<const T> weights = routing.weights_of(n);
         const std::size_t chosen = weights.size() - shared_in(weights.size());
-        weigh.backward(scores.row(n), routing.experts_of(n).first(chosen), weights.first(chosen),
-                       routing.of_token(d_weight, n).first(chosen), d_scores.row(n));
+        weigh_backward(scores.row(n), routing.experts_of(n).first(chosen), weights.first(chosen),
+                       routing.of_token(d_weight, n).first(chosen), d_scores.row(n), call.batch);
       }
       ScoreRows<ArchOf<C>>::backward(score, logits.middle_rows(first, tokens), scores.middle_rows(first, tokens),
                                      View<const T>(d_scores.middle_rows(first, tokens)),
@@ -161,6 +161,23 @@ class Gate {
   Index slots(Index experts) const { return select.max_chosen(experts - shared) + shared; }
   /// How many of the pairs of a token are with shared experts.
   std::size_t shared_in(std::size_t pairs) const { return pairs == 0 ? 0 : std::size_t(shared); }
+
+  template <class T>
+  void weigh_forward(std::span<const T> scores, std::span<const int> chosen, std::span<T> weights,
+                     [[maybe_unused]] const Batch& batch) const {
+    if constexpr (BatchWeighPolicy<Weigh, T>)
+      weigh.forward(scores, chosen, weights, batch);
+    else
+      weigh.forward(scores, chosen, weights);
+  }
+  template <class T>
+  void weigh_backward(std::span<const T> scores, std::span<const int> chosen, std::span<const T> weights,
+                      std::span<const T> d_weights, std::span<T> d_scores, [[maybe_unused]] const Batch& batch) const {
+    if constexpr (BatchWeighPolicy<Weigh, T>)
+      weigh.backward(scores, chosen, weights, d_weights, d_scores, batch);
+    else
+      weigh.backward(scores, chosen, weights, d_weights, d_scores);
+  }
 
   /// Each token by itself, side by side in memory that start() closes up.
   template <class T, class C>

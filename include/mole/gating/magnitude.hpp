@@ -4,24 +4,31 @@
 
 #include "mole/gating/score_policy.hpp"
 
+#include <algorithm>
 #include <cmath>
 
 namespace mole {
 
-/// score = |logit|.
-/// Source: Zou et al. 2025 (FlyLoRA), arXiv:2510.08396, eq. 8.
+/// score = |logit|; with keep_sign the logit itself, so that one type serves both readings of FlyLoRA.
+/// Source: Zou et al. 2025 (FlyLoRA), arXiv:2510.08396: eq. 8 takes sizes, eq. 10 and the training release do not.
 struct Magnitude {
+  bool keep_sign = false;
+
   template <class V, class Loops = kernel::ElementLoops>
   void forward(std::span<const V> logits, std::span<V> scores, const Loops& loops = {}) const {
     using std::abs;
+    if (keep_sign) return void(std::copy(logits.begin(), logits.end(), scores.begin()));
     loops.set(
         scores, [](const auto& logit) { return abs(logit); }, logits);
   }
 
-  /// d_logit = d_score * sign(logit), 0 at 0
+  /// d_logit = d_score * sign(logit), 0 at 0;  d_score with keep_sign
   template <class V, class Loops = kernel::ElementLoops>
   void backward(std::span<const V> logits, std::span<const V>, std::span<const V> d_scores, std::span<V> d_logits,
                 const Loops& loops = {}) const {
+    if (keep_sign)
+      return loops.add(
+          d_logits, [](const auto& d_score) { return d_score; }, d_scores);
     loops.add(
         d_logits, [](const auto& logit, const auto& d_score) { return d_score * sign(logit); }, logits, d_scores);
   }

@@ -2,7 +2,7 @@
 // The contract of weighings: how much each chosen expert counts.
 #pragma once
 
-#include "mole/core/config.hpp"
+#include "mole/core/batch.hpp"
 
 #include <concepts>
 #include <span>
@@ -18,6 +18,14 @@ concept WeighPolicy = std::copyable<W> &&
     requires(const W& weigh, std::span<const T> in, std::span<const int> chosen, std::span<T> out) {
   weigh.forward(in, chosen, out);
   weigh.backward(in, chosen, in, in, out);
+};
+
+/// A weighing that differs between training and inference: both calls take the batch last, and a Gate hands it over.
+template <class W, class T>
+concept BatchWeighPolicy = WeighPolicy<W, T> &&
+    requires(const W& weigh, std::span<const T> in, std::span<const int> chosen, std::span<T> out, const Batch& batch) {
+  weigh.forward(in, chosen, out, batch);
+  weigh.backward(in, chosen, in, in, out, batch);
 };
 
 }  // namespace mole

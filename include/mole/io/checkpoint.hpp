@@ -24,7 +24,8 @@ class CheckpointWriter {
  public:
   CheckpointWriter() { writer_.set_metadata("format", "mole.checkpoint.1"); }
 
-  /// All tensors of `walk`, frozen ones too, as "part.name".
+  /// All tensors of `walk`, frozen ones too, as "part.name". A layer's walk has its parameters, its walk_state what
+  /// else it needs, such as a bank's frozen atoms: give both, as two parts.
   template <class Walk>
   void add_parameters(const std::string& part, Walk&& walk) {
     walk([&]<class T>(std::string_view name, View<T> parameter, auto...) {

@@ -5,6 +5,7 @@
 #include "mole/core/config.hpp"
 
 #include <algorithm>
+#include <concepts>
 #include <span>
 
 namespace mole::kernel {
@@ -26,6 +27,12 @@ struct ScalarOf<V> {
 /// The number type of a number, or of the lanes of a vector.
 template <class V>
 using ScalarOf = typename detail::ScalarOf<V>::type;
+
+/// `a` where the condition holds, else `b`: of numbers, as xsimd's select is of vectors.
+template <std::floating_point T>
+T select(bool condition, T a, T b) {
+  return condition ? a : b;
+}
 
 /// What a Score does with the numbers of a row, in the order of the row. An element V is a number, or a vector whose
 /// lanes belong to different tokens: then every operation is one of lanes, and a token's bits are those it has alone.
@@ -50,6 +57,14 @@ struct ElementLoops {
   V dot(std::span<const V> x, std::span<const V> y) const {
     V total = x[0] * y[0];
     for (std::size_t i = 1; i < x.size(); ++i) total += x[i] * y[i];
+    return total;
+  }
+
+  /// The sum of f(x_i, in_i...)
+  template <class F, class V, class... In>
+  V sum_of(F f, std::span<const V> x, std::span<In>... in) const {
+    V total = f(x[0], in[0]...);
+    for (std::size_t i = 1; i < x.size(); ++i) total += f(x[i], in[i]...);
     return total;
   }
 

@@ -25,12 +25,20 @@ struct VectorLoops {
 
   template <class T>
   T sum(std::span<const T> x) const {
-    return sum_of(x, [&](Index i) { return load(x, i); });
+    return sum_of([](const auto& element) { return element; }, x);
   }
 
   template <class T>
   T dot(std::span<const T> x, std::span<const T> y) const {
-    return sum_of(x, [&](Index i) { return load(x, i) * load(y, i); });
+    return sum_of([](const auto& a, const auto& b) { return a * b; }, x, y);
+  }
+
+  template <class F, class T, class... In>
+  T sum_of(F f, std::span<const T> x, std::span<In>... in) const {
+    Batch<Arch, T> total(T(0));
+    Index i = 0;
+    for (; i < last(x); i += step_of<Arch, T>) total += f(load(x, i), load(in, i)...);
+    return kernel::sum(total + last_lanes<T>(f(load(x, last(x)), load(in, last(x))...), Index(x.size()) - i));
   }
 
   /// Does `f` hold for every element?
@@ -67,14 +75,6 @@ struct VectorLoops {
     constexpr Index step = step_of<Arch, std::remove_const_t<T>>;
     MOLE_ASSERT(Index(x.size()) >= step);
     return Index(x.size()) - step;
-  }
-
-  template <class T, class F>
-  static T sum_of(std::span<const T> x, F term) {
-    Batch<Arch, T> total(T(0));
-    Index i = 0;
-    for (; i < last(x); i += step_of<Arch, T>) total += term(i);
-    return kernel::sum(total + last_lanes<T>(term(last(x)), Index(x.size()) - i));
   }
 
   /// `batch`, but 0 in all but its last `count` lanes.

@@ -25,6 +25,7 @@ class AnyLinear {
  public:
   /// f(name, parameter, gradient); an empty gradient is frozen.
   using Visitor = std::function<void(std::string_view name, View<T> parameter, View<T> gradient)>;
+  using StateVisitor = std::function<void(std::string_view name, View<T> tensor)>;
 
   template <class Layer>
   requires std::same_as<typename Layer::Scalar, T> AnyLinear(Layer layer, Index max_tokens, Trainable trainable = {})
@@ -45,6 +46,8 @@ class AnyLinear {
   void set_trainable(Trainable trainable) { model_->set_trainable(trainable); }
   void zero_gradients() { model_->zero_gradients(); }
   void walk(const Visitor& f) { model_->walk(f); }
+  /// As MixtureLinear::walk_state.
+  void walk_state(const StateVisitor& f) { model_->walk_state(f); }
 
   /// As MixtureLinear::merge_into.
   void merge_into(View<T> weight) const { model_->merge_into(weight); }
@@ -61,6 +64,7 @@ class AnyLinear {
     virtual void set_trainable(Trainable trainable) = 0;
     virtual void zero_gradients() = 0;
     virtual void walk(const Visitor& f) = 0;
+    virtual void walk_state(const StateVisitor& f) = 0;
     virtual void merge_into(View<T> weight) const = 0;
     virtual std::string merge_obstacle() const = 0;
   };
@@ -84,6 +88,7 @@ class AnyLinear {
     void set_trainable(Trainable trainable) override { gradients = layer.gradients(trainable); }
     void zero_gradients() override { set_zero(gradients); }
     void walk(const Visitor& f) override { layer.walk(f, gradients); }
+    void walk_state(const StateVisitor& f) override { layer.walk_state(f); }
     void merge_into(View<T> weight) const override { layer.merge_into(weight); }
     std::string merge_obstacle() const override { return layer.merge_obstacle(); }
 

@@ -140,6 +140,22 @@ class MixtureLinear {
     Gradients::walk(visit, own, others...);
   }
 
+  /// Calls f(name, tensor) with one View per tensor that is no parameter and yet needed to restore the layer: frozen
+  /// atoms, balancing biases, scales. A checkpoint holds what both walks visit.
+  template <class F>
+  void walk_state(F&& f) {
+    const auto within = [&f](std::string_view role, auto& policy) {
+      const auto visit = [&f, role](std::string_view name, auto tensor) {
+        f(detail::QualifiedName(role, name), tensor);
+      };
+      if constexpr (requires { policy.walk_state(visit); }) policy.walk_state(visit);
+    };
+    within("router", router_);
+    within("gating", gating_);
+    within("experts", experts_);
+    within("base", base_);
+  }
+
   // ---- forward
 
   /// x -> logits, scores and routing in `work`.
@@ -344,6 +360,7 @@ class MixtureLinear {
     if (x.rows() > work.max_tokens())
       throw Error(ErrorCode::capacity, "forward: workspace made for " + std::to_string(work.max_tokens()) +
                                            " tokens, x has " + std::to_string(x.rows()));
+    require_equal(ErrorCode::capacity, "forward: experts of the workspace", experts_.experts(), work.experts());
     if (!batch.token_mask.empty())
       require_equal(ErrorCode::shape, "forward: size of the token mask", x.rows(), Index(batch.token_mask.size()));
     if (!batch.routed.empty())

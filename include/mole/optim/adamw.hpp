@@ -19,6 +19,8 @@ struct AdamWOptions {
   double beta2 = 0.999;
   double epsilon = 1e-8;
   double weight_decay = 0.01;
+  bool epsilon_on_raw =
+      false;  ///< add epsilon to the root of v before its correction: Hugging Face transformers' AdamW
   std::vector<ParameterGroup> groups = {};
 
   void check() const {
@@ -39,6 +41,8 @@ struct AdamWOptions {
 ///   m = beta1 m + (1 - beta1) g      v = beta2 v + (1 - beta2) g^2      at step t = 1, 2, ...
 ///   p = p - rate ( (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + epsilon) + weight_decay p )
 ///
+/// With epsilon_on_raw the epsilon of step t is epsilon / sqrt(1 - beta2^t): 32 times as large at first, for beta2 =
+/// 0.999.
 /// m and v are held in State, in one buffer each, made by the first step or by reserve(); later steps allocate nothing.
 /// Frozen tensors (an empty gradient) are neither read nor written. Equal inputs give equal bits.
 /// Throws Error(option) for options outside their ranges, Error(shape), before anything changes, when a tensor appears,
@@ -123,7 +127,7 @@ kernel::AdamWUpdate<Arch, T> AdamW<State, Arch>::update_for(std::string_view nam
           .rate = T(rate / correction1),
           .decay = T(rate * decay),
           .root_scale = T(1 / std::sqrt(correction2)),
-          .epsilon = T(options_.epsilon)};
+          .epsilon = T(options_.epsilon_on_raw ? options_.epsilon / std::sqrt(correction2) : options_.epsilon)};
 }
 
 /// Parameters of one type, state of another.

@@ -30,6 +30,20 @@ class LatentRouter {
     bias_.assign(std::size_t(experts), T(0));
   }
 
+  /// Makes room for `experts` more, with a bias of 0, when the experts grow.
+  void append(Index experts) {
+    if (experts < 1)
+      throw Error(ErrorCode::option,
+                  "LatentRouter: expected at least 1 expert to append, found " + std::to_string(experts));
+    bias_.resize(bias_.size() + std::size_t(experts), T(0));
+  }
+
+  /// f(name, View<T>) for the state that a checkpoint has to hold.
+  template <class F>
+  void walk_state(F&& f) {
+    f("bias", View<T>(bias_.data(), 1, outputs()));
+  }
+
   Index outputs() const { return Index(bias_.size()); }
   std::span<T> bias() { return bias_; }
   std::span<const T> bias() const { return bias_; }

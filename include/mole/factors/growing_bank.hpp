@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: MIT
+// MoRAM's factors: rank-1 atoms of which only the newest learn.
+#pragma once
+
+#include "mole/core/dropout.hpp"
+#include "mole/core/random.hpp"
+#include "mole/factors/factor_policy.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace mole {
+
+namespace detail {
+/// The newest rows of a bank's table, where a walk expects a matrix.
+template <class T>
+struct NewestRows {
+  View<T> rows;
+
+  bool empty() const { return !rows; }
+  View<T> view() const { return rows; }
+};
+}  // namespace detail
+
+/// A bank of rank-1 experts that grows by a range of atoms a task; all ranges but the last are frozen.
+///
+///   A [atoms x I], B [atoms x O]: one table each, oldest atoms first      lora_A, lora_B [newest atoms x I or O]
+///
+/// Each range starts at A ~ U(-1/sqrt(I), 1/sqrt(I)) and B = 0. Parameters, gradients and moments are of the newest
+/// range alone: a frozen atom costs its part of y and of d_x, and its bits never change. parameters() hands out views
+/// of rows of the tables; a copy of them, as gradients are, is of the type Parameters. walk_state() visits the frozen
+/// rows for a checkpoint, which a bank made with the same `ranks` reads back.
+/// LowRank::append() grows experts with their scale: a range may have one of its own.
+/// Throws Error(option) for sizes below 1.  append() copies the tables.
+/// Source: Lu et al. 2025 (MoRA, later MoRAM), arXiv:2506.21035; Artificer-AI-Lab/MoRAM, XTAIL/loralib/moram.py.
+template <class T>
+class GrowingBank {
+ public:
+  using Scalar = T;
+
+  struct Options {
+    Index in = 0;
+    Index out = 0;
+    std::vector<int> ranks = {16};     ///< atoms of each range, oldest first; the last one learns
+    std::optional<double> alpha = {};  ///< unset: scale 1
+    Scaling scaling = Scaling::fixed;  ///< an atom has one rank: alpha_over_rank is alpha, too
+    Dropout dropout = {};              ///< on the adapter's input
+  };
+
+  struct Parameters {
+    Matrix<T> lora_A, lora_B;
+
+    template <class F, class... P>
+    static void walk(F&& f, P&... p) {
+      f("lora_A", p.lora_A...);
+      f("lora_B", p.lora_B...);
+    }
+  };
+
+  template <std::uniform_random_bit_generator Generator>
+  GrowingBank(const Options& options, Generator& generator) : blocks_(Blocks::uniform(1, 1)) {
+    if (options.in < 1 || options.out < 1 || options.ranks.empty())
+      throw Error(ErrorCode::option, "GrowingBank: expected in and out of at least 1 and a range, found in = " +
+                                         std::to_string(options.in) + ", out = " + std::to_string(options.out) + ", " +
+                                         std::to_string(options.ranks.size()) + " ranges");
+    a_ = Matrix<T>(0, options.in), b_ = Matrix<T>(0, options.out);
+    for (int ranks : options.ranks) append(ranks, generator);
+  }
+
+  /// A new range of atoms; the ones before are frozen from now on.
+  template <std::uniform_random_bit_generator Generator>
+  void append(Index ranks, Generator& generator) {
+    if (ranks < 1)
+      throw Error(ErrorCode::option,
+                  "GrowingBank: expected a range of at least 1 atom, found " + std::to_string(ranks));
+    a_ = grown(a_, ranks), b_ = grown(b_, ranks);
+    ranges_.push_back(int(ranks));
+    blocks_ = Blocks::uniform(a_.rows(), 1);
+    fill_uniform(newest(a_.view()), 1 / std::sqrt(double(in())), generator);
+  }
+
+  Index in() const { return a_.cols(); }
+  Index out() const { return b_.cols(); }
+  const Blocks& blocks() const { return blocks_; }
+  const std::vector<int>& ranges() const { return ranges_; }  ///< atoms of each range, as Options::ranks
+  Index frozen() const { return a_.rows() - ranges_.back(); }
+
+  auto parameters() { return Newest<T>{{newest(a_.view())}, {newest(b_.view())}}; }
+  auto parameters() const { return Newest<const T>{{newest(a_.view())}, {newest(b_.view())}}; }
+
+  /// f(name, View<T>) for the frozen rows of both tables, if there are any.
+  template <class F>
+  void walk_state(F&& f) {
+    if (frozen() == 0) return;
+    f("frozen_A", a_.view().top(frozen()));
+    f("frozen_B", b_.view().top(frozen()));
+  }
+
+  FactorViews<const T> factors(NoScratch&) const { return {a_, b_}; }
+  FactorViews<T> gradient_views(Parameters& gradients, NoScratch&) const {
+    return {gradients.lora_A, gradients.lora_B};
+  }
+  void contract(Parameters&, NoScratch&) const {}
+
+ private:
+  template <class U>
+  struct Newest {
+    detail::NewestRows<U> lora_A, lora_B;
+
+    operator Parameters() const { return {copied(lora_A.rows), copied(lora_B.rows)}; }
+  };
+
+  template <class U>
+  View<U> newest(View<U> table) const {
+    return table.middle_rows(frozen(), ranges_.back());
+  }
+  static Matrix<T> copied(View<const T> rows) {
+    Matrix<T> matrix(rows.rows(), rows.cols());
+    for (Index r = 0; r < rows.rows(); ++r) std::copy_n(rows.row_data(r), rows.cols(), matrix.view().row_data(r));
+    return matrix;
+  }
+  static Matrix<T> grown(const Matrix<T>& table, Index rows) {
+    Matrix<T> larger(table.rows() + rows, table.cols());
+    std::copy(table.elements().begin(), table.elements().end(), larger.elements().begin());
+    return larger;
+  }
+
+  Blocks blocks_;
+  std::vector<int> ranges_;
+  Matrix<T> a_, b_;
+};
+
+static_assert(FactorPolicy<GrowingBank<float>>);
+
+}  // namespace mole

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: MIT
+// FlyLoRA: a frozen sparse projection says which ranks a token uses.
+#pragma once
+
+#include "mole/base/dense_base.hpp"
+#include "mole/expert/low_rank.hpp"
+#include "mole/factors/sparse_projection.hpp"
+#include "mole/gating/gate.hpp"
+#include "mole/gating/magnitude.hpp"
+#include "mole/gating/top_k.hpp"
+#include "mole/gating/unit.hpp"
+#include "mole/layer/mixture_linear.hpp"
+#include "mole/router/latent_router.hpp"
+
+#include <algorithm>
+
+namespace mole {
+
+/// Whose size decides: that of a_i x + bias_i, or its signed value.
+enum class FlySelect { magnitude, signed_value };
+
+/// Zou et al. 2025 (FlyLoRA), arXiv:2510.08396; released as gfyddha/FlyLoRA.
+///
+/// Selection is by size in the paper's text, in eq. 8 and in the release's flylora.py, by signed value in eq. 10 and in
+/// the peft fork of its experiments, which also hands x no gradient through A: select and `detached`. The balancing
+/// bias, layer.router().bias(), is the caller's to move, in training only: d_i += u sign(mean count - count_i), u =
+/// 1e-3 in the scripts. flylora.py compares a frequency with a count there, and the fork moves the bias in evaluation,
+/// too.
+struct FlyloraOptions {
+  Index in = 0;
+  Index out = 0;
+  Index rank = 32;     ///< all ranks, each an expert
+  Index k = 8;         ///< ranks a token
+  Index nonzeros = 0;  ///< of a row of A; 0: in k / rank, rounded down, at least 1. The fork: in / (rank / k)
+  double alpha = 64;   ///< over all ranks, not over k
+  double dropout = 0;  ///< on the adapter's input
+  FlySelect select = FlySelect::magnitude;
+  bool detached = false;  ///< x gets no gradient through A
+};
+
+template <class Base, class Execution = DefaultExecution>
+using Flylora = MixtureLinear<LatentRouter<typename Base::Scalar>, Gate<Magnitude, TopK, Unit>,
+                              LowRank<SparseProjection<typename Base::Scalar>>, Base, Execution>;
+
+/// y = W x + b + (alpha / rank) sum of b_i (a_i x) over the k largest |a_i x + bias_i|.  The base is any of yours:
+/// packed, quantised, a function. Throws Error(option) unless 1 <= k <= rank.
+template <BasePolicy Base, class Generator, class Execution = DefaultExecution>
+Flylora<Base, Execution> flylora(const FlyloraOptions& options, Base base, Generator& generator,
+                                 Execution execution = {}) {
+  using T = typename Base::Scalar;
+  const Index share = std::min(options.in, options.in * options.k / std::max<Index>(1, options.rank));
+  return {
+      LatentRouter<T>(options.rank),
+      Gate{Magnitude{.keep_sign = options.select == FlySelect::signed_value}, TopK{.k = options.k}, Unit{}},
+      LowRank<SparseProjection<T>>({.in = options.in,
+                                    .out = options.out,
+                                    .experts = options.rank,
+                                    .nonzeros = options.nonzeros != 0 ? options.nonzeros : std::max<Index>(1, share),
+                                    .alpha = options.alpha / double(options.rank),
+                                    .scaling = Scaling::fixed,
+                                    .dropout = {.rate = options.dropout, .stream = 1},
+                                    .detached = options.detached},
+                                   generator),
+      std::move(base), std::move(execution)};
+}
+
+/// The same on a plain weight [O x I] that is borrowed, and so is bias [1 x O], which may be empty.
+template <class T, class Generator, class Execution = DefaultExecution>
+Flylora<DenseBase<View<const T>>, Execution> flylora(const FlyloraOptions& options, ConstView<T> weight,
+                                                     Generator& generator, ConstView<T> bias = {},
+                                                     Execution execution = {}) {
+  return flylora(options, DenseBase(weight, bias), generator, std::move(execution));
+}
+
+}  // namespace mole

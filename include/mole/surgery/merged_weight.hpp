@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: MIT
+// A host's weight that can take a layer's experts in, and give them back.
+#pragma once
+
+#include "mole/core/error.hpp"
+#include "mole/core/matrix.hpp"
+
+#include <algorithm>
+#include <concepts>
+#include <string>
+
+namespace mole {
+
+/// Merges mergeable layers into a weight, and unmerges them to the weight's very bits, any number of times.
+///
+///   weight [O x I], borrowed; merge: weight = original + the update of each layer; unmerge: weight = original
+///
+/// Subtracting what was added would drift by a rounding a cycle; the original is kept instead, a copy of the weight's
+/// size from the first merge on. A second merge starts from the original again, so a layer that has learned on is
+/// merged anew. While merged, the host uses the weight alone: a layer over it would add its experts twice. Destruction
+/// leaves the weight as it is. Error: the rounding of the sum, in the merged weight only.
+template <std::floating_point T>
+class MergedWeight {
+ public:
+  explicit MergedWeight(View<T> weight) : weight_(weight) {}
+
+  View<const T> weight() const { return weight_; }
+  bool merged() const { return merged_; }
+
+  /// Throws Error(not_mergeable) with the layer's own reason, or Error(shape), and nothing has changed.
+  template <class... Layers>
+  void merge(const Layers&... layers) {
+    (check(layers), ...);
+    if (merged_)
+      copy(original_.view(), weight_);
+    else
+      keep();
+    (layers.merge_into(weight_), ...);
+    merged_ = true;
+  }
+
+  /// Does nothing unless merged.
+  void unmerge() {
+    if (merged_) copy(original_.view(), weight_);
+    merged_ = false;
+  }
+
+ private:
+  template <class Layer>
+  void check(const Layer& layer) const {
+    require_equal(ErrorCode::shape, "MergedWeight: outputs of the layer", weight_.rows(), layer.out());
+    require_equal(ErrorCode::shape, "MergedWeight: inputs of the layer", weight_.cols(), layer.in());
+    if (const std::string obstacle = layer.merge_obstacle(); !obstacle.empty())
+      throw Error(ErrorCode::not_mergeable, "MergedWeight: this layer cannot be merged: " + obstacle);
+  }
+
+  void keep() {
+    if (original_.empty()) original_ = Matrix<T>(weight_.rows(), weight_.cols());
+    copy(weight_, original_.view());
+  }
+
+  static void copy(View<const T> from, View<T> to) {
+    for (Index r = 0; r < from.rows(); ++r) std::copy_n(from.row_data(r), from.cols(), to.row_data(r));
+  }
+
+  View<T> weight_;
+  Matrix<T> original_;
+  bool merged_ = false;
+};
+
+}  // namespace mole

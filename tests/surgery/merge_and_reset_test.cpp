@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: MIT
+#include "mole/surgery/merge_and_reset.hpp"
+
+#include "core/error_code.hpp"
+#include "support/catch.hpp"
+#include "support/layers.hpp"
+#include "surgery/gated_layers.hpp"
+
+using namespace mole;
+using namespace mole::test;
+
+TEMPLATE_TEST_CASE("What a task learned joins the weight, and the layer's function is what it was", "[surgery]",
+                   Reference, Simd<>) {
+  Matrix<double> weight = support::random_matrix<double>(13, 11, 6);
+  const Matrix<double> original = weight;
+  const auto x = support::random_matrix<double>(9, 11, 8);
+  auto layer = gated_lora(weight, 5, TestType{});
+  layer.experts().parameters().gate(0, 2) = 0;
+  Rng rng(9);
+  for (int task = 0; task < 3; ++task) {
+    const auto before = output_of(layer, x);
+    const auto old_a = layer.experts().parameters().lora_A, old_gate = layer.experts().parameters().gate;
+    merge_and_reset(layer, weight.view(), rng);
+    const auto& p = layer.experts().parameters();
+    CHECK(support::largest_difference(output_of(layer, x), before) < 1e-12);
+    CHECK(support::same_bits(p.lora_B, Matrix<double>(5, 13)));
+    CHECK_FALSE(support::same_bits(p.lora_A, old_a));
+    CHECK_FALSE(support::same_bits(p.gate, old_gate));
+    for (double g : p.gate.elements()) CHECK(g != 0);
+    fill_uniform(layer.experts().parameters().lora_B.view(), 1, rng);  // the next task learns
+  }
+  CHECK(support::largest_difference(weight, original) > 0.1);
+}
+
+TEST_CASE("A weight that the base owns is merged into, too", "[surgery]") {
+  Rng rng(9);
+  MixtureLinear layer(NoRouter<double>(1), Gate{Identity{}, All{}, Unit{}},
+                      LowRank<DenseFactors<double>>({.in = 11, .out = 13}, rng),
+                      DenseBase(support::random_matrix<double>(13, 11, 6)), Reference{});
+  layer = support::with_random_b(std::move(layer));
+  const auto x = support::random_matrix<double>(9, 11, 8);
+  const auto before = output_of(layer, x);
+  merge_and_reset(layer, layer.base().parameters().weight.view(), rng);
+  CHECK(support::largest_difference(output_of(layer, x), before) < 1e-12);
+  CHECK(support::same_bits(layer.experts().parameters().lora_B, Matrix<double>(8, 13)));
+}
+
+TEST_CASE("A layer that cannot be merged is not reset either", "[surgery]") {
+  Rng rng(9);
+  auto layer = support::routed_layer<double>({}, support::top_2());
+  const auto before = layer.experts().parameters();
+  Matrix<double> weight = support::random_matrix<double>(13, 11, 6), wrong(13, 12);
+  const Matrix<double> original = weight;
+  CHECK(code_of([&] { merge_and_reset(layer, weight.view(), rng); }) == ErrorCode::not_mergeable);
+  CHECK(text_of([&] { merge_and_reset(layer, weight.view(), rng); }).find(layer.merge_obstacle()) != std::string::npos);
+  auto mergeable = gated_lora(weight, 5);
+  CHECK(code_of([&] { merge_and_reset(mergeable, wrong.view(), rng); }) == ErrorCode::shape);
+  CHECK(support::same_bits(weight, original));
+  CHECK(support::same_bits(layer.experts().parameters().lora_A, before.lora_A));
+  CHECK(support::same_bits(layer.experts().parameters().lora_B, before.lora_B));
+}

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: MIT
+#include "mole/surgery/merged_weight.hpp"
+
+#include "core/error_code.hpp"
+#include "mole/surgery/fold_gate.hpp"
+#include "support/catch.hpp"
+#include "support/guarded_matrix.hpp"
+#include "support/layers.hpp"
+#include "support/tolerance.hpp"
+#include "surgery/gated_layers.hpp"
+
+using namespace mole;
+using namespace mole::test;
+
+TEMPLATE_TEST_CASE("Merged and unmerged a hundred times, the weight has its very bits", "[surgery]", float, double) {
+  using T = TestType;
+  Rng rng(1);
+  auto weight = random_output<T>(13, 11, rng, {.padding = 2, .before = 1, .after = 1});
+  const auto original = weight;
+  Matrix<T> host(13, 11);
+  auto layer = gated_lora(host, 5);
+  MergedWeight<T> merged(weight.view());
+  for (int cycle = 0; cycle < 100; ++cycle) {
+    fill_uniform(layer.experts().parameters().lora_B.view(), 1, rng);  // the layer goes on learning
+    merged.merge(layer);
+    CHECK(merged.merged());
+    CHECK(difference(weight.view(), original.view()) > 0.1);
+    merged.unmerge();
+    CHECK_FALSE(merged.merged());
+    CHECK(support::same_bits(weight.view(), original.view()));
+    CHECK(weight.intact());
+  }
+}
+
+TEST_CASE("A merged weight does what its layers do, and is merged anew from the original", "[surgery]") {
+  Matrix<double> weight = support::random_matrix<double>(13, 11, 6);
+  const Matrix<double> original = weight;
+  const auto x = support::random_matrix<double>(9, 11, 8);
+  auto layer = gated_lora(original, 5);
+  MergedWeight<double> merged(weight.view());
+  Rng rng(4);
+  for (int round = 0; round < 3; ++round) {
+    fill_uniform(layer.experts().parameters().lora_B.view(), 1, rng);
+    merged.merge(layer);  // without an unmerge between
+    Matrix<double> y(9, 13);
+    Reference{}.product_nt(View<const double>(x), merged.weight(), y.view());
+    CHECK(support::largest_difference(y, output_of(layer, x)) < 1e-13);
+  }
+  const Matrix<double> once = weight;
+  merged.merge(layer, layer);
+  for (std::size_t i = 0; i < weight.elements().size(); ++i)
+    CHECK(std::abs(weight.elements()[i] + original.elements()[i] - 2 * once.elements()[i]) < 1e-14);
+  merged.unmerge();
+  merged.unmerge();
+  CHECK(support::same_bits(weight, original));
+}
+
+TEST_CASE("What cannot be merged is refused with the layer's reason, and the weight stays", "[surgery]") {
+  Matrix<double> weight = support::random_matrix<double>(13, 11, 6);
+  const Matrix<double> original = weight;
+  const auto mixture = support::routed_layer<double>({}, support::top_2());
+  const auto mergeable = gated_lora(original, 5);
+  MergedWeight<double> merged(weight.view());
+  for (bool already : {false, true}) {
+    if (already) merged.merge(mergeable);
+    const Matrix<double> before = weight;
+    CHECK(code_of([&] { merged.merge(mixture); }) == ErrorCode::not_mergeable);
+    CHECK(code_of([&] { merged.merge(mergeable, mixture); }) == ErrorCode::not_mergeable);
+    CHECK(text_of([&] { merged.merge(mixture); }).find(mixture.merge_obstacle()) != std::string::npos);
+    CHECK(code_of([&] { merged.merge(gated_lora(Matrix<double>(13, 12), 5)); }) == ErrorCode::shape);
+    CHECK(support::same_bits(weight, before));
+    CHECK(merged.merged() == already);
+  }
+  merged.unmerge();
+  CHECK(support::same_bits(weight, original));
+}
