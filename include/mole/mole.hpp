@@ -64,6 +64,7 @@
 #include "mole/optim/clip_norm.hpp"
 #include "mole/optim/cosine_schedule.hpp"
 #include "mole/optim/sgd.hpp"
+#include "mole/optim/sign_bias_balancer.hpp"
 #include "mole/router/external.hpp"
 #include "mole/router/joined_router.hpp"
 #include "mole/router/latent_router.hpp"
