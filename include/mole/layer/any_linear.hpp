@@ -4,6 +4,7 @@
 
 #include "mole/core/batch.hpp"
 #include "mole/core/error.hpp"
+#include "mole/core/state.hpp"
 #include "mole/core/trace.hpp"
 #include "mole/layer/layer_parameters.hpp"
 
@@ -45,12 +46,21 @@ class AnyLinear {
   void set_trainable(Trainable trainable) { model_->set_trainable(trainable); }
   void zero_gradients() { model_->zero_gradients(); }
   void walk(const Visitor& f) { model_->walk(f); }
+  /// As MixtureLinear::walk_state.
+  template <class F>
+  void walk_state(F&& f) {
+    model_->walk_state([&](std::string_view name, StateSpan numbers) {
+      std::visit([&](auto span) { f(name, span); }, numbers);
+    });
+  }
 
   /// As MixtureLinear::merge_into.
   void merge_into(View<T> weight) const { model_->merge_into(weight); }
   std::string merge_obstacle() const { return model_->merge_obstacle(); }
 
  private:
+  using StateVisitor = std::function<void(std::string_view name, StateSpan numbers)>;
+
   struct Interface {
     virtual ~Interface() = default;
     virtual Index in() const = 0;
@@ -61,6 +71,7 @@ class AnyLinear {
     virtual void set_trainable(Trainable trainable) = 0;
     virtual void zero_gradients() = 0;
     virtual void walk(const Visitor& f) = 0;
+    virtual void walk_state(const StateVisitor& f) = 0;
     virtual void merge_into(View<T> weight) const = 0;
     virtual std::string merge_obstacle() const = 0;
   };
@@ -84,6 +95,7 @@ class AnyLinear {
     void set_trainable(Trainable trainable) override { gradients = layer.gradients(trainable); }
     void zero_gradients() override { set_zero(gradients); }
     void walk(const Visitor& f) override { layer.walk(f, gradients); }
+    void walk_state(const StateVisitor& f) override { layer.walk_state(f); }
     void merge_into(View<T> weight) const override { layer.merge_into(weight); }
     std::string merge_obstacle() const override { return layer.merge_obstacle(); }
 

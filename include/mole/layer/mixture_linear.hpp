@@ -3,6 +3,7 @@
 #pragma once
 
 #include "mole/base/base_policy.hpp"
+#include "mole/core/state.hpp"
 #include "mole/execution/default_execution.hpp"
 #include "mole/expert/expert_policy.hpp"
 #include "mole/gating/gating_policy.hpp"
@@ -138,6 +139,15 @@ class MixtureLinear {
       if (!parameter.empty()) f(name, parameter.view(), rest.view()...);
     };
     Gradients::walk(visit, own, others...);
+  }
+
+  /// Calls f(name, span) for whatever the roles remember that is no parameter: "router.bias", "gating.select.bias".
+  template <class F>
+  void walk_state(F&& f) {
+    walk_state_within("router", router_, f);
+    walk_state_within("gating", gating_, f);
+    walk_state_within("experts", experts_, f);
+    walk_state_within("base", base_, f);
   }
 
   // ---- forward

@@ -34,6 +34,11 @@ class LatentRouter {
   std::span<T> bias() { return bias_; }
   std::span<const T> bias() const { return bias_; }
 
+  template <class F>
+  void walk_state(F&& f) {
+    f("bias", bias());
+  }
+
   void score(View<const T> z, View<T> logits) const {
     require_equal(ErrorCode::shape, "LatentRouter: ranks of the latent, one an expert", outputs(), z.cols());
     for (Index n = 0; n < z.rows(); ++n)
