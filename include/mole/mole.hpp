@@ -72,3 +72,4 @@
 #include "mole/router/mlp_router.hpp"
 #include "mole/router/no_router.hpp"
 #include "mole/router/repeated_router.hpp"
+#include "mole/stats/routing_stats.hpp"
