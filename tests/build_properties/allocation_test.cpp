@@ -98,11 +98,17 @@ long training_allocations(Layer layer) {
   Matrix<float> y(tokens, out), d_x(tokens, in);
   AdamW<float> adamw;
   adamw.reserve([&](auto&& f) { layer.walk(f, gradients); });
+  RoutingStats stats(experts);
+  SignBiasBalancer balancer({.experts = experts});
+  std::vector<float> bias(std::size_t{experts});
 
   const AllocationCount count;
   for (std::uint64_t step = 0; step < 3; ++step) {
     layer.forward(x, y, work, {.training = true, .seed = 1, .step = step});
     load_balance(work, {.coefficient = 0.01});
+    stats.observe(work);
+    balancer.observe(work);
+    balancer.update(bias);
     layer.backward(x, d_y, d_x, gradients, work);
     clip_norm(layer, gradients, 0.1);
     adamw.step(layer, gradients);

@@ -2,6 +2,7 @@
 // Layers whose ranks count one by one: flylora, flylora-train, sora, sora-step.
 #include "golden/methods.hpp"
 #include "golden/parameters.hpp"
+#include "mole/optim/sign_bias_balancer.hpp"
 
 namespace golden {
 namespace {
@@ -47,35 +48,61 @@ SparseExperts<T> load_sparse_experts(const Comparison<T>& file, bool detached) {
   return experts;
 }
 
-/// y and all gradients of one step; its tensors end in `step`, the bias that it starts from has a name of its own.
+/// A step of balancing: counts and bias have the very numbers of the file. Releases hold their rate in float32.
+template <class T>
+void expect_balanced(Comparison<T>& file, mole::SignBiasBalancer balancer, const mole::Trace<T>& trace,
+                     const std::string& step, const std::string& bias_after, std::span<T> bias) {
+  balancer.set_rate(double(float(balancer.rate())));
+  balancer.observe(trace);
+  const std::string count = "routing.count" + step;
+  const bool integers = file.file().at(count).dtype == mole::Dtype::i64;
+  const Matrix<T> numbers = integers ? Matrix<T>() : file.matrix(count);
+  const auto counted = [&](auto&& expected) { return std::ranges::equal(expected, balancer.counts()); };
+  if (!(integers ? counted(file.file().integers(count)) : counted(numbers.elements())))
+    throw std::runtime_error("expected the counts of " + count + ", found others");
+  balancer.update(bias);
+  file.expect(bias_after + step, View<const T>(bias.data(), 1, Index(bias.size())));
+  if (!std::ranges::equal(file.matrix(bias_after + step).elements(), bias))
+    throw std::runtime_error("expected the bits of " + bias_after + step + ", found others");
+}
+
+/// y and all gradients of one step, and the bias after it; its tensors end in `step`, the bias that it starts from has a
+/// name of its own.
 template <class T, class Layer>
-void expect_step(Comparison<T>& file, Layer& layer, const std::string& step, const std::string& bias_name) {
+void expect_step(Comparison<T>& file, Layer& layer, const std::string& step, const std::string& bias_name,
+                 const mole::SignBiasBalancer& balancer, const std::string& bias_after, const mole::Batch& batch) {
   const Matrix<T> x = file.matrix("x" + step), d_y = file.matrix("grad_y" + step), bias = file.matrix(bias_name);
   std::copy(bias.elements().begin(), bias.elements().end(), layer.router().bias().begin());
   Matrix<T> y(x.rows(), layer.out()), d_x(x.rows(), layer.in());
   auto work = layer.workspace(x.rows());
   auto gradients = layer.gradients();
-  layer.forward(x, y, work);
+  layer.forward(x, y, work, batch);
   layer.backward(x, d_y, d_x, gradients, work);
   file.expect("y" + step, y);
   file.expect("grad_x" + step, d_x);
   file.expect("grad.lora_B" + step, transposed(gradients.experts.lora_B));
+  expect_balanced<T>(file, balancer, work, step, bias_after, layer.router().bias());
 }
 
-/// The release's reference file: the largest magnitudes win, and there is no base.
+/// The release's reference file: the largest magnitudes win, there is no base, and a share is balanced against a count.
 Method flylora() {
   return under_every_execution([]<class T>(Comparison<T>& file, auto execution) {
     const auto experts = load_sparse_experts(file, false);
     mole::MixtureLinear layer(mole::LatentRouter<T>(experts.experts()),
                               mole::Gate{mole::Magnitude{}, mole::TopK{.k = file.integer("top_k")}, mole::Unit{}},
                               experts, mole::NoBase<T>(experts.in(), experts.out()), execution);
-    expect_step(file, layer, "", "routing.bias");
+    const mole::SignBiasBalancer balancer({.experts = experts.experts(),
+                                           .rate = file.number("bias_lr"),
+                                           .target = mole::BalanceTarget::frequency,
+                                           .counts_padding = true});
+    expect_step(file, layer, "", "routing.bias", balancer, "routing.bias_after_update", {.training = true});
     file.expect("grad.routing.bias", Matrix<T>(1, experts.experts()));  // the bias is state
     file.expect_all_compared();
   });
 }
 
-/// The release's training code: the largest signed values win, and the adapter hands x no gradient.
+/// The release's training code: the largest signed values win, the adapter hands x no gradient, and every call, training
+/// or not, is balanced.
 Method flylora_train() {
   return under_every_execution([]<class T>(Comparison<T>& file, auto execution) {
     const auto experts = load_sparse_experts(file, true);
@@ -83,10 +110,16 @@ Method flylora_train() {
                               mole::Gate{mole::Identity{}, mole::TopK{.k = file.integer("top_k")}, mole::Unit{}},
                               experts, mole::DenseBase(file.matrix("base.weight"), file.matrix("base.bias")),
                               execution);
-    if (file.integer("steps") == 1) expect_step(file, layer, "", "routing.bias");
+    const mole::SignBiasBalancer balancer({.experts = experts.experts(),
+                                           .rate = file.number("bias_u"),
+                                           .counts_padding = true,
+                                           .counts_evaluation = true});
+    const auto step = [&](const std::string& name, const std::string& bias) {
+      expect_step(file, layer, name, bias, balancer, "routing.bias_after", {});
+    };
+    if (file.integer("steps") == 1) step("", "routing.bias");
     for (Index s = 0; s < file.integer("steps") && file.integer("steps") > 1; ++s)
-      expect_step(file, layer, "." + std::to_string(s),
-                  s == 0 ? "routing.bias" : "routing.bias_after." + std::to_string(s - 1));
+      step("." + std::to_string(s), s == 0 ? "routing.bias" : "routing.bias_after." + std::to_string(s - 1));
     file.expect_all_compared();
   });
 }

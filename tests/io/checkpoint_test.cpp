@@ -6,6 +6,7 @@
 #include "mole/optim/adamw.hpp"
 #include "mole/optim/clip_norm.hpp"
 #include "mole/optim/sgd.hpp"
+#include "mole/optim/sign_bias_balancer.hpp"
 #include "support/catch.hpp"
 #include "support/layers.hpp"
 
@@ -82,7 +83,143 @@ void check_resume(const Optimizer& optimizer) {
   CHECK(same_bits(whole.layer.router().parameters().weight, second.layer.router().parameters().weight));
 }
 
+/// A bias in the score, and another in the selection alone.
+template <class T>
+auto balanced_layer(Index experts) {
+  return support::routed_layer<T>(
+      {.experts = experts},
+      Gate{BiasedSigmoid<T>(experts), GroupedTopK<T>(2, 1, 1, std::vector<T>(std::size_t(experts))), Raw{}});
+}
+
+/// Routing whose biases move after every third step, so that a file may be written with counts under way.
+struct BalancedRun {
+  static constexpr Index experts = 6;
+
+  decltype(balanced_layer<float>(experts)) layer = balanced_layer<float>(experts);
+  decltype(layer)::Workspace work = layer.workspace(16);
+  SignBiasBalancer balancer{{.experts = experts, .rate = 0.02}};
+  std::uint64_t step = 0;
+
+  void take_steps(int count) {
+    for (int i = 0; i < count; ++i) {
+      const auto x = support::random_matrix<float>(16, layer.in(), 100 + step++);
+      layer.route(x, work, {.training = true});
+      balancer.observe(work);
+      if (step % 3 == 0) {
+        layer.gating().score.bias[0] += float(work.routing.load(0)) / 1000;
+        balancer.update(layer.gating().select.bias);
+      }
+    }
+  }
+  void save(const std::filesystem::path& path) {
+    CheckpointWriter writer;
+    writer.add_state("layer", layer);
+    writer.add_state("balancer", balancer);
+    writer.set_number("step", step);
+    writer.write(path);
+  }
+  void load(const std::filesystem::path& path) {
+    const CheckpointReader reader(path);
+    reader.read_state("layer", layer);
+    reader.read_state("balancer", balancer);
+    step = reader.number("step");
+  }
+  std::vector<float> biases() const {
+    std::vector<float> all = layer.gating().score.bias;
+    const auto& select = layer.gating().select.bias;
+    all.insert(all.end(), select.begin(), select.end());
+    return all;
+  }
+};
+
+/// Two integers and a flag, of types that a balancer has not.
+struct Flags {
+  std::vector<std::int32_t> numbers{-5, 7};
+  std::vector<std::uint8_t> flags{0, 255, 1};
+
+  template <class F>
+  void walk_state(F&& f) {
+    f("numbers", std::span(numbers));
+    f("flags", std::span(flags));
+  }
+};
+
 }  // namespace
+
+TEST_CASE("Balancing resumed from a checkpoint gives the bits of balancing that never stopped", "[io]") {
+  const TemporaryFolder folder;
+  const auto path = folder / "run.safetensors";
+  BalancedRun whole, first, second;
+  whole.take_steps(11);
+  first.take_steps(4);
+  CHECK(first.balancer.tokens() == 16);  // one call since the update after the third
+  first.save(path);
+  second.take_steps(2);
+  second.load(path);
+  second.take_steps(7);
+  CHECK(whole.biases() == second.biases());
+  CHECK(whole.biases() != first.biases());
+  CHECK(std::ranges::equal(whole.balancer.counts(), second.balancer.counts()));
+  CHECK(whole.balancer.tokens() == second.balancer.tokens());
+}
+
+TEST_CASE("State of integers keeps its type and its numbers", "[io]") {
+  const TemporaryFolder folder;
+  Flags flags, zero{{0, 0}, {0, 0, 0}};
+  CheckpointWriter writer;
+  writer.add_state("bank", flags);
+  writer.write(folder / "flags.safetensors");
+  CheckpointReader(folder / "flags.safetensors").read_state("bank", zero);
+  CHECK(zero.numbers == flags.numbers);
+  CHECK(zero.flags == flags.flags);
+}
+
+TEST_CASE("State that does not fit is refused, and nothing is changed", "[io]") {
+  const TemporaryFolder folder;
+  const auto path = folder / "state.safetensors";
+  const auto message_of = [&](auto& stored, auto& found) {
+    CheckpointWriter writer;
+    writer.add_state("part", stored);
+    writer.write(path);
+    try {
+      CheckpointReader(path).read_state("part", found);
+    } catch (const Error& error) {
+      CHECK(error.code() == ErrorCode::file);
+      return std::string(error.what());
+    }
+    return std::string("no error");
+  };
+  const auto contains = [](const std::string& text, const std::string& part) { return text.find(part) != text.npos; };
+  BalancedRun run;
+  run.take_steps(4);
+  const std::vector<float> before = run.biases();
+  SECTION("a tensor is missing") {
+    Flags flags;
+    CHECK(contains(message_of(flags, run.layer), "'part.gating.score.bias'"));
+  }
+  SECTION("the file has more of it") {
+    Gate score{BiasedSigmoid<float>(6), GroupedTopK<float>(2), Raw{}};
+    auto other = support::routed_layer<float>({.experts = 6}, score);
+    CHECK(contains(message_of(run.layer, other), "expected 2 tensors of state 'part', found 3"));
+    CHECK(other.gating().score.bias == std::vector<float>(6));
+  }
+  SECTION("a size differs") {
+    auto other = balanced_layer<float>(6);
+    other.gating().select.bias.pop_back();
+    const std::string message = message_of(other, run.layer);
+    CHECK(contains(message, "expected 1 x 6 for 'part.gating.select.bias', found 1 x 5"));
+  }
+  SECTION("a type differs") {
+    auto wide = balanced_layer<double>(6);
+    CHECK(contains(message_of(wide, run.layer), "expected F32 for 'part.gating.score.bias', found F64"));
+  }
+  SECTION("the part is missing") {
+    Flags flags;
+    message_of(flags, flags);
+    CHECK_THROWS_AS(CheckpointReader(path).read_state("other", flags), Error);
+  }
+  CHECK(run.biases() == before);
+}
 
 TEST_CASE("Training resumed from a checkpoint gives the bits of training that never stopped", "[io]") {
   SECTION("AdamW") {
@@ -186,7 +323,7 @@ struct BankRun {
     const auto& ranges = layer.experts().factors().ranges();
     CheckpointWriter writer;
     writer.add_parameters("layer", [&](auto&& f) { layer.walk(f); });
-    writer.add_parameters("state", [&](auto&& f) { layer.walk_state(f); });
+    writer.add_state("state", layer);
     writer.add_numbers("ranges", std::vector<double>(ranges.begin(), ranges.end()));
     writer.add_rng("rng", rng);
     writer.write(path);
@@ -196,7 +333,7 @@ struct BankRun {
     const std::vector<double> ranges = reader.numbers("ranges");
     BankRun run(std::vector<int>(ranges.begin(), ranges.end()));
     reader.read_parameters("layer", [&](auto&& f) { run.layer.walk(f); });
-    reader.read_parameters("state", [&](auto&& f) { run.layer.walk_state(f); });
+    reader.read_state("state", run.layer);
     reader.read_rng("rng", run.rng);
     return run;
   }
@@ -238,5 +375,5 @@ TEST_CASE("A bank is restored with its frozen atoms, their scales and the router
 
   BankRun other({4, 3, 4});  // another range
   const CheckpointReader reader(folder / "bank.safetensors");
-  CHECK_THROWS_AS(reader.read_parameters("state", [&](auto&& f) { other.layer.walk_state(f); }), Error);
+  CHECK_THROWS_AS(reader.read_state("state", other.layer), Error);
 }

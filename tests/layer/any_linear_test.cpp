@@ -40,7 +40,7 @@ TEST_CASE("AnyLinear does what the layer inside does", "[layer]") {
   layer.walk([&](std::string_view name, View<float>, View<float>) { names.emplace_back(name); }, gradients);
   std::size_t next = 0;
   std::vector<std::string> state;
-  any.walk_state([&](std::string_view name, View<float>) { state.emplace_back(name); });
+  any.walk_state([&](std::string_view name, auto) { state.emplace_back(name); });
   CHECK(state == std::vector<std::string>{"experts.scale"});
   any.walk([&](std::string_view name, View<float>, View<float> gradient) {
     REQUIRE(next < names.size());

@@ -73,10 +73,10 @@ class LowRank {
     scale_.resize(std::size_t(experts()), T(scale));
   }
 
-  /// f(name, View<T>) for what is no parameter and yet needed to restore the experts: scales, and what Factors add.
+  /// What is no parameter and yet needed to restore the experts: scales, and what Factors add.
   template <class F>
   void walk_state(F&& f) {
-    f("scale", View<T>(scale_.data(), 1, experts()));
+    f("scale", std::span<T>(scale_));
     if constexpr (requires { factors_.walk_state(f); }) factors_.walk_state(f);
   }
 

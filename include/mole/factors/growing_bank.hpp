@@ -92,12 +92,12 @@ class GrowingBank {
   auto parameters() { return Newest<T>{{newest(a_.view())}, {newest(b_.view())}}; }
   auto parameters() const { return Newest<const T>{{newest(a_.view())}, {newest(b_.view())}}; }
 
-  /// f(name, View<T>) for the frozen rows of both tables, if there are any.
+  /// The frozen rows of both tables, if there are any.
   template <class F>
   void walk_state(F&& f) {
     if (frozen() == 0) return;
-    f("frozen_A", a_.view().top(frozen()));
-    f("frozen_B", b_.view().top(frozen()));
+    f("frozen_A", a_.elements().first(std::size_t(frozen() * in())));
+    f("frozen_B", b_.elements().first(std::size_t(frozen() * out())));
   }
 
   FactorViews<const T> factors(NoScratch&) const { return {a_, b_}; }

@@ -27,6 +27,11 @@ struct BiasedSigmoid {
     require_equal(ErrorCode::option, "BiasedSigmoid: numbers of the bias", experts, Index(bias.size()));
   }
 
+  template <class F>
+  void walk_state(F&& f) {
+    f("bias", std::span<T>(bias));
+  }
+
   void forward(std::span<const T> logits, std::span<T> scores) const {
     Sigmoid{}.forward(logits, scores);
     for (std::size_t e = 0; e < scores.size(); ++e) scores[e] += bias[e];

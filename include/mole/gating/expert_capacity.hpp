@@ -3,6 +3,7 @@
 #pragma once
 
 #include "mole/core/error.hpp"
+#include "mole/core/state.hpp"
 #include "mole/gating/batch_select_policy.hpp"
 #include "mole/gating/select_policy.hpp"
 
@@ -61,6 +62,11 @@ struct ExpertCapacity {
   }
 
   Index max_pairs(Index tokens, Index experts) const { return tokens * select.max_chosen(experts); }
+
+  template <class F>
+  void walk_state(F&& f) {
+    walk_state_within("select", select, f);
+  }
 
   Scratch scratch(const Capacity& capacity) const {
     const auto ints = [&](Index size) {

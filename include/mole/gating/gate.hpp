@@ -2,6 +2,7 @@
 // The usual gating: three small questions, one policy for each.
 #pragma once
 
+#include "mole/core/state.hpp"
 #include "mole/gating/batch_select_policy.hpp"
 #include "mole/gating/gating_policy.hpp"
 #include "mole/gating/score_policy.hpp"
@@ -143,6 +144,14 @@ class Gate {
                                      View<const T>(d_scores.middle_rows(first, tokens)),
                                      d_logits.middle_rows(first, tokens));
     });
+  }
+
+  /// The state of the three parts, as "score.bias" and so on.
+  template <class F>
+  void walk_state(F&& f) {
+    walk_state_within("score", score, f);
+    walk_state_within("select", select, f);
+    walk_state_within("weigh", weigh, f);
   }
 
   /// The weight that every expert has for every token.

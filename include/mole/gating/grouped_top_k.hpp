@@ -49,6 +49,11 @@ struct GroupedTopK {
 
   Index max_chosen(Index) const { return k; }
 
+  template <class F>
+  void walk_state(F&& f) {
+    if (!bias.empty()) f("bias", std::span<T>(bias));
+  }
+
   Index select(std::span<const T> scores, Index experts, std::span<int> chosen) const {
     std::array<bool, std::size_t(most_groups)> kept;
     keep_groups(scores, experts / groups, kept);

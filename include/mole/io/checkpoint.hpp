@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// A training run in one file: parameters, optimiser, step and random counters.
+// A training run in one file: parameters, state, optimiser, step and random counters.
 #pragma once
 
 #include "mole/core/random.hpp"
@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <vector>
 
 namespace mole {
@@ -41,6 +42,21 @@ class CheckpointWriter {
       (writer_.add_vector(part + "." + std::string(name) + "." + std::to_string(number++), state), ...);
     });
     set_number(part + ".steps", std::uint64_t(optimizer.steps()));
+  }
+
+  /// What the walk_state(f) of a layer, a balancer or another object calls f(name, span) with, as "part.name".
+  template <class Object>
+  void add_state(const std::string& part, Object& object) {
+    std::uint64_t tensors = 0;
+    object.walk_state([&]<class U>(std::string_view name, std::span<U> numbers) {
+      const std::string full = part + "." + std::string(name);
+      if constexpr (std::is_floating_point_v<U>)
+        writer_.add_vector(full, std::span<const U>(numbers));
+      else
+        writer_.add_integers(full, std::span<const U>(numbers));
+      ++tensors;
+    });
+    set_number(part + ".tensors", tensors);
   }
 
   /// A step, a seed, a count.
@@ -96,6 +112,28 @@ class CheckpointReader {
       std::copy(stored.elements().begin(), stored.elements().end(), state.begin());
     });
     optimizer.set_steps(Index(steps));
+  }
+
+  /// Throws, beside what does not fit, for state in the file that `object` has not.
+  template <class Object>
+  void read_state(const std::string& part, Object& object) const {
+    std::uint64_t tensors = 0;
+    object.walk_state([&]<class U>(std::string_view name, std::span<U> numbers) {
+      check<U>(part, name, View<const U>(numbers.data(), 1, Index(numbers.size())));
+      ++tensors;
+    });
+    if (const std::uint64_t stored = number(part + ".tensors"); stored != tensors)
+      throw file_error(source_, std::to_string(tensors) + " tensors of state '" + part + "'", std::to_string(stored));
+    object.walk_state([&]<class U>(std::string_view name, std::span<U> numbers) {
+      const std::string full = part + "." + std::string(name);
+      if constexpr (std::is_floating_point_v<U>) {
+        const Matrix<U> stored = reader_.matrix<U>(full);
+        std::copy(stored.elements().begin(), stored.elements().end(), numbers.begin());
+      } else {
+        const std::vector<std::int64_t> stored = reader_.integers(full);
+        std::transform(stored.begin(), stored.end(), numbers.begin(), [](std::int64_t i) { return U(i); });
+      }
+    });
   }
 
   std::uint64_t number(const std::string& name) const {

@@ -34,6 +34,8 @@ class SafetensorsWriter {
   void add_vector(std::string name, std::span<const float> vector) { add_row(std::move(name), vector); }
   void add_vector(std::string name, std::span<const double> vector) { add_row(std::move(name), vector); }
   void add_integers(std::string name, std::span<const std::int64_t> integers) { add_row(std::move(name), integers); }
+  void add_integers(std::string name, std::span<const std::int32_t> integers) { add_row(std::move(name), integers); }
+  void add_integers(std::string name, std::span<const std::uint8_t> integers) { add_row(std::move(name), integers); }
 
   /// A later value of the same key replaces the earlier.
   void set_metadata(std::string key, std::string value) {

@@ -4,6 +4,7 @@
 
 #include "mole/core/batch.hpp"
 #include "mole/core/error.hpp"
+#include "mole/core/state.hpp"
 #include "mole/core/trace.hpp"
 #include "mole/layer/layer_parameters.hpp"
 
@@ -25,7 +26,6 @@ class AnyLinear {
  public:
   /// f(name, parameter, gradient); an empty gradient is frozen.
   using Visitor = std::function<void(std::string_view name, View<T> parameter, View<T> gradient)>;
-  using StateVisitor = std::function<void(std::string_view name, View<T> tensor)>;
 
   template <class Layer>
   requires std::same_as<typename Layer::Scalar, T> AnyLinear(Layer layer, Index max_tokens, Trainable trainable = {})
@@ -47,13 +47,20 @@ class AnyLinear {
   void zero_gradients() { model_->zero_gradients(); }
   void walk(const Visitor& f) { model_->walk(f); }
   /// As MixtureLinear::walk_state.
-  void walk_state(const StateVisitor& f) { model_->walk_state(f); }
+  template <class F>
+  void walk_state(F&& f) {
+    model_->walk_state([&](std::string_view name, StateSpan numbers) {
+      std::visit([&](auto span) { f(name, span); }, numbers);
+    });
+  }
 
   /// As MixtureLinear::merge_into.
   void merge_into(View<T> weight) const { model_->merge_into(weight); }
   std::string merge_obstacle() const { return model_->merge_obstacle(); }
 
  private:
+  using StateVisitor = std::function<void(std::string_view name, StateSpan numbers)>;
+
   struct Interface {
     virtual ~Interface() = default;
     virtual Index in() const = 0;

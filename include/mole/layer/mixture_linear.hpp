@@ -3,6 +3,7 @@
 #pragma once
 
 #include "mole/base/base_policy.hpp"
+#include "mole/core/state.hpp"
 #include "mole/execution/default_execution.hpp"
 #include "mole/expert/expert_policy.hpp"
 #include "mole/gating/gating_policy.hpp"
@@ -140,20 +141,14 @@ class MixtureLinear {
     Gradients::walk(visit, own, others...);
   }
 
-  /// Calls f(name, tensor) with one View per tensor that is no parameter and yet needed to restore the layer: frozen
-  /// atoms, balancing biases, scales. A checkpoint holds what both walks visit.
+  /// Calls f(name, span) for whatever the roles remember that is no parameter: "router.bias", "gating.select.bias",
+  /// scales, frozen atoms. A checkpoint holds what both walks visit.
   template <class F>
   void walk_state(F&& f) {
-    const auto within = [&f](std::string_view role, auto& policy) {
-      const auto visit = [&f, role](std::string_view name, auto tensor) {
-        f(detail::QualifiedName(role, name), tensor);
-      };
-      if constexpr (requires { policy.walk_state(visit); }) policy.walk_state(visit);
-    };
-    within("router", router_);
-    within("gating", gating_);
-    within("experts", experts_);
-    within("base", base_);
+    walk_state_within("router", router_, f);
+    walk_state_within("gating", gating_, f);
+    walk_state_within("experts", experts_, f);
+    walk_state_within("base", base_, f);
   }
 
   // ---- forward

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "mole/core/error.hpp"
+#include "mole/core/state.hpp"
 #include "mole/router/router_policy.hpp"
 
 #include <utility>
@@ -69,6 +70,12 @@ class JoinedRouter {
   }
   auto parameters() const {
     return Parts<const ParametersOf<First>, const ParametersOf<Second>>{parameters_of(first_), parameters_of(second_)};
+  }
+
+  template <class F>
+  void walk_state(F&& f) {
+    walk_state_within("first", first_, f);
+    walk_state_within("second", second_, f);
   }
 
   Scratch scratch(const Capacity& capacity) const {

@@ -38,15 +38,14 @@ class LatentRouter {
     bias_.resize(bias_.size() + std::size_t(experts), T(0));
   }
 
-  /// f(name, View<T>) for the state that a checkpoint has to hold.
-  template <class F>
-  void walk_state(F&& f) {
-    f("bias", View<T>(bias_.data(), 1, outputs()));
-  }
-
   Index outputs() const { return Index(bias_.size()); }
   std::span<T> bias() { return bias_; }
   std::span<const T> bias() const { return bias_; }
+
+  template <class F>
+  void walk_state(F&& f) {
+    f("bias", bias());
+  }
 
   void score(View<const T> z, View<T> logits) const {
     require_equal(ErrorCode::shape, "LatentRouter: ranks of the latent, one an expert", outputs(), z.cols());

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: MIT
+// What telemetry of routing costs beside the layer that it watches.
+//
+//   of_layer   the time of one observe() over that of the layer's forward, in alternating slices
+#include "bench/support/alternation.hpp"
+#include "bench/support/bench_layer.hpp"
+#include "bench/support/seconds_per_run.hpp"
+#include "mole/core/random.hpp"
+#include "mole/execution/default_execution.hpp"
+#include "mole/gating/gate.hpp"
+#include "mole/gating/renormalised.hpp"
+#include "mole/gating/softmax.hpp"
+#include "mole/gating/top_k.hpp"
+#include "mole/stats/routing_stats.hpp"
+
+namespace {
+
+using mole::Index;
+
+constexpr Index tokens = 512, d = 768;
+
+/// What top-k of random logits leaves behind.
+mole::Trace<float> random_trace(Index experts, Index k) {
+  const mole::Gate gate{mole::Softmax{}, mole::TopK{k}, mole::Renormalised{}};
+  const Index pairs = gate.max_pairs(tokens, experts);
+  auto scratch = gate.scratch({.tokens = tokens, .pairs = pairs});
+  mole::Trace<float> trace;
+  trace.reserve(tokens, experts, 0, pairs);
+  trace.start(tokens, {});
+  mole::Rng rng(1);
+  mole::fill_uniform(trace.logits(), 3, rng);
+  const mole::DefaultExecution execution;
+  mole::Call<mole::DefaultExecution, decltype(scratch)> call{execution, trace.batch, scratch};
+  gate.choose(trace, call);
+  return trace;
+}
+
+void observe(benchmark::State& state, const support::LayerCase& one, bool masked) {
+  mole::Trace<float> trace = random_trace(one.experts, one.chosen);
+  const std::vector<std::uint8_t> mask(std::size_t(tokens), 1);
+  if (masked) trace.batch.token_mask = mask;
+  mole::RoutingStats stats(one.experts);
+  const support::BenchLayer layer = bench_layer(one, tokens, d);
+  const auto body = [&] { stats.observe(trace); };
+  const double seconds = support::seconds_per_run(state, body);
+  state.counters["ns/pair"] = 1e9 * seconds / double(trace.routing.pairs());
+  state.counters["of_layer"] =
+      support::alternating_ratio(body, layer.forward, std::min(0.05, seconds * double(state.iterations()) / 5));
+}
+
+const support::LayerCase top2 = support::layer_case("top2");
+const support::LayerCase rankwise = support::layer_case("rankwise");
+
+BENCHMARK_CAPTURE(observe, top2, top2, false)->Name("observe/E:8/k:2/T:512/d:768");
+BENCHMARK_CAPTURE(observe, top2_masked, top2, true)->Name("observe_masked/E:8/k:2/T:512/d:768");
+BENCHMARK_CAPTURE(observe, rankwise, rankwise, false)->Name("observe/E:64/k:8/T:512/d:768");
+BENCHMARK_CAPTURE(observe, rankwise_masked, rankwise, true)->Name("observe_masked/E:64/k:8/T:512/d:768");
+
+}  // namespace

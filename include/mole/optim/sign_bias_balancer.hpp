@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: MIT
+// Balances experts without a gradient: whoever has too few tokens becomes a little more attractive.
+#pragma once
+
+#include "mole/core/error.hpp"
+#include "mole/core/trace.hpp"
+
+#include <algorithm>
+#include <concepts>
+#include <cstdint>
+#include <numeric>
+#include <ranges>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace mole {
+
+/// What an expert's count is compared with.
+enum class BalanceTarget {
+  mean_count,  ///< the mean of all counts
+  frequency,   ///< the share of tokens that an expert would have if all had alike: below 1, though it meets a count
+};
+
+/// Options of SignBiasBalancer.
+struct SignBiasBalancerOptions {
+  Index experts = 0;   ///< those that have a score; shared ones need no balance
+  double rate = 1e-3;  ///< what a bias moves by, up or down
+  BalanceTarget target = BalanceTarget::mean_count;
+  bool counts_padding = false;     ///< count tokens that the mask leaves out, too
+  bool counts_evaluation = false;  ///< count calls that do not train, too, instead of refusing them
+};
+
+/// bias_e += rate * sign(target - count_e),   target = mean over the experts of count   (BalanceTarget::mean_count)
+///
+///   count_e: pairs of expert e in what observe() was shown since the last update   bias [E]
+///
+/// Nothing happens behind forward: the caller observes the calls that are to count, recomputed ones once, and updates
+/// when it likes. Counts are integers and their comparison is exact up to 2^52 pairs, so an expert that has its share
+/// keeps its bias; so do all when nothing was counted. Replicas add up what walk_state() visits before they update.
+///
+/// | published rule                                   | bias of       | observe, update        | options                |
+/// | ------------------------------------------------ | ------------- | ---------------------- | ---------------------- |
+/// | DeepSeek-V3, arXiv:2412.19437, 2.1.2             | GroupedTopK   | each call, each step   | rate 1e-3              |
+/// | SMoRA, StyxXuan/smora                            | BiasedSigmoid | each call, each call   | rate 1e-5, padding     |
+/// | FlyLoRA, arXiv:2510.08396, eq. 9                 | LatentRouter  | each call, each step   | rate 1e-3              |
+/// | FlyLoRA's training code, gfyddha/FlyLoRA, peft   | LatentRouter  | each call, each call   | padding, evaluation    |
+/// | FlyLoRA's reference file, gfyddha/FlyLoRA        | LatentRouter  | each call, each step   | frequency, padding     |
+///
+/// The last compares a share with a count, so that every expert with a token falls and every other rises. The releases
+/// hold their rate in float32, whatever the bias: double(0.01f) gives their numbers.
+///
+/// Throws Error(option) for less than 1 expert or a negative rate, and from observe() for a call that does not train;
+/// Error(shape) for a trace or a bias of another number of experts. Whatever throws has changed nothing.
+/// observe(): O(E), or O(pairs) with a mask; update(): O(E). No allocation in either.
+/// Source: Wang et al. 2024, arXiv:2408.15664.
+class SignBiasBalancer {
+ public:
+  using Options = SignBiasBalancerOptions;
+
+  explicit SignBiasBalancer(const Options& options) : options_(options) {
+    if (options.experts < 1)
+      throw Error(ErrorCode::option,
+                  "SignBiasBalancer: expected at least 1 expert, found " + std::to_string(options.experts));
+    if (!(options.rate >= 0))
+      throw Error(ErrorCode::option,
+                  "SignBiasBalancer: expected a rate of at least 0, found " + std::to_string(options.rate));
+    counts_.assign(std::size_t(options.experts), 0);
+  }
+
+  Index experts() const { return Index(counts_.size()); }
+  double rate() const { return options_.rate; }
+  void set_rate(double rate) { options_.rate = rate; }
+
+  /// Pairs of each expert, and tokens, since the last update.
+  std::span<std::int64_t> counts() { return counts_; }
+  std::span<const std::int64_t> counts() const { return counts_; }
+  std::int64_t tokens() const { return tokens_; }
+
+  /// Adds the pairs of one call.
+  template <class T>
+  void observe(const Trace<T>& trace) {
+    require_equal(ErrorCode::shape, "SignBiasBalancer: experts of the trace", experts(), trace.scored_experts());
+    if (!trace.batch.training && !options_.counts_evaluation)
+      throw Error(ErrorCode::option, "SignBiasBalancer: expected a call that trains, found one that does not");
+    const Routing<T>& routing = trace.routing;
+    if (options_.counts_padding || trace.batch.token_mask.empty()) {
+      for (Index e = 0; e < experts(); ++e) counts_[std::size_t(e)] += routing.load(e);
+      tokens_ += trace.tokens();
+      return;
+    }
+    for (Index n = 0; n < trace.tokens(); ++n) {
+      if (!trace.batch.counts(n)) continue;
+      ++tokens_;
+      for (int e : routing.experts_of(n))
+        if (e < experts()) ++counts_[std::size_t(e)];
+    }
+  }
+
+  /// Moves `bias`, any contiguous range of float or double, and starts to count anew.
+  template <std::ranges::contiguous_range Bias>
+  requires std::floating_point<std::ranges::range_value_t<Bias>>
+  void update(Bias&& bias) {
+    using T = std::ranges::range_value_t<Bias>;
+    require_equal(ErrorCode::shape, "SignBiasBalancer: numbers of the bias", experts(), Index(std::ranges::size(bias)));
+    const double total = double(std::accumulate(counts_.begin(), counts_.end(), std::int64_t(0)));
+    const double one = options_.target == BalanceTarget::mean_count ? 1 : double(std::max<std::int64_t>(1, tokens_));
+    const double target = total / (one * double(experts()));
+    T* const values = std::ranges::data(bias);
+    for (std::size_t e = 0; e < counts_.size(); ++e) {
+      const double count = double(counts_[e]);
+      values[e] += T(options_.rate) * T((target > count) - (target < count));
+    }
+    reset();
+  }
+
+  /// Forgets what was counted.
+  void reset() {
+    std::fill(counts_.begin(), counts_.end(), 0);
+    tokens_ = 0;
+  }
+
+  /// f(name, span) for the counts, so that a run may stop between two updates.
+  template <class F>
+  void walk_state(F&& f) {
+    f("counts", std::span(counts_));
+    f("tokens", std::span(&tokens_, 1));
+  }
+
+ private:
+  Options options_;
+  std::vector<std::int64_t> counts_;  // [E]
+  std::int64_t tokens_ = 0;
+};
+
+}  // namespace mole
