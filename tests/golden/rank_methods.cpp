@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Layers whose ranks count one by one: flylora, flylora-train, sora, sora-step.
+// Layers whose ranks count one by one: flylora, flylora-train, sora, sora-step, smora.
 #include "golden/methods.hpp"
 #include "golden/parameters.hpp"
 #include "mole/optim/sign_bias_balancer.hpp"
@@ -66,8 +66,8 @@ void expect_balanced(Comparison<T>& file, mole::SignBiasBalancer balancer, const
     throw std::runtime_error("expected the bits of " + bias_after + step + ", found others");
 }
 
-/// y and all gradients of one step, and the bias after it; its tensors end in `step`, the bias that it starts from has a
-/// name of its own.
+/// y and all gradients of one step, and the bias after it; its tensors end in `step`, the bias that it starts from has
+/// a name of its own.
 template <class T, class Layer>
 void expect_step(Comparison<T>& file, Layer& layer, const std::string& step, const std::string& bias_name,
                  const mole::SignBiasBalancer& balancer, const std::string& bias_after, const mole::Batch& batch) {
@@ -101,8 +101,8 @@ Method flylora() {
   });
 }
 
-/// The release's training code: the largest signed values win, the adapter hands x no gradient, and every call, training
-/// or not, is balanced.
+/// The release's training code: the largest signed values win, the adapter hands x no gradient, and every call,
+/// training or not, is balanced.
 Method flylora_train() {
   return under_every_execution([]<class T>(Comparison<T>& file, auto execution) {
     const auto experts = load_sparse_experts(file, true);
@@ -182,10 +182,60 @@ Method sora_step() {
   return {all, all};
 }
 
+/// A router, a gate whose bias is in the weights too, and a training call that balances after each forward.
+template <class T, class Layer>
+void expect_smora_step(Comparison<T>& file, Layer& layer, const std::string& step, const std::string& bias_name) {
+  const Matrix<T> x = file.matrix("x" + step), d_y = file.matrix("grad_y" + step), bias = file.matrix(bias_name);
+  auto& own_bias = layer.gating().score.bias;
+  std::copy(bias.elements().begin(), bias.elements().end(), own_bias.begin());
+  Matrix<T> y(x.rows(), layer.out()), d_x(x.rows(), layer.in()), d_bias(1, bias.cols());
+  auto work = layer.workspace(x.rows());
+  auto gradients = layer.gradients();
+  layer.forward(x, y, work, {.training = true});
+  layer.backward(x, d_y, d_x, gradients, work);
+  file.expect("y" + step, y);
+  file.expect("gate.dense" + step, dense_weights(work.routing, work.experts()));
+  file.expect("grad_x" + step, d_x);
+  file.expect("grad.lora_A" + step, gradients.experts.lora_A);
+  file.expect("grad.lora_B" + step, transposed(gradients.experts.lora_B));
+  file.expect("grad.router.weight" + step, gradients.router.weight);
+  for (Index n = 0; n < x.rows(); ++n)
+    for (Index e = 0; e < d_bias.cols(); ++e) d_bias(0, e) += work.d_scores()(n, e);
+  file.expect("grad.routing.bias" + step, d_bias);
+  const mole::SignBiasBalancer balancer(
+      {.experts = bias.cols(), .rate = file.number("bias_update_rate"), .counts_padding = true});
+  expect_balanced<T>(file, balancer, work, step, "routing.bias_after", own_bias);
+}
+
+Method smora() {
+  return under_every_execution([]<class T>(Comparison<T>& file, auto execution) {
+    const Matrix<T> b = file.matrix("lora_B");
+    mole::Rng rng;
+    auto layer = mole::smora({.in = file.matrix("lora_A").cols(),
+                              .out = b.rows(),
+                              .rank = b.cols(),
+                              .k = file.integer("top_k"),
+                              .rank_partition = file.integer("rank_partition"),
+                              .alpha = file.number("alpha")},
+                             mole::DenseBase(file.matrix("base.weight"), file.matrix("base.bias")), rng, execution);
+    layer.experts().parameters() = {file.matrix("lora_A"), transposed(b)};
+    layer.router().parameters().weight = file.matrix("router.weight");
+    const Index steps = file.integer("steps");
+    for (Index s = 0; s < steps; ++s)
+      expect_smora_step(file, layer, steps == 1 ? "" : "." + std::to_string(s),
+                        s == 0 ? "routing.bias" : "routing.bias_after." + std::to_string(s - 1));
+    file.expect_all_compared();
+  });
+}
+
 }  // namespace
 
 std::map<std::string, Method> rank_methods() {
-  return {{"flylora", flylora()}, {"flylora-train", flylora_train()}, {"sora", sora()}, {"sora-step", sora_step()}};
+  return {{"smora", smora()},
+          {"flylora", flylora()},
+          {"flylora-train", flylora_train()},
+          {"sora", sora()},
+          {"sora-step", sora_step()}};
 }
 
 }  // namespace golden

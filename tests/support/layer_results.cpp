@@ -9,5 +9,8 @@ LayerResults dense_layer_results(const Matrix<float>& weight, const Reference& e
 LayerResults dense_layer_results(const Matrix<float>& weight, const Simd<>& execution) {
   return layer_results(DenseBase(weight.view()), execution);
 }
+LayerResults dense_layer_results(const Matrix<float>& weight, const Simd<kernel::Scalar>& execution) {
+  return layer_results(DenseBase(weight.view()), execution);
+}
 
 }  // namespace mole::test

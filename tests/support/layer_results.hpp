@@ -36,5 +36,6 @@ LayerResults layer_results(Base base, const Execution& execution) {
 /// layer_results over DenseBase, compiled once for the tests of all bases.
 LayerResults dense_layer_results(const Matrix<float>& weight, const Reference& execution);
 LayerResults dense_layer_results(const Matrix<float>& weight, const Simd<>& execution);
+LayerResults dense_layer_results(const Matrix<float>& weight, const Simd<kernel::Scalar>& execution);
 
 }  // namespace mole::test
