@@ -73,3 +73,4 @@
 #include "mole/router/no_router.hpp"
 #include "mole/router/repeated_router.hpp"
 #include "mole/stats/routing_stats.hpp"
+#include "mole/stats/routing_trace.hpp"
