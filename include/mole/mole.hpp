@@ -56,6 +56,7 @@
 #include "mole/loss/localized_balance.hpp"
 #include "mole/loss/router_entropy.hpp"
 #include "mole/loss/router_z.hpp"
+#include "mole/loss/sparsity_target.hpp"
 #include "mole/method/llava_mole.hpp"
 #include "mole/method/lora.hpp"
 #include "mole/method/loramoe.hpp"

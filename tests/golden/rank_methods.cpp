@@ -61,8 +61,8 @@ void expect_balanced(Comparison<T>& file, mole::SignBiasBalancer balancer, const
     throw std::runtime_error("expected the bits of " + bias_after + step + ", found others");
 }
 
-/// y and all gradients of one step, and the bias after it; its tensors end in `step`, the bias that it starts from has a
-/// name of its own.
+/// y and all gradients of one step, and the bias after it; its tensors end in `step`, the bias that it starts from has
+/// a name of its own.
 template <class T, class Layer>
 void expect_step(Comparison<T>& file, Layer& layer, const std::string& step, const std::string& bias_name,
                  const mole::SignBiasBalancer& balancer, const std::string& bias_after, const mole::Batch& batch) {
@@ -83,7 +83,7 @@ void expect_step(Comparison<T>& file, Layer& layer, const std::string& step, con
   expect_balanced<T>(file, balancer, work, step, bias_after, layer.router().bias());
 }
 
-/// The release's reference file: the largest magnitudes win, there is no base, and a share is balanced against a count.
+/// The release's reference file: the largest magnitudes win, there is no base, and a share is compared with a count.
 Method flylora() {
   return under_every_execution([]<class T>(Comparison<T>& file, auto execution) {
     const auto experts = load_sparse_experts(file, false);

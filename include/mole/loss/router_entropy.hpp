@@ -24,10 +24,10 @@ struct RouterEntropy {
 /// value nor gradient. Tokens that the mask leaves out do not count; 0 when none does, or when normalised with one
 /// expert. Throws Error(option) unless the order of the entropy is above 0.  O(N E), no allocation.
 ///
-/// | published loss                     | options                                                                      |
-/// | ---------------------------------- | ---------------------------------------------------------------------------- |
-/// | Dynamic MoE, arXiv:2403.07652      | Shannon's, as it is                                                          |
-/// | DynMoLE, arXiv:2504.00661          | normalised, Entropy{.order = 1.1, .shift = 1e-5}; Renyi: offset 1e-10 beside |
+/// | published loss                | options                                                                |
+/// | ----------------------------- | ---------------------------------------------------------------------- |
+/// | Dynamic MoE, arXiv:2403.07652 | Shannon's, as it is                                                    |
+/// | DynMoLE, arXiv:2504.00661     | normalised, Entropy{.order = 1.1, .shift = 1e-5, .offset = 1e-10}      |
 ///
 /// DynMoLE's release lets padding count.
 template <class T>
