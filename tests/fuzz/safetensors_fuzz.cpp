@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: MIT
-// Feeds arbitrary bytes to SafetensorsReader: they load or throw mole::Error.
+// Feeds arbitrary bytes to SafetensorsReader, and to what reads recorded routings through it: they load or throw
+// mole::Error.
 //
 //   clang++ -std=c++20 -Iinclude -fsanitize=fuzzer,address,undefined tests/fuzz/safetensors_fuzz.cpp
 //   any compiler: -DMOLE_FUZZ_REPLAY makes a program that runs the files given to it
+#include "mole/io/routing_trace_file.hpp"
 #include "mole/io/safetensors_reader.hpp"
+#include "mole/stats/routing_trace.hpp"
 
 #include <cstdint>
 
@@ -23,6 +26,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
       attempt([&] { reader.view<float>(entry.name); });
       attempt([&] { reader.view<std::int64_t>(entry.name); });
     }
+    attempt([&] { mole::read_routing_trace<mole::RoutingTrace<float>>(reader, "fuzz"); });
   });
   return 0;
 }

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: MIT
 // Layers whose gate decides how many experts serve a token, or looks at groups of them: mole-threshold, dynamic-moe,
-// mixlora-dynamic, deepseek-moe, deepseek-v3-gate, olmoe.
+// mixlora-dynamic, dynmole, adamole, ld-mole, deepseek-moe, deepseek-v3-gate, olmoe.
 #include "golden/methods.hpp"
 #include "golden/routed_layers.hpp"
 #include "mole/loss/load_balance.hpp"
+#include "mole/loss/router_entropy.hpp"
+#include "mole/loss/router_z.hpp"
+#include "mole/loss/sparsity_target.hpp"
 
 #include <cmath>
 
@@ -158,12 +161,146 @@ Method olmoe() {
   });
 }
 
+/// A loss of one file, whose gradients reach x and every tensor of the router.
+template <class T, class Layer, class Loss, class ExpectRouter>
+void expect_loss_of(Comparison<T>& file, const std::string& name, Layer& layer, typename Layer::Workspace& work,
+                    const mole::Batch& batch, Loss loss, ExpectRouter expect_router) {
+  const Matrix<T> x = file.matrix("x");
+  Matrix<T> d_x(x.rows(), x.cols());
+  auto gradients = layer.gradients();
+  layer.route(x, work, batch);
+  file.expect_number("loss." + name, loss(static_cast<mole::Trace<T>&>(work)));
+  layer.route_backward(x, d_x, gradients, work);
+  file.expect_gradient("grad_loss." + name + ".x", d_x);
+  expect_router("grad_loss." + name + ".", gradients.router);
+}
+
+Method dynmole() {
+  return under_every_execution([]<class T>(Comparison<T>& file, auto execution) {
+    const auto& text = file.file().metadata();
+    const mole::Entropy entropy{
+        .family = text.at("entropy_type") == "renyi" ? mole::EntropyFamily::renyi : mole::EntropyFamily::tsallis,
+        .order = file.number("entropy_index"),
+        .shift = file.number("entropy_eps"),
+        .offset = text.at("entropy_type") == "renyi" ? 1e-10 : 0};
+    const mole::EntropyHybrid select{
+        .confident = {.p = file.number("top_p"), .crossing = false, .min_k = file.integer("keep_top_k")},
+        .threshold = file.number("entropy_threshold"),
+        .entropy = entropy};
+    const ExpertFiles<T> names(file);
+    mole::MixtureLinear layer(load_router(file), mole::Gate{mole::Softmax{}, select, mole::Raw{}}, names.load(file),
+                              load_base(file), execution);
+    auto work = layer.workspace(file.matrix("x").rows());
+    expect_layer(file, layer, work, {}, names);
+    const auto of_entropy = [&](double coefficient) {
+      return [=](mole::Trace<T>& trace) {
+        return mole::router_entropy(trace, {.coefficient = coefficient, .normalised = true, .entropy = entropy});
+      };
+    };
+    const auto of_balance = [](double coefficient) {
+      return [=](mole::Trace<T>& trace) {
+        return mole::load_balance(
+            trace,
+            {.coefficient = coefficient, .norm = BalanceNorm::k_at_uniform, .count = mole::BalanceCount::weights});
+      };
+    };
+    const auto expect = [&](const std::string& name, auto loss) { expect_loss(file, name, layer, work, {}, loss); };
+    expect("entropy", of_entropy(1));
+    expect("load_balance", of_balance(1));
+    expect("router", [&](mole::Trace<T>& trace) {
+      return of_entropy(file.number("dyn_loss_coef"))(trace) + of_balance(file.number("aux_loss_coef"))(trace);
+    });
+    file.expect_all_compared();
+  });
+}
+
+/// A router beside a second one for the extra column of the gate.
+template <class T, class Second, class Gating, class Execution, class ExpectRouter, class Losses>
+void check_joined(Comparison<T>& file, Second second, Gating gating, Execution execution, ExpectRouter expect_router,
+                  Losses losses) {
+  const ExpertFiles<T> names(file);
+  mole::MixtureLinear layer(mole::JoinedRouter(load_router(file), std::move(second)), gating, names.load(file),
+                            load_base(file), execution);
+  const Matrix<T> x = file.matrix("x"), d_y = file.matrix("grad_y");
+  Matrix<T> y(x.rows(), layer.out()), d_x(x.rows(), layer.in());
+  auto work = layer.workspace(x.rows());
+  auto gradients = layer.gradients();
+  layer.forward(x, y, work);
+  layer.backward(x, d_y, d_x, gradients, work);
+  file.expect("y", y);
+  file.expect("gate.dense", dense_weights(work.routing, work.scored_experts()));
+  file.expect("grad_x", d_x);
+  names.expect_gradients(file, "grad.", layer.experts(), gradients.experts);
+  expect_router("grad.", gradients.router);
+  losses([&](const std::string& name, auto loss) { expect_loss_of(file, name, layer, work, {}, loss, expect_router); });
+  file.expect_all_compared();
+}
+
+Method adamole() {
+  return under_every_execution([]<class T>(Comparison<T>& file, auto execution) {
+    mole::Rng rng;
+    const Matrix<T> weight = file.matrix("threshold.weight");
+    mole::LinearRouter<T> threshold({.in = weight.cols(), .experts = 1, .bias = true}, rng);
+    threshold.parameters() = {weight, file.matrix("threshold.bias")};
+    check_joined(
+        file, threshold,
+        mole::Gate{mole::SoftmaxWithThreshold{file.number("max_threshold")}, mole::LearnedThreshold{}, mole::Shifted{}},
+        execution,
+        [&](const std::string& prefix, const auto& gradients) {
+          file.expect_gradient(prefix + "router.weight", gradients.first.weight);
+          file.expect_gradient(prefix + "threshold.weight", gradients.second.weight);
+          file.expect_gradient(prefix + "threshold.bias", gradients.second.bias);
+        },
+        [](auto expect) {
+          expect("load_balance", [](mole::Trace<T>& trace) {
+            return mole::load_balance(
+                trace, {.norm = BalanceNorm::k_at_uniform, .score = mole::BalanceScore::above_threshold});
+          });
+        });
+  });
+}
+
+Method ld_mole() {
+  return under_every_execution([]<class T>(Comparison<T>& file, auto execution) {
+    mole::Rng rng;
+    const Matrix<T> weight = file.matrix("lambda_mlp.0.weight");
+    mole::MlpRouter<T> lambda({.in = weight.cols(), .hidden = weight.rows(), .experts = 1}, rng);
+    lambda.parameters() = {{weight, file.matrix("lambda_mlp.0.bias")},
+                           {file.matrix("lambda_mlp.2.weight"), file.matrix("lambda_mlp.2.bias")}};
+    check_joined(
+        file, lambda,
+        mole::Gate{mole::LearnedSparsegen{file.number("eps")}, mole::Threshold{.least = 0, .strict = true},
+                   mole::Raw{}},
+        execution,
+        [&](const std::string& prefix, const auto& gradients) {
+          file.expect_gradient(prefix + "router.weight", gradients.first.weight);
+          file.expect_gradient(prefix + "lambda_mlp.0.weight", gradients.second.hidden.weight);
+          file.expect_gradient(prefix + "lambda_mlp.0.bias", gradients.second.hidden.bias);
+          file.expect_gradient(prefix + "lambda_mlp.2.weight", gradients.second.output.weight);
+          file.expect_gradient(prefix + "lambda_mlp.2.bias", gradients.second.output.bias);
+        },
+        [](auto expect) {
+          expect("load_balance", [](mole::Trace<T>& trace) {
+            return mole::load_balance(trace, {.score = mole::BalanceScore::weights});
+          });
+          expect("router_z", [](mole::Trace<T>& trace) { return mole::router_z(trace); });
+          expect("lambda_reg_k2", [](mole::Trace<T>& trace) { return mole::sparsity_target(trace, {.k = 2}); });
+        });
+  });
+}
+
 }  // namespace
 
 std::map<std::string, Method> gate_methods() {
-  return {{"mole-threshold", threshold()},          {"dynamic-moe", dynamic_moe()},
-          {"mixlora-dynamic", mixlora_dynamic()},   {"deepseek-moe", deepseek_moe()},
-          {"deepseek-v3-gate", deepseek_v3_gate()}, {"olmoe", olmoe()}};
+  return {{"dynmole", dynmole()},
+          {"adamole", adamole()},
+          {"ld-mole", ld_mole()},
+          {"mole-threshold", threshold()},
+          {"dynamic-moe", dynamic_moe()},
+          {"mixlora-dynamic", mixlora_dynamic()},
+          {"deepseek-moe", deepseek_moe()},
+          {"deepseek-v3-gate", deepseek_v3_gate()},
+          {"olmoe", olmoe()}};
 }
 
 }  // namespace golden

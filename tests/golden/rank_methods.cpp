@@ -84,7 +84,7 @@ void expect_step(Comparison<T>& file, Layer& layer, const std::string& step, con
   expect_balanced<T>(file, balancer, work, step, bias_after, layer.router().bias());
 }
 
-/// The release's reference file: the largest magnitudes win, there is no base, and a share is balanced against a count.
+/// The release's reference file: the largest magnitudes win, there is no base, and a share is compared with a count.
 Method flylora() {
   return under_every_execution([]<class T>(Comparison<T>& file, auto execution) {
     const auto experts = load_sparse_experts(file, false);

@@ -14,6 +14,7 @@ using namespace mole::test;
 
 constexpr std::array norms{BalanceNorm::one_at_uniform, BalanceNorm::k_at_uniform, BalanceNorm::without_experts};
 constexpr std::array counts{BalanceCount::all_choices, BalanceCount::first_choice, BalanceCount::weights};
+constexpr std::array means{BalanceScore::scores, BalanceScore::above_threshold, BalanceScore::weights};
 constexpr std::array scopes{BalanceScope::global, BalanceScope::sequence};
 
 /// Eight tokens of four experts: two choices each, every expert equally often and each once the first.
@@ -100,20 +101,54 @@ TEST_CASE("Every combination of options has the gradient of its value", "[loss]"
   for (Index experts : {Index(5), Index(70)})
     for (BalanceNorm norm : norms)
       for (BalanceCount count : counts)
-        for (BalanceScope scope : scopes) {
-          const LoadBalance options{.coefficient = 0.7, .norm = norm, .count = count, .scope = scope};
-          INFO("E " << experts << ", norm " << int(norm) << ", count " << int(count) << ", scope " << int(scope));
-          Trace<double> trace = random_trace(11, experts, 2, batch);
-          load_balance(trace, options);
-          const std::vector<double> d_scores = copied(elements(trace.d_scores()));
-          const std::vector<double> d_weight = copied(trace.d_weight());
-          const auto loss = [&] { return load_balance(trace, options); };
-          CHECK(gradient_error(elements(trace.scores()), d_scores, loss) < gradient_tolerance);
-          if (count == BalanceCount::weights)
+        for (BalanceScore score : means)
+          for (BalanceScope scope : scopes) {
+            const LoadBalance options{.coefficient = 0.7, .norm = norm, .count = count, .score = score, .scope = scope};
+            INFO("E " << experts << ", norm " << int(norm) << ", count " << int(count) << ", score " << int(score)
+                      << ", scope " << int(scope));
+            Trace<double> trace = random_trace(11, experts, 2, batch);
+            load_balance(trace, options);
+            const std::vector<double> d_scores = copied(elements(trace.d_scores()));
+            const std::vector<double> d_weight = copied(trace.d_weight());
+            const auto loss = [&] { return load_balance(trace, options); };
+            CHECK(gradient_error(elements(trace.scores()), d_scores, loss) < gradient_tolerance);
             CHECK(gradient_error(trace.routing.weights(), d_weight, loss) < gradient_tolerance);
-          else
-            CHECK(all_zero(d_weight));
-        }
+            if (count != BalanceCount::weights && score != BalanceScore::weights) CHECK(all_zero(d_weight));
+            if (score == BalanceScore::weights) CHECK(all_zero(d_scores));
+          }
+}
+
+TEST_CASE("What scores have above a threshold counts, and so does what they lack", "[loss]") {
+  Trace<double> trace = empty_trace(2, 2, 1);
+  const double scores[2][3] = {{0.7, 0.3, 0.4}, {0.6, 0.4, 0.1}};
+  for (Index n = 0; n < 2; ++n)
+    for (Index c = 0; c < 3; ++c) trace.scores()(n, c) = scores[n][c];
+  route(trace, {{0}, {0, 1}});
+  const LoadBalance options{.norm = BalanceNorm::k_at_uniform, .score = BalanceScore::above_threshold};
+  // P = ((0.3 + 0.5) / 2, (-0.1 + 0.3) / 2), m = (1, 1/2)
+  CHECK(near(load_balance(trace, options), 2 * (1 * 0.4 + 0.5 * 0.1)));
+  for (Index n = 0; n < 2; ++n) {
+    CHECK(near(trace.d_scores()(n, 0), 2 * 1.0 / 2));
+    CHECK(near(trace.d_scores()(n, 1), 2 * 0.5 / 2));
+    CHECK(near(trace.d_scores()(n, 2), -2 * 1.5 / 2));
+  }
+}
+
+TEST_CASE("A threshold that no token has is refused", "[loss]") {
+  Trace<double> trace = random_trace(4, 3);
+  CHECK_THROWS_AS(load_balance(trace, {.score = BalanceScore::above_threshold}), Error);
+  CHECK(all_zero(elements(trace.d_scores())));
+}
+
+TEST_CASE("The mean of the weights is over all tokens, chosen or not", "[loss]") {
+  Trace<double> trace = empty_trace(4, 2);
+  fill(trace.scores(), 9);  // nobody asks
+  route(trace, {{0}, {0, 1}, {}, {0}}, 0.5);
+  const LoadBalance options{.score = BalanceScore::weights};
+  CHECK(near(load_balance(trace, options), 2 * (0.75 * 0.375 + 0.25 * 0.125)));
+  CHECK(near(trace.d_weight()[0], 2 * 0.75 / 4));
+  CHECK(near(trace.d_weight()[2], 2 * 0.25 / 4));
+  CHECK(all_zero(elements(trace.d_scores())));
 }
 
 TEST_CASE("The gradient is added to what is there", "[loss]") {

@@ -55,6 +55,67 @@ TEST_CASE("The entropy adds the gradient of its value", "[loss]") {
   }
 }
 
+TEST_CASE("Every entropy is 1 of an even token and 0 of a decided one, where it is normalised", "[loss]") {
+  for (EntropyFamily family : {EntropyFamily::tsallis, EntropyFamily::renyi})
+    for (double order : {0.5, 1.0, 1.1, 2.0}) {
+      const RouterEntropy options{.normalised = true, .entropy = {.family = family, .order = order}};
+      Trace<double> even = empty_trace(2, 5);
+      fill(even.scores(), 0.2);
+      CHECK(near(router_entropy(even, options), 1));
+      Trace<double> decided = empty_trace(1, 5);
+      decided.scores()(0, 3) = 1;
+      CHECK(near(router_entropy(decided, options), 0));
+    }
+}
+
+TEST_CASE("Other entropies have their formula's value", "[loss]") {
+  Trace<double> trace = known_trace();
+  double squares = 0, shifted = 0;
+  for (double p : trace.scores().row(0)) {
+    squares += p * p;
+    shifted += (p + 0.01) * (p + 0.01);
+  }
+  CHECK(near(router_entropy(trace, {.entropy = {.order = 2}}), 1 - squares));
+  CHECK(near(router_entropy(trace, {.normalised = true, .entropy = {.order = 2}}), (1 - squares) / (1 - 1.0 / 4)));
+  CHECK(near(router_entropy(trace, {.entropy = {.order = 2, .shift = 0.01}}), 1 - shifted));
+  const Entropy renyi{.family = EntropyFamily::renyi, .order = 2, .shift = 0.01, .offset = 0.1};
+  CHECK(near(router_entropy(trace, {.coefficient = 3, .entropy = renyi}), -3 * std::log(shifted + 0.1)));
+}
+
+TEST_CASE("Every entropy adds the gradient of its value", "[loss]") {
+  const std::vector<std::uint8_t> mask{1, 0, 1, 1, 1};
+  for (EntropyFamily family : {EntropyFamily::tsallis, EntropyFamily::renyi})
+    for (double order : {0.5, 1.0, 1.1, 2.0})
+      for (double shift : {0.0, 1e-3})
+        for (bool normalised : {false, true}) {
+          INFO("family " << int(family) << ", order " << order << ", shift " << shift << ", normalised " << normalised);
+          const RouterEntropy options{.coefficient = 0.3,
+                                      .normalised = normalised,
+                                      .entropy = {.family = family, .order = order, .shift = shift, .offset = shift}};
+          Trace<double> trace = random_trace(5, 6, 2, {.token_mask = mask});
+          router_entropy(trace, options);
+          const std::vector<double> gradient = copied(elements(trace.d_scores()));
+          CHECK(gradient_error(elements(trace.scores()), gradient, [&] { return router_entropy(trace, options); }) <
+                gradient_tolerance);
+          CHECK(all_zero(trace.d_scores().row(1)));
+          CHECK(all_zero(trace.d_scores().row(0).subspan(6)));
+        }
+}
+
+TEST_CASE("A shift lets scores of 0 count", "[loss]") {
+  Trace<double> trace = empty_trace(1, 3);
+  trace.scores()(0, 0) = 1;
+  router_entropy(trace, {.entropy = {.order = 1.1, .shift = 1e-5}});
+  CHECK(trace.d_scores()(0, 1) < 0);
+  CHECK(std::isfinite(trace.d_scores()(0, 1)));
+}
+
+TEST_CASE("An entropy of order 0 or below is refused", "[loss]") {
+  Trace<double> trace = known_trace();
+  CHECK_THROWS_AS(router_entropy(trace, {.entropy = {.order = 0}}), Error);
+  CHECK(all_zero(elements(trace.d_scores())));
+}
+
 TEST_CASE("Without a token that counts, or a second expert, the entropy is 0", "[loss]") {
   const std::vector<std::uint8_t> none(3, 0);
   Trace<double> empty = empty_trace(0, 3), masked = random_trace(3, 3, 0, {.token_mask = none});

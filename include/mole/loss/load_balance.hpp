@@ -5,6 +5,7 @@
 #include "mole/core/error.hpp"
 #include "mole/core/trace.hpp"
 #include "mole/gating/select_policy.hpp"
+#include "mole/loss/column_behind_experts.hpp"
 
 #include <algorithm>
 #include <array>
@@ -26,6 +27,13 @@ enum class BalanceCount {
   weights,       ///< the sum of its weights; the one count with a gradient
 };
 
+/// What P_e is the mean of, over all tokens, chosen or not.
+enum class BalanceScore {
+  scores,           ///< its scores
+  above_threshold,  ///< its scores less the token's own number, in the column behind the experts; they may be negative
+  weights,          ///< its weights, 0 where it is not chosen
+};
+
 /// Over which tokens counts and means are taken.
 enum class BalanceScope {
   global,    ///< all tokens of all traces
@@ -37,6 +45,7 @@ struct LoadBalance {
   double coefficient = 1;
   BalanceNorm norm = BalanceNorm::one_at_uniform;
   BalanceCount count = BalanceCount::all_choices;
+  BalanceScore score = BalanceScore::scores;
   BalanceScope scope = BalanceScope::global;
 };
 
@@ -73,6 +82,7 @@ class BalanceLoss {
   BalanceLoss(const BalanceGroup<T>& group, const LoadBalance& options, double coefficient)
       : group_(group),
         count_(options.count),
+        score_(options.score),
         experts_(group.traces.front()->scored_experts()),
         tokens_(double(group.tokens())),
         total_(options.norm == BalanceNorm::k_at_uniform ? tokens_ : total_count()),
@@ -90,7 +100,8 @@ class BalanceLoss {
       add_gradient(block);
     }
     // The weights' total is a divisor of every share: d(c_e / total) has a second term, the same for all pairs.
-    if (count_ == BalanceCount::weights && shares_) add_to_d_weight([&](int) { return -factor_ * sum / total_; });
+    if (count_ == BalanceCount::weights && shares_)
+      add_to_d_weight([&](int e) { return e < experts_ ? -factor_ * sum / total_ : 0; });
     return factor_ * sum;
   }
 
@@ -104,25 +115,36 @@ class BalanceLoss {
 
     bool holds(Index expert) const { return expert >= begin && expert < begin + size; }
     double& count_of(Index expert) { return count[std::size_t(expert - begin)]; }
+    double& score_of(Index expert) { return score[std::size_t(expert - begin)]; }
   };
 
   Block sums_over_tokens(Index begin) const {
     Block block{begin, std::min(width, experts_ - begin), {}, {}};
     group_.for_each_token([&](const Trace<T>& trace, Index n) {
       const T* const scores = trace.scores().row_data(n);
-      for (Index j = 0; j < block.size; ++j) block.score[std::size_t(j)] += double(scores[begin + j]);
-      if (count_ == BalanceCount::first_choice) {
-        const Index best = first_choice(scores);
-        if (block.holds(best)) block.count_of(best) += 1;
-        return;
+      if (score_ != BalanceScore::weights) {
+        const double threshold = score_ == BalanceScore::above_threshold ? double(scores[experts_]) : 0;
+        for (Index j = 0; j < block.size; ++j) block.score[std::size_t(j)] += double(scores[begin + j]) - threshold;
       }
-      const std::span<const int> chosen = trace.routing.experts_of(n);
-      const std::span<const T> weights = trace.routing.weights_of(n);
-      for (std::size_t i = 0; i < chosen.size(); ++i)
-        if (block.holds(chosen[i]))
-          block.count_of(chosen[i]) += count_ == BalanceCount::weights ? double(weights[i]) : 1;
+      add_choices(trace, n, block);
     });
     return block;
+  }
+
+  /// Counts token n, and its weights where they are what P is the mean of.
+  void add_choices(const Trace<T>& trace, Index n, Block& block) const {
+    const std::span<const int> chosen = trace.routing.experts_of(n);
+    const std::span<const T> weights = trace.routing.weights_of(n);
+    if (count_ == BalanceCount::first_choice) {
+      const Index best = first_choice(trace.scores().row_data(n));
+      if (block.holds(best)) block.count_of(best) += 1;
+    }
+    for (std::size_t i = 0; i < chosen.size(); ++i) {
+      if (!block.holds(chosen[i])) continue;
+      if (count_ != BalanceCount::first_choice)
+        block.count_of(chosen[i]) += count_ == BalanceCount::weights ? double(weights[i]) : 1;
+      if (score_ == BalanceScore::weights) block.score_of(chosen[i]) += double(weights[i]);
+    }
   }
 
   Index first_choice(const T* scores) const {
@@ -144,18 +166,25 @@ class BalanceLoss {
     return total;
   }
 
-  /// d_score_ne += factor (count_e / total) / T;   d_weight_ne += factor P_e / total
+  /// d_score_ne += factor (count_e / total) / T, or d_weight_ne where P is of weights, and less d_threshold_n where it
+  /// is of what scores have above it;   d_weight_ne += factor P_e / total, where counts are of weights
   void add_gradient(const Block& block) const {
-    std::array<T, width> d_score;
+    std::array<double, width> d_score;
+    double sum = 0;
     for (std::size_t j = 0; j < std::size_t(block.size); ++j)
-      d_score[j] = T(factor_ * block.count[j] / total_ / tokens_);
-    group_.for_each_token([&](Trace<T>& trace, Index n) {
-      T* const d_scores = trace.d_scores().row_data(n) + block.begin;
-      for (Index j = 0; j < block.size; ++j) d_scores[j] += d_score[std::size_t(j)];
-    });
-    if (count_ != BalanceCount::weights) return;
+      sum += d_score[j] = factor_ * block.count[j] / total_ / tokens_;
+    if (score_ != BalanceScore::weights)
+      group_.for_each_token([&](Trace<T>& trace, Index n) {
+        T* const d_scores = trace.d_scores().row_data(n);
+        for (Index j = 0; j < block.size; ++j) d_scores[block.begin + j] += T(d_score[std::size_t(j)]);
+        if (score_ == BalanceScore::above_threshold) d_scores[experts_] -= T(sum);
+      });
+    const bool of_weights = score_ == BalanceScore::weights, counts_weights = count_ == BalanceCount::weights;
+    if (!of_weights && !counts_weights) return;
     add_to_d_weight([&](int e) {
-      return block.holds(e) ? factor_ * block.score[std::size_t(e - block.begin)] / tokens_ / total_ : 0.0;
+      if (!block.holds(e)) return 0.0;
+      const std::size_t j = std::size_t(e - block.begin);
+      return (of_weights ? d_score[j] : 0) + (counts_weights ? factor_ * block.score[j] / tokens_ / total_ : 0);
     });
   }
 
@@ -172,6 +201,7 @@ class BalanceLoss {
 
   BalanceGroup<T> group_;
   BalanceCount count_;
+  BalanceScore score_;
   Index experts_;
   double tokens_, total_, factor_;
   bool shares_;
@@ -181,10 +211,11 @@ class BalanceLoss {
 
 /// How unevenly experts are used: a value that falls when tokens are spread over them. It is
 ///
-///     coefficient * E * sum_e share_e P_e      P_e = mean over tokens of scores_e     (see BalanceNorm for the rest)
+///     coefficient * E * sum_e share_e P_e      P_e = mean over tokens of scores_e     (see the options for the rest)
 ///
-/// over the first E columns of the scores and the tokens that batch.counts(). Adds the gradient to d_scores; counts are
-/// constants there, except BalanceCount::weights, which adds to d_weight as well. Sequences without a token that counts
+/// over the first E columns of the scores and the tokens that batch.counts(). Adds the gradient to d_scores, that of a
+/// threshold included, or to d_weight where P is of weights; counts are constants there, except BalanceCount::weights,
+/// which adds to d_weight as well. Sequences without a token that counts
 /// are left out of the mean over sequences. 0 when no token counts, or nothing was chosen.
 ///
 /// | published loss                                 | norm            | count        | scope    | at uniform |
@@ -196,18 +227,22 @@ class BalanceLoss {
 /// | Switch, arXiv:2101.03961, as in transformers   | one_at_uniform  | first_choice | sequence | 1          |
 /// | Mixtral, as in transformers; MoLE top-k        | k_at_uniform    | all_choices  | global   | k          |
 /// | MoLE threshold; Dynamic MoE, arXiv:2403.07652  | k_at_uniform    | all_choices  | global   | mean k     |
+/// | AdaMoLE, arXiv:2405.00361: above_threshold     | k_at_uniform    | all_choices  | global   | -          |
+/// | LD-MoLE, arXiv:2509.25684: weights             | one_at_uniform  | all_choices  | global   | 1          |
 /// | DynMoLE                                        | k_at_uniform    | weights      | global   | mean of w  |
 /// | LLaVA-MoLE, arXiv:2401.16160                   | without_experts | first_choice | sequence | 1/E        |
 ///
 /// Transformers' Switch counts a token that its capacity dropped as a choice of expert 0; here it counts where it
 /// wanted to go. Mixtral pools the layers of a model; the form for several traces does so, and needs equal E.
-/// Throws Error(shape) when the traces disagree in E.  O(N E) for up to 64 experts, a pass over the tokens for each 64
-/// beyond; no allocation.
+/// Throws Error(shape) when the traces disagree in E, or have no column for a threshold that is asked for.
+/// O(N E) for up to 64 experts, a pass over the tokens for each 64 beyond; no allocation.
 template <class T>
 double load_balance(std::span<Trace<T>* const> traces, const LoadBalance& options = {}) {
   for (const Trace<T>* trace : traces)
     require_equal(ErrorCode::shape, "load_balance: experts of the traces", traces.front()->scored_experts(),
                   trace->scored_experts());
+  if (options.score == BalanceScore::above_threshold)
+    for (const Trace<T>* trace : traces) detail::require_column_behind_experts("load_balance", *trace);
   if (traces.empty()) return 0;
   if (options.scope == BalanceScope::global)
     return detail::BalanceLoss<T>({traces, -1}, options, options.coefficient)();

@@ -2,41 +2,54 @@
 // The loss that makes routers decided, or undecided.
 #pragma once
 
+#include "mole/core/entropy.hpp"
+#include "mole/core/error.hpp"
 #include "mole/core/trace.hpp"
 
-#include <cmath>
+#include <string>
+#include <utility>
 
 namespace mole {
 
 /// Options of router_entropy().
 struct RouterEntropy {
   double coefficient = 1;   ///< above 0: fewer experts per token; below 0: more
-  bool normalised = false;  ///< divided by log E, so that a uniform token has 1
+  bool normalised = false;  ///< divided by the entropy of an even token, which then has 1
+  Entropy entropy = {};     ///< Shannon's
 };
 
-/// coefficient * mean over tokens of -sum_e p_e log p_e,   p_e = scores_e, over the first E columns.
+/// coefficient * mean over tokens of the entropy of scores_n, over the first E columns.
 ///
-/// Adds d_score_e -= coefficient (log p_e + 1) / T. Scores of 0 or below contribute neither value nor gradient. Tokens
-/// that the mask leaves out do not count; 0 when none does, or when normalised with one expert.
-/// O(N E), no allocation.
-/// Source: Huang et al. 2024 (Dynamic MoE), arXiv:2403.07652.
+/// Adds d_score_e += coefficient (d entropy / d score_e) / T. Without a shift, scores of 0 or below contribute neither
+/// value nor gradient. Tokens that the mask leaves out do not count; 0 when none does, or when normalised with one
+/// expert. Throws Error(option) unless the order of the entropy is above 0.  O(N E), no allocation.
+///
+/// | published loss                | options                                                                |
+/// | ----------------------------- | ---------------------------------------------------------------------- |
+/// | Dynamic MoE, arXiv:2403.07652 | Shannon's, as it is                                                    |
+/// | DynMoLE, arXiv:2504.00661     | normalised, Entropy{.order = 1.1, .shift = 1e-5, .offset = 1e-10}      |
+///
+/// DynMoLE's release lets padding count.
 template <class T>
 double router_entropy(Trace<T>& trace, const RouterEntropy& options = {}) {
-  if (options.normalised && trace.scored_experts() < 2) return 0;
+  const Entropy& entropy = options.entropy;
+  if (!(entropy.order > 0))
+    throw Error(ErrorCode::option,
+                "router_entropy: expected an entropy of order above 0, found " + std::to_string(entropy.order));
+  const Index experts = trace.scored_experts();
+  if (options.normalised && experts < 2) return 0;
   Index tokens = 0;
   for (Index n = 0; n < trace.tokens(); ++n) tokens += trace.batch.counts(n);
 
-  const double most = options.normalised ? std::log(double(trace.scored_experts())) : 1;
+  const double most = options.normalised ? entropy.largest(experts) : 1;
   const double share = options.coefficient / (double(tokens) * most);
   double value = 0;
   for (Index n = 0; n < trace.tokens(); ++n) {
     if (!trace.batch.counts(n)) continue;
-    for (Index e = 0; e < trace.scored_experts(); ++e) {
-      const double p = double(trace.scores()(n, e));
-      if (p <= 0) continue;
-      value -= share * p * std::log(p);
-      trace.d_scores()(n, e) -= T(share * (std::log(p) + 1));
-    }
+    const std::span<const T> scores = std::as_const(trace).scores().row(n).first(std::size_t(experts));
+    const std::span<T> d_scores = trace.d_scores().row(n);
+    value += share * entropy(scores);
+    entropy.derivatives(scores, [&](std::size_t e, double derivative) { d_scores[e] += T(share * derivative); });
   }
   return value;
 }

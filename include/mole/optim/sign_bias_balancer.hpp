@@ -39,13 +39,13 @@ struct SignBiasBalancerOptions {
 /// when it likes. Counts are integers and their comparison is exact up to 2^52 pairs, so an expert that has its share
 /// keeps its bias; so do all when nothing was counted. Replicas add up what walk_state() visits before they update.
 ///
-/// | published rule                                   | bias of       | observe, update        | options                |
-/// | ------------------------------------------------ | ------------- | ---------------------- | ---------------------- |
-/// | DeepSeek-V3, arXiv:2412.19437, 2.1.2             | GroupedTopK   | each call, each step   | rate 1e-3              |
-/// | SMoRA, StyxXuan/smora                            | BiasedSigmoid | each call, each call   | rate 1e-5, padding     |
-/// | FlyLoRA, arXiv:2510.08396, eq. 9                 | LatentRouter  | each call, each step   | rate 1e-3              |
-/// | FlyLoRA's training code, gfyddha/FlyLoRA, peft   | LatentRouter  | each call, each call   | padding, evaluation    |
-/// | FlyLoRA's reference file, gfyddha/FlyLoRA        | LatentRouter  | each call, each step   | frequency, padding     |
+/// | published rule                                   | bias of       | observe, update        | options              |
+/// | ------------------------------------------------ | ------------- | ---------------------- | -------------------- |
+/// | DeepSeek-V3, arXiv:2412.19437, 2.1.2             | GroupedTopK   | each call, each step   | rate 1e-3            |
+/// | SMoRA, StyxXuan/smora                            | BiasedSigmoid | each call, each call   | rate 1e-5, padding   |
+/// | FlyLoRA, arXiv:2510.08396, eq. 9                 | LatentRouter  | each call, each step   | rate 1e-3            |
+/// | FlyLoRA's training code, gfyddha/FlyLoRA, peft   | LatentRouter  | each call, each call   | padding, evaluation  |
+/// | FlyLoRA's reference file, gfyddha/FlyLoRA        | LatentRouter  | each call, each step   | frequency, padding   |
 ///
 /// The last compares a share with a count, so that every expert with a token falls and every other rises. The releases
 /// hold their rate in float32, whatever the bias: double(0.01f) gives their numbers.

@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: MIT
+// Losses of a number that tokens bring beside their scores.
+#pragma once
+
+#include "mole/core/error.hpp"
+#include "mole/core/trace.hpp"
+
+#include <string>
+
+namespace mole::detail {
+
+/// Throws Error(shape), naming `who`, unless the scores have a column that is no expert's: a threshold, a lambda.
+template <class T>
+void require_column_behind_experts(const std::string& who, const Trace<T>& trace) {
+  if (trace.scores().cols() > trace.scored_experts()) return;
+  throw Error(ErrorCode::shape, who + ": expected a column of the scores behind those of " +
+                                    std::to_string(trace.scored_experts()) + " experts, found none");
+}
+
+}  // namespace mole::detail

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: MIT
+// The loss that asks a learned sparsity for a number of experts.
+#pragma once
+
+#include "mole/core/error.hpp"
+#include "mole/core/trace.hpp"
+#include "mole/gating/select_policy.hpp"
+#include "mole/loss/column_behind_experts.hpp"
+
+#include <span>
+#include <string>
+#include <utility>
+
+namespace mole {
+
+/// Options of sparsity_target().
+struct SparsityTarget {
+  double coefficient = 1;
+  Index k = 2;  ///< experts a token, at most
+};
+
+namespace detail {
+
+/// The smallest lambda at which Sparsegen gives at most k of the experts a score:
+///     1 - (sum of the k largest logits - k * the next largest)
+/// Finds one after the other: no memory, O(k E).
+template <class T>
+double lambda_for(std::span<const T> logits, Index k) {
+  double sum = 0;
+  int last = -1;
+  for (Index rank = 0; rank <= k; ++rank) {
+    const auto at = [&](int e) { return logits[std::size_t(e)]; };
+    int next = -1;
+    for (int e = 0; e < int(logits.size()); ++e) {
+      if (last >= 0 && !chosen_before(at(last), last, at(e), e)) continue;  // has had its turn
+      if (next < 0 || chosen_before(at(e), e, at(next), next)) next = e;
+    }
+    sum += (rank < k ? 1 : -double(k)) * double(at(next));
+    last = next;
+  }
+  return 1 - sum;
+}
+
+}  // namespace detail
+
+/// coefficient * mean over tokens of max(lower_n - lambda_n, 0)
+///
+///   lambda [N]: the scores' column behind the experts (LearnedSparsegen)
+///   lower_n = 1 - (sum of the k largest logits - k * the next largest), a constant
+///
+/// At lambda = lower and above, a token has at most k experts. Adds d_lambda = -coefficient / T where lambda is below
+/// lower. Tokens that the mask leaves out do not count; 0 when none does. Throws Error(option) unless k is from 1 to
+/// less than E, Error(shape) for scores without that column.  O(N k E), no allocation.
+/// Source: Zhuang et al. 2025 (LD-MoLE), arXiv:2509.25684; eshentw/LD-MoLE (lambda_reg_k2).
+template <class T>
+double sparsity_target(Trace<T>& trace, const SparsityTarget& options = {}) {
+  const Index experts = trace.scored_experts();
+  if (options.k < 1 || options.k >= experts)
+    throw Error(ErrorCode::option, "sparsity_target: expected k from 1 to less than " + std::to_string(experts) +
+                                       " experts, found " + std::to_string(options.k));
+  detail::require_column_behind_experts("sparsity_target", trace);
+  Index tokens = 0;
+  for (Index n = 0; n < trace.tokens(); ++n) tokens += trace.batch.counts(n);
+
+  const double share = options.coefficient / double(tokens);
+  double value = 0;
+  for (Index n = 0; n < trace.tokens(); ++n) {
+    if (!trace.batch.counts(n)) continue;
+    const std::span<const T> logits = std::as_const(trace).logits().row(n).first(std::size_t(experts));
+    const double missing = detail::lambda_for(logits, options.k) - double(trace.scores()(n, experts));
+    if (!(missing > 0)) continue;
+    value += share * missing;
+    trace.d_scores()(n, experts) -= T(share);
+  }
+  return value;
+}
+
+}  // namespace mole
