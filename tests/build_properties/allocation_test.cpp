@@ -98,9 +98,10 @@ long training_allocations(Layer layer) {
   Matrix<float> y(tokens, out), d_x(tokens, in);
   AdamW<float> adamw;
   adamw.reserve([&](auto&& f) { layer.walk(f, gradients); });
-  RoutingStats stats(experts);
-  SignBiasBalancer balancer({.experts = experts});
-  std::vector<float> bias(std::size_t{experts});
+  const Index count_of_experts = layer.experts().experts();  // a bank has grown
+  RoutingStats stats(count_of_experts);
+  SignBiasBalancer balancer({.experts = count_of_experts});
+  std::vector<float> bias(std::size_t(count_of_experts), 0.0f);
 
   const AllocationCount count;
   for (std::uint64_t step = 0; step < 3; ++step) {

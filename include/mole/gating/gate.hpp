@@ -97,7 +97,7 @@ class Gate {
   void choose(Trace<T>& trace, C& call) const {
     static_assert(ScorePolicy<Score, T>, "mole: Score does not model ScorePolicy (mole/gating/score_policy.hpp)");
     static_assert(of_batch || SelectPolicy<Select, T>,
-                  "mole: Select models neither SelectPolicy (mole/gating/select_policy.hpp) nor BatchSelectPolicy "
+                  "mole: Select does not model SelectPolicy (mole/gating/select_policy.hpp), nor BatchSelectPolicy "
                   "(mole/gating/batch_select_policy.hpp)");
     static_assert(WeighPolicy<Weigh, T>, "mole: Weigh does not model WeighPolicy (mole/gating/weigh_policy.hpp)");
     trace.shared = shared;
