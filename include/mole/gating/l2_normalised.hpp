@@ -7,7 +7,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <string>
 #include <type_traits>
 
@@ -51,21 +50,17 @@ struct L2Normalised {
         d_logits,
         [&](const auto& score, const auto& d) {
           using Element = std::remove_cvref_t<decltype(score)>;
-          return select(excluded(score), Element(T(0)), Element((d - finite(score) * inward) * scale));
+          return select(kernel::is_minus_infinity(score), Element(T(0)), Element((d - finite(score) * inward) * scale));
         },
         scores, d_scores);
   }
 
  private:
-  template <class V>
-  static auto excluded(const V& v) {
-    return v < V(std::numeric_limits<kernel::ScalarOf<V>>::lowest());
-  }
   /// 0 for -infinity; NaN stays.
   template <class V>
   static V finite(const V& v) {
     using kernel::select;
-    return select(excluded(v), V(kernel::ScalarOf<V>(0)), v);
+    return select(kernel::is_minus_infinity(v), V(kernel::ScalarOf<V>(0)), v);
   }
   template <class V, class Loops>
   static V norm(std::span<const V> logits, const Loops& loops) {

@@ -9,17 +9,17 @@
 
 namespace mole {
 
-/// score = |logit|; with keep_sign the logit itself, so that one type serves both readings of FlyLoRA.
+/// score = |logit|; with keep_sign the logit itself, so that one type serves both readings of FlyLoRA. A logit of
+/// -infinity keeps that for a score: the expert is excluded.
 /// Source: Zou et al. 2025 (FlyLoRA), arXiv:2510.08396: eq. 8 takes sizes, eq. 10 and the training release do not.
 struct Magnitude {
   bool keep_sign = false;
 
   template <class V, class Loops = kernel::ElementLoops>
   void forward(std::span<const V> logits, std::span<V> scores, const Loops& loops = {}) const {
-    using std::abs;
     if (keep_sign) return void(std::copy(logits.begin(), logits.end(), scores.begin()));
     loops.set(
-        scores, [](const auto& logit) { return abs(logit); }, logits);
+        scores, [](const auto& logit) { return size(logit); }, logits);
   }
 
   /// d_logit = d_score * sign(logit), 0 at 0;  d_score with keep_sign
@@ -34,6 +34,12 @@ struct Magnitude {
   }
 
  private:
+  template <class V>
+  static V size(const V& logit) {
+    using kernel::select;
+    using std::abs;
+    return select(kernel::is_minus_infinity(logit), logit, V(abs(logit)));
+  }
   template <class V>
   static V sign(const V& logit) {
     using T = kernel::ScalarOf<V>;

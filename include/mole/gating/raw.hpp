@@ -12,13 +12,18 @@ struct Raw {
 
   template <class T>
   void forward(std::span<const T> scores, std::span<const int> chosen, std::span<T> weights) const {
-    for (std::size_t j = 0; j < chosen.size(); ++j) weights[j] = T(scale) * scores[std::size_t(chosen[j])];
+    for (std::size_t j = 0; j < chosen.size(); ++j) {
+      const T score = scores[std::size_t(chosen[j])];
+      weights[j] = kernel::is_minus_infinity(score) ? T(0) : T(scale) * score;
+    }
   }
 
   template <class T>
-  void backward(std::span<const T>, std::span<const int> chosen, std::span<const T>, std::span<const T> d_weights,
-                std::span<T> d_scores) const {
-    for (std::size_t j = 0; j < chosen.size(); ++j) d_scores[std::size_t(chosen[j])] += T(scale) * d_weights[j];
+  void backward(std::span<const T> scores, std::span<const int> chosen, std::span<const T>,
+                std::span<const T> d_weights, std::span<T> d_scores) const {
+    for (std::size_t j = 0; j < chosen.size(); ++j)
+      if (const auto e = std::size_t(chosen[j]); !kernel::is_minus_infinity(scores[e]))
+        d_scores[e] += T(scale) * d_weights[j];
   }
 };
 

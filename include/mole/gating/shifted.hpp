@@ -2,7 +2,7 @@
 // Weights above a threshold that the token brings with it.
 #pragma once
 
-#include "mole/gating/weigh_policy.hpp"
+#include "mole/gating/shares.hpp"
 
 namespace mole {
 
@@ -13,32 +13,13 @@ namespace mole {
 struct Shifted {
   template <class T>
   void forward(std::span<const T> scores, std::span<const int> chosen, std::span<T> weights) const {
-    const T sum = total(scores, chosen);
-    for (std::size_t j = 0; j < chosen.size(); ++j)
-      weights[j] = sum != 0 ? (scores[std::size_t(chosen[j])] - scores.back()) / sum : T(0);
+    detail::Shares<T>(scores, chosen, T(1), scores.back()).forward(weights);
   }
 
-  /// d_score_e = (d_weight_e - <weights, d_weights>) / sum, for the chosen;   d_t = -sum_e d_score_e
   template <class T>
   void backward(std::span<const T> scores, std::span<const int> chosen, std::span<const T> weights,
                 std::span<const T> d_weights, std::span<T> d_scores) const {
-    const T sum = total(scores, chosen);
-    if (sum == 0) return;
-    T mean = 0;
-    for (std::size_t j = 0; j < chosen.size(); ++j) mean += weights[j] * d_weights[j];
-    for (std::size_t j = 0; j < chosen.size(); ++j) {
-      const T d_score = (d_weights[j] - mean) / sum;
-      d_scores[std::size_t(chosen[j])] += d_score;
-      d_scores.back() -= d_score;
-    }
-  }
-
- private:
-  template <class T>
-  static T total(std::span<const T> scores, std::span<const int> chosen) {
-    T sum = 0;
-    for (int e : chosen) sum += scores[std::size_t(e)] - scores.back();
-    return sum;
+    d_scores.back() -= detail::Shares<T>(scores, chosen, T(1), scores.back()).backward(weights, d_weights, d_scores);
   }
 };
 

@@ -2,7 +2,7 @@
 // Weights that share out a fixed sum.
 #pragma once
 
-#include "mole/gating/renormalised.hpp"
+#include "mole/gating/shares.hpp"
 
 namespace mole {
 
@@ -17,22 +17,13 @@ struct SumTo {
 
   template <class T>
   void forward(std::span<const T> scores, std::span<const int> chosen, std::span<T> weights) const {
-    Renormalised{}.forward(scores, chosen, weights);
-    for (T& weight : weights) weight *= T(total);
+    detail::Shares<T>(scores, chosen, T(total)).forward(weights);
   }
 
-  /// d_score_e = (total d_weight_e - <weights, d_weights>) / sum, for the chosen
   template <class T>
   void backward(std::span<const T> scores, std::span<const int> chosen, std::span<const T> weights,
                 std::span<const T> d_weights, std::span<T> d_scores) const {
-    T sum = 0, mean = 0;
-    for (std::size_t j = 0; j < chosen.size(); ++j) {
-      sum += scores[std::size_t(chosen[j])];
-      mean += weights[j] * d_weights[j];
-    }
-    if (sum == 0) return;
-    for (std::size_t j = 0; j < chosen.size(); ++j)
-      d_scores[std::size_t(chosen[j])] += (T(total) * d_weights[j] - mean) / sum;
+    detail::Shares<T>(scores, chosen, T(total)).backward(weights, d_weights, d_scores);
   }
 };
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "mole/core/batch.hpp"
+#include "mole/kernel/element_loops.hpp"
 
 #include <concepts>
 #include <span>
@@ -13,6 +14,8 @@ namespace mole {
 ///     forward(scores, chosen, weights)                        weights overwritten, one a chosen expert
 ///     backward(scores, chosen, weights, d_weights, d_scores)   d_scores accumulated
 ///   scores, d_scores [E + extra], chosen, weights, d_weights [K]
+/// An expert with a score of -infinity is excluded: where weights depend on scores, its weight is 0, and so is its
+/// gradient.
 template <class W, class T>
 concept WeighPolicy = std::copyable<W> &&
     requires(const W& weigh, std::span<const T> in, std::span<const int> chosen, std::span<T> out) {

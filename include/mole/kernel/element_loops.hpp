@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <concepts>
+#include <limits>
 #include <span>
 
 namespace mole::kernel {
@@ -27,6 +28,12 @@ struct ScalarOf<V> {
 /// The number type of a number, or of the lanes of a vector.
 template <class V>
 using ScalarOf = typename detail::ScalarOf<V>::type;
+
+/// Is a number, or which numbers of a vector are, -infinity: the score of an expert that is excluded? False for NaN.
+template <class V>
+auto is_minus_infinity(const V& v) {
+  return v < V(std::numeric_limits<ScalarOf<V>>::lowest());
+}
 
 /// `a` where the condition holds, else `b`: of numbers, as xsimd's select is of vectors.
 template <std::floating_point T>

@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: MIT
+// Parts of a gate behind one type each, so that a gate need not be compiled for each of many hundred compositions.
+#pragma once
+
+#include "mole/gating/batch_select_policy.hpp"
+#include "mole/gating/score_policy.hpp"
+#include "mole/gating/select_policy.hpp"
+#include "mole/gating/weigh_policy.hpp"
+
+#include <functional>
+#include <memory>
+#include <vector>
+
+namespace composition {
+
+using mole::Batch;
+using mole::Index;
+using mole::View;
+
+namespace detail {
+/// check(experts) of a part, if it has one.
+template <class Part>
+std::function<void(Index)> check_of(const std::shared_ptr<const Part>& part) {
+  return [part](Index experts) {
+    if constexpr (requires { part->check(experts); }) part->check(experts);
+  };
+}
+}  // namespace detail
+
+/// A score of double that asks for so many columns beyond one an expert.
+template <Index columns>
+struct AnyScore {
+  static constexpr Index extra = columns;
+  using Numbers = std::span<const double>;
+
+  template <class Score>
+  explicit AnyScore(const Score& score) {
+    const auto part = std::make_shared<const Score>(score);
+    check = detail::check_of(part);
+    forward = [part](Numbers logits, std::span<double> scores) { part->forward(logits, scores); };
+    backward = [part](Numbers logits, Numbers scores, Numbers d_scores, std::span<double> d_logits) {
+      part->backward(logits, scores, d_scores, d_logits);
+    };
+  }
+
+  std::function<void(Index)> check;
+  std::function<void(Numbers, std::span<double>)> forward;
+  std::function<void(Numbers, Numbers, Numbers, std::span<double>)> backward;
+};
+static_assert(mole::ScorePolicy<AnyScore<0>, double>);
+
+/// A selection for one token at a time.
+struct AnySelect {
+  template <class Select>
+  explicit AnySelect(const Select& select_) {
+    const auto part = std::make_shared<const Select>(select_);
+    check = detail::check_of(part);
+    max_chosen = [part](Index experts) { return part->max_chosen(experts); };
+    select = [part](std::span<const double> scores, Index experts, std::span<int> chosen) {
+      return part->select(scores, experts, chosen);
+    };
+  }
+
+  std::function<void(Index)> check;
+  std::function<Index(Index)> max_chosen;
+  std::function<Index(std::span<const double>, Index, std::span<int>)> select;
+};
+static_assert(mole::SelectPolicy<AnySelect, double>);
+
+/// A selection of the whole call.
+struct AnyBatchSelect {
+  using Emit = std::function<void(Index token, int expert)>;
+  using Scratch = std::shared_ptr<void>;
+
+  template <class Select>
+  explicit AnyBatchSelect(const Select& select) {
+    const auto part = std::make_shared<const Select>(select);
+    check = detail::check_of(part);
+    max_pairs = [part](Index tokens, Index experts) { return part->max_pairs(tokens, experts); };
+    scratch = [part](const mole::Capacity& capacity) {
+      return std::make_shared<typename Select::Scratch>(part->scratch(capacity));
+    };
+    select_batch = [part](View<const double> scores, Index experts, const Batch& batch, const Emit& emit,
+                          const Scratch& of_part) {
+      part->select_batch(scores, experts, batch, emit, *static_cast<typename Select::Scratch*>(of_part.get()));
+    };
+  }
+
+  std::function<void(Index)> check;
+  std::function<Index(Index, Index)> max_pairs;
+  std::function<Scratch(const mole::Capacity&)> scratch;
+  std::function<void(View<const double>, Index, const Batch&, const Emit&, const Scratch&)> select_batch;
+};
+static_assert(mole::BatchSelectPolicy<AnyBatchSelect, double>);
+
+/// A weighing, with the batch for those that ask for it.
+struct AnyWeigh {
+  using Numbers = std::span<const double>;
+  using Chosen = std::span<const int>;
+
+  template <class Weigh>
+  explicit AnyWeigh(const Weigh& weigh) {
+    const auto part = std::make_shared<const Weigh>(weigh);
+    check = detail::check_of(part);
+    forward_in = [part](Numbers scores, Chosen chosen, std::span<double> weights, const Batch& batch) {
+      if constexpr (mole::BatchWeighPolicy<Weigh, double>)
+        part->forward(scores, chosen, weights, batch);
+      else
+        part->forward(scores, chosen, weights);
+    };
+    backward_in = [part](Numbers scores, Chosen chosen, Numbers weights, Numbers d_weights, std::span<double> d_scores,
+                         const Batch& batch) {
+      if constexpr (mole::BatchWeighPolicy<Weigh, double>)
+        part->backward(scores, chosen, weights, d_weights, d_scores, batch);
+      else
+        part->backward(scores, chosen, weights, d_weights, d_scores);
+    };
+  }
+
+  void forward(Numbers scores, Chosen chosen, std::span<double> weights, const Batch& batch = {}) const {
+    forward_in(scores, chosen, weights, batch);
+  }
+  void backward(Numbers scores, Chosen chosen, Numbers weights, Numbers d_weights, std::span<double> d_scores,
+                const Batch& batch = {}) const {
+    backward_in(scores, chosen, weights, d_weights, d_scores, batch);
+  }
+
+  std::function<void(Index)> check;
+  std::function<void(Numbers, Chosen, std::span<double>, const Batch&)> forward_in;
+  std::function<void(Numbers, Chosen, Numbers, Numbers, std::span<double>, const Batch&)> backward_in;
+};
+static_assert(mole::BatchWeighPolicy<AnyWeigh, double>);
+
+}  // namespace composition
