@@ -25,3 +25,17 @@ TEST_CASE("deepseek_v3 chooses with its bias and weighs without", "[method]") {
     CHECK(std::abs(sum - 2.5) < 1e-12);
   }
 }
+
+TEST_CASE("deepseek_v3's bias has no gradient, and the same added to all changes no bit", "[method]") {
+  Rng rng(1);
+  auto layer = support::with_random_b(deepseek_v3<double>(
+      {.in = 11, .out = 13, .experts = 9, .shared = 1, .rank = 2, .k = 3, .groups = 4, .kept_groups = 2}, weight, rng,
+      bias));
+  auto gradients = layer.gradients({.router = true, .experts = true, .base = true});
+  layer.walk([](std::string_view name, auto, auto) { CHECK(name.find("gating") == std::string_view::npos); },
+             gradients);
+  const auto x = support::random_matrix<double>(9, 11, 3);
+  const auto before = support::output(layer, x);
+  for (double& one : layer.gating().select.bias) one += 0.25;
+  CHECK(support::same_bits(before, support::output(layer, x)));
+}

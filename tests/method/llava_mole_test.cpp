@@ -22,3 +22,41 @@ TEST_CASE("llava_mole adds one whole expert, whatever the size of the logits", "
   layer.forward(x, larger, work);
   CHECK(support::same_bits(y, larger));
 }
+
+TEST_CASE("llava_mole is the base and the LoRA of the most probable expert", "[method]") {
+  Rng rng(1);
+  auto layer = support::with_random_b(llava_mole<double>({.in = 11, .out = 13, .rank = 4}, weight, rng, bias));
+  const auto x = support::random_matrix<double>(9, 11, 3);
+  auto work = layer.workspace(9);
+  Matrix<double> y(9, 13);
+  layer.forward(x, y, work);
+  for (Index n = 0; n < 9; ++n) {
+    const auto logits = work.logits().row(n);
+    const auto best = Index(std::max_element(logits.begin(), logits.end()) - logits.begin());
+    Matrix<double> merged = weight;
+    layer.experts().add_delta(best, 1, merged.view());
+    for (Index o = 0; o < 13; ++o) {
+      double expected = bias(0, o);
+      for (Index i = 0; i < 11; ++i) expected += merged(o, i) * x(n, i);
+      CHECK(std::abs(y(n, o) - expected) < 1e-13);
+    }
+  }
+}
+
+TEST_CASE("No gradient of llava_mole's task reaches its router, unless straight through", "[method]") {
+  Rng rng(1);
+  const auto layer = support::with_random_b(llava_mole<double>({.in = 11, .out = 13, .rank = 4}, weight, rng));
+  const MixtureLinear straight(layer.router(), Gate{Softmax{}, TopK{1}, StraightThrough{}}, layer.experts(),
+                               layer.base());
+  const auto x = support::random_matrix<double>(9, 11, 3), d_y = support::random_matrix<double>(9, 13, 4);
+  const auto largest_gradient_of_router = [&](const auto& trained) {
+    Matrix<double> y(9, 13);
+    auto work = trained.workspace(9);
+    auto gradients = trained.gradients();
+    trained.forward(x, y, work);
+    trained.backward(x, d_y, {}, gradients, work);
+    return support::largest_difference(gradients.router.weight, Matrix<double>(3, 11));
+  };
+  CHECK(largest_gradient_of_router(layer) == 0);
+  CHECK(largest_gradient_of_router(straight) > 0.01);
+}

@@ -40,3 +40,27 @@ TEST_CASE("MoLA stands on any base, and is the same on each", "[method]") {
   CHECK(support::same_bits(output_on(DenseBase(host.view())), output_on(PackedBase(host))));
   CHECK(support::largest_difference(output_on(DenseBase(host.view())), output_on(Bf16Base(host))) < 0.1);
 }
+
+TEST_CASE("A layer of MoLA with one expert is a plain LoRA to the bit", "[method]") {
+  Rng rng(1);
+  auto layer = support::with_random_b(mola<double>(
+      {.in = 11, .out = 13, .experts = 1, .rank = 4, .k = 1, .alpha = 8, .dropout = 0}, weight, rng, bias));
+  auto plain = lora<double>({.in = 11, .out = 13, .rank = 4, .alpha = 8}, weight, rng, bias);
+  plain.experts().parameters() = layer.experts().parameters();
+  const auto x = support::random_matrix<double>(9, 11, 3);
+  CHECK(support::same_bits(support::output(layer, x), support::output(plain, x)));
+}
+
+TEST_CASE("Even routing costs MoLA its coefficient in each layer, whatever the experts", "[method]") {
+  double loss = 0;
+  const auto allocation = mola_allocation(MolaShape::inverted_triangle, 8);
+  for (int experts : allocation) {
+    Rng rng(1);
+    auto layer = mola<double>({.in = 11, .out = 13, .experts = experts, .rank = 2, .k = 2, .dropout = 0}, weight, rng);
+    layer.router().parameters().weight.set_zero();  // every expert is as probable as any other
+    auto work = layer.workspace(8);
+    layer.route(support::random_matrix<double>(8, 11, 3), work);
+    loss += load_balance(work, {.coefficient = 0.001});
+  }
+  CHECK(std::abs(loss - 0.001 * double(allocation.size())) < 1e-15);
+}

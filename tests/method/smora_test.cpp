@@ -17,7 +17,8 @@ const SmoraOptions options{.in = 11, .out = 13, .rank = 12, .k = 5, .alpha = 10}
 template <class Layer>
 Matrix<double> plain_output(const Layer& layer, const Matrix<double>& x, double alpha) {
   Rng rng(1);
-  auto lora_layer = lora<double>({.in = 11, .out = 13, .rank = 12, .alpha = alpha}, weight, rng, bias, Reference{});
+  auto lora_layer =
+      lora<double>({.in = 11, .out = 13, .rank = 12, .alpha = alpha}, weight, rng, bias, layer.execution());
   lora_layer.experts().parameters() = layer.experts().parameters();
   Matrix<double> y(x.rows(), 13);
   auto work = lora_layer.workspace(x.rows());
@@ -49,17 +50,20 @@ TEST_CASE("smora's weights sum to k, whatever the bias", "[method]") {
   }
 }
 
-TEST_CASE("smora with all ranks and a router of zeros is plain LoRA", "[method]") {
+TEMPLATE_TEST_CASE("smora with all ranks and a router of zeros is plain LoRA to the bit", "[method]", Reference,
+                   Simd<>) {
   Rng rng(1);
   auto layer = support::with_random_b(
-      smora<double>({.in = 11, .out = 13, .rank = 12, .k = 12, .alpha = 10}, weight, rng, bias, Reference{}));
+      smora<double>({.in = 11, .out = 13, .rank = 12, .k = 12, .alpha = 10}, weight, rng, bias, TestType{}));
   layer.router().parameters().weight.set_zero();
-  const auto x = support::random_matrix<double>(9, 11, 3);
-  Matrix<double> y(9, 13);
-  auto work = layer.workspace(9);
-  layer.forward(x, y, work);
-  for (double w : work.routing.weights()) CHECK(w == 1);
-  CHECK(support::largest_difference(y, plain_output(layer, x, 10)) < 1e-13);
+  for (Index tokens : {1, 9, 70}) {
+    const auto x = support::random_matrix<double>(tokens, 11, 3);
+    Matrix<double> y(tokens, 13);
+    auto work = layer.workspace(tokens);
+    layer.forward(x, y, work);
+    for (double w : work.routing.weights()) CHECK(w == 1);
+    CHECK(support::same_bits(y, plain_output(layer, x, 10)));
+  }
 }
 
 TEST_CASE("smora's partitions share a row of the router", "[method]") {
@@ -78,4 +82,18 @@ TEST_CASE("smora cannot be merged, and says why", "[method]") {
   Rng rng(1);
   const auto layer = smora<double>(options, weight, rng);
   CHECK_FALSE(layer.merge_obstacle().empty());
+}
+
+TEST_CASE("A step of balance lifts smora's unused ranks by the rate and lowers the overused ones by it", "[method]") {
+  Rng rng(1);
+  auto layer = smora<double>({.in = 11, .out = 13, .rank = 12, .k = 3}, weight, rng);
+  auto& bias_of_rank = layer.gating().score.bias;
+  for (std::size_t e : {2u, 5u, 7u}) bias_of_rank[e] = 10;  // every token goes there
+  const std::vector<double> before = bias_of_rank;
+  SignBiasBalancer balancer({.experts = 12, .rate = 0.5});
+  auto work = layer.workspace(9);
+  layer.route(support::random_matrix<double>(9, 11, 3), work, {.training = true});
+  balancer.observe(work);
+  balancer.update(bias_of_rank);
+  for (std::size_t e = 0; e < 12; ++e) CHECK(bias_of_rank[e] - before[e] == (e == 2 || e == 5 || e == 7 ? -0.5 : 0.5));
 }
