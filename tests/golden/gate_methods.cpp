@@ -161,20 +161,6 @@ Method olmoe() {
   });
 }
 
-/// A loss of one file, whose gradients reach x and every tensor of the router.
-template <class T, class Layer, class Loss, class ExpectRouter>
-void expect_loss_of(Comparison<T>& file, const std::string& name, Layer& layer, typename Layer::Workspace& work,
-                    const mole::Batch& batch, Loss loss, ExpectRouter expect_router) {
-  const Matrix<T> x = file.matrix("x");
-  Matrix<T> d_x(x.rows(), x.cols());
-  auto gradients = layer.gradients();
-  layer.route(x, work, batch);
-  file.expect_number("loss." + name, loss(static_cast<mole::Trace<T>&>(work)));
-  layer.route_backward(x, d_x, gradients, work);
-  file.expect_gradient("grad_loss." + name + ".x", d_x);
-  expect_router("grad_loss." + name + ".", gradients.router);
-}
-
 Method dynmole() {
   return under_every_execution([]<class T>(Comparison<T>& file, auto execution) {
     const auto& text = file.file().metadata();
@@ -232,7 +218,7 @@ void check_joined(Comparison<T>& file, Second second, Gating gating, Execution e
   file.expect("grad_x", d_x);
   names.expect_gradients(file, "grad.", layer.experts(), gradients.experts);
   expect_router("grad.", gradients.router);
-  losses([&](const std::string& name, auto loss) { expect_loss_of(file, name, layer, work, {}, loss, expect_router); });
+  losses([&](const std::string& name, auto loss) { expect_loss(file, name, layer, work, {}, loss, expect_router); });
   file.expect_all_compared();
 }
 

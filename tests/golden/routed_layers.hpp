@@ -29,10 +29,11 @@ void expect_layer(Comparison<T>& file, Layer& layer, typename Layer::Workspace& 
   }
 }
 
-/// A loss of the file and its gradients; `loss(trace)` gives its value.
-template <class T, class Layer, class Loss>
+/// A loss of the file and its gradients; `loss(trace)` gives its value, expect_router(prefix, gradients) compares the
+/// router's.
+template <class T, class Layer, class Loss, class ExpectRouter>
 void expect_loss(Comparison<T>& file, const std::string& name, Layer& layer, typename Layer::Workspace& work,
-                 const mole::Batch& batch, Loss loss) {
+                 const mole::Batch& batch, Loss loss, ExpectRouter expect_router) {
   if (!file.has("loss." + name)) return;
   const Matrix<T> x = file.matrix("x");
   Matrix<T> d_x(x.rows(), x.cols());
@@ -41,7 +42,16 @@ void expect_loss(Comparison<T>& file, const std::string& name, Layer& layer, typ
   file.expect_number("loss." + name, loss(static_cast<mole::Trace<T>&>(work)));
   layer.route_backward(x, d_x, gradients, work);
   file.expect_gradient("grad_loss." + name + ".x", d_x);
-  expect_router_gradients(file, "grad_loss." + name + ".", gradients.router);
+  expect_router("grad_loss." + name + ".", gradients.router);
+}
+
+/// Of a linear router.
+template <class T, class Layer, class Loss>
+void expect_loss(Comparison<T>& file, const std::string& name, Layer& layer, typename Layer::Workspace& work,
+                 const mole::Batch& batch, Loss loss) {
+  expect_loss(file, name, layer, work, batch, loss, [&](const std::string& prefix, const auto& gradients) {
+    expect_router_gradients(file, prefix, gradients);
+  });
 }
 
 }  // namespace golden
