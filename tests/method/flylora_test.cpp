@@ -145,15 +145,10 @@ TEST_CASE("Only selection by magnitude is blind to the sign of a rank", "[method
   for (FlySelect select : {FlySelect::magnitude, FlySelect::signed_value}) {
     auto layer = random_layer({.rank = 12, .k = 5, .select = select}, Simd<>{});
     const auto before = output(layer);
-    const auto& factors = layer.experts().factors();
-    Matrix<int> columns(12, factors.nonzeros());
-    Matrix<double> values(12, factors.nonzeros());
-    for (Index j = 0; j < 12; ++j)
-      for (Index k = 0; k < factors.nonzeros(); ++k) {
-        columns(j, k) = factors.columns()(j, k);
-        values(j, k) = (j % 2 ? -1 : 1) * factors.values()(j, k);
-      }
-    layer.experts().factors().set_projection(columns, values);
+    auto a = layer.experts().factors().projection();
+    for (Index j = 1; j < 12; j += 2)
+      for (double& value : a.values.view().row(j)) value = -value;
+    layer.experts().factors().set_projection(a);
     for (Index j = 1; j < 12; j += 2)
       for (double& b : layer.experts().parameters().lora_B.view().row(j)) b = -b;
     const bool same = support::largest_difference(output(layer), before) < 1e-13;
