@@ -155,24 +155,3 @@ TEST_CASE("Only selection by magnitude is blind to the sign of a rank", "[method
     CHECK(same == (select == FlySelect::magnitude));
   }
 }
-
-TEST_CASE("Adapters of different A, side by side in one, add what their weighted updates do", "[method]") {
-  const std::vector<double> shares{0.5, 0.3, 0.2};
-  Matrix<double> sum(13, 11);
-  typename DenseFactors<double>::Parameters joined{Matrix<double>(36, 11), Matrix<double>(36, 13)};
-  for (std::size_t t = 0; t < 3; ++t) {
-    const auto layer = random_layer({.rank = 12, .k = 5}, Reference{}, t + 1);
-    const Matrix<double> a = dense_a(layer);
-    for (Index e = 0; e < 12; ++e) {
-      layer.experts().add_delta(e, shares[t], sum.view());
-      const Index row = Index(t) * 12 + e;
-      std::copy_n(a.view().row_data(e), 11, joined.lora_A.view().row_data(row));
-      for (Index o = 0; o < 13; ++o)
-        joined.lora_B(row, o) = shares[t] * layer.experts().scale()[0] * layer.experts().parameters().lora_B(e, o);
-    }
-  }
-  const LowRank<DenseFactors<double>> all(DenseFactors<double>(Blocks::uniform(1, 36), joined), {1.0});
-  Matrix<double> update(13, 11);
-  all.add_delta(0, 1, update.view());
-  CHECK(support::largest_difference(update, sum) < 1e-14);
-}

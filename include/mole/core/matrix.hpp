@@ -46,4 +46,13 @@ class Matrix {
   Index rows_ = 0, cols_ = 0;
 };
 
+/// The rows of `above`, then those of `below`, which has as many columns.
+template <class T>
+Matrix<T> stacked(const Matrix<T>& above, const Matrix<T>& below) {
+  MOLE_ASSERT(above.cols() == below.cols());
+  Matrix<T> both(above.rows() + below.rows(), above.cols());
+  std::ranges::copy(below.elements(), std::ranges::copy(above.elements(), both.elements().begin()).out);
+  return both;
+}
+
 }  // namespace mole

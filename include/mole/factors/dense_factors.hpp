@@ -77,6 +77,16 @@ class DenseFactors {
     parameters_.lora_B.set_zero();
   }
 
+  /// The ranks of `other` behind its own. Throws Error(shape) for other sizes, Error(option) where several experts
+  /// share one A, and nothing has changed.  Copies.
+  void append(const DenseFactors& other) {
+    require_equal(ErrorCode::shape, "DenseFactors: inputs of what is appended", in(), other.in());
+    require_equal(ErrorCode::shape, "DenseFactors: outputs of what is appended", out(), other.out());
+    blocks_ = blocks_.followed_by(other.blocks_);
+    parameters_ = {stacked(parameters_.lora_A, other.parameters_.lora_A),
+                   stacked(parameters_.lora_B, other.parameters_.lora_B)};
+  }
+
   FactorViews<const T> factors(NoScratch&) const { return {parameters_.lora_A, parameters_.lora_B}; }
   FactorViews<T> gradient_views(Parameters& gradients, NoScratch&) const {
     return {gradients.lora_A, gradients.lora_B};
