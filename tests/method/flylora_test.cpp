@@ -91,14 +91,15 @@ TEMPLATE_TEST_CASE("With k = r flylora is a LoRA of frozen A, whatever its bias,
       for (Index j = 0; j < 6; ++j) merged(o, i) += 2 * b(j, o) * a(j, i);
   Reference{}.linear(View<const double>(x), LinearWeights<double>{.weight = merged, .bias = bias}, expected.view());
   CHECK(support::largest_difference(y, expected) < 1e-13);
-  Matrix<double> by_experts = weight;
-  for (Index e = 0; e < 6; ++e) layer.experts().add_delta(e, 1, by_experts.view());
-  CHECK(support::largest_difference(by_experts, merged) < 1e-14);
+  Matrix<double> by_layer = weight;
+  CHECK(layer.can_merge());
+  layer.merge_into(by_layer.view());
+  CHECK(support::largest_difference(by_layer, merged) < 1e-14);
   for (Index e = 0; e < 6; ++e) layer.router().bias()[std::size_t(e)] = double(e * e) - 10;
   CHECK(support::largest_difference(output(layer), y) < 1e-13);
 
   const auto fewer = random_layer({.rank = 6, .k = 5}, TestType{});
-  CHECK_FALSE(fewer.merge_obstacle().empty());
+  CHECK_FALSE(fewer.can_merge());
   CHECK(test::code_of([&] { fewer.merge_into(merged.view()); }) == ErrorCode::not_mergeable);
 }
 

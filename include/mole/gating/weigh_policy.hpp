@@ -13,6 +13,7 @@ namespace mole {
 ///     forward(scores, chosen, weights)                        weights overwritten, one a chosen expert
 ///     backward(scores, chosen, weights, d_weights, d_scores)   d_scores accumulated
 ///   scores, d_scores [E + extra], chosen, weights, d_weights [K]
+/// A weighing that gives all chosen experts of all tokens one weight may name it:   constant_weight()
 template <class W, class T>
 concept WeighPolicy = std::copyable<W> &&
     requires(const W& weigh, std::span<const T> in, std::span<const int> chosen, std::span<T> out) {
