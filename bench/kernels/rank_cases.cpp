@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT
-// What experts of few ranks compute: outer products over gathered rows, products with a sparse A.
+// What experts of few ranks compute: outer products over gathered rows, sums of a token's own rows, products with a
+// sparse A.
 #include "bench/kernels/kernel_case.hpp"
 #include "mole/kernel/outer_products.hpp"
+#include "mole/kernel/row_sums.hpp"
 #include "mole/kernel/sliced_products.hpp"
 #include "tests/support/random_matrix.hpp"
 
@@ -79,10 +81,7 @@ struct TokenRanks {
     for (Index j = 0; j < chosen; ++j) rows.push_back(table.view().row_data(j * (ranks / chosen)));
   }
 
-  void kernel() {
-    Outer{}(mole::kernel::Factors<T>{h.data(), 1, 1}, mole::kernel::GatheredRows<const T>{rows.data()}, false, h.size(),
-            1, y.cols(), mole::kernel::StridedRows<T>{y.data(), 0}, true);
-  }
+  void kernel() { mole::kernel::RowSums<Arch, T>{}(h.data(), rows.data(), h.size(), y.cols(), y.data()); }
   void plain() {
     for (std::size_t j = 0; j < rows.size(); ++j)
       for (Index o = 0; o < y.cols(); ++o) y(0, o) += h(0, Index(j)) * rows[j][o];
@@ -144,7 +143,7 @@ std::vector<KernelCase> rank_cases() {
                                                 {16, 8, 2048}, {64, 8, 2048}, {64, 16, 2048}};
   add_cases<UpProjection, 3>(cases, "outer_products/up", {"T", "r", "d"}, sizes);
   add_cases<RankGradient, 3>(cases, "outer_products/gradient", {"T", "r", "d"}, sizes);
-  add_cases<TokenRanks, 3>(cases, "outer_products/token", {"k", "R", "d"},
+  add_cases<TokenRanks, 3>(cases, "row_sums", {"k", "R", "d"},
                            {{8, 64, 768}, {8, 1024, 768}, {8, 64, 2048}, {8, 1024, 2048}});
   add_cases<SparseProducts, 2>(cases, "sliced_products", {"T", "d"},
                                {{1, 768}, {16, 768}, {512, 768}, {1, 2048}, {16, 2048}, {512, 2048}});

@@ -40,7 +40,7 @@ void report_layer(benchmark::State& state, const Work& work, double seconds, dou
 namespace {
 
 void run(benchmark::State& state, const LayerRow& row) {
-  static LastMade<BenchLayer> last, last_plain;
+  static LastMade<BenchLayer> last, last_plain, last_rival;
   const BenchLayer& layer = last.get(row.name(), [&] {
     BenchLayer made = bench_layer(row.one, row.tokens, row.d, row.threads);
     row.body(made)();  // the first backward makes the gradients, which takes longer than many runs
@@ -56,6 +56,12 @@ void run(benchmark::State& state, const LayerRow& row) {
   }
   report_layer(state, row.work(layer.cost), seconds, over_plain,
                row.work(layer.cost).flops / row.work(layer.cost.plain()).flops, row.threads);
+  if (!row.rival) return;
+  const LayerRow rival{*row.rival, row.tokens, row.d, row.threads, row.backward};
+  const BenchLayer& other =
+      last_rival.get(rival.name(), [&] { return bench_layer(rival.one, rival.tokens, rival.d, rival.threads); });
+  state.counters["over_" + std::string(rival.one.name)] =
+      alternating_ratio(row.body(layer), row.body(other), slice_of(state, seconds), row.clock());
 }
 
 }  // namespace

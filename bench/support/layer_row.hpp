@@ -7,6 +7,7 @@
 
 #include <benchmark/benchmark.h>
 
+#include <optional>
 #include <string>
 
 namespace support {
@@ -16,7 +17,8 @@ struct LayerRow {
   LayerCase one;
   Index tokens, d;
   int threads = 1;
-  bool backward = false;  ///< forward and backward, else forward alone
+  bool backward = false;                ///< forward and backward, else forward alone
+  std::optional<LayerCase> rival = {};  ///< another layer to compare with
 
   std::string name() const;
   Clock clock() const { return threads == 1 ? thread_clock : wall_clock; }
@@ -32,6 +34,7 @@ struct LayerRow {
 ///   roofline            the least time that so many threads of this machine could take, over the time taken
 ///   plain               the time over that of the plain layer of the same T, d and threads, in alternating slices
 ///   ideal               what `plain` would be, were both as fast as the machine at arithmetic
+///   over_<rival>        the time over that of the rival, where there is one, in alternating slices
 void add_layer_row(const LayerRow& row);
 
 /// Sets those counters from the seconds of one run. The roofline is that of one thread unless there are more.

@@ -46,6 +46,21 @@ TEST_CASE("Blocks with a shared down-projection all read its first rows", "[core
   CHECK_FALSE(Blocks::uniform(3, 4).shared_down());
 }
 
+TEST_CASE("Blocks follow others, unless experts share a down-projection", "[core]") {
+  const std::vector<int> ranks{1, 5, 0};
+  const Blocks both = Blocks::ragged(ranks).followed_by(Blocks::uniform(2, 3));
+  CHECK(both.experts() == 5);
+  CHECK(both.up(3) == 6);
+  CHECK(both.down(4) == 9);
+  CHECK(both.size(4) == 3);
+  CHECK(both.ranks_down() == 12);
+  CHECK(Blocks::uniform(1, 3, true).followed_by(Blocks::uniform(1, 2)).down(1) == 3);
+  for (bool first : {true, false})
+    CHECK(text_of([&] {
+            Blocks::uniform(2, 4, first).followed_by(Blocks::uniform(2, 4, !first));
+          }).find("found one that 2 experts share") != std::string::npos);
+}
+
 TEST_CASE("Blocks without experts or of negative rank are refused", "[core]") {
   CHECK(code_of([] { Blocks::uniform(0, 4); }) == ErrorCode::option);
   CHECK(code_of([] { Blocks::uniform(-1, 4); }) == ErrorCode::option);

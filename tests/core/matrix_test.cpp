@@ -4,6 +4,8 @@
 #include "support/catch.hpp"
 
 #include <algorithm>
+#include <array>
+#include <numeric>
 
 using namespace mole;
 
@@ -61,4 +63,15 @@ TEST_CASE("A matrix takes a caller's memory, and a copy does not", "[core]") {
   const double* const data = borrowed.data();
   const Matrix<double> moved = std::move(borrowed);
   CHECK(moved.data() == data);
+}
+
+TEST_CASE("Stacked matrices have the rows of both", "[core]") {
+  Matrix<int> above(1, 2), below(2, 2);
+  std::iota(above.elements().begin(), above.elements().end(), 1);
+  std::iota(below.elements().begin(), below.elements().end(), 3);
+  const Matrix<int> both = stacked(above, below);
+  CHECK(both.rows() == 3);
+  CHECK(both.cols() == 2);
+  CHECK(std::ranges::equal(both.elements(), std::array{1, 2, 3, 4, 5, 6}));
+  CHECK(stacked(Matrix<int>(0, 2), above).rows() == 1);
 }

@@ -52,11 +52,12 @@ TEST_CASE("Every row of a sparse projection has exactly p non-zeros at columns t
       const SparseProjection<float> factors({.in = in, .out = 2, .experts = 7, .nonzeros = p}, rng);
       const Matrix<float> a = expanded(factors);
       CAPTURE(in, p);
+      const Matrix<int> all_columns = factors.projection().columns;
       bool ascend = true;
       for (Index j = 0; j < 7; ++j) {
         const auto row = a.view().row(j);
         CHECK(in - std::count(row.begin(), row.end(), 0.f) == p);
-        const auto columns = factors.columns().row(j);
+        const auto columns = all_columns.view().row(j);
         ascend &= std::is_sorted(columns.begin(), columns.end()) && columns.front() >= 0 && columns.back() < in;
       }
       CHECK(ascend);
@@ -66,9 +67,9 @@ TEST_CASE("Every row of a sparse projection has exactly p non-zeros at columns t
 TEST_CASE("A sparse projection starts normal with a deviation of one over all ranks, and a B of zeros", "[factors]") {
   Rng rng(1);
   const SparseProjection<double> factors({.in = 2000, .out = 3, .experts = 20, .nonzeros = 500}, rng);
+  const auto projection = factors.projection();
   double sum = 0, square = 0, beyond = 0;
-  for (Index j = 0; j < 20; ++j)
-    for (double a : factors.values().row(j)) sum += a, square += a * a, beyond += std::abs(a) > 0.05;
+  for (double a : projection.values.elements()) sum += a, square += a * a, beyond += std::abs(a) > 0.05;
   CHECK(std::abs(sum / 1e4) < 0.002);
   CHECK(std::abs(square / 1e4 - 0.0025) < 0.00015);
   CHECK(std::abs(beyond / 1e4 - 0.3173) < 0.02);
@@ -76,8 +77,7 @@ TEST_CASE("A sparse projection starts normal with a deviation of one over all ra
 
   std::vector<double> chosen(2000);  // every column equally often: 5 times of 20, with a deviation of 1.94
   double most = 0;
-  for (Index j = 0; j < 20; ++j)
-    for (int i : factors.columns().row(j)) most = std::max(most, ++chosen[std::size_t(i)]);
+  for (int i : projection.columns.elements()) most = std::max(most, ++chosen[std::size_t(i)]);
   CHECK(most <= 14);
 }
 
@@ -121,7 +121,7 @@ TEST_CASE("Equal generators give equal projections, and another one can be put b
   SparseProjection<float> c(options, three);
   CHECK(support::same_bits(expanded(a), expanded(b)));
   CHECK_FALSE(support::same_bits(expanded(a), expanded(c)));
-  c.set_projection(a.columns(), a.values());
+  c.set_projection(a.projection());
   CHECK(support::same_bits(expanded(a), expanded(c)));
   Rng rng(6);
   check_equals_dense(c, 9, Simd<>{}, rng);
@@ -130,22 +130,63 @@ TEST_CASE("Equal generators give equal projections, and another one can be put b
 TEST_CASE("A sparse projection that does not fit is refused, and nothing changes", "[factors]") {
   Rng rng(4);
   SparseProjection<float> factors({.in = 10, .out = 6, .experts = 2, .nonzeros = 3}, rng);
-  const Matrix<float> before = expanded(factors), values(2, 3);
-  Matrix<int> columns(2, 3);
-  for (Index j = 0; j < 2; ++j)
-    for (Index k = 0; k < 3; ++k) columns(j, k) = int(k);
-  const auto code = [&] { return code_of([&] { factors.set_projection(columns, values); }); };
-  columns(1, 2) = 1;
-  CHECK(code() == ErrorCode::option);
-  columns(1, 2) = 10;
-  CHECK(code() == ErrorCode::option);
-  columns(1, 2) = 9, columns(0, 0) = -1;
-  CHECK(code() == ErrorCode::option);
-  columns = Matrix<int>(2, 4);
+  const Matrix<float> before = expanded(factors);
+  const auto good = factors.projection();
+  auto a = good;
+  const auto code = [&] { return code_of([&] { factors.set_projection(a); }); };
+  const auto code_as_state = [&] {
+    return code_of([&] {
+      factors.walk_state([&]<class U>(std::string_view, std::span<U> numbers) {
+        if constexpr (std::is_same_v<U, int>) std::ranges::copy(a.columns.elements(), numbers.begin());
+      });
+    });
+  };
+  for (const auto& columns : {std::array{0, 4, 4}, {0, 4, 1}, {0, 1, 10}, {-1, 4, 5}}) {
+    std::ranges::copy(columns, a.columns.view().row(1).begin());
+    CHECK(code() == ErrorCode::option);
+    CHECK(code_as_state() == ErrorCode::option);
+  }
+  a = good, a.columns = Matrix<int>(2, 4);
   CHECK(code() == ErrorCode::shape);
-  columns = Matrix<int>(3, 3);
+  a = good, a.values = Matrix<float>(3, 3);
   CHECK(code() == ErrorCode::shape);
   CHECK(support::same_bits(before, expanded(factors)));
+}
+
+TEST_CASE("A sparse projection is state, and what is written there is the projection from then on", "[factors]") {
+  Rng one(4), two(5);
+  const SparseProjection<float>::Options options{.in = 50, .out = 6, .experts = 19, .nonzeros = 7};
+  SparseProjection<float> from(options, one), to(options, two);
+  from.set_projection([&] {  // a zero that is stored is one of the p, and a sign of zero is a bit
+    auto a = from.projection();
+    a.values(0, 0) = 0.0f, a.values(3, 2) = -0.0f;
+    return a;
+  }());
+  std::vector<int> columns;
+  std::vector<float> values;
+  from.walk_state([&]<class U>(std::string_view name, std::span<U> numbers) {
+    if constexpr (std::is_same_v<U, int>) {
+      CHECK(name == "columns_of_A");
+      columns.assign(numbers.begin(), numbers.end());
+    } else {
+      CHECK(name == "values_of_A");
+      values.assign(numbers.begin(), numbers.end());
+    }
+  });
+  to.walk_state([&]<class U>(std::string_view, std::span<U> numbers) {
+    if constexpr (std::is_same_v<U, int>)
+      std::ranges::copy(columns, numbers.begin());
+    else
+      std::ranges::copy(values, numbers.begin());
+  });
+  CHECK(support::same_bits(from.projection().columns, to.projection().columns));
+  CHECK(support::same_bits(from.projection().values, to.projection().values));
+  const auto x = support::random_matrix<float>(9, 50, 1), d_z = support::random_matrix<float>(9, 19, 2);
+  Matrix<float> z(9, 19), other_z(9, 19), d_x(9, 50), other_d_x(9, 50);
+  from.project(x, z.view(), Simd<>{}), to.project(x, other_z.view(), Simd<>{});
+  from.project_backward(d_z, d_x.view(), Simd<>{}), to.project_backward(d_z, other_d_x.view(), Simd<>{});
+  CHECK(support::same_bits(z, other_z));
+  CHECK(support::same_bits(d_x, other_d_x));
 }
 
 TEST_CASE("SparseProjection refuses sizes out of range", "[factors]") {

@@ -27,6 +27,38 @@ auto layer_of(Gate<Softmax, TopK, Renormalised> gate, Execution execution) {
                        DenseBase(support::random_matrix<T>(12, 20, 72)), execution);
 }
 
+/// Half of every chosen expert.
+struct Halves : Unit {
+  double constant_weight() const { return 0.5; }
+
+  template <class T>
+  void forward(std::span<const T>, std::span<const int>, std::span<T> weights) const {
+    std::fill(weights.begin(), weights.end(), T(0.5));
+  }
+};
+
+/// Does every one of some tokens, with NaN and infinite logits among them, have all experts with one weight?
+template <class Execution, class G>
+bool all_alike(const G& gate, Index experts) {
+  constexpr double infinity = std::numeric_limits<double>::infinity();
+  const Index columns = experts + gate.extra();
+  Matrix<double> logits = support::random_matrix<double>(24, columns, 75, 3);
+  for (Index e = 0; e < columns; ++e) logits(1, e) = std::nan(""), logits(2, e) = -infinity;
+  logits(3, 0) = std::nan(""), logits(4, columns - 1) = -infinity, logits(5, columns - 1) = infinity;
+  const auto trace = laws::routed<Execution>(gate, logits, experts);
+  const std::span<const double> weights = trace.routing.weights();
+  return trace.routing.pairs() == 24 * experts &&
+         std::all_of(weights.begin(), weights.end(), [&](double w) { return w == weights[0]; });
+}
+
+template <class G>
+void check_constant(const G& gate, Index experts, std::optional<double> weight) {
+  gate.check(experts);
+  CHECK(gate.constant_weight(experts) == weight);
+  CHECK(gate.token_dependence(experts).empty() == weight.has_value());
+  CHECK(all_alike<Reference>(gate, experts) == weight.has_value());
+}
+
 }  // namespace
 
 TEMPLATE_TEST_CASE("Tokens that are not routed keep the base's bits, forward and backward", "[gating]", Reference,
@@ -127,4 +159,46 @@ TEST_CASE("A layer refuses flags and forced experts that do not fit", "[gating]"
   CHECK(test::code_of([&] { layer.forward(x, y, work, {.forced = too_few}); }) == ErrorCode::shape);
   CHECK(test::code_of([&] { layer.forward(x, y, work, {.forced = too_large}); }) == ErrorCode::option);
   CHECK(test::code_of([&] { layer.forward(x, y, work, {.forced = too_small}); }) == ErrorCode::option);
+}
+
+TEST_CASE("A gate is constant where every token has all experts with one weight, and says so", "[gating]") {
+  const auto unit = [](auto select, Index shared = 0) { return Gate{Identity{}, std::move(select), Unit{}, shared}; };
+  SECTION("by its weights") {
+    check_constant(unit(All{}), 5, 1.0);
+    check_constant(Gate{Softmax{}, All{}, StraightThrough{}}, 5, 1.0);
+    check_constant(Gate{Identity{}, All{}, Halves{}}, 5, 0.5);
+    check_constant(Gate{Softmax{}, All{}, Raw{}}, 5, {});
+    check_constant(Gate{Softmax{}, TopK{5}, Renormalised{}}, 5, {});
+  }
+  SECTION("by its selection") {
+    check_constant(unit(TopK{5}), 5, 1.0);
+    check_constant(unit(TopK{4}), 5, {});
+    check_constant(unit(TopK{20}), 20, 1.0);
+    CHECK(all_alike<Simd<>>(unit(TopK{5}), 5));  // lanes with a NaN among them
+    check_constant(unit(GroupedTopK<double>(6, 3, 3)), 6, 1.0);
+    check_constant(unit(GroupedTopK<double>(5, 3, 3)), 6, {});
+    check_constant(unit(GroupedTopK<double>(4, 3, 2)), 6, {});
+    check_constant(unit(TopP{.p = 0, .min_k = 5}), 5, 1.0);
+    check_constant(unit(TopP{.p = 1e9}), 5, {});  // a NaN crosses it
+    check_constant(unit(Threshold{.least = 1e9, .min_k = 5}), 5, 1.0);
+    check_constant(unit(Threshold{.least = -std::numeric_limits<double>::infinity()}), 5, {});
+    check_constant(unit(RelativeThreshold{.ratio = 0, .k = 5}), 5, {});
+    check_constant(unit(RelativeThreshold{.ratio = 1, .k = 1}), 1, 1.0);
+    check_constant(unit(EntropyHybrid{.confident = {.min_k = 5}}), 5, 1.0);
+    check_constant(unit(EntropyHybrid{}), 5, {});
+  }
+  SECTION("by seats and by the choice of experts") {
+    check_constant(unit(ExpertCapacity{TopK{5}, Seats{.factor = 1}}), 5, 1.0);
+    check_constant(unit(ExpertCapacity{TopK{5}, Seats{.factor = 0.9}}), 5, {});
+    check_constant(unit(ExpertCapacity{TopK{5}, Seats{.fixed = 9}}), 5, {});
+    check_constant(unit(ExpertCapacity{TopK{4}, Seats{.factor = 9}}), 5, {});
+    check_constant(unit(ExpertChoice{5}), 5, 1.0);
+    check_constant(unit(ExpertChoice{4.5}), 5, {});
+  }
+  SECTION("with shared experts, whose weight is 1") {
+    check_constant(unit(TopK{3}, 2), 5, 1.0);
+    check_constant(unit(TopK{2}, 2), 5, {});
+    check_constant(Gate{Identity{}, All{}, Halves{}, 2}, 5, {});
+    CHECK(Gate(Identity{}, All{}, Halves{}, 2).token_dependence(5).find("shared") != std::string::npos);
+  }
 }

@@ -3,12 +3,14 @@
 
 #include "laws/gating_laws.hpp"
 #include "mole/execution/simd.hpp"
+#include "mole/gating/all.hpp"
 #include "mole/gating/identity.hpp"
 #include "mole/gating/raw.hpp"
 #include "mole/gating/renormalised.hpp"
 #include "mole/gating/sigmoid.hpp"
 #include "mole/gating/softmax.hpp"
 #include "mole/gating/top_k.hpp"
+#include "mole/gating/unit.hpp"
 
 using namespace mole;
 
@@ -103,10 +105,4 @@ TEST_CASE("A gate's options are checked against the number of experts", "[gating
   CHECK(code(Gate{Softmax{0}, TopK{1}, Raw{}}, 4) == ErrorCode::option);
   CHECK(code(Gate{Softmax{-1}, TopK{1}, Raw{}}, 4) == ErrorCode::option);
   CHECK(code(Gate{Softmax{}, TopK{4}, Raw{}}, 4) == ErrorCode{});
-}
-
-TEST_CASE("Only a gate of All and Unit is the same for all tokens", "[gating]") {
-  STATIC_REQUIRE(ConstantGatingPolicy<Gate<Softmax, All, Unit>>);
-  STATIC_REQUIRE_FALSE(ConstantGatingPolicy<Gate<Softmax, TopK, Unit>>);
-  STATIC_REQUIRE_FALSE(ConstantGatingPolicy<Gate<Softmax, All, Raw>>);
 }

@@ -3,7 +3,6 @@
 
 #include "laws/gating_laws.hpp"
 #include "mole/gating/gate.hpp"
-#include "mole/gating/learned_sparsegen.hpp"
 #include "mole/gating/raw.hpp"
 #include "mole/gating/threshold.hpp"
 #include "support/score_checks.hpp"
@@ -77,28 +76,9 @@ TEST_CASE("Sparsegen takes infinite and huge logits", "[gating]") {
 
 TEST_CASE("Sparsegen's gradients are derivatives", "[gating]") {
   for (double lambda : {-2.0, 0.0, 0.6}) CHECK(support::score_gradient_error(Sparsegen{lambda}, 7, 0.7) < 1e-8);
-  CHECK(support::score_gradient_error(LearnedSparsegen{}, 7, 0.7) < 1e-8);
-  CHECK(support::score_gradient_error(LearnedSparsegen{0.2}, 3, 0.4) < 1e-8);
 }
 
-TEST_CASE("LearnedSparsegen's lambda stays below 1", "[gating]") {
-  std::vector<double> scores(3);
-  for (double logit : {-800.0, -3.0, 0.0, 3.0, 800.0}) {
-    LearnedSparsegen{}.forward(std::span<const double>(std::vector<double>{0.25, 0.5, logit}),
-                               std::span<double>(scores));
-    CHECK(scores[2] <= 0.99);
-    CHECK(std::abs(scores[0] + scores[1] - 1) < 1e-12);
-  }
-  CHECK(support::refuses(LearnedSparsegen{0}, 4));
-}
-
-TEMPLATE_TEST_CASE("Gates of sparse scores keep the laws of gatings", "[gating]", float, double) {
+TEMPLATE_TEST_CASE("A gate of sparse scores keeps the laws of gatings", "[gating]", float, double) {
   const Index experts = GENERATE(1, 2, 8, 129);
-  const Threshold positive{.least = 0, .strict = true};
-  SECTION("fixed") {
-    laws::check_gating<TestType>(Gate{Sparsegen{}, positive, Raw{}}, experts);
-  }
-  SECTION("learned") {
-    laws::check_gating<TestType>(Gate{LearnedSparsegen{}, positive, Raw{}}, experts);
-  }
+  laws::check_gating<TestType>(Gate{Sparsegen{}, Threshold{.least = 0, .strict = true}, Raw{}}, experts);
 }

@@ -3,12 +3,8 @@
 
 #include "laws/gating_laws.hpp"
 #include "mole/gating/gate.hpp"
-#include "mole/gating/learned_threshold.hpp"
-#include "mole/gating/relative_threshold.hpp"
 #include "mole/gating/renormalised.hpp"
-#include "mole/gating/shifted.hpp"
 #include "mole/gating/softmax.hpp"
-#include "mole/gating/softmax_with_threshold.hpp"
 #include "support/selected.hpp"
 
 using namespace mole;
@@ -28,31 +24,7 @@ TEST_CASE("Threshold keeps whoever reaches it, best first", "[gating]") {
   CHECK(support::refuses(Threshold{.least = nan}, 4));
 }
 
-TEST_CASE("LearnedThreshold keeps whoever reaches the token's own", "[gating]") {
-  CHECK(selected(LearnedThreshold{}, std::vector<double>{0.125, 0.5, 0.25, 0.125, 0.25}, 1) == Ints{1, 2});
-  CHECK(selected(LearnedThreshold{}, std::vector<double>{0.125, 0.5, 0.25, 0.125, 0.6}, 1).empty());
-}
-
-TEST_CASE("RelativeThreshold drops whoever is far behind the best", "[gating]") {
-  const std::vector<double> scores{0.125, 0.5, 0.25, 0.125};
-  CHECK(selected(RelativeThreshold{.ratio = 0.5, .k = 3}, scores) == Ints{1, 2});
-  CHECK(selected(RelativeThreshold{.ratio = 0.25, .k = 3}, scores) == Ints{1, 2, 0});
-  CHECK(selected(RelativeThreshold{.ratio = 1, .k = 4}, scores) == Ints{1});
-  CHECK(support::refuses(RelativeThreshold{.ratio = 1.5}, 4));
-  CHECK(support::refuses(RelativeThreshold{.k = 5}, 4));
-  CHECK(support::refuses(RelativeThreshold{.k = 0}, 4));
-}
-
-TEMPLATE_TEST_CASE("Gates of thresholds keep the laws of gatings", "[gating]", float, double) {
+TEMPLATE_TEST_CASE("A gate of a threshold keeps the laws of gatings", "[gating]", float, double) {
   const Index experts = GENERATE(1, 2, 8, 129);
-  SECTION("fixed") {
-    laws::check_gating<TestType>(Gate{Softmax{}, Threshold{.least = 1.0 / double(experts)}, Renormalised{}}, experts);
-  }
-  SECTION("learned") {
-    laws::check_gating<TestType>(Gate{SoftmaxWithThreshold{}, LearnedThreshold{}, Shifted{}}, experts);
-  }
-  SECTION("relative") {
-    const Index k = std::min<Index>(experts, 3);
-    laws::check_gating<TestType>(Gate{Softmax{}, RelativeThreshold{.ratio = 0.7, .k = k}, Renormalised{}}, experts);
-  }
+  laws::check_gating<TestType>(Gate{Softmax{}, Threshold{.least = 1.0 / double(experts)}, Renormalised{}}, experts);
 }

@@ -3,6 +3,7 @@
 #include "laws/gating_laws.hpp"
 #include "mole/execution/simd.hpp"
 #include "mole/execution/thread_pool.hpp"
+#include "mole/gating/all.hpp"
 #include "mole/gating/gate.hpp"
 #include "mole/gating/identity.hpp"
 #include "mole/gating/l2_normalised.hpp"
@@ -13,6 +14,7 @@
 #include "mole/gating/softmax_over_chosen.hpp"
 #include "mole/gating/top_k.hpp"
 #include "mole/gating/top_p.hpp"
+#include "mole/gating/unit.hpp"
 #include "support/seed.hpp"
 #include "support/tolerance.hpp"
 

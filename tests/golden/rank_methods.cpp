@@ -24,14 +24,13 @@ SparseExperts<T> load_sparse_experts(const Comparison<T>& file, bool detached) {
   const Matrix<T> a = file.matrix("lora_A"), b = file.matrix("lora_B");
   const auto first = a.view().row(0);
   const Index nonzeros = a.cols() - std::count(first.begin(), first.end(), T(0));
-  Matrix<int> columns(a.rows(), nonzeros);
-  Matrix<T> values(a.rows(), nonzeros);
+  typename mole::SparseProjection<T>::Projection sparse{Matrix<int>(a.rows(), nonzeros), Matrix<T>(a.rows(), nonzeros)};
   for (Index j = 0; j < a.rows(); ++j)
     for (Index i = 0, k = 0; i < a.cols(); ++i)
       if (a(j, i) != 0) {
         if (k == nonzeros) throw std::runtime_error("expected as many non-zeros in every row of A, found more");
-        columns(j, k) = int(i);
-        values(j, k++) = a(j, i);
+        sparse.columns(j, k) = int(i);
+        sparse.values(j, k++) = a(j, i);
       }
   mole::Rng rng;
   SparseExperts<T> experts({.in = a.cols(),
@@ -42,7 +41,7 @@ SparseExperts<T> load_sparse_experts(const Comparison<T>& file, bool detached) {
                             .scaling = mole::Scaling::fixed,
                             .detached = detached},
                            rng);
-  experts.factors().set_projection(columns, values);
+  experts.factors().set_projection(sparse);
   for (Index j = 0; j < b.cols(); ++j)
     for (Index o = 0; o < b.rows(); ++o) experts.parameters().lora_B(j, o) = b(o, j);
   return experts;

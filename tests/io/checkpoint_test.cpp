@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "mole/io/checkpoint.hpp"
 
+#include "core/error_code.hpp"
 #include "io/temporary_folder.hpp"
 #include "mole/loss/load_balance.hpp"
 #include "mole/optim/adamw.hpp"
@@ -376,4 +377,136 @@ TEST_CASE("A bank is restored with its frozen atoms, their scales and the router
   BankRun other({4, 3, 4});  // another range
   const CheckpointReader reader(folder / "bank.safetensors");
   CHECK_THROWS_AS(reader.read_state("state", other.layer), Error);
+}
+
+namespace {
+
+/// FlyLoRA in training: B by an optimiser, the bias by a balancer after every second step, A never.
+struct FlyRun {
+  explicit FlyRun(std::uint64_t seed) : start(seed) {}
+
+  static Matrix<float> base() { return support::random_matrix<float>(13, 11, 6); }
+
+  Rng start, rng{2};
+  Matrix<float> weight = base();
+  Flylora<DenseBase<View<const float>>> layer =
+      flylora<float>({.in = 11, .out = 13, .rank = 12, .k = 4, .dropout = 0.1}, weight, start);
+  decltype(layer)::Gradients gradients = layer.gradients();
+  decltype(layer)::Workspace work = layer.workspace(16);
+  AdamW<float> optimizer{{.learning_rate = 1e-2}};
+  SignBiasBalancer balancer{{.experts = 12, .rate = 0.01}};
+  std::uint64_t step = 0;
+
+  void take_steps(int count) {
+    for (int i = 0; i < count; ++i, ++step) {
+      Matrix<float> x(16, 11), y(16, 13), d_y(16, 13);
+      fill_uniform(x.view(), 1, rng);
+      fill_uniform(d_y.view(), 1, rng);
+      set_zero(gradients);
+      layer.forward(x, y, work, {.training = true, .seed = 5, .step = step});
+      balancer.observe(work);
+      layer.backward(x, d_y, {}, gradients, work);
+      optimizer.step(layer, gradients);
+      if (step % 2 == 1) balancer.update(layer.router().bias());
+    }
+  }
+  auto walk() {
+    return [this](auto&& f) { layer.walk(f, gradients); };
+  }
+  void save(const std::filesystem::path& path) {
+    CheckpointWriter writer;
+    writer.add_parameters("layer", walk());
+    writer.add_state("state", layer);
+    writer.add_state("balancer", balancer);
+    writer.add_optimizer("optimizer", optimizer);
+    writer.set_number("step", step);
+    writer.add_rng("rng", rng);
+    writer.write(path);
+  }
+  void load(const std::filesystem::path& path) {
+    const CheckpointReader reader(path);
+    reader.read_parameters("layer", walk());
+    reader.read_state("state", layer);
+    reader.read_state("balancer", balancer);
+    reader.read_optimizer("optimizer", optimizer, walk());
+    step = reader.number("step");
+    reader.read_rng("rng", rng);
+  }
+  const Matrix<float>& b() const { return layer.experts().parameters().lora_B; }
+  Matrix<float> a() const { return layer.experts().factors().projection().values; }
+  std::vector<float> bias() const { return {layer.router().bias().begin(), layer.router().bias().end()}; }
+  Matrix<float> y() const { return support::output(layer, support::random_matrix<float>(30, 11, 9)); }
+};
+
+/// A run's state with every number another, and a column of A that no input has.
+struct Broken {
+  decltype(FlyRun::layer)& layer;
+
+  template <class F>
+  void walk_state(F&& f) {
+    layer.walk_state([&]<class U>(std::string_view name, std::span<U> numbers) {
+      std::vector<U> other(numbers.begin(), numbers.end());
+      if constexpr (std::is_same_v<U, int>)
+        other[1] = 11;  // of 11 inputs
+      else
+        for (U& number : other) number += 1;
+      f(name, std::span<U>(other));
+    });
+  }
+};
+
+}  // namespace
+
+TEST_CASE("FlyLoRA resumed in a layer of another seed gives the bits of training that never stopped", "[io]") {
+  const TemporaryFolder folder;
+  const auto path = folder / "fly.safetensors";
+  FlyRun whole(1), first(1), second(77);
+  whole.take_steps(9);
+  first.take_steps(5);  // with counts of one step under way
+  first.save(path);
+  second.take_steps(2);
+  CHECK_FALSE(same_bits(first.a(), second.a()));
+  second.load(path);
+  second.take_steps(4);
+  CHECK(same_bits(whole.a(), second.a()));
+  CHECK(same_bits(whole.b(), second.b()));
+  CHECK(whole.bias() == second.bias());
+  CHECK(whole.bias() != first.bias());
+  CHECK(same_bits(whole.y(), second.y()));
+}
+
+TEST_CASE("A layer of erased type reads FlyLoRA's A, too", "[io]") {
+  const TemporaryFolder folder;
+  FlyRun run(1), other(77);
+  CheckpointWriter writer;
+  writer.add_state("state", run.layer);
+  writer.write(folder / "fly.safetensors");
+  AnyLinear<float> any(std::move(other.layer), 30);
+  CheckpointReader(folder / "fly.safetensors").read_state("state", any);
+  Matrix<int> columns(12, 3);
+  any.walk_state([&]<class U>(std::string_view, std::span<U> numbers) {
+    if constexpr (std::is_same_v<U, int>) std::ranges::copy(numbers, columns.elements().begin());
+  });
+  CHECK(same_bits(columns, run.layer.experts().factors().projection().columns));
+}
+
+TEST_CASE("A projection that is none is refused, and no other state is changed by it", "[io]") {
+  const TemporaryFolder folder;
+  const auto path = folder / "fly.safetensors";
+  FlyRun run(1);
+  run.take_steps(4);
+  const auto before = run.y();
+  const auto bias = run.bias();
+  Broken broken{run.layer};
+  CheckpointWriter writer;
+  writer.add_state("state", broken);
+  writer.write(path);
+  const CheckpointReader reader(path);
+  CHECK(test::code_of([&] { reader.read_state("state", run.layer); }) == ErrorCode::file);
+  const std::string text = test::text_of([&] { reader.read_state("state", run.layer); });
+  CHECK(text.find(path.string()) == 0);
+  CHECK(text.find("to 10 in row 0 of A, found 11") != std::string::npos);
+  CHECK(run.bias() == bias);
+  CHECK(run.layer.experts().scale()[0] == 64.0f / 12);
+  CHECK(same_bits(run.y(), before));
 }

@@ -64,15 +64,24 @@ TEMPLATE_TEST_CASE("Slices hold every element of every row in the order of its c
             for (int k = a.count()[slice * a.strides() + w]; k > 0; --k, ++slot)
               for (Index lane = 0; lane < lanes; ++lane) {
                 const int column = a.column()[slot * lanes + lane];
+                const T value = a.value()[slot * lanes + lane];
+                if (column == a.padding) {
+                  near &= value == 0;
+                  continue;
+                }
                 near &= column >= w * lanes && column < std::min(cols, (w + 2) * lanes);
-                if (const T value = a.value()[slot * lanes + lane]; value != 0)
-                  found[std::size_t(slice * lanes + lane)].push_back({column, value});
+                found[std::size_t(slice * lanes + lane)].push_back({column, value});
               }
         CHECK(near);
         CHECK(slot == a.slots());
         std::vector<std::vector<std::pair<int, T>>> wanted(found.size());
         expected.for_each([&](Index r, Index c, T value) { wanted[std::size_t(r)].push_back({int(c), value}); });
         CHECK(found == wanted);
+        for (Index r = 0; r < rows; ++r) {
+          std::vector<std::pair<int, T>> row;
+          a.for_each(r, [&](Index column, T value) { row.push_back({int(column), value}); });
+          CHECK(row == wanted[std::size_t(r)]);
+        }
       }
 }
 

@@ -93,6 +93,10 @@ TEST_CASE("AnyLinear holds layers of different kinds, inference-only ones too", 
     CHECK(error.code() == ErrorCode::not_trainable);
   }
   CHECK_FALSE(model[0].merge_obstacle().empty());
+  CHECK_FALSE(model[0].can_merge());
   Matrix<float> weight(13, 11);
   CHECK_THROWS_AS(model[0].merge_into(weight), Error);
+  const AnyLinear<float> plain(lora<float>({.in = 11, .out = 13}, weight, rng), 4);
+  CHECK(plain.can_merge());
+  CHECK(plain.merge_obstacle().empty());
 }

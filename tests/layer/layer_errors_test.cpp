@@ -21,6 +21,7 @@ TEST_CASE("A layer merges when its gate is the same for all tokens, and says why
   const auto layer = support::with_random_b(MixtureLinear(NoRouter<double>(3), Gate{Identity{}, All{}, Unit{}},
                                                           experts(), DenseBase(weight.view()), Reference{}));
   CHECK(layer.merge_obstacle().empty());
+  CHECK(layer.can_merge());
   Matrix<double> merged = weight;
   layer.merge_into(merged);
   const auto x = random_matrix<double>(9, 11, 8);
@@ -32,7 +33,8 @@ TEST_CASE("A layer merges when its gate is the same for all tokens, and says why
   Matrix<double> untouched = weight;
   CHECK(code_of([&] { routed.merge_into(untouched); }) == ErrorCode::not_mergeable);
   CHECK(same_bits(untouched, weight));
-  CHECK(routed.merge_obstacle().find("every token") != std::string::npos);
+  CHECK_FALSE(routed.can_merge());
+  CHECK(routed.merge_obstacle().find("chooses experts for each token") != std::string::npos);
   Matrix<double> wrong(12, 11);
   CHECK(code_of([&] { layer.merge_into(wrong); }) == ErrorCode::shape);
 }

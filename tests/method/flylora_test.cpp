@@ -91,14 +91,15 @@ TEMPLATE_TEST_CASE("With k = r flylora is a LoRA of frozen A, whatever its bias,
       for (Index j = 0; j < 6; ++j) merged(o, i) += 2 * b(j, o) * a(j, i);
   Reference{}.linear(View<const double>(x), LinearWeights<double>{.weight = merged, .bias = bias}, expected.view());
   CHECK(support::largest_difference(y, expected) < 1e-13);
-  Matrix<double> by_experts = weight;
-  for (Index e = 0; e < 6; ++e) layer.experts().add_delta(e, 1, by_experts.view());
-  CHECK(support::largest_difference(by_experts, merged) < 1e-14);
+  Matrix<double> by_layer = weight;
+  CHECK(layer.can_merge());
+  layer.merge_into(by_layer.view());
+  CHECK(support::largest_difference(by_layer, merged) < 1e-14);
   for (Index e = 0; e < 6; ++e) layer.router().bias()[std::size_t(e)] = double(e * e) - 10;
   CHECK(support::largest_difference(output(layer), y) < 1e-13);
 
   const auto fewer = random_layer({.rank = 6, .k = 5}, TestType{});
-  CHECK_FALSE(fewer.merge_obstacle().empty());
+  CHECK_FALSE(fewer.can_merge());
   CHECK(test::code_of([&] { fewer.merge_into(merged.view()); }) == ErrorCode::not_mergeable);
 }
 
@@ -145,39 +146,13 @@ TEST_CASE("Only selection by magnitude is blind to the sign of a rank", "[method
   for (FlySelect select : {FlySelect::magnitude, FlySelect::signed_value}) {
     auto layer = random_layer({.rank = 12, .k = 5, .select = select}, Simd<>{});
     const auto before = output(layer);
-    const auto& factors = layer.experts().factors();
-    Matrix<int> columns(12, factors.nonzeros());
-    Matrix<double> values(12, factors.nonzeros());
-    for (Index j = 0; j < 12; ++j)
-      for (Index k = 0; k < factors.nonzeros(); ++k) {
-        columns(j, k) = factors.columns()(j, k);
-        values(j, k) = (j % 2 ? -1 : 1) * factors.values()(j, k);
-      }
-    layer.experts().factors().set_projection(columns, values);
+    auto a = layer.experts().factors().projection();
+    for (Index j = 1; j < 12; j += 2)
+      for (double& value : a.values.view().row(j)) value = -value;
+    layer.experts().factors().set_projection(a);
     for (Index j = 1; j < 12; j += 2)
       for (double& b : layer.experts().parameters().lora_B.view().row(j)) b = -b;
     const bool same = support::largest_difference(output(layer), before) < 1e-13;
     CHECK(same == (select == FlySelect::magnitude));
   }
-}
-
-TEST_CASE("Adapters of different A, side by side in one, add what their weighted updates do", "[method]") {
-  const std::vector<double> shares{0.5, 0.3, 0.2};
-  Matrix<double> sum(13, 11);
-  typename DenseFactors<double>::Parameters joined{Matrix<double>(36, 11), Matrix<double>(36, 13)};
-  for (std::size_t t = 0; t < 3; ++t) {
-    const auto layer = random_layer({.rank = 12, .k = 5}, Reference{}, t + 1);
-    const Matrix<double> a = dense_a(layer);
-    for (Index e = 0; e < 12; ++e) {
-      layer.experts().add_delta(e, shares[t], sum.view());
-      const Index row = Index(t) * 12 + e;
-      std::copy_n(a.view().row_data(e), 11, joined.lora_A.view().row_data(row));
-      for (Index o = 0; o < 13; ++o)
-        joined.lora_B(row, o) = shares[t] * layer.experts().scale()[0] * layer.experts().parameters().lora_B(e, o);
-    }
-  }
-  const LowRank<DenseFactors<double>> all(DenseFactors<double>(Blocks::uniform(1, 36), joined), {1.0});
-  Matrix<double> update(13, 11);
-  all.add_delta(0, 1, update.view());
-  CHECK(support::largest_difference(update, sum) < 1e-14);
 }

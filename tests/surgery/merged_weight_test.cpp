@@ -12,7 +12,7 @@
 using namespace mole;
 using namespace mole::test;
 
-TEMPLATE_TEST_CASE("Merged and unmerged a hundred times, the weight has its very bits", "[surgery]", float, double) {
+TEMPLATE_TEST_CASE("Merged and unmerged a thousand times, the weight has its very bits", "[surgery]", float, double) {
   using T = TestType;
   Rng rng(1);
   auto weight = random_output<T>(13, 11, rng, {.padding = 2, .before = 1, .after = 1});
@@ -20,7 +20,7 @@ TEMPLATE_TEST_CASE("Merged and unmerged a hundred times, the weight has its very
   Matrix<T> host(13, 11);
   auto layer = gated_lora(host, 5);
   MergedWeight<T> merged(weight.view());
-  for (int cycle = 0; cycle < 100; ++cycle) {
+  for (int cycle = 0; cycle < 1000; ++cycle) {
     fill_uniform(layer.experts().parameters().lora_B.view(), 1, rng);  // the layer goes on learning
     merged.merge(layer);
     CHECK(merged.merged());

@@ -29,6 +29,18 @@ class Blocks {
     return ragged(ranks, shared_down);
   }
 
+  /// These experts, then those of `other`. Throws Error(option) where several share their down-projection.
+  Blocks followed_by(const Blocks& other) const {
+    std::vector<int> sizes;
+    for (const Blocks* some : {this, &other}) {
+      if (some->shared_down_ && some->experts() > 1)
+        throw Error(ErrorCode::option, "Blocks: expected experts with a down-projection each, found one that " +
+                                           std::to_string(some->experts()) + " experts share");
+      for (Index e = 0; e < some->experts(); ++e) sizes.push_back(int(some->size(e)));
+    }
+    return ragged(sizes);
+  }
+
   Index experts() const { return Index(begin_.size()) - 1; }
   Index size(Index expert) const { return begin_[std::size_t(expert) + 1] - begin_[std::size_t(expert)]; }
   Index up(Index expert) const { return begin_[std::size_t(expert)]; }

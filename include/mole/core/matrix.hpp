@@ -2,6 +2,7 @@
 // An owned row-major matrix: parameters, gradients and scratch.
 #pragma once
 
+#include "mole/core/cache_line_memory.hpp"
 #include "mole/core/view.hpp"
 
 #include <algorithm>
@@ -11,15 +12,22 @@
 namespace mole {
 
 /// A row-major matrix [rows x cols] without padding, zero when made. Its memory may come from a caller's resource;
-/// copies take the default resource, so that a copy never outlives borrowed memory.
+/// else, and in copies, so that a copy never outlives borrowed memory, it begins at a line of the cache
+/// (CacheLineMemory).
 template <class T>
 class Matrix {
  public:
   using Scalar = T;
 
-  Matrix() = default;
-  Matrix(Index rows, Index cols, std::pmr::memory_resource* memory = std::pmr::get_default_resource())
+  Matrix() : Matrix(0, 0) {}
+  Matrix(Index rows, Index cols, std::pmr::memory_resource* memory = CacheLineMemory::shared())
       : elements_(std::size_t(rows * cols), T(0), memory), rows_(rows), cols_(cols) {}
+  Matrix(const Matrix& other)
+      : elements_(other.elements_, CacheLineMemory::shared()), rows_(other.rows_), cols_(other.cols_) {}
+  Matrix(Matrix&&) noexcept = default;
+  Matrix& operator=(const Matrix&) = default;
+  Matrix& operator=(Matrix&&) = default;
+  ~Matrix() = default;
 
   Index rows() const { return rows_; }
   Index cols() const { return cols_; }
@@ -45,5 +53,14 @@ class Matrix {
   std::pmr::vector<T> elements_;
   Index rows_ = 0, cols_ = 0;
 };
+
+/// The rows of `above`, then those of `below`, which has as many columns.
+template <class T>
+Matrix<T> stacked(const Matrix<T>& above, const Matrix<T>& below) {
+  MOLE_ASSERT(above.cols() == below.cols());
+  Matrix<T> both(above.rows() + below.rows(), above.cols());
+  std::ranges::copy(below.elements(), std::ranges::copy(above.elements(), both.elements().begin()).out);
+  return both;
+}
 
 }  // namespace mole

@@ -17,8 +17,9 @@ namespace mole {
 /// A policy with state offers one function
 ///     template <class F> void walk_state(F&& f)   calling   f("name", std::span<U>) for each part of it
 /// with spans of these types, in one order, of sizes that depend on its options alone. Whoever saves or restores a
-/// layer reads or writes through them. What wraps other policies walks theirs, each within its name. State that is
-/// switched off is not visited.
+/// layer reads or writes through them. A policy that keeps its state in another form hands out copies, and at the end
+/// of its walk_state takes in what f has changed; what it cannot take it refuses with an Error, and is as before.
+/// What wraps other policies walks theirs, each within its name. State that is switched off is not visited.
 using StateSpan = std::variant<std::span<float>, std::span<double>, std::span<std::int32_t>, std::span<std::int64_t>,
                                std::span<std::uint8_t>>;
 

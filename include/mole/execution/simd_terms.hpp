@@ -5,6 +5,7 @@
 #include "mole/core/rank_terms.hpp"
 #include "mole/execution/simd_costs.hpp"
 #include "mole/kernel/outer_products.hpp"
+#include "mole/kernel/row_sums.hpp"
 
 #include <algorithm>
 #include <array>
@@ -60,8 +61,7 @@ struct SimdTerms {
       const T* h = terms.h.data() + terms.layout.first(routing.first_pair(n));
       Index count = 0;
       const auto flush = [&] {
-        Outer<T>{}(kernel::Factors<T>{h, 1, 1}, kernel::GatheredRows<const T>{table.data()}, false, count, 1, cols,
-                   Rows<T>{result.row_data(n) + column, 0}, true);
+        kernel::RowSums<Arch, T>{}(h, table.data(), count, cols, result.row_data(n) + column);
         h += count;
         count = 0;
       };

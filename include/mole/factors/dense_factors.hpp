@@ -5,6 +5,7 @@
 #include "mole/core/dropout.hpp"
 #include "mole/core/random.hpp"
 #include "mole/factors/factor_policy.hpp"
+#include "mole/factors/lora_parameters.hpp"
 
 #include <cmath>
 #include <optional>
@@ -24,6 +25,7 @@ template <class T>
 class DenseFactors {
  public:
   using Scalar = T;
+  using Parameters = LoraParameters<T>;
 
   struct Options {
     Index in = 0;
@@ -35,16 +37,6 @@ class DenseFactors {
     Scaling scaling = Scaling::alpha_over_rank;
     Dropout dropout = {};      ///< on the adapter's input
     bool shared_down = false;  ///< every expert reads the same A
-  };
-
-  struct Parameters {
-    Matrix<T> lora_A, lora_B;
-
-    template <class F, class... P>
-    static void walk(F&& f, P&... p) {
-      f("lora_A", p.lora_A...);
-      f("lora_B", p.lora_B...);
-    }
   };
 
   template <std::uniform_random_bit_generator Generator>
@@ -75,6 +67,16 @@ class DenseFactors {
   void reset(Generator& generator) {
     fill_uniform(parameters_.lora_A.view(), 1 / std::sqrt(double(in())), generator);
     parameters_.lora_B.set_zero();
+  }
+
+  /// The ranks of `other` behind its own. Throws Error(shape) for other sizes, Error(option) where several experts
+  /// share one A, and nothing has changed.  Copies.
+  void append(const DenseFactors& other) {
+    require_equal(ErrorCode::shape, "DenseFactors: inputs of what is appended", in(), other.in());
+    require_equal(ErrorCode::shape, "DenseFactors: outputs of what is appended", out(), other.out());
+    blocks_ = blocks_.followed_by(other.blocks_);
+    parameters_ = {stacked(parameters_.lora_A, other.parameters_.lora_A),
+                   stacked(parameters_.lora_B, other.parameters_.lora_B)};
   }
 
   FactorViews<const T> factors(NoScratch&) const { return {parameters_.lora_A, parameters_.lora_B}; }

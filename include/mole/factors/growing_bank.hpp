@@ -5,6 +5,7 @@
 #include "mole/core/dropout.hpp"
 #include "mole/core/random.hpp"
 #include "mole/factors/factor_policy.hpp"
+#include "mole/factors/lora_parameters.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -41,6 +42,7 @@ template <class T>
 class GrowingBank {
  public:
   using Scalar = T;
+  using Parameters = LoraParameters<T>;
 
   struct Options {
     Index in = 0;
@@ -49,16 +51,6 @@ class GrowingBank {
     std::optional<double> alpha = {};  ///< unset: scale 1
     Scaling scaling = Scaling::fixed;  ///< an atom has one rank: alpha_over_rank is alpha, too
     Dropout dropout = {};              ///< on the adapter's input
-  };
-
-  struct Parameters {
-    Matrix<T> lora_A, lora_B;
-
-    template <class F, class... P>
-    static void walk(F&& f, P&... p) {
-      f("lora_A", p.lora_A...);
-      f("lora_B", p.lora_B...);
-    }
   };
 
   template <std::uniform_random_bit_generator Generator>
@@ -77,7 +69,7 @@ class GrowingBank {
     if (ranks < 1)
       throw Error(ErrorCode::option,
                   "GrowingBank: expected a range of at least 1 atom, found " + std::to_string(ranks));
-    a_ = grown(a_, ranks), b_ = grown(b_, ranks);
+    a_ = stacked(a_, Matrix<T>(ranks, in())), b_ = stacked(b_, Matrix<T>(ranks, out()));
     ranges_.push_back(int(ranks));
     blocks_ = Blocks::uniform(a_.rows(), 1);
     fill_uniform(newest(a_.view()), 1 / std::sqrt(double(in())), generator);
@@ -122,11 +114,6 @@ class GrowingBank {
     Matrix<T> matrix(rows.rows(), rows.cols());
     for (Index r = 0; r < rows.rows(); ++r) std::copy_n(rows.row_data(r), rows.cols(), matrix.view().row_data(r));
     return matrix;
-  }
-  static Matrix<T> grown(const Matrix<T>& table, Index rows) {
-    Matrix<T> larger(table.rows() + rows, table.cols());
-    std::copy(table.elements().begin(), table.elements().end(), larger.elements().begin());
-    return larger;
   }
 
   Blocks blocks_;

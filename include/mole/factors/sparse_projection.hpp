@@ -8,6 +8,7 @@
 #include "mole/kernel/sliced_products.hpp"
 
 #include <algorithm>
+#include <cstring>
 #include <optional>
 #include <string>
 #include <utility>
@@ -19,10 +20,9 @@ namespace mole {
 ///
 ///   A [ranks x I]: p columns drawn uniformly for each row, values ~ N(0, 1 / ranks^2)   lora_B [ranks x O]
 ///
-/// Starts at B = 0. A is no parameter: its bits never change, and equal generators give equal ones. It is kept three
-/// times and never as a matrix: row by row, as columns() and values(), which are what a checkpoint has to hold; and as
-/// slices of A and of its transpose for vectors. Together some 30 bytes a non-zero of float, so less memory than a
-/// matrix below an eighth of non-zeros; what one call reads is a third of that.
+/// Starts at B = 0. A is no parameter: its bits never change, and equal generators give equal ones. It is state: a
+/// checkpoint holds its columns and values. It is kept as slices of A and of its transpose for vectors, never as a
+/// matrix: some 22 bytes a non-zero of float, less memory than a matrix below 18 % of non-zeros; a call reads half.
 ///
 /// FlyLoRA's scale counts all ranks: with blocks of one rank, alpha / r is Scaling::fixed with that number for alpha.
 /// Throws Error(option) for sizes below 1 or `nonzeros` outside [1, I].
@@ -54,9 +54,18 @@ class SparseProjection {
     }
   };
 
+  /// A row by row: where its non-zeros are, ascending, and what they are.   columns, values [ranks x p]
+  struct Projection {
+    Matrix<int> columns;
+    Matrix<T> values;
+  };
+
   template <std::uniform_random_bit_generator Generator>
   SparseProjection(const Options& options, Generator& generator)
-      : blocks_(Blocks::uniform(options.experts, options.rank)), in_(options.in), detached_(options.detached) {
+      : blocks_(Blocks::uniform(options.experts, options.rank)),
+        in_(options.in),
+        nonzeros_(options.nonzeros),
+        detached_(options.detached) {
     if (options.in < 1 || options.out < 1 || options.rank < 1)
       throw Error(ErrorCode::option, "SparseProjection: expected in, out and rank of at least 1, found in = " +
                                          std::to_string(options.in) + ", out = " + std::to_string(options.out) +
@@ -65,29 +74,41 @@ class SparseProjection {
       throw Error(ErrorCode::option, "SparseProjection: expected nonzeros from 1 to " + std::to_string(options.in) +
                                          " inputs, found " + std::to_string(options.nonzeros));
     parameters_.lora_B = Matrix<T>(ranks(), options.out);
-    columns_ = Matrix<int>(ranks(), options.nonzeros);
-    values_ = Matrix<T>(ranks(), options.nonzeros);
+    Projection a{Matrix<int>(ranks(), nonzeros()), Matrix<T>(ranks(), nonzeros())};
     for (Index j = 0; j < ranks(); ++j) {
-      draw_columns(generator, columns_.view().row(j));
-      for (T& value : values_.view().row(j)) value = draw_value(generator);
+      draw_columns(generator, a.columns.view().row(j));
+      for (T& value : a.values.view().row(j)) value = draw_value(generator);
     }
-    cut();
+    cut(a);
   }
 
   Index in() const { return in_; }
   Index out() const { return parameters_.lora_B.cols(); }
-  Index nonzeros() const { return columns_.cols(); }
+  Index nonzeros() const { return nonzeros_; }
   const Blocks& blocks() const { return blocks_; }
   Parameters& parameters() { return parameters_; }
   const Parameters& parameters() const { return parameters_; }
 
-  /// A [ranks x p], row by row: where its non-zeros are, ascending, and what they are.
-  View<const int> columns() const { return columns_; }
-  View<const T> values() const { return values_; }
+  /// A copy of A.
+  Projection projection() const;
 
   /// Puts back an A of this shape. Throws Error(shape) for other sizes, Error(option) for columns that do not ascend
   /// from 0 on to below I; A is then as before.
-  void set_projection(View<const int> columns, View<const T> values);
+  void set_projection(const Projection& a);
+
+  /// Copies of A's numbers, which become A where f changes them, or are refused as by set_projection().
+  template <class F>
+  void walk_state(F&& f) {
+    const Projection before = projection();
+    Projection after = before;
+    f("columns_of_A", after.columns.elements());
+    f("values_of_A", after.values.elements());
+    if (!same_bits(before.columns, after.columns) || !same_bits(before.values, after.values)) set_projection(after);
+  }
+
+  /// The ranks of `other` behind its own; `detached` stays. Throws Error(shape) for other sizes or another p, and
+  /// nothing has changed.  Copies, and cuts A anew.
+  void append(const SparseProjection& other);
 
   FactorViews<const T> factors(NoScratch&) const { return {{}, parameters_.lora_B}; }
   FactorViews<T> gradient_views(Parameters& gradients, NoScratch&) const { return {{}, gradients.lora_B}; }
@@ -122,7 +143,7 @@ class SparseProjection {
   }
 
   void add_row(Index rank, T factor, std::span<T> to) const {
-    for (Index k = 0; k < nonzeros(); ++k) to[std::size_t(columns_(rank, k))] += factor * values_(rank, k);
+    slices_.for_each(rank, [&](Index column, T value) { to[std::size_t(column)] += factor * value; });
   }
 
  private:
@@ -144,7 +165,13 @@ class SparseProjection {
       if (const T value = T(standard_normal(generator) / double(ranks())); value != 0) return value;
   }
 
-  void cut();
+  void check(const Projection& a) const;
+  void cut(const Projection& a);
+
+  template <class U>
+  static bool same_bits(const Matrix<U>& a, const Matrix<U>& b) {
+    return std::memcmp(a.data(), b.data(), std::size_t(a.size()) * sizeof(U)) == 0;
+  }
 
   /// Calls f(first token, tokens) for chunks of about 10 us.
   template <class Execution, class F>
@@ -163,7 +190,7 @@ class SparseProjection {
     for (Index n = 0; n < x.rows(); ++n)
       for (Index j = 0; j < ranks(); ++j) {
         T sum = 0;
-        for (Index k = 0; k < nonzeros(); ++k) sum += values_(j, k) * x(n, columns_(j, k));
+        slices_.for_each(j, [&](Index column, T value) { sum += value * x(n, column); });
         z(n, j) = sum;
       }
   }
@@ -181,50 +208,74 @@ class SparseProjection {
   }
 
   Blocks blocks_;
-  Index in_ = 0;
+  Index in_ = 0, nonzeros_ = 0;
   bool detached_ = false;
   Parameters parameters_;
-  Matrix<int> columns_;  // [ranks x p]
-  Matrix<T> values_;     // [ranks x p]
   kernel::SlicedRows<T> slices_, transposed_;
 };
 
 template <class T>
-void SparseProjection<T>::set_projection(View<const int> columns, View<const T> values) {
-  for (const auto& [found_rows, found_cols] :
-       {std::pair{columns.rows(), columns.cols()}, {values.rows(), values.cols()}}) {
-    require_equal(ErrorCode::shape, "SparseProjection: rows of A", ranks(), found_rows);
-    require_equal(ErrorCode::shape, "SparseProjection: non-zeros of a row of A", nonzeros(), found_cols);
+auto SparseProjection<T>::projection() const -> Projection {
+  Projection a{Matrix<int>(ranks(), nonzeros()), Matrix<T>(ranks(), nonzeros())};
+  for (Index j = 0; j < ranks(); ++j) {
+    Index k = 0;
+    slices_.for_each(j, [&](Index column, T value) {
+      a.columns(j, k) = int(column);
+      a.values(j, k++) = value;
+    });
+  }
+  return a;
+}
+
+template <class T>
+void SparseProjection<T>::set_projection(const Projection& a) {
+  check(a);
+  cut(a);
+}
+
+template <class T>
+void SparseProjection<T>::check(const Projection& a) const {
+  for (const auto& [rows, cols] : {std::pair{a.columns.rows(), a.columns.cols()}, {a.values.rows(), a.values.cols()}}) {
+    require_equal(ErrorCode::shape, "SparseProjection: rows of A", ranks(), rows);
+    require_equal(ErrorCode::shape, "SparseProjection: non-zeros of a row of A", nonzeros(), cols);
   }
   for (Index j = 0; j < ranks(); ++j)
-    for (Index k = 0, least = 0; k < nonzeros(); least = columns(j, k++) + 1)
-      if (columns(j, k) < least || columns(j, k) >= in_)
+    for (Index k = 0, least = 0; k < nonzeros(); least = a.columns(j, k++) + 1)
+      if (a.columns(j, k) < least || a.columns(j, k) >= in_)
         throw Error(ErrorCode::option, "SparseProjection: expected a column from " + std::to_string(least) + " to " +
                                            std::to_string(in_ - 1) + " in row " + std::to_string(j) + " of A, found " +
-                                           std::to_string(columns(j, k)));
-  for (Index j = 0; j < ranks(); ++j) {
-    std::copy_n(columns.row_data(j), nonzeros(), columns_.view().row_data(j));
-    std::copy_n(values.row_data(j), nonzeros(), values_.view().row_data(j));
-  }
-  cut();
+                                           std::to_string(a.columns(j, k)));
+}
+
+template <class T>
+void SparseProjection<T>::append(const SparseProjection& other) {
+  require_equal(ErrorCode::shape, "SparseProjection: inputs of what is appended", in(), other.in());
+  require_equal(ErrorCode::shape, "SparseProjection: outputs of what is appended", out(), other.out());
+  require_equal(ErrorCode::shape, "SparseProjection: non-zeros of a row of what is appended", nonzeros(),
+                other.nonzeros());
+  const Projection above = projection(), below = other.projection();
+  Blocks blocks = blocks_.followed_by(other.blocks_);
+  parameters_.lora_B = stacked(parameters_.lora_B, other.parameters_.lora_B);
+  blocks_ = std::move(blocks);
+  cut({stacked(above.columns, below.columns), stacked(above.values, below.values)});
 }
 
 /// Slices of A, and of its transpose, from its rows.
 template <class T>
-void SparseProjection<T>::cut() {
+void SparseProjection<T>::cut(const Projection& a) {
   std::vector<int> row_begin(std::size_t(ranks()) + 1), column_begin(std::size_t(in_) + 1);
   for (std::size_t j = 0; j < row_begin.size(); ++j) row_begin[j] = int(j) * int(nonzeros());
-  slices_ = kernel::SlicedRows<T>(in_, row_begin, columns_.elements(), values_.elements());
+  slices_ = kernel::SlicedRows<T>(in_, row_begin, a.columns.elements(), a.values.elements());
 
-  for (int i : columns_.elements()) ++column_begin[std::size_t(i) + 1];
+  for (int i : a.columns.elements()) ++column_begin[std::size_t(i) + 1];
   for (std::size_t i = 0; i < std::size_t(in_); ++i) column_begin[i + 1] += column_begin[i];
-  std::vector<int> rank(columns_.elements().size()), next = column_begin;
+  std::vector<int> rank(a.columns.elements().size()), next = column_begin;
   std::vector<T> value(rank.size());
   for (Index j = 0; j < ranks(); ++j)
     for (Index k = 0; k < nonzeros(); ++k) {
-      const auto at = std::size_t(next[std::size_t(columns_(j, k))]++);
+      const auto at = std::size_t(next[std::size_t(a.columns(j, k))]++);
       rank[at] = int(j);
-      value[at] = values_(j, k);
+      value[at] = a.values(j, k);
     }
   transposed_ = kernel::SlicedRows<T>(ranks(), column_begin, rank, value);
 }

@@ -11,6 +11,7 @@ namespace mole {
 /// Chooses every expert, in the order of their indices.
 struct All {
   Index max_chosen(Index experts) const { return experts; }
+  bool takes_all(Index) const { return true; }
 
   template <class T>
   Index select(std::span<const T>, Index experts, std::span<int> chosen) const {

@@ -31,6 +31,7 @@ struct EntropyHybrid {
   }
 
   Index max_chosen(Index experts) const { return experts; }
+  bool takes_all(Index experts) const { return confident.takes_all(experts); }
 
   template <class T>
   Index select(std::span<const T> scores, Index experts, std::span<int> chosen) const {

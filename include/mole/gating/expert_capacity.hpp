@@ -63,6 +63,13 @@ struct ExpertCapacity {
 
   Index max_pairs(Index tokens, Index experts) const { return tokens * select.max_chosen(experts); }
 
+  /// Where nobody is turned away: a full choice needs a seat a token of every expert.
+  bool takes_all(Index experts) const {
+    if constexpr (requires { select.takes_all(experts); })
+      return select.takes_all(experts) && seats.fixed == 0 && seats.factor >= 1;
+    return false;
+  }
+
   template <class F>
   void walk_state(F&& f) {
     walk_state_within("select", select, f);

@@ -37,6 +37,9 @@ struct ExpertChoice {
     return per_sequence ? tokens * experts : experts * taken_of(tokens, experts);
   }
 
+  /// Where every expert may take every token.
+  bool takes_all(Index experts) const { return factor >= double(experts); }
+
   Scratch scratch(const Capacity& capacity) const {
     Scratch scratch{std::pmr::vector<int>(capacity.memory), std::pmr::vector<int>(capacity.memory)};
     for (auto* tokens : {&scratch.routed, &scratch.taken}) tokens->reserve(std::size_t(capacity.tokens));

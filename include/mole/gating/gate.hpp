@@ -10,10 +10,10 @@
 #include "mole/gating/select_policy.hpp"
 #include "mole/gating/select_rows.hpp"
 #include "mole/gating/weigh_policy.hpp"
-#include "mole/gating/all.hpp"
-#include "mole/gating/unit.hpp"
 
 #include <algorithm>
+#include <optional>
+#include <string>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -154,8 +154,22 @@ class Gate {
     walk_state_within("weigh", weigh, f);
   }
 
-  /// The weight that every expert has for every token.
-  double constant_weight() const requires std::is_same_v<Select, All> && std::is_same_v<Weigh, Unit> { return 1; }
+  /// The weight that every expert has for every token, if there is one; shared experts have 1.
+  std::optional<double> constant_weight(Index experts) const {
+    if constexpr (requires { weigh.constant_weight(); })
+      if (token_dependence(experts).empty()) return weigh.constant_weight();
+    return {};
+  }
+  std::string token_dependence(Index experts) const {
+    bool all = false;
+    if constexpr (requires { select.takes_all(experts); }) all = select.takes_all(experts - shared);
+    if (!all) return "its gate chooses experts for each token; All, or TopK of all experts, has nothing to choose";
+    if constexpr (requires { weigh.constant_weight(); }) {
+      if (shared == 0 || weigh.constant_weight() == 1) return "";
+      return "its gate weighs shared experts in another way than the others";
+    }
+    return "its gate gives every token weights of its own; Unit has the same for all";
+  }
 
   [[no_unique_address]] Score score;
   [[no_unique_address]] Select select;

@@ -7,6 +7,8 @@
 #include "mole/execution/execution_policy.hpp"
 
 #include <concepts>
+#include <optional>
+#include <string>
 
 namespace mole {
 
@@ -32,10 +34,15 @@ concept TrainableGatingPolicy = GatingPolicy<G, T, Execution> &&
   gating.backward(trace, call);
 };
 
-/// A gating that gives every expert the same weight for every token, and so can be merged:   constant_weight()
+/// A gating that may serve all tokens alike, and can be merged where it does:
+///     constant_weight(experts)    what every one of so many experts counts for every token; none: that depends on it
+///     token_dependence(experts)   what depends on the token, in words; empty where nothing does
+/// Both are about its options, not about scores: NaN and infinite ones make no difference. Nor is it asked about calls
+/// that leave tokens out or force experts.
 template <class G>
-concept ConstantGatingPolicy = requires(const G& gating) {
-  { gating.constant_weight() } -> std::convertible_to<double>;
+concept ConstantGatingPolicy = requires(const G& gating, Index experts) {
+  { gating.constant_weight(experts) } -> std::same_as<std::optional<double>>;
+  { gating.token_dependence(experts) } -> std::convertible_to<std::string>;
 };
 
 }  // namespace mole

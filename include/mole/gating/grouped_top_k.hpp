@@ -48,6 +48,7 @@ struct GroupedTopK {
   }
 
   Index max_chosen(Index) const { return k; }
+  bool takes_all(Index experts) const { return k >= experts && kept_groups == groups; }
 
   template <class F>
   void walk_state(F&& f) {

@@ -29,6 +29,7 @@ struct RelativeThreshold {
   }
 
   Index max_chosen(Index) const { return k; }
+  bool takes_all(Index experts) const { return experts == 1; }
 
   template <class T>
   Index select(std::span<const T> scores, Index experts, std::span<int> chosen) const {

@@ -15,7 +15,9 @@ namespace mole {
 ///     max_chosen(experts)               the most experts that select() can choose
 ///     select(scores, experts, chosen)   writes their indices, best first, and returns how many
 ///   scores [E + extra], chosen [max_chosen(E)]
-/// Order is (score descending, index ascending); NaN sorts last.
+/// Order is (score descending, index ascending); NaN sorts last. A selection may say where it has nothing to choose, so
+/// that a gate of it can be merged:
+///     takes_all(experts)                does every token get all of so many experts, whatever its scores?
 template <class S, class T>
 concept SelectPolicy = std::copyable<S> &&
     requires(const S& select, std::span<const T> scores, Index experts, std::span<int> chosen) {

@@ -13,6 +13,8 @@ namespace mole {
 /// Where Unit lets no gradient of the task reach the router, this does.
 /// Source: Bengio et al. 2013, arXiv:1308.3432; built, and not used, in forwchen/LLaVA-MoLE.
 struct StraightThrough {
+  double constant_weight() const { return 1; }
+
   template <class T>
   void forward(std::span<const T>, std::span<const int>, std::span<T> weights) const {
     std::fill(weights.begin(), weights.end(), T(1));

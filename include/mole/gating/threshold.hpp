@@ -32,6 +32,7 @@ struct Threshold {
   }
 
   Index max_chosen(Index experts) const { return experts; }
+  bool takes_all(Index experts) const { return min_k >= experts; }  // nothing is low enough for a NaN
 
   template <class T>
   Index select(std::span<const T> scores, Index experts, std::span<int> chosen) const {

@@ -45,6 +45,7 @@ struct TopP {
   }
 
   Index max_chosen(Index experts) const { return max_k == 0 ? experts : max_k; }
+  bool takes_all(Index experts) const { return min_k >= experts; }  // no p is sure: a NaN crosses it
 
   template <class T>
   Index select(std::span<const T> scores, Index experts, std::span<int> chosen) const {

@@ -16,6 +16,7 @@ namespace mole {
 ///   scores, d_scores [E + extra], chosen, weights, d_weights [K]
 /// An expert with a score of -infinity is excluded: where weights depend on scores, its weight is 0, and so is its
 /// gradient.
+/// A weighing that gives all chosen experts of all tokens one weight may name it:   constant_weight()
 template <class W, class T>
 concept WeighPolicy = std::copyable<W> &&
     requires(const W& weigh, std::span<const T> in, std::span<const int> chosen, std::span<T> out) {

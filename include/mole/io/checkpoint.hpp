@@ -8,7 +8,9 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 #include <type_traits>
@@ -114,26 +116,30 @@ class CheckpointReader {
     optimizer.set_steps(Index(steps));
   }
 
-  /// Throws, beside what does not fit, for state in the file that `object` has not.
+  /// Throws, beside what does not fit, for state in the file that `object` has not, and where a part of it refuses
+  /// its numbers; all other parts then have theirs from before again.
   template <class Object>
   void read_state(const std::string& part, Object& object) const {
-    std::uint64_t tensors = 0;
+    std::vector<std::vector<std::byte>> before;
     object.walk_state([&]<class U>(std::string_view name, std::span<U> numbers) {
       check<U>(part, name, View<const U>(numbers.data(), 1, Index(numbers.size())));
-      ++tensors;
+      const auto bytes = std::as_bytes(numbers);
+      before.emplace_back(bytes.begin(), bytes.end());
     });
-    if (const std::uint64_t stored = number(part + ".tensors"); stored != tensors)
-      throw file_error(source_, std::to_string(tensors) + " tensors of state '" + part + "'", std::to_string(stored));
-    object.walk_state([&]<class U>(std::string_view name, std::span<U> numbers) {
-      const std::string full = part + "." + std::string(name);
-      if constexpr (std::is_floating_point_v<U>) {
-        const Matrix<U> stored = reader_.matrix<U>(full);
-        std::copy(stored.elements().begin(), stored.elements().end(), numbers.begin());
-      } else {
-        const std::vector<std::int64_t> stored = reader_.integers(full);
-        std::transform(stored.begin(), stored.end(), numbers.begin(), [](std::int64_t i) { return U(i); });
-      }
-    });
+    if (const std::uint64_t stored = number(part + ".tensors"); stored != before.size())
+      throw file_error(source_, std::to_string(before.size()) + " tensors of state '" + part + "'",
+                       std::to_string(stored));
+    try {
+      object.walk_state([&]<class U>(std::string_view name, std::span<U> numbers) {
+        read_numbers(part + "." + std::string(name), numbers);
+      });
+    } catch (const Error& error) {
+      std::size_t next = 0;
+      object.walk_state([&](std::string_view, auto numbers) {
+        std::ranges::copy(before[next++], std::as_writable_bytes(numbers).begin());
+      });
+      throw Error(ErrorCode::file, source_ + ": state '" + part + "' is refused: " + error.what());
+    }
   }
 
   std::uint64_t number(const std::string& name) const {
@@ -172,6 +178,14 @@ class CheckpointReader {
     const Index rows = entry.shape.size() == 2 ? entry.shape.front() : 1;
     if (entry.shape.size() > 2 || rows != wanted.rows() || cols != wanted.cols())
       throw file_error(source_, shape(wanted.rows(), wanted.cols()) + " for '" + entry.name + "'", shape(rows, cols));
+  }
+
+  template <class U>
+  void read_numbers(const std::string& name, std::span<U> numbers) const {
+    if constexpr (std::is_floating_point_v<U>)
+      std::ranges::copy(reader_.matrix<U>(name).elements(), numbers.begin());
+    else
+      std::ranges::transform(reader_.integers(name), numbers.begin(), [](std::int64_t i) { return U(i); });
   }
 
   SafetensorsReader reader_;

@@ -15,9 +15,9 @@ namespace mole::kernel {
 /// A sparse matrix [rows x cols] for vectors of rows, 64 bytes wide whatever the instruction set.
 ///
 /// A slice is `lanes` rows, a block `lanes` columns. Stride w of a slice knows blocks w and w + 1 and has some slots,
-/// each with one element of every row; a row that has nothing more there has a 0. An element of block w + 1 may wait
-/// for the next stride, which evens out the rows: at a quarter of non-zeros 81 % of all slots are filled, and 65 % with
-/// blocks that do not overlap. The elements of a row keep the order of their columns.
+/// each with one element of every row; a row that has nothing more there has a 0 in column `padding`. An element of
+/// block w + 1 may wait for the next stride, which evens out the rows: at a quarter of non-zeros 81 % of all slots are
+/// filled, and 65 % with blocks that do not overlap. The elements of a row keep the order of their columns.
 ///
 /// O(non-zeros) time and memory: about 10 bytes a non-zero of float.
 /// Source: sliced ELLPACK, Kreutzer et al. 2014, arXiv:1307.6209; the overlap is ours.
@@ -25,6 +25,7 @@ template <class T>
 class SlicedRows {
  public:
   static constexpr Index lanes = Index(64 / sizeof(T));
+  static constexpr int padding = -1;  // its last bits, which are all that a look-up reads, name a column of any stride
 
   SlicedRows() = default;
   /// Row r has the elements begin[r] ... begin[r + 1] - 1, their columns ascending.
@@ -41,8 +42,19 @@ class SlicedRows {
 
   Index first_slot(Index slice) const { return first_slot_[std::size_t(slice)]; }
   const int* count() const { return count_.data(); }    ///< slots of each stride [slices][strides]
-  const int* column() const { return column_.data(); }  ///< [slots][lanes]; padding names a column of the stride
+  const int* column() const { return column_.data(); }  ///< [slots][lanes]
   const T* value() const { return value_.data(); }      ///< [slots][lanes]
+
+  /// Calls f(column, value) for the elements of a row, in the order of their columns.
+  template <class F>
+  void for_each(Index row, F f) const {
+    const Index slice = row / lanes;
+    const Index end = std::size_t(slice) + 1 < first_slot_.size() ? first_slot(slice + 1) : slots();
+    for (Index slot = first_slot(slice); slot < end; ++slot) {
+      const auto at = std::size_t(slot * lanes + row % lanes);
+      if (column_[at] != padding) f(Index(column_[at]), value_[at]);
+    }
+  }
 
  private:
   void append_slice(Index row, std::span<const int> begin, std::span<const int> column, std::span<const T> value) {
@@ -66,7 +78,7 @@ class SlicedRows {
         for (Index lane = 0; lane < lanes; ++lane) {
           const bool filled = lane < count && before(lane, next[std::size_t(lane)], known);
           const auto at = filled ? std::size_t(next[std::size_t(lane)]++) : 0;
-          column_.push_back(filled ? column[at] : int(w * lanes));
+          column_.push_back(filled ? column[at] : padding);
           value_.push_back(filled ? value[at] : T(0));
         }
     }

@@ -57,6 +57,7 @@ class AnyLinear {
   /// As MixtureLinear::merge_into.
   void merge_into(View<T> weight) const { model_->merge_into(weight); }
   std::string merge_obstacle() const { return model_->merge_obstacle(); }
+  bool can_merge() const { return merge_obstacle().empty(); }
 
  private:
   using StateVisitor = std::function<void(std::string_view name, StateSpan numbers)>;

@@ -260,11 +260,11 @@ class MixtureLinear {
     else if constexpr (external)
       return "its routing comes from outside";
     else if constexpr (!ConstantGatingPolicy<Gating>)
-      return "its gate gives every token weights of its own; only the selection All with the weight Unit is the same "
-             "for all tokens";
+      return "its gating gives every token weights of its own";
     else
-      return "";
+      return gating_.token_dependence(experts_.experts());
   }
+  bool can_merge() const { return merge_obstacle().empty(); }
 
   /// weight += the sum of all experts, so that a plain linear layer with it does what this layer does.   weight [O x I]
   /// Throws Error(not_mergeable) with the reason, weight untouched.
@@ -274,7 +274,8 @@ class MixtureLinear {
     if (const std::string obstacle = merge_obstacle(); !obstacle.empty())
       throw Error(ErrorCode::not_mergeable, "merge_into: this layer cannot be merged: " + obstacle);
     if constexpr (MergeableExpertPolicy<Experts> && ConstantGatingPolicy<Gating>)
-      for (Index e = 0; e < experts_.experts(); ++e) experts_.add_delta(e, gating_.constant_weight(), weight);
+      for (Index e = 0; e < experts_.experts(); ++e)
+        experts_.add_delta(e, gating_.constant_weight(experts_.experts()).value(), weight);
   }
 
   Router& router() { return router_; }

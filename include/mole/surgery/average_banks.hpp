@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: MIT
+// Merges adapters of several tasks that share their A.
+#pragma once
+
+#include "mole/core/call.hpp"
+#include "mole/core/matrix.hpp"
+#include "mole/surgery/weighted_bank.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace mole {
+
+namespace detail {
+/// to = row `row` of A
+template <class Factors>
+void read_row_of_a(const Factors& factors, Index row, std::span<typename Factors::Scalar> to) {
+  using T = typename Factors::Scalar;
+  if constexpr (requires { factors.add_row(row, T(1), to); }) {
+    std::fill(to.begin(), to.end(), T(0));
+    factors.add_row(row, T(1), to);
+  } else {
+    auto scratch = scratch_for(factors, Capacity{});
+    std::ranges::copy(factors.factors(scratch).a.row(row), to.begin());
+  }
+}
+
+/// Throws unless bank t has the blocks and, bit for bit, the A of bank 0.
+template <class Experts>
+void require_same_a(const Experts& first, const Experts& other, std::size_t t) {
+  using T = typename Experts::Scalar;
+  const std::string name = "average_banks: ", of_bank = " of bank " + std::to_string(t);
+  const auto &blocks = first.blocks(), &others = other.blocks();
+  require_equal(ErrorCode::shape, name + "experts" + of_bank, blocks.experts(), others.experts());
+  for (Index e = 0; e < blocks.experts(); ++e)
+    require_equal(ErrorCode::shape, name + "ranks of expert " + std::to_string(e) + of_bank, blocks.size(e),
+                  others.size(e));
+  require_equal(ErrorCode::shape, name + "rows of A" + of_bank, blocks.ranks_down(), others.ranks_down());
+  std::vector<T> expected(std::size_t(first.in())), found = expected;
+  for (Index j = 0; j < blocks.ranks_down(); ++j) {
+    read_row_of_a(first.factors(), j, expected);
+    read_row_of_a(other.factors(), j, found);
+    for (std::size_t i = 0; i < found.size(); ++i)
+      if (std::memcmp(&expected[i], &found[i], sizeof(T)) != 0)
+        throw Error(ErrorCode::option, name + "expected the A of bank 0 in all banks, bit for bit, found another one" +
+                                           " in bank " + std::to_string(t) + ": " + std::to_string(found[i]) + " for " +
+                                           std::to_string(expected[i]) + " in row " + std::to_string(j) + ", column " +
+                                           std::to_string(i) + "; banks of different A are for concatenate_banks");
+  }
+}
+}  // namespace detail
+
+/// One bank of as many ranks that adds what all banks together do:   A = A_1,  B = sum_t w_t s_t B_t / scale
+///
+///   y = W x + (sum_t w_t s_t B_t) (A x), where every token has every expert; weights of 1/T make the mean
+///
+/// LowRank<DenseFactors>, LowRank<SparseProjection>, as they are where all tasks start from one seed and A is frozen.
+/// All experts have the scale `scale`; there is no dropout. Averaging both A and B, as the release's script does, is
+/// this for banks of one A and no update of anything for others, so others are refused.
+///
+/// Error: the rounding of the sum. Throws Error(option) for no bank, a weight or scale that is no finite number, a
+/// scale of 0, or banks whose A differ in a bit; Error(shape) for other inputs, outputs, experts or ranks.  Copies.
+/// Source: gfyddha/FlyLoRA, merge_lora_adapters.py; Zou et al. 2025 (FlyLoRA), arXiv:2510.08396, eq. 12.
+template <class Experts>
+requires detail::AppendableBank<Experts> Experts average_banks(const std::vector<WeightedBank<Experts>>& banks,
+                                                               double scale = 1) {
+  using T = typename Experts::Scalar;
+  detail::check_banks("average_banks", banks, scale);
+  const Experts& first = *banks.front().experts;
+  for (std::size_t t = 1; t < banks.size(); ++t) detail::require_same_a(first, *banks[t].experts, t);
+  auto factors = first.factors();
+  auto& b = factors.parameters().lora_B;
+  b.set_zero();
+  for (const WeightedBank<Experts>& bank : banks) detail::add_weighted_b(bank, scale, b.view());
+  return Experts(std::move(factors), std::vector<T>(std::size_t(first.experts()), T(scale)));
+}
+
+}  // namespace mole
