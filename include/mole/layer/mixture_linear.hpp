@@ -142,7 +142,7 @@ class MixtureLinear {
   }
 
   /// Calls f(name, span) for whatever the roles remember that is no parameter: "router.bias", "gating.select.bias",
-  /// scales, frozen atoms. A checkpoint holds what both walks visit.
+  /// scales, frozen atoms and projections. A checkpoint holds what both walks visit.
   template <class F>
   void walk_state(F&& f) {
     walk_state_within("router", router_, f);
