@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "adapt/options.hpp"
 
-#include "adapt/method.hpp"
+#include "training/methods/all_methods.hpp"
 
 #include <CLI/CLI.hpp>
 
@@ -18,15 +18,19 @@ Options parse_options(int count, char** arguments) {
                  "Text: each file or sub-folder is a domain, the base's first. Without: C++ headers for the base, and "
                  "whatever other languages this machine has");
   app.add_option("--method", options.methods,
-                 "Adapters to compare beside the default ones (lora, mola, lora-wide): dense, or all")
+                 "Adapters to compare beside the default ones (lora, mola, lora-wide): all, or one of " +
+                     training::names_of(training::all_methods({}, mole::ThreadPool(1))))
       ->allow_extra_args(false);
   app.add_flag("--only", options.only, "Compare just what --method names");
   app.add_option("--seed", options.seed, "The same seed gives the same bits on any number of threads")
       ->capture_default_str();
   app.add_option("--threads", options.threads, "Threads (default: as many as the machine runs at once)")
       ->check(CLI::Range(1, 1024));
-  app.add_option("--steps", options.steps, "Steps of each adapter, 2,048 bytes each")
+  app.add_option("--steps", options.steps, "Steps of each adapter")
       ->check(CLI::Range(2L, 10'000'000L))
+      ->capture_default_str();
+  app.add_option("--batch", options.batch, "Sequences of 128 bytes in a step of an adapter")
+      ->check(CLI::Range(1, 1024))
       ->capture_default_str();
   app.add_option("--base-steps", options.base_steps, "Steps of the base, 1,024 bytes each")
       ->check(CLI::Range(2L, 10'000'000L))

@@ -2,6 +2,7 @@
 // What the user asked for.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <stdexcept>
@@ -15,8 +16,9 @@ struct Options {
   std::vector<std::string> methods;          // beside the default ones
   bool only = false;                         // and without those
   std::uint64_t seed = 1;
-  int threads = 0;   // 0: as many as the machine runs at once
-  long steps = 300;  // of each adapter
+  int threads = 0;         // 0: as many as the machine runs at once
+  long steps = 300;        // of each adapter
+  std::size_t batch = 16;  // sequences of a step of an adapter
   long base_steps = 800;
   double learning_rate = 0;  // 0: each method's own
   int rounds = 15;           // forward passes of each model that its speed is the median of

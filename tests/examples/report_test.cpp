@@ -14,7 +14,7 @@
 #include <string>
 #include <vector>
 
-#include "adapt/progress.hpp"
+#include "training/progress.hpp"
 #include "support/catch.hpp"
 
 namespace {
@@ -147,7 +147,7 @@ TEST_CASE("every byte has one class", "[report]") {
 TEST_CASE("progress that is not on a terminal writes about ten plain lines", "[report]") {
   std::FILE* file = std::tmpfile();
   REQUIRE(file != nullptr);
-  adapt::Progress progress("adapting", 200, file);
+  training::Progress progress("adapting", 200, file);
   for (std::size_t step = 1; step <= 200; ++step) progress.show(step, 2048, 2.5);
   std::string text(static_cast<std::size_t>(std::ftell(file)), '\0');
   std::rewind(file);
