@@ -70,24 +70,10 @@ class Comparison {
   }
 
  private:
-  /// Each once, in the order of methods_.
   std::vector<const Method*> choose_methods() const {
     std::vector<std::string> names = options_.methods;
-    if (!options_.only)
-      for (const char* name : default_methods) names.push_back(name);
-    const auto named = [&](const std::string& name) {
-      return std::find(names.begin(), names.end(), name) != names.end();
-    };
-    std::vector<const Method*> chosen;
-    for (const Method& method : methods_) {
-      if (named("all") || named(method.name)) chosen.push_back(&method);
-      std::erase(names, method.name);
-    }
-    std::erase(names, "all");
-    if (!names.empty())
-      throw Exit{2, "adapt: --method: expected one of all, " + training::names_of(methods_) + ", found " +
-                        names.front() + "\n"};
-    return chosen;
+    if (!options_.only) names.insert(names.end(), default_methods.begin(), default_methods.end());
+    return training::choose("adapt", methods_, names);
   }
 
   /// The most in one call.
@@ -130,7 +116,7 @@ class Comparison {
 
   /// Base and adapters in turn, so that a noisy moment hits all of them.
   void measure_speed() {
-    for (int round = 0; round < options_.rounds; ++round) {
+    for (long round = 0; round < options_.rounds; ++round) {
       if (training::interrupted()) throw training::Interrupted{};
       base_seconds_.push_back(evaluation_.forward_seconds(model_));
       for (Entry& entry : entries_) {

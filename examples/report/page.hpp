@@ -36,6 +36,7 @@ svg { display: block; overflow: visible; font: 12px system-ui, sans-serif; } td 
 .ink { fill: var(--ink); } .heat { fill: var(--heat); } .axis { stroke: var(--soft); } .grid { stroke: var(--rule); }
 .even { stroke: var(--soft); stroke-dasharray: 2 2; } .curve { fill: none; stroke-width: 2; stroke-linejoin: round; }
 .c0 { stroke: var(--c0); } .c1 { stroke: var(--c1); } .c2 { stroke: var(--c2); } .c3 { stroke: var(--c3); }
+.frame { stroke: var(--ink); stroke-width: 1.5; }
 .c4 { stroke: var(--c4); } .c5 { stroke: var(--c5); } .d1 { stroke-dasharray: 7 3; } .d2 { stroke-dasharray: 2 3; }
 )";
 

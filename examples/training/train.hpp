@@ -14,13 +14,13 @@ namespace training {
 
 /// What is to be trained, and how.
 struct Training {
-  std::string title;           // for the progress line
-  std::string configuration;   // all that the result depends on
-  Adapter* adapter = nullptr;  // attached to the model; null: the model's own parameters
+  std::string title = {};          // for the progress line
+  std::string configuration = {};  // all that the result depends on
+  Adapter* adapter = nullptr;      // attached to the model; null: the model's own parameters
   std::uint64_t seed = 0;
   mole::Index steps = 0;
   double peak_rate = 0;
-  std::filesystem::path file;  // the result, or the state of a stopped run; empty: neither is kept
+  std::filesystem::path file = {};  // the result, or the state of a stopped run; empty: neither is kept
   bool resume = false;
 };
 

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT
 #include "training/methods/all_methods.hpp"
 
+#include "training/command_line.hpp"
 #include "training/methods/block_experts.hpp"
 #include "training/methods/single_ranks.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <iterator>
 
@@ -29,10 +31,32 @@ std::vector<Method> all_methods(const std::vector<Site>& sites, const mole::Thre
   return methods;
 }
 
+std::vector<Method> task_methods(mole::Index rank, const mole::ThreadPool& pool) {
+  return methods_of_tasks(Execution(pool), rank);
+}
+
 std::string names_of(const std::vector<Method>& methods) {
   std::string names;
   for (const Method& method : methods) names += (names.empty() ? "" : ", ") + method.name;
   return names;
+}
+
+std::vector<const Method*> choose(const std::string& program, const std::vector<Method>& methods,
+                                  std::vector<std::string> names) {
+  const auto named = [&](const std::string& name) {
+    return std::find(names.begin(), names.end(), name) != names.end();
+  };
+  const bool all = named("all");
+  std::vector<const Method*> result;
+  for (const Method& method : methods) {
+    if (all || named(method.name)) result.push_back(&method);
+    std::erase(names, method.name);
+  }
+  std::erase(names, "all");
+  if (!names.empty())
+    throw Exit{2,
+               program + ": --method: expected one of all, " + names_of(methods) + ", found " + names.front() + "\n"};
+  return result;
 }
 
 }  // namespace training

@@ -124,13 +124,14 @@ Method flylora(const Execution& execution) {
 
 /// Tasks that arrive later append as many atoms again.
 Method moram(Index atoms, const Execution& execution) {
+  const Index k = std::min<Index>(16, atoms);  // a token's, whatever later tasks append
   return {.name = "moram",
-          .title = "MoRAM, top-16 of " + std::to_string(atoms) + " atoms",
+          .title = "MoRAM, top-" + std::to_string(k) + " of " + std::to_string(atoms) + " atoms",
           .learning_rate = 1e-2,
           .routed = true,
           .build =
               [=](const Site& site, mole::Rng& rng) {
-                const mole::MoramOptions options{.in = site.in(), .out = site.out(), .ranks = {int(atoms)}};
+                const mole::MoramOptions options{.in = site.in(), .out = site.out(), .ranks = {int(atoms)}, .k = k};
                 return Method::Layer(mole::moram<float>(options, site.weight, rng, {}, execution), site.max_tokens);
               },
           .touched = [=](const Site& site) { return Touched{.always = atoms * site.in(), .each = site.out()}; },
@@ -152,6 +153,17 @@ std::vector<Method> methods_of_single_ranks(const Execution& execution, const Eq
           smora(execution),
           flylora(execution),
           moram(ranks.trainable, execution)};
+}
+
+std::vector<Method> methods_of_tasks(const Execution& execution, Index rank) {
+  Method on = lora("lora", ", trained on", rank, 1e-2, execution);
+  Method merged = lora("lora_merged", ", merged", rank, 1e-2, execution);
+  merged.next_task = [](Method::Layer& layer, const Site&, mole::View<float> weight, mole::Rng& rng) {
+    mole::merge_and_reset(*layer.target<mole::Lora<Base, Execution>>(), weight, rng);
+  };
+  Method growing = moram(rank, execution);
+  growing.title = "MoRAM, " + std::to_string(rank) + " more atoms a task";
+  return {std::move(on), std::move(merged), codyra(rank, execution), std::move(growing)};
 }
 
 }  // namespace training

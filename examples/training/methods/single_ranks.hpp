@@ -10,4 +10,7 @@ namespace training {
 
 std::vector<Method> methods_of_single_ranks(const Execution& execution, const EqualRanks& ranks);
 
+/// Those for tasks that arrive one after the other, with `rank` trainable ranks a task.
+std::vector<Method> methods_of_tasks(const Execution& execution, mole::Index rank);
+
 }  // namespace training
