@@ -107,7 +107,7 @@ Method flylora(const Execution& execution) {
   constexpr Index rank = 64, k = 16;
   return {.name = "flylora",
           .title = "FlyLoRA, top-16 of 64 x r1, A frozen",
-          .learning_rate = 1e-2,
+          .learning_rate = 2e-2,
           .routed = true,
           .build =
               [execution](const Site& site, mole::Rng& rng) {
