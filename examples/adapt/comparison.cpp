@@ -243,7 +243,7 @@ class Comparison {
   const Options& options_;
   text::Corpus corpus_;
   mole::ThreadPool pool_;
-  host::Transformer<float> model_;
+  training::Model model_;
   std::size_t context_;
   training::Evaluation evaluation_;
   std::vector<Method> methods_;

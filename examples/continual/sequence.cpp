@@ -199,7 +199,7 @@ class Sequence {
   const Options& options_;
   text::Corpus corpus_;
   mole::ThreadPool pool_;
-  host::Transformer<float> model_;
+  training::Model model_;
   std::size_t context_;
   training::Evaluation evaluation_;
   std::vector<Method> methods_;

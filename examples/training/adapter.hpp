@@ -3,10 +3,10 @@
 #pragma once
 
 #include "host/dense_linear.hpp"
-#include "host/transformer.hpp"
 #include "mole/core/matrix.hpp"
 #include "training/adapted_linear.hpp"
 #include "training/method.hpp"
+#include "training/model.hpp"
 
 #include <algorithm>
 #include <memory>
@@ -19,7 +19,7 @@ namespace training {
 enum class Weights { borrowed, copied };
 
 /// The linear layers of `model`, bottom first, for calls of up to `max_tokens`. The model must hold its own layers.
-inline std::vector<Site> sites_of(host::Transformer<float>& model, mole::Index max_tokens) {
+inline std::vector<Site> sites_of(Model& model, mole::Index max_tokens) {
   std::vector<Site> sites;
   const host::Index blocks = model.options().layers;
   for (host::Index block = 0; block < blocks; ++block)
@@ -33,7 +33,7 @@ inline std::vector<Site> sites_of(host::Transformer<float>& model, mole::Index m
 /// While an Attachment lives, the model computes with the adapter's layers; afterwards with its own again.
 class Adapter {
  public:
-  Adapter(const Method& method, host::Transformer<float>& model, mole::Index max_tokens, std::uint64_t seed,
+  Adapter(const Method& method, Model& model, mole::Index max_tokens, std::uint64_t seed,
           Weights weights = Weights::borrowed)
       : method_(method), model_(model), rng_(seed), sites_(sites_of(model, max_tokens)) {
     weights_.reserve(sites_.size());  // the layers borrow them
@@ -118,7 +118,7 @@ class Adapter {
   }
 
   const Method& method_;
-  host::Transformer<float>& model_;
+  Model& model_;
   mole::Rng rng_;
   mole::Batch batch_;
   std::vector<mole::Matrix<float>> weights_;  // where they are copied

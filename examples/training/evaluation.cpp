@@ -34,7 +34,7 @@ Evaluation::Evaluation(const std::vector<text::Domain>& domains, std::size_t con
   }
 }
 
-DomainBits Evaluation::bits(host::Transformer<float>& model, const AfterBatch& after_batch) const {
+DomainBits Evaluation::bits(Model& model, const AfterBatch& after_batch) const {
   DomainBits nats(domains_);
   std::vector<double> bytes(domains_);
   for (const text::Batch& batch : batches_) {
@@ -48,7 +48,7 @@ DomainBits Evaluation::bits(host::Transformer<float>& model, const AfterBatch& a
   return nats;
 }
 
-double Evaluation::forward_seconds(host::Transformer<float>& model) const {
+double Evaluation::forward_seconds(Model& model) const {
   const auto start = std::chrono::steady_clock::now();
   model.loss(batches_.front().inputs, batches_.front().targets);
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();

@@ -2,8 +2,8 @@
 // How well a model predicts held-out text, and how fast.
 #pragma once
 
-#include "host/transformer.hpp"
 #include "text/batch_sampler.hpp"
+#include "training/model.hpp"
 
 #include <functional>
 #include <vector>
@@ -25,10 +25,10 @@ class Evaluation {
   Evaluation(const std::vector<text::Domain>& domains, std::size_t context);
 
   DomainBits bits(
-      host::Transformer<float>& model, const AfterBatch& after_batch = [](const text::Batch&) {}) const;
+      Model& model, const AfterBatch& after_batch = [](const text::Batch&) {}) const;
 
   /// Seconds of one forward pass over a fixed batch, and how many bytes that batch has.
-  double forward_seconds(host::Transformer<float>& model) const;
+  double forward_seconds(Model& model) const;
   std::size_t timed_tokens() const { return batches_.front().inputs.size(); }
 
  private:

@@ -9,15 +9,17 @@
 #include <functional>
 #include <span>
 
+template class host::Transformer<float>;
+
 namespace training {
 
-host::Transformer<float> fresh_model(std::uint64_t seed, const mole::ThreadPool& pool) {
-  return host::Transformer<float>({}, seed, [pool](std::ptrdiff_t tasks, const std::function<void(std::ptrdiff_t)>& f) {
+Model fresh_model(std::uint64_t seed, const mole::ThreadPool& pool) {
+  return Model({}, seed, [pool](std::ptrdiff_t tasks, const std::function<void(std::ptrdiff_t)>& f) {
     pool.parallel_for(tasks, f);
   });
 }
 
-std::string pretrain(host::Transformer<float>& model, const text::Corpus& corpus, const Pretraining& options) {
+std::string pretrain(Model& model, const text::Corpus& corpus, const Pretraining& options) {
   constexpr std::size_t sequences = 8;
   constexpr double peak_rate = 2e-3;
   const std::string seed = std::to_string(options.seed), steps = std::to_string(options.steps);

@@ -2,9 +2,9 @@
 // The frozen base that every adapter starts from.
 #pragma once
 
-#include "host/transformer.hpp"
 #include "mole/execution/thread_pool.hpp"
 #include "text/corpus.hpp"
+#include "training/model.hpp"
 
 #include <cstdint>
 #include <filesystem>
@@ -19,10 +19,10 @@ struct Pretraining {
 };
 
 /// A transformer with random weights, which computes on `pool`.
-host::Transformer<float> fresh_model(std::uint64_t seed, const mole::ThreadPool& pool);
+Model fresh_model(std::uint64_t seed, const mole::ThreadPool& pool);
 
 /// Trains `model` on the first domain, or loads what an earlier run did, and freezes it. Returns all that the base
 /// depends on, as part of the configuration of what is trained on top of it. Throws as train().
-std::string pretrain(host::Transformer<float>& model, const text::Corpus& corpus, const Pretraining& options);
+std::string pretrain(Model& model, const text::Corpus& corpus, const Pretraining& options);
 
 }  // namespace training

@@ -21,7 +21,7 @@ constexpr mole::Index warmup_steps = 20;
 /// One run, and where it stands.
 class Run {
  public:
-  Run(host::Transformer<float>& model, const Training& training)
+  Run(Model& model, const Training& training)
       : model_(model),
         training_(training),
         schedule_{.peak = training.peak_rate,
@@ -50,7 +50,7 @@ class Run {
   }
   void start_adapter(const text::Batch& batch);
 
-  host::Transformer<float>& model_;
+  Model& model_;
   const Training& training_;
   mole::CosineSchedule schedule_;
   mole::AdamW<float> optimizer_;
@@ -120,7 +120,7 @@ double median_of(std::vector<double> numbers) {
   return *middle;
 }
 
-TrainingResult train(host::Transformer<float>& model, const text::BatchSampler& sampler, const Training& training) {
+TrainingResult train(Model& model, const text::BatchSampler& sampler, const Training& training) {
   Run run(model, training);
   if (training.resume && std::filesystem::exists(training.file)) run.load();
 

@@ -2,9 +2,9 @@
 // The training loop of the base and of every adapter.
 #pragma once
 
-#include "host/transformer.hpp"
 #include "text/batch_sampler.hpp"
 #include "training/adapter.hpp"
+#include "training/model.hpp"
 
 #include <filesystem>
 #include <string>
@@ -38,6 +38,6 @@ double median_of(std::vector<double> numbers);
 /// AdamW, clip 1, cosine with 20 warm-up steps; the rest is the method's. With `resume`, a file of the same
 /// configuration is gone on from, or, if it is finished, just loaded. The bits depend on configuration and seed alone.
 /// Throws mole::Error for a file that does not fit.
-TrainingResult train(host::Transformer<float>& model, const text::BatchSampler& sampler, const Training& training);
+TrainingResult train(Model& model, const text::BatchSampler& sampler, const Training& training);
 
 }  // namespace training

@@ -122,7 +122,8 @@ Method flylora(const Execution& execution) {
           .balancer = mole::SignBiasBalancerOptions{.rate = 1e-3}};
 }
 
-/// Tasks that arrive later append as many atoms again.
+/// Tasks that arrive later append as many atoms again. The published threshold of inference, 0.2, is left out: here it
+/// silences atoms that training has relied on.
 Method moram(Index atoms, const Execution& execution) {
   const Index k = std::min<Index>(16, atoms);  // a token's, whatever later tasks append
   return {.name = "moram",
@@ -131,7 +132,8 @@ Method moram(Index atoms, const Execution& execution) {
           .routed = true,
           .build =
               [=](const Site& site, mole::Rng& rng) {
-                const mole::MoramOptions options{.in = site.in(), .out = site.out(), .ranks = {int(atoms)}, .k = k};
+                const mole::MoramOptions options{
+                    .in = site.in(), .out = site.out(), .ranks = {int(atoms)}, .k = k, .least_score = 0};
                 return Method::Layer(mole::moram<float>(options, site.weight, rng, {}, execution), site.max_tokens);
               },
           .touched = [=](const Site& site) { return Touched{.always = atoms * site.in(), .each = site.out()}; },
