@@ -1,29 +1,42 @@
 // SPDX-License-Identifier: MIT
 #include "adapt/comparison.hpp"
 
-#include "adapt/adapter.hpp"
-#include "adapt/corpus.hpp"
-#include "adapt/evaluation.hpp"
-#include "adapt/interrupt.hpp"
-#include "adapt/training.hpp"
+#include "adapt/report.hpp"
+#include "adapt/routing_counts.hpp"
+#include "report/table.hpp"
+#include "text/corpus.hpp"
+#include "text/fingerprint.hpp"
+#include "training/adapter.hpp"
+#include "training/evaluation.hpp"
+#include "training/interrupt.hpp"
+#include "training/methods/all_methods.hpp"
+#include "training/pretraining.hpp"
+#include "training/train.hpp"
 
 #include <algorithm>
+#include <array>
+#include <cmath>
 #include <cstdio>
-#include <optional>
-#include <thread>
+#include <limits>
+#include <memory>
+#include <span>
 
 namespace adapt {
 namespace {
 
-constexpr std::size_t base_sequences = 8, adapter_sequences = 16;
-constexpr double base_rate = 2e-3;
+using training::Adapter;
+using training::DomainBits;
+using training::Method;
+
+constexpr std::array default_methods{"lora", "mola", "lora-wide"};
 
 /// One adapter and everything measured of it.
 struct Entry {
   std::unique_ptr<Adapter> adapter;
-  TrainingResult training;
+  training::TrainingResult training;
   DomainBits bits;
   MethodRouting routing;
+  double active = 0;  // parameters that a token touches
   std::vector<double> forward_seconds;
 };
 
@@ -31,138 +44,80 @@ class Comparison {
  public:
   explicit Comparison(const Options& options)
       : options_(options),
-        corpus_(load_corpus(options.paths)),
+        corpus_(text::load_corpus(options.paths)),
         pool_(options.threads),
-        model_({}, options.seed,
-               [pool = pool_](std::ptrdiff_t tasks, const std::function<void(std::ptrdiff_t)>& f) {
-                 pool.parallel_for(tasks, f);
-               }),
+        model_(training::fresh_model(options.seed, pool_)),
         context_(std::size_t(model_.options().context)),
         evaluation_(corpus_.domains, context_),
-        methods_(all_methods(linear_sizes(model_), pool_)),
+        methods_(training::all_methods(training::sites_of(model_, tokens()), pool_)),
         chosen_(choose_methods()) {
     std::filesystem::create_directories(options.out);
-    std::filesystem::create_directories(options.cache);
   }
 
   void run() {
-    print_corpus();
-    prepare_base();
+    text::print_contents(corpus_);
+    base_ = training::pretrain(model_, corpus_,
+                               {.seed = options_.seed, .steps = options_.base_steps, .cache = options_.cache});
     base_bits_ = evaluation_.bits(model_);
     for (const Method* method : chosen_) entries_.push_back(adapt_with(*method));
     measure_speed();
-    const Table table = results();
-    print(table);
-    report(table);
+    std::stable_sort(entries_.begin(), entries_.end(),
+                     [](const Entry& a, const Entry& b) { return order(a) < order(b); });
+    const report::Table table = results();
+    std::printf("\n");
+    report::print(table);
+    write(table);
   }
 
  private:
-  /// Each once, in the order of methods_.
   std::vector<const Method*> choose_methods() const {
     std::vector<std::string> names = options_.methods;
-    if (!options_.only)
-      for (const std::string& name : default_methods()) names.push_back(name);
-    const auto named = [&](const std::string& name) {
-      return std::find(names.begin(), names.end(), name) != names.end();
-    };
-    std::vector<const Method*> chosen;
-    std::string known = "all";
-    for (const Method& method : methods_) {
-      known += ", " + method.name;
-      if (named("all") || named(method.name)) chosen.push_back(&method);
-      std::erase(names, method.name);
-    }
-    std::erase(names, "all");
-    if (!names.empty()) throw Exit{2, "adapt: --method: expected one of " + known + ", found " + names.front() + "\n"};
-    return chosen;
+    if (!options_.only) names.insert(names.end(), default_methods.begin(), default_methods.end());
+    return training::choose("adapt", methods_, names);
   }
 
-  void print_corpus() const {
-    for (const std::string& note : corpus_.notes) std::printf("passed over: %s\n", note.c_str());
-    for (std::size_t d = 0; d < corpus_.domains.size(); ++d) {
-      const Domain& domain = corpus_.domains[d];
-      std::printf("%-8s %-16s %6zu KiB to train on, %4zu KiB held out, %5zu files, %5zu near-copies dropped\n",
-                  d == 0 ? "base" : "adapt", domain.name.c_str(), domain.train.size() / 1024,
-                  domain.held_out.size() / 1024, domain.files, domain.duplicates);
-    }
-    std::fflush(stdout);
-  }
-
-  /// A text that tells corpora apart: names and contents of all training text.
-  std::string fingerprint(std::size_t first_domain, std::size_t domains) const {
-    std::uint64_t hash = 0;
-    for (std::size_t d = first_domain; d < domains; ++d)
-      for (const std::uint8_t byte : corpus_.domains[d].train) hash = (hash ^ byte) * 0x100000001b3u;
-    char text[20];
-    std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(hash));
-    return text;
-  }
-
-  BatchSampler sampler(std::vector<std::size_t> domains, std::size_t sequences, std::uint64_t seed) const {
-    return BatchSampler(corpus_.domains,
-                        {.domains = std::move(domains), .sequences = sequences, .context = context_, .seed = seed});
-  }
-
-  void prepare_base() {
-    base_ = "base, seed " + std::to_string(options_.seed) + ", " + std::to_string(options_.base_steps) +
-            " steps, text " + fingerprint(0, 1);
-    const std::string id = "base-" + std::to_string(options_.seed) + "-" + std::to_string(options_.base_steps) + "-" +
-                           fingerprint(0, 1) + ".safetensors";
-    const Training training{
-        .title = "base",
-        .configuration = base_,
-        .seed = options_.seed,
-        .steps = options_.base_steps,
-        .peak_rate = base_rate,
-        .walk =
-            [this](const mole::AnyLinear<float>::Visitor& f) {
-              model_.walk([&](std::string_view name, float* value, float* gradient, host::Index size) {
-                f(name, mole::View<float>(value, 1, size), mole::View<float>(gradient, 1, size));
-              });
-            },
-        .zero_gradients = [this] { model_.zero_gradients(); },
-        .context = nullptr,
-        .file = options_.cache / id,
-        .resume = true};  // a base that is there is never trained again
-    const TrainingResult result = train(model_, sampler({0}, base_sequences, options_.seed), training);
-    if (result.from_file) std::printf("base: from %s\n", training.file.string().c_str());
-    base_curve_ = result.curve;
-    model_.freeze();
+  /// The most in one call.
+  mole::Index tokens() const {
+    return mole::Index(std::max(options_.batch, training::Evaluation::windows_per_batch) * context_);
   }
 
   Entry adapt_with(const Method& method) {
     Entry entry;
-    const mole::Index tokens = mole::Index(adapter_sequences * context_);
-    entry.adapter = std::make_unique<Adapter>(method, model_, tokens, options_.seed);
+    entry.adapter = std::make_unique<Adapter>(method, model_, tokens(), options_.seed);
     const double rate = options_.learning_rate > 0 ? options_.learning_rate : method.learning_rate;
     const Adapter::Attachment attached(*entry.adapter);
+    const std::string read = text::fingerprint(std::span(corpus_.domains).subspan(1));
+    const training::Training training{
+        .title = method.title,
+        .configuration = base_ + "; " + method.title + ", " + std::to_string(options_.steps) + " steps of " +
+                         std::to_string(options_.batch) + ", rate " + std::to_string(rate) + ", text " + read,
+        .adapter = entry.adapter.get(),
+        .seed = options_.seed,
+        .steps = options_.steps,
+        .peak_rate = rate,
+        .file = options_.out / (method.name + ".safetensors"),
+        .resume = options_.resume};
+    entry.training = training::train(model_, sampler(), training);
+    RoutingCounts counts(*entry.adapter, corpus_.domains.size());
+    entry.bits = evaluation_.bits(model_, [&](const text::Batch& batch) { counts.add(batch); });
+    entry.active = counts.active_parameters();
+    if (method.routed) entry.routing = counts.routing();
+    return entry;
+  }
+
+  /// Batches of all domains but the base's.
+  text::BatchSampler sampler() const {
     std::vector<std::size_t> domains;
     for (std::size_t d = 1; d < corpus_.domains.size(); ++d) domains.push_back(d);
-    const Training training{.title = method.title,
-                            .configuration = base_ + "; " + method.title + ", " + std::to_string(options_.steps) +
-                                             " steps, rate " + std::to_string(rate) + ", text " +
-                                             fingerprint(1, corpus_.domains.size()),
-                            .seed = options_.seed,
-                            .steps = options_.steps,
-                            .peak_rate = rate,
-                            .walk = [&](const mole::AnyLinear<float>::Visitor& f) { entry.adapter->walk(f); },
-                            .zero_gradients = [&] { entry.adapter->zero_gradients(); },
-                            .context = &entry.adapter->context(),
-                            .file = options_.out / (method.name + ".safetensors"),
-                            .resume = options_.resume};
-    entry.training = train(model_, sampler(domains, adapter_sequences, options_.seed + 1), training);
-    entry.routing.name = method.title;
-    if (method.routed)
-      entry.bits = evaluation_.bits(model_, *entry.adapter, entry.routing);
-    else
-      entry.bits = evaluation_.bits(model_);
-    return entry;
+    return text::BatchSampler(
+        corpus_.domains,
+        {.domains = std::move(domains), .sequences = options_.batch, .context = context_, .seed = options_.seed + 1});
   }
 
   /// Base and adapters in turn, so that a noisy moment hits all of them.
   void measure_speed() {
-    for (int round = 0; round < options_.rounds; ++round) {
-      if (interrupted()) throw Interrupted{};
+    for (long round = 0; round < options_.rounds; ++round) {
+      if (training::interrupted()) throw training::Interrupted{};
       base_seconds_.push_back(evaluation_.forward_seconds(model_));
       for (Entry& entry : entries_) {
         const Adapter::Attachment attached(*entry.adapter);
@@ -184,13 +139,19 @@ class Comparison {
     return sum / double(bits.size() - 1);
   }
 
-  Table results() {
-    Table table;
+  /// The best first; what diverged, last.
+  static double order(const Entry& entry) {
+    const double bits = adapted_mean(entry.bits);
+    return std::isnan(bits) ? std::numeric_limits<double>::infinity() : bits;
+  }
+
+  report::Table results() {
+    report::Table table;
     table.columns = {"bits per byte"};
     for (std::size_t d = 1; d < corpus_.domains.size(); ++d) table.columns.push_back(corpus_.domains[d].name);
     for (const char* column : {"mean", "base's own", "trainable", "active", "train tok/s", "infer tok/s", "overhead"})
       table.columns.push_back(column);
-    const double base_time = median_of(base_seconds_), tokens = double(evaluation_.timed_tokens());
+    const double base_time = training::median_of(base_seconds_), tokens = double(evaluation_.timed_tokens());
     const auto row = [&](const std::string& name, const DomainBits& bits, std::string trainable, std::string active,
                          std::string train_speed, double seconds) {
       std::vector<std::string> cells{name};
@@ -205,13 +166,14 @@ class Comparison {
     row("base, frozen", base_bits_, "-", "-", "-", base_time);
     for (Entry& entry : entries_)
       row(entry.adapter->method().title, entry.bits, std::to_string(entry.adapter->trainable_parameters()),
-          std::to_string(entry.adapter->active_parameters()),
+          number("%.0f", entry.active),
           entry.training.from_file ? "-" : number("%.0f", entry.training.tokens_per_second),
-          median_of(entry.forward_seconds));
+          training::median_of(entry.forward_seconds));
     table.notes = {
         "Held-out text, lower is better. mean: over the adapted domains; base's own: the text that the base was "
         "pre-trained on and the adapters never saw, so a rise is forgetting.",
-        "active: parameters of the adapter that one token touches. overhead: time of a forward pass over the "
+        "active: parameters of the adapter that one token touches, on average over the held-out text. overhead: time "
+        "of a forward pass over the "
         "frozen base's, medians of alternated passes."};
     for (const std::string& line : comparisons_of_speed()) table.notes.push_back(line);
     return table;
@@ -224,8 +186,8 @@ class Comparison {
                                      [](const Entry& e) { return e.adapter->method().name == "mola"; });
     if (sparse == entries_.end()) return lines;
     for (const Entry& other : entries_) {
-      if (other.adapter->active_parameters() <= 2 * sparse->adapter->active_parameters()) continue;
-      const double infers = median_of(other.forward_seconds) / median_of(sparse->forward_seconds);
+      if (other.adapter->method().name != "lora-wide" && other.adapter->method().name != "dense") continue;
+      const double infers = training::median_of(other.forward_seconds) / training::median_of(sparse->forward_seconds);
       std::string line = sparse->adapter->method().title + " against " + other.adapter->method().title + ": infers " +
                          number("%.2f x as fast", infers);
       if (!sparse->training.from_file && !other.training.from_file)
@@ -236,27 +198,9 @@ class Comparison {
     return lines;
   }
 
-  static void print(const Table& table) {
-    std::vector<std::size_t> widths(table.columns.size());
-    const auto measure = [&](const std::vector<std::string>& cells) {
-      for (std::size_t c = 0; c < cells.size(); ++c) widths[c] = std::max(widths[c], cells[c].size());
-    };
-    measure(table.columns);
-    for (const auto& row : table.rows) measure(row);
-    const auto line = [&](const std::vector<std::string>& cells) {
-      for (std::size_t c = 0; c < cells.size(); ++c)
-        std::printf(c == 0 ? "%-*s" : "  %*s", int(widths[c]), cells[c].c_str());
-      std::printf("\n");
-    };
-    std::printf("\n");
-    line(table.columns);
-    for (const auto& row : table.rows) line(row);
-    for (const std::string& note : table.notes) std::printf("%s\n", note.c_str());
-  }
-
   /// Every `stride` steps one point, the mean of its steps: batches differ too much to draw each.
-  static Curve smoothed(const std::string& name, const std::vector<double>& curve) {
-    Curve drawn;
+  static report::Curve smoothed(const std::string& name, const std::vector<double>& curve) {
+    report::Curve drawn;
     drawn.name = name;
     const std::size_t stride = std::max<std::size_t>(1, curve.size() / 60);
     for (std::size_t begin = 0; begin + stride <= curve.size(); begin += stride) {
@@ -267,21 +211,26 @@ class Comparison {
     return drawn;
   }
 
-  void report(const Table& table) {
+  void write(const report::Table& table) {
     Report report;
     report.title = "Mixtures of LoRA experts on a byte-level transformer";
     std::string names;
-    for (const Domain& domain : corpus_.domains) {
+    for (const text::Domain& domain : corpus_.domains) {
       report.domains.push_back(domain.name);
       names += (names.empty() ? "" : ", ") + domain.name + " (" + domain.origin + ")";
     }
     report.facts = {{"Text", names},
                     {"Base", std::to_string(options_.base_steps) + " steps of 1,024 bytes"},
-                    {"Adapters", std::to_string(options_.steps) + " steps of 2,048 bytes each"},
+                    {"Adapters", std::to_string(options_.steps) + " steps of " +
+                                     std::to_string(options_.batch * context_) + " bytes each"},
                     {"Seed", std::to_string(options_.seed)},
                     {"Threads", std::to_string(options_.threads)}};
     report.results = table;
     for (const Entry& entry : entries_) {
+      const std::string& name = entry.adapter->method().name;
+      const double bits = adapted_mean(entry.bits);
+      report.by_active.push_back({name, entry.active / 1000, bits});
+      if (!entry.training.from_file) report.by_speed.push_back({name, entry.training.tokens_per_second / 1000, bits});
       report.curves.push_back(smoothed(entry.adapter->method().title, entry.training.curve));
       if (entry.adapter->method().routed) report.routing.push_back(entry.routing);
     }
@@ -292,15 +241,15 @@ class Comparison {
   }
 
   const Options& options_;
-  Corpus corpus_;
+  text::Corpus corpus_;
   mole::ThreadPool pool_;
-  host::Transformer<float> model_;
+  training::Model model_;
   std::size_t context_;
-  Evaluation evaluation_;
+  training::Evaluation evaluation_;
   std::vector<Method> methods_;
   std::vector<const Method*> chosen_;
   std::string base_;  // all that the base depends on
-  std::vector<double> base_curve_, base_seconds_;
+  std::vector<double> base_seconds_;
   DomainBits base_bits_;
   std::vector<Entry> entries_;
 };

@@ -7,7 +7,7 @@
 namespace adapt {
 
 /// Prints the table, writes the report and the adapters to options.out. Throws std::exception with one clear line for
-/// what it cannot take, Interrupted when Ctrl-C stopped it with its state saved.
+/// what it cannot take, training::Interrupted when Ctrl-C stopped it with its state saved.
 void compare(const Options& options);
 
 }  // namespace adapt

@@ -1,26 +1,9 @@
 // SPDX-License-Identifier: MIT
 // Adapts a real model on real text: plain LoRA against mixtures of LoRA experts, honestly compared.
 #include "adapt/comparison.hpp"
-#include "adapt/interrupt.hpp"
 #include "adapt/options.hpp"
 
-#include <cstdio>
-#include <exception>
-
 int main(int count, char** arguments) {
-  try {
-    const adapt::Options options = adapt::parse_options(count, arguments);
-    adapt::note_interrupts();
-    adapt::compare(options);
-    return 0;
-  } catch (const adapt::Exit& exit) {
-    std::fputs(exit.text.c_str(), exit.code == 0 ? stdout : stderr);
-    return exit.code;
-  } catch (const adapt::Interrupted&) {
-    std::fputs("\nadapt: stopped; the state is saved, --resume goes on\n", stderr);
-    return 130;
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "adapt: %s\n", error.what());
-    return 2;
-  }
+  return training::run_program("adapt", "stopped; the state is saved, --resume goes on",
+                               [&] { adapt::compare(adapt::parse_options(count, arguments)); });
 }

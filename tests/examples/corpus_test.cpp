@@ -2,7 +2,7 @@
 
 // The demo's corpus: which text is taken, how it is split, and the batches drawn from it.
 
-#include "adapt/corpus.hpp"
+#include "text/corpus.hpp"
 
 #include <algorithm>
 #include <filesystem>
@@ -12,7 +12,7 @@
 #include <string>
 #include <vector>
 
-#include "adapt/batch_sampler.hpp"
+#include "text/batch_sampler.hpp"
 #include "support/catch.hpp"
 
 namespace {
@@ -66,13 +66,13 @@ void fill(const Folder& folder, const std::string& name, std::uint64_t seed, int
   }
 }
 
-std::size_t total(const adapt::Domain& domain) {
+std::size_t total(const text::Domain& domain) {
   return domain.train.size() + domain.held_out.size();
 }
 
-std::string error_of(const std::vector<fs::path>& paths, const adapt::CorpusOptions& options = {}) {
+std::string error_of(const std::vector<fs::path>& paths, const text::CorpusOptions& options = {}) {
   try {
-    adapt::load_corpus(paths, options);
+    text::load_corpus(paths, options);
   } catch (const std::runtime_error& error) {
     return error.what();
   }
@@ -91,7 +91,7 @@ TEST_CASE("each sub-folder with text is a domain", "[corpus]") {
   fill(folder, "a", 1);
   folder.write("tiny/x.txt", "too little");
   folder.write(".hidden/x.txt", prose(9, 100'000));
-  const adapt::Corpus corpus = adapt::load_corpus({folder.path()});
+  const text::Corpus corpus = text::load_corpus({folder.path()});
   REQUIRE(corpus.domains.size() == 2);
   CHECK(corpus.domains[0].name == "a");
   CHECK(corpus.domains[1].name == "b");
@@ -104,7 +104,7 @@ TEST_CASE("files and folders given one by one are domains in that order", "[corp
   const Folder folder;
   fill(folder, "b", 2);
   const fs::path book = folder.write("book.txt", prose(3, 700'000));
-  const adapt::Corpus corpus = adapt::load_corpus({book, folder.path() / "b" / ""});
+  const text::Corpus corpus = text::load_corpus({book, folder.path() / "b" / ""});
   REQUIRE(corpus.domains.size() == 2);
   CHECK(corpus.domains[0].name == "book.txt");
   CHECK(corpus.domains[1].name == "b");
@@ -118,11 +118,11 @@ TEST_CASE("the held-out files stay when a file is added, and no byte of them is 
   const Folder folder;
   fill(folder, "a", 1, 60);
   fill(folder, "b", 2);
-  const adapt::Domain before = adapt::load_corpus({folder.path()}).domains[0];
+  const text::Domain before = text::load_corpus({folder.path()}).domains[0];
   CHECK(before.held_out_files > 0);
   CHECK(before.held_out_files < 20);
   folder.write("a/zzz.txt", prose(77, 4000));
-  const adapt::Domain after = adapt::load_corpus({folder.path()}).domains[0];
+  const text::Domain after = text::load_corpus({folder.path()}).domains[0];
   const std::string held_out(after.held_out.begin(), after.held_out.end());
   const std::string old(before.held_out.begin(), before.held_out.end());
   CHECK(held_out.starts_with(old));
@@ -135,8 +135,8 @@ TEST_CASE("loading twice gives the same bytes", "[corpus]") {
   const Folder folder;
   fill(folder, "a", 1);
   fill(folder, "b", 2);
-  const adapt::Corpus one = adapt::load_corpus({folder.path()});
-  const adapt::Corpus two = adapt::load_corpus({folder.path()});
+  const text::Corpus one = text::load_corpus({folder.path()});
+  const text::Corpus two = text::load_corpus({folder.path()});
   CHECK(one.domains[0].train == two.domains[0].train);
   CHECK(one.domains[1].held_out == two.domains[1].held_out);
 }
@@ -145,12 +145,12 @@ TEST_CASE("binary files, near-copies and links are dropped and counted", "[corpu
   const Folder folder;
   fill(folder, "a", 1);
   fill(folder, "b", 2);
-  const std::size_t clean = adapt::load_corpus({folder.path()}).domains[0].text_bytes;
+  const std::size_t clean = text::load_corpus({folder.path()}).domains[0].text_bytes;
   folder.write("a/nul.txt", prose(50, 2000) + std::string(1, '\0') + prose(51, 2000));
   folder.write("a/control.txt", prose(52, 2000) + std::string(500, '\x02'));
   folder.write("a/f0_again.txt", prose(1000, 4000) + "one line more\n");
   fs::create_directory_symlink(folder.path(), folder.path() / "a" / "circle");
-  const adapt::Domain domain = adapt::load_corpus({folder.path()}).domains[0];
+  const text::Domain domain = text::load_corpus({folder.path()}).domains[0];
   CHECK(domain.not_text == 2);
   CHECK(domain.duplicates == 1);
   CHECK(domain.files == 30);
@@ -159,7 +159,7 @@ TEST_CASE("binary files, near-copies and links are dropped and counted", "[corpu
 
 TEST_CASE("UTF-8 is text, noise is not", "[corpus]") {
   const auto text = [](const std::string& s) {
-    return adapt::is_text(std::span(reinterpret_cast<const std::uint8_t*>(s.data()), s.size()));
+    return text::is_text(std::span(reinterpret_cast<const std::uint8_t*>(s.data()), s.size()));
   };
   CHECK(text("plain\n\ttext\r\n"));
   CHECK(text("\xe6\x97\xa5\xe6\x9c\xac\xe8\xaa\x9e \xc3\xa9\xc3\xa8 \xf0\x9f\x98\x80"));
@@ -168,7 +168,7 @@ TEST_CASE("UTF-8 is text, noise is not", "[corpus]") {
 }
 
 TEST_CASE("similar texts are found, different ones are not", "[corpus]") {
-  adapt::NearDuplicates duplicates;
+  text::NearDuplicates duplicates;
   const auto seen = [&](const std::string& s) {
     return duplicates.seen(std::span(reinterpret_cast<const std::uint8_t*>(s.data()), s.size()));
   };
@@ -186,9 +186,9 @@ TEST_CASE("a domain with more text than is wanted is sampled", "[corpus]") {
   const Folder folder;
   fill(folder, "a", 1, 60);
   fill(folder, "b", 2);
-  adapt::CorpusOptions options;
+  text::CorpusOptions options;
   options.domain.most_bytes = 100'000;
-  const adapt::Corpus corpus = adapt::load_corpus({folder.path()}, options);
+  const text::Corpus corpus = text::load_corpus({folder.path()}, options);
   CHECK(total(corpus.domains[0]) <= 100'100);
   CHECK(total(corpus.domains[0]) > 90'000);
 }
@@ -200,17 +200,17 @@ TEST_CASE("without paths the languages of the machine are found", "[corpus]") {
   fill(folder, "share/python", 3, 50, ".py");
   fill(folder, "share/perl", 4, 35, ".pm");
   fill(folder, "share/lua", 5, 3, ".lua");
-  adapt::CorpusOptions options;
+  text::CorpusOptions options;
   options.roots = {folder.path() / "include", folder.path() / "share", folder.path() / "absent"};
   options.least_found_bytes = 100'000;
-  const adapt::Corpus corpus = adapt::load_corpus({}, options);
+  const text::Corpus corpus = text::load_corpus({}, options);
   std::vector<std::string> names;
-  for (const adapt::Domain& domain : corpus.domains) names.push_back(domain.name);
+  for (const text::Domain& domain : corpus.domains) names.push_back(domain.name);
   CHECK(names == std::vector<std::string>{"C++ headers", "Python", "C headers", "Perl"});
 
   options.others = 2;
   options.fewest_others = 1;
-  CHECK(adapt::load_corpus({}, options).domains.size() == 3);
+  CHECK(text::load_corpus({}, options).domains.size() == 3);
 }
 
 TEST_CASE("bad input is answered with one line that names it", "[corpus]") {
@@ -225,7 +225,7 @@ TEST_CASE("bad input is answered with one line that names it", "[corpus]") {
   CHECK(contains(error_of({folder.path() / "a", folder.path() / "empty"}), "empty"));
   CHECK(contains(error_of({folder.path() / "a"}), "at least one more"));
 
-  adapt::CorpusOptions options;
+  text::CorpusOptions options;
   options.roots = {folder.path()};
   CHECK(contains(error_of({}, options), "found none"));
   CHECK_FALSE(contains(error_of({}, options), "\n"));
@@ -236,11 +236,11 @@ TEST_CASE("a batch depends on seed and step alone, and all domains take turns", 
   fill(folder, "a", 1);
   fill(folder, "b", 2);
   fill(folder, "c", 3);
-  const std::vector<adapt::Domain> domains = adapt::load_corpus({folder.path()}).domains;
-  const adapt::BatchOptions options{.domains = {1, 2}, .sequences = 6, .context = 32, .seed = 7};
-  const adapt::BatchSampler sampler(domains, options);
-  adapt::Batch early;
-  adapt::Batch late;
+  const std::vector<text::Domain> domains = text::load_corpus({folder.path()}).domains;
+  const text::BatchOptions options{.domains = {1, 2}, .sequences = 6, .context = 32, .seed = 7};
+  const text::BatchSampler sampler(domains, options);
+  text::Batch early;
+  text::Batch late;
   sampler.draw(3, early);
   sampler.draw(9, late);
   CHECK(early.inputs != late.inputs);
@@ -260,26 +260,26 @@ TEST_CASE("a batch depends on seed and step alone, and all domains take turns", 
 }
 
 TEST_CASE("every window of the training text can be drawn", "[corpus]") {
-  std::vector<adapt::Domain> domains(1);
+  std::vector<text::Domain> domains(1);
   for (int b = 0; b < 12; ++b) domains[0].train.push_back(static_cast<std::uint8_t>(b));
-  const adapt::BatchSampler sampler(domains, {.domains = {0}, .sequences = 64, .context = 4});
-  adapt::Batch batch;
+  const text::BatchSampler sampler(domains, {.domains = {0}, .sequences = 64, .context = 4});
+  text::Batch batch;
   sampler.draw(0, batch);
   std::set<int> starts;
   for (std::size_t s = 0; s < batch.sequences(); ++s) starts.insert(batch.inputs[s * 4]);
   CHECK(starts == std::set<int>{0, 1, 2, 3, 4, 5, 6, 7});
 
   domains[0].train.resize(4);
-  CHECK_THROWS_AS(adapt::BatchSampler(domains, {.domains = {0}, .context = 4}), std::invalid_argument);
+  CHECK_THROWS_AS(text::BatchSampler(domains, {.domains = {0}, .context = 4}), std::invalid_argument);
 }
 
 TEST_CASE("evaluation windows are the same every time, apart and within the held-out text", "[corpus]") {
-  std::vector<adapt::Domain> domains(1);
+  std::vector<text::Domain> domains(1);
   for (int b = 0; b < 200; ++b) domains[0].held_out.push_back(static_cast<std::uint8_t>(b));
-  const adapt::Batch few = adapt::evaluation_windows(domains, 0, 5, 16);
+  const text::Batch few = text::evaluation_windows(domains, 0, 5, 16);
   CHECK(few.sequences() == 5);
   for (std::size_t s = 1; s < few.sequences(); ++s) CHECK(few.inputs[s * 16] >= few.inputs[(s - 1) * 16] + 16);
-  CHECK(adapt::evaluation_windows(domains, 0, 100, 16).sequences() == 12);
+  CHECK(text::evaluation_windows(domains, 0, 100, 16).sequences() == 12);
   CHECK(few.targets[0] == few.inputs[0] + 1);
-  CHECK(adapt::evaluation_windows(domains, 0, 3, 500).sequences() == 0);
+  CHECK(text::evaluation_windows(domains, 0, 3, 500).sequences() == 0);
 }

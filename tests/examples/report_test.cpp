@@ -14,7 +14,8 @@
 #include <string>
 #include <vector>
 
-#include "adapt/progress.hpp"
+#include "training/progress.hpp"
+#include "report/change_map.hpp"
 #include "support/catch.hpp"
 
 namespace {
@@ -32,6 +33,7 @@ adapt::Report sample() {
   report.title = hostile;
   report.facts = {{hostile, hostile}, {"control", std::string("a\x01z")}};
   report.results = {{"method", hostile}, {{hostile, "1.0"}, {"b", "2.0"}}, {hostile}};
+  report.by_active = {{hostile, 90, 3.2}, {"b", 290, 3.1}, {"c", std::numeric_limits<double>::quiet_NaN(), 3}};
   report.curves = {{hostile, {{0, 3}, {10, 2.5}, {20, std::numeric_limits<double>::quiet_NaN()}, {30, 2.25}}},
                    {"empty", {}}};
   report.domains = {hostile, "b", "c", "d"};
@@ -94,6 +96,32 @@ TEST_CASE("the check of well-formed pages fails on an open tag", "[report]") {
   CHECK(first_unbalanced("<p><br/></p>") == "");
 }
 
+TEST_CASE("every method has a dot and its name, unless it diverged", "[report]") {
+  CHECK(count(written(sample()), "<circle") == 2);
+  std::vector<report::Dot> crowd;
+  for (int i = 0; i < 20; ++i) crowd.push_back({"method_" + std::to_string(i), 100.0 + i % 3, 3 + 0.001 * (i % 2)});
+  crowd.push_back({"far", 300, 4});
+  const std::string drawing = report::dot_plot(crowd, "x", "y");
+  CHECK(first_unbalanced(drawing) == "");
+  for (const report::Dot& dot : crowd) CHECK(count(drawing, ">" + dot.name + "</text>") == 1);
+  CHECK(first_unbalanced(report::dot_plot({}, "x", "y")) == "");
+}
+
+TEST_CASE("a map of changes has all its numbers, a frame for what is marked, and a legend", "[report]") {
+  const report::ChangeMap map{.columns = {"a", "b<i>"},
+                              .rows = {"before", "after"},
+                              .cells = {{{3, 0, false}, {2, 0, true}}, {{3.5, 0.5, false}, {1.5, 0, false}}},
+                              .strongest = 0.5,
+                              .legend = "worse"};
+  const std::string drawing = report::change_map(map, "changes");
+  CHECK(first_unbalanced(drawing) == "");
+  CHECK(count(drawing, "class=\"frame\"") == 1);
+  CHECK(count(drawing, ">+0.500</text>") == 1);
+  CHECK(count(drawing, ">3.500</text>") == 1);
+  CHECK(count(drawing, "class=\"heat\"") == 4 + 5);
+  CHECK(first_unbalanced(report::change_map({}, "nothing")) == "");
+}
+
 TEST_CASE("text is escaped wherever it appears", "[report]") {
   const std::string html = written(sample());
   CHECK(html.find("<b>") == std::string::npos);
@@ -147,7 +175,7 @@ TEST_CASE("every byte has one class", "[report]") {
 TEST_CASE("progress that is not on a terminal writes about ten plain lines", "[report]") {
   std::FILE* file = std::tmpfile();
   REQUIRE(file != nullptr);
-  adapt::Progress progress("adapting", 200, file);
+  training::Progress progress("adapting", 200, file);
   for (std::size_t step = 1; step <= 200; ++step) progress.show(step, 2048, 2.5);
   std::string text(static_cast<std::size_t>(std::ftell(file)), '\0');
   std::rewind(file);

@@ -9,7 +9,9 @@
 #include "support/seed.hpp"
 #include "support/selected.hpp"
 
+#include <cmath>
 #include <numeric>
+#include <type_traits>
 
 using namespace mole;
 
@@ -76,6 +78,24 @@ TEST_CASE("Sparsegen takes infinite and huge logits", "[gating]") {
 
 TEST_CASE("Sparsegen's gradients are derivatives", "[gating]") {
   for (double lambda : {-2.0, 0.0, 0.6}) CHECK(support::score_gradient_error(Sparsegen{lambda}, 7, 0.7) < 1e-8);
+}
+
+TEMPLATE_TEST_CASE("Sparsegen ends where an expert's logit is the threshold of the others", "[gating]", float, double) {
+  // Found by a search: with the last expert tau falls by a rounding below its logit, without it tau rises to it.
+  struct Found {
+    double spread;
+    std::vector<double> logits;
+  };
+  const Found found = std::is_same_v<TestType, float> ? Found{0.504409015, {1.01526296, -0.416111588, 0.510854006}}
+                                                      : Found{0.0564444889, {-0.86381862, 2.5283257, 2.47188121}};
+  std::vector<TestType> logits(found.logits.begin(), found.logits.end()), scores(3);
+  for (int ulps = -3; ulps <= 3; ++ulps) {
+    TestType& last = logits.back();
+    last = TestType(found.logits.back());
+    for (int i = 0; i < std::abs(ulps); ++i) last = std::nextafter(last, TestType(ulps < 0 ? -9 : 9));
+    Sparsegen{1 - found.spread}.forward(std::span<const TestType>(logits), std::span<TestType>(scores));
+    CHECK(std::abs(double(scores[0] + scores[1] + scores[2]) - 1) < 1e-6);
+  }
 }
 
 TEMPLATE_TEST_CASE("A gate of sparse scores keeps the laws of gatings", "[gating]", float, double) {

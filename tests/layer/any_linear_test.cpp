@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "mole/layer/any_linear.hpp"
 
+#include "mole/method/lora.hpp"
+
 #include "support/catch.hpp"
 #include "support/layers.hpp"
 
@@ -99,4 +101,17 @@ TEST_CASE("AnyLinear holds layers of different kinds, inference-only ones too", 
   const AnyLinear<float> plain(lora<float>({.in = 11, .out = 13}, weight, rng), 4);
   CHECK(plain.can_merge());
   CHECK(plain.merge_obstacle().empty());
+}
+
+TEST_CASE("AnyLinear gives its layer back under its own type, and under no other", "[layer]") {
+  auto layer = support::routed_layer<float>({}, support::top_2());
+  using Layer = decltype(layer);
+  AnyLinear<float> any(layer, 4);
+  REQUIRE(any.target<Layer>() != nullptr);
+  any.target<Layer>()->experts().scale()[0] = 3;
+  any.walk_state([](std::string_view name, auto numbers) {
+    if (name == "experts.scale") CHECK(double(numbers[0]) == 3);
+  });
+  using Other = Lora<DenseBase<View<const float>>>;
+  CHECK(any.target<Other>() == nullptr);
 }

@@ -52,7 +52,7 @@ struct Sparsegen {
 
  private:
   /// Drops experts below the tau of those left until nobody is: each pass raises tau, and never above the largest
-  /// logit.
+  /// logit. By rounding tau may fall a last digit and let an expert in again whose logit it is; that is the end, too.
   template <class T>
   static T threshold(std::span<const T> logits, T spread) {
     T tau = -std::numeric_limits<T>::infinity(), kept = -1;
@@ -65,7 +65,7 @@ struct Sparsegen {
           size += 1;
           sum += logit - largest;
         }
-      if (size == 0 || size == kept) return tau;
+      if (size == 0 || (kept > 0 && size >= kept)) return tau;
       kept = size;
       tau = largest + (sum - spread) / size;
     }

@@ -54,6 +54,14 @@ class AnyLinear {
     });
   }
 
+  /// The layer inside, if it is a Layer; null otherwise. What changes its sizes outdates the workspace held here: move
+  /// the layer out, change it, and make another AnyLinear of it.
+  template <class Layer>
+  Layer* target() {
+    auto* const model = dynamic_cast<Model<Layer>*>(model_.get());
+    return model ? &model->layer : nullptr;
+  }
+
   /// As MixtureLinear::merge_into.
   void merge_into(View<T> weight) const { model_->merge_into(weight); }
   std::string merge_obstacle() const { return model_->merge_obstacle(); }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// The drawings of the report as inline SVG. Colours come from the style sheet of the page, as classes c0 ... c5,
+// The elements of drawings as inline SVG. Colours come from the style sheet of the page, as classes c0 ... c5,
 // `heat` and `ink`.
 
 #include <algorithm>
@@ -11,11 +11,8 @@
 #include <string>
 #include <string_view>
 #include <utility>
-#include <vector>
 
-#include "adapt/count_matrix.hpp"
-
-namespace adapt {
+namespace report {
 
 /// Text for the inside of an element or an attribute.
 inline std::string escaped(std::string_view text) {
@@ -66,14 +63,19 @@ inline std::string line(std::string_view css, double x1, double y1, double x2, d
          number(x2, 1) + "\" y2=\"" + number(y2, 1) + "\"/>";
 }
 
+inline std::string circle(std::string_view css, double x, double y, double radius) {
+  return "<circle class=\"" + std::string(css) + "\" cx=\"" + number(x, 1) + "\" cy=\"" + number(y, 1) + "\" r=\"" +
+         number(radius, 1) + "\"/>";
+}
+
 inline std::string open(double width, double height, std::string_view label) {
   return "<svg role=\"img\" aria-label=\"" + escaped(label) + "\" width=\"" + number(width, 0) + "\" height=\"" +
          number(height, 0) + "\" viewBox=\"0 0 " + number(width, 0) + " " + number(height, 0) + "\">";
 }
 
-/// The class of the i-th of several colours.
+/// The class of the i-th of several lines: six colours, then the same ones dashed.
 inline std::string colour(std::size_t i) {
-  return "c" + std::to_string(i % 6);
+  return "c" + std::to_string(i % 6) + (i < 6 ? "" : " d" + std::to_string(i / 6 % 3));
 }
 
 /// The end of a long name, which tells paths apart. Bytes, so it begins at one that can begin a character.
@@ -83,53 +85,6 @@ inline std::string shortened(const std::string& name) {
   std::size_t first = name.size() - (most - 2);
   while (first < name.size() && (static_cast<unsigned char>(name[first]) & 0xc0) == 0x80) ++first;
   return ".." + name.substr(first);
-}
-
-/// One bar per share; the line across is an even distribution.
-inline std::string load_bars(const std::vector<double>& load) {
-  constexpr double height = 28;
-  constexpr double step = 11;
-  const double even = load.empty() ? 0 : 1.0 / static_cast<double>(load.size());
-  const double top = std::max(2 * even, load.empty() ? 1 : *std::max_element(load.begin(), load.end()));
-  const double width = step * static_cast<double>(load.size()) + 2;
-  std::string s = open(width, height, "share of each expert");
-  for (std::size_t e = 0; e < load.size(); ++e) {
-    const double bar = height * std::clamp(load[e] / top, 0.0, 1.0);
-    s += rect("heat", 1 + step * static_cast<double>(e), height - bar, step - 2, bar, 0.8);
-  }
-  return s + line("even", 0, height - height * even / top, width, height - height * even / top) + "</svg>";
-}
-
-/// Experts by groups: every row shows how the tokens of one expert share out among the groups, and the last row how
-/// all do.
-inline std::string heat_map(const CountMatrix& m, const std::vector<std::string>& groups, std::string_view label) {
-  constexpr double left = 78, cell_width = 62, cell_height = 22, head = 58;
-  const double width = left + cell_width * static_cast<double>(m.groups) + 36;
-  const double height = head + cell_height * static_cast<double>(m.experts + 1) + 8;
-  std::string s = open(width, height, label);
-  for (std::size_t g = 0; g < m.groups; ++g) {
-    const std::string x = number(left + cell_width * (static_cast<double>(g) + 0.5) - 8, 1);
-    s += "<text class=\"ink\" transform=\"translate(" + x + "," + number(head - 6, 1) + ") rotate(-28)\">" +
-         escaped(g < groups.size() ? shortened(groups[g]) : std::to_string(g)) + "</text>";
-  }
-  for (std::size_t e = 0; e <= m.experts; ++e) {
-    const bool all = e == m.experts;
-    const double y = head + cell_height * static_cast<double>(e) + (all ? 4 : 0);
-    s += text(left - 8, y + 15, "end", all ? "all tokens" : "expert " + std::to_string(e));
-    std::vector<double> row(m.groups);
-    for (std::size_t i = all ? 0 : e; i < (all ? m.experts : e + 1); ++i) {
-      for (std::size_t g = 0; g < m.groups; ++g) row[g] += m(i, g);
-    }
-    double total = 0;
-    for (const double count : row) total += count;
-    for (std::size_t g = 0; g < m.groups; ++g) {
-      const double share = total > 0 ? row[g] / total : 0;
-      const double x = left + cell_width * static_cast<double>(g);
-      s += rect("heat", x, y, cell_width - 2, cell_height - 2, 0.04 + 0.76 * share);
-      s += text(x + cell_width / 2 - 1, y + 15, "middle", total > 0 ? std::to_string(std::lround(100 * share)) : "-");
-    }
-  }
-  return s + "</svg>";
 }
 
 struct Axis {
@@ -152,4 +107,4 @@ struct Axis {
 };
 
 }  // namespace svg
-}  // namespace adapt
+}  // namespace report

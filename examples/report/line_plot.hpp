@@ -3,9 +3,9 @@
 
 // Several curves in one plot with axes, ticks and a legend.
 
-#include "adapt/svg.hpp"
+#include "report/svg.hpp"
 
-namespace adapt {
+namespace report {
 
 struct Curve {
   std::string name;
@@ -66,4 +66,4 @@ inline std::string line_plot(const std::vector<Curve>& curves, std::string_view 
   return s + "</svg>";
 }
 
-}  // namespace adapt
+}  // namespace report

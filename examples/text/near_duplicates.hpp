@@ -12,7 +12,7 @@
 
 #include "host/random.hpp"
 
-namespace adapt {
+namespace text {
 
 /// Remembers a sketch of each text and says whether a further one repeats it.
 ///
@@ -91,4 +91,4 @@ inline std::uint64_t NearDuplicates::band_key(const Sketch& s, std::size_t first
   return key;
 }
 
-}  // namespace adapt
+}  // namespace text

@@ -10,7 +10,7 @@
 #include <span>
 #include <vector>
 
-namespace adapt {
+namespace text {
 
 namespace detail {
 
@@ -65,4 +65,4 @@ inline ReadResult read_text(const std::filesystem::path& path, std::size_t max_b
   return !bytes.empty() && is_text(bytes) ? ReadResult::text : ReadResult::not_text;
 }
 
-}  // namespace adapt
+}  // namespace text

@@ -11,11 +11,11 @@
 #include <tuple>
 #include <vector>
 
-#include "adapt/near_duplicates.hpp"
-#include "adapt/text_file.hpp"
-#include "adapt/text_source.hpp"
+#include "text/near_duplicates.hpp"
+#include "text/text_file.hpp"
+#include "text/text_source.hpp"
 
-namespace adapt {
+namespace text {
 
 /// Files follow each other in `train` and `held_out`, each ended by a NUL byte, which no text contains.
 struct Domain {
@@ -152,4 +152,4 @@ inline void DomainReader::split_by_piece(const std::vector<Document>& documents,
   }
 }
 
-}  // namespace adapt
+}  // namespace text

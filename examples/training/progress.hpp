@@ -16,7 +16,7 @@
 #include <unistd.h>
 #endif
 
-namespace adapt {
+namespace training {
 
 inline bool is_terminal(std::FILE* stream) {
 #if defined(_WIN32)
@@ -81,4 +81,4 @@ class Progress {
   Clock::time_point drawn_{};
 };
 
-}  // namespace adapt
+}  // namespace training

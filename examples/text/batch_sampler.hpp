@@ -10,10 +10,10 @@
 #include <utility>
 #include <vector>
 
-#include "adapt/domain.hpp"
+#include "text/domain.hpp"
 #include "host/random.hpp"
 
-namespace adapt {
+namespace text {
 
 /// S sequences of `context` bytes one after the other; targets are the inputs one byte on.
 struct Batch {
@@ -91,4 +91,4 @@ inline Batch evaluation_windows(const std::vector<Domain>& corpus_domains, std::
   return batch;
 }
 
-}  // namespace adapt
+}  // namespace text

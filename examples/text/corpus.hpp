@@ -5,16 +5,17 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstdio>
 #include <filesystem>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
-#include "adapt/domain.hpp"
-#include "adapt/text_families.hpp"
-#include "adapt/text_source.hpp"
+#include "text/domain.hpp"
+#include "text/text_families.hpp"
+#include "text/text_source.hpp"
 
-namespace adapt {
+namespace text {
 
 struct Corpus {
   std::vector<Domain> domains;     // the base's first
@@ -37,6 +38,9 @@ struct CorpusOptions {
 /// languages with most text below `options.roots`. How a domain is read, split and sampled: DomainReader.
 /// Throws std::runtime_error with one line that names the path, what was expected and what is there.
 Corpus load_corpus(const std::vector<std::filesystem::path>& paths, const CorpusOptions& options = {});
+
+/// One line a domain, and what was passed over, on stdout.
+void print_contents(const Corpus& corpus);
 
 namespace detail {
 
@@ -165,4 +169,15 @@ inline Corpus load_corpus(const std::vector<std::filesystem::path>& paths, const
   return paths.empty() ? loader.found() : loader.given(paths);
 }
 
-}  // namespace adapt
+inline void print_contents(const Corpus& corpus) {
+  for (const std::string& note : corpus.notes) std::printf("passed over: %s\n", note.c_str());
+  for (std::size_t d = 0; d < corpus.domains.size(); ++d) {
+    const Domain& domain = corpus.domains[d];
+    std::printf("%-8s %-16s %6zu KiB to train on, %4zu KiB held out, %5zu files, %5zu near-copies dropped\n",
+                d == 0 ? "base" : "adapt", domain.name.c_str(), domain.train.size() / 1024,
+                domain.held_out.size() / 1024, domain.files, domain.duplicates);
+  }
+  std::fflush(stdout);
+}
+
+}  // namespace text

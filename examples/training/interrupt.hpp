@@ -4,7 +4,7 @@
 
 #include <csignal>
 
-namespace adapt {
+namespace training {
 
 namespace detail {
 inline volatile std::sig_atomic_t interrupt_seen = 0;
@@ -25,4 +25,4 @@ inline bool interrupted() {
 /// Thrown by a loop that has saved its state after an interrupt.
 struct Interrupted {};
 
-}  // namespace adapt
+}  // namespace training

@@ -12,7 +12,7 @@
 #include <string_view>
 #include <vector>
 
-namespace adapt {
+namespace text {
 
 struct TextSource {
   std::string name;
@@ -57,4 +57,4 @@ inline void scan(const std::filesystem::path& folder, ScanLimit& limit,
   }
 }
 
-}  // namespace adapt
+}  // namespace text

@@ -7,9 +7,9 @@
 #include <map>
 #include <string_view>
 
-#include "adapt/text_source.hpp"
+#include "text/text_source.hpp"
 
-namespace adapt {
+namespace text {
 
 struct TextFamilies {
   TextSource cpp;                  // the headers of the C++ standard library; empty if there are none
@@ -118,4 +118,4 @@ inline TextFamilies find_families(const std::vector<std::filesystem::path>& root
   return found;
 }
 
-}  // namespace adapt
+}  // namespace text

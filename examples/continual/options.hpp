@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: MIT
+// What the user asked for.
+#pragma once
+
+#include "training/command_line.hpp"
+
+namespace continual {
+
+struct Options : training::RunOptions {
+  long rank = 16;  // trainable ranks of a task
+};
+
+/// Throws training::Exit: with code 0 for --help, 2 for anything it cannot take.
+Options parse_options(int count, char** arguments);
+
+}  // namespace continual

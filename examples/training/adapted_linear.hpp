@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: MIT
+// The swap: a method's layer where the host expects a linear layer of its own.
+#pragma once
+
+#include "host/linear.hpp"
+#include "training/method.hpp"
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string_view>
+#include <utility>
+
+namespace training {
+
+/// Stands at one of the four places of a block.
+class AdaptedLinear final : public host::Linear<float> {
+ public:
+  /// `method` and `batch` are borrowed: mode and random key of the current step, to which it adds its own `number`.
+  AdaptedLinear(const Method& method, const Site& site, std::uint64_t number, const mole::Batch& batch, mole::Rng& rng)
+      : method_(method), layer_(method.build(site, rng)), number_(number), batch_(batch) {
+    if (!method.balancer) return;
+    mole::SignBiasBalancerOptions options = *method.balancer;
+    options.experts = mole::Index(balancing_bias().size());
+    balancer_.emplace(options);
+  }
+
+  host::Index in() const override { return layer_.in(); }
+  host::Index out() const override { return layer_.out(); }
+
+  void forward(host::ConstView<float> x, host::View<float> y) override {
+    mole::Batch batch = batch_;
+    batch.layer = number_;
+    layer_.forward(x, y, batch);
+  }
+
+  void backward(host::ConstView<float> x, host::ConstView<float> d_y, host::View<float> d_x) override {
+    if (method_.loss) method_.loss(layer_.trace());
+    if (balancer_) balancer_->observe(layer_.trace());
+    layer_.backward(x, d_y, d_x);
+  }
+
+  void after_step(mole::Index step, mole::Index steps) {
+    if (balancer_) balancer_->update(balancing_bias());
+    if (method_.after_step) method_.after_step(layer_, step, steps);
+  }
+
+  /// f(name, span) for all that is no parameter and that the next step depends on.
+  template <class F>
+  void walk_state(F&& f) {
+    layer_.walk_state(f);
+    if (balancer_) mole::walk_state_within("balancer", *balancer_, f);
+  }
+
+  mole::AnyLinear<float>& layer() { return layer_; }
+
+ private:
+  /// Wherever the method keeps it: in the router, in the score or in the selection.
+  std::span<float> balancing_bias() {
+    std::span<float> bias;
+    layer_.walk_state([&]<class T>(std::string_view name, std::span<T> numbers) {
+      if constexpr (std::is_same_v<T, float>)
+        if (name.ends_with(".bias")) bias = numbers;
+    });
+    return bias;
+  }
+
+  const Method& method_;
+  mole::AnyLinear<float> layer_;
+  std::uint64_t number_;
+  const mole::Batch& batch_;
+  std::optional<mole::SignBiasBalancer> balancer_;
+};
+
+}  // namespace training

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: MIT
+// One way to adapt every linear layer of a frozen model.
+#pragma once
+
+#include "mole/core/random.hpp"
+#include "mole/layer/any_linear.hpp"
+#include "mole/optim/sign_bias_balancer.hpp"
+
+#include <functional>
+#include <optional>
+#include <string>
+
+namespace training {
+
+/// Where a layer stands in the host, and what it adapts.
+struct Site {
+  mole::View<const float> weight;  // [O x I], frozen and borrowed
+  mole::Index block = 0;           // of the host's `blocks`, bottom first
+  mole::Index blocks = 1;
+  mole::Index max_tokens = 0;
+
+  mole::Index in() const { return weight.cols(); }
+  mole::Index out() const { return weight.rows(); }
+};
+
+/// Parameters of one layer that a token touches: `always`, and for each expert that serves it, or each open gate.
+struct Touched {
+  mole::Index always = 0, each = 0;
+};
+
+/// A method is a layer, and what is done to it besides its forward and backward.
+///
+///   a step:  forward - loss - balancer observes - backward - clip - AdamW - balancer updates - after_step
+///
+/// What is empty is not done. The hooks keep no state of their own: they are functions of the layer and the step, so
+/// that a run may stop between two steps. The one thing that does count, the balancer, belongs to each layer.
+struct Method {
+  using Layer = mole::AnyLinear<float>;
+
+  std::string name;          // on the command line and in file names
+  std::string title;         // in tables
+  double learning_rate = 0;  // tuned for this method: see the README for how
+  double beta2 = 0.999;      // of AdamW
+  bool routed = false;       // has a router worth a picture
+
+  std::function<Layer(const Site&, mole::Rng&)> build;
+  std::function<Touched(const Site&)> touched;
+
+  /// Adds the gradients of the method's own losses.
+  std::function<void(mole::Trace<float>&)> loss = {};
+  /// Balances without a loss; `experts` is filled in for each layer.
+  std::optional<mole::SignBiasBalancerOptions> balancer = {};
+  /// After the optimiser's step `step` = 0, 1, ... of `steps`.
+  std::function<void(Layer&, mole::Index step, mole::Index steps)> after_step = {};
+  /// Between two tasks that arrive one after the other. `weight` is what the layer computes with: it may be written.
+  std::function<void(Layer&, const Site&, mole::View<float> weight, mole::Rng&)> next_task = {};
+};
+
+}  // namespace training

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: MIT
+// The training loop of the base and of every adapter.
+#pragma once
+
+#include "text/batch_sampler.hpp"
+#include "training/adapter.hpp"
+#include "training/model.hpp"
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+namespace training {
+
+/// What is to be trained, and how.
+struct Training {
+  std::string title = {};          // for the progress line
+  std::string configuration = {};  // all that the result depends on
+  Adapter* adapter = nullptr;      // attached to the model; null: the model's own parameters
+  std::uint64_t seed = 0;
+  mole::Index steps = 0;
+  double peak_rate = 0;
+  std::filesystem::path file = {};  // the result, or the state of a stopped run; empty: neither is kept
+  bool resume = false;
+};
+
+/// What came of it.
+struct TrainingResult {
+  std::vector<double> curve;     // bits per byte of each step's batch
+  double tokens_per_second = 0;  // by the median step; 0 when from_file
+  bool from_file = false;        // finished by an earlier run
+};
+
+double median_of(std::vector<double> numbers);
+
+/// Trains to the end and writes `file`; or, after Ctrl-C, writes the state so far and throws Interrupted.
+///
+/// AdamW, clip 1, cosine with 20 warm-up steps; the rest is the method's. With `resume`, a file of the same
+/// configuration is gone on from, or, if it is finished, just loaded. The bits depend on configuration and seed alone.
+/// Throws mole::Error for a file that does not fit.
+TrainingResult train(Model& model, const text::BatchSampler& sampler, const Training& training);
+
+}  // namespace training
