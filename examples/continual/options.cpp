@@ -8,7 +8,7 @@ namespace continual {
 Options parse_options(int count, char** arguments) {
   Options options;
   options.out = "continual-out";
-  options.steps = 150;
+  options.steps = 120;
   const training::Program program{
       .name = "continual",
       .about =

@@ -139,8 +139,8 @@ class Sequence {
         "the last task. forgotten: in the end, less the best that a task ever had, without the last task.",
         "transfer: right before a task's training, less the base: below 0, earlier tasks have helped. base's own: the "
         "text that the base was pre-trained on, in the end, less the base. trainable: parameters of each task.",
-        "What is forgotten hangs on the learning rate as much as on the method: less learned is less forgotten. "
-        "Compare 'last', and try --lr."};
+        "One learning rate for each method, not tuned for this comparison: a lower one learns less and may forget "
+        "less. 'last' has both in it; --lr sets another."};
     return table;
   }
 
