@@ -79,17 +79,7 @@ inline std::string dot_plot(const std::vector<Dot>& all, std::string_view x_labe
   const svg::Axis x_axis(x_low, x_high, left, width, 6), y_axis(y_low, y_high, top + height, -height, 6);
   std::string s =
       svg::open(left + width + margin, top + height + 48, std::string(y_label) + " by " + std::string(x_label));
-  for (int i = 0; i <= x_axis.ticks(); ++i) {
-    const double value = x_axis.low + i * x_axis.tick;
-    s += svg::line("grid", x_axis.at(value), top, x_axis.at(value), top + height + 5);
-    s += svg::text(x_axis.at(value), top + height + 20, "middle", number(value, x_axis.decimals()));
-  }
-  for (int i = 0; i <= y_axis.ticks(); ++i) {
-    const double value = y_axis.low + i * y_axis.tick;
-    s += svg::line(i == 0 ? "axis" : "grid", left, y_axis.at(value), left + width, y_axis.at(value));
-    s += svg::text(left - 8, y_axis.at(value) + 4, "end", number(value, y_axis.decimals()));
-  }
-  s += svg::text(left + width / 2, top + height + 40, "middle", x_label) + svg::text(left, top - 12, "start", y_label);
+  s += svg::frame(x_axis, y_axis, x_label, y_label);
   svg::Labels labels(left, top - 10, left + width + margin, top + height);
   for (const Dot& dot : dots) labels.keep_clear_of(x_axis.at(dot.x), y_axis.at(dot.y));
   for (const Dot& dot : dots) {

@@ -46,17 +46,7 @@ inline std::string line_plot(const std::vector<Curve>& curves, std::string_view 
   const double total_height = std::max(top + height + 48, top + 22 * static_cast<double>(curves.size()));
   const auto [x_axis, y_axis] = svg::axes(curves, left, top + height, width, height);
   std::string s = svg::open(left + width + legend, total_height, std::string(y_label) + " by " + std::string(x_label));
-  for (int i = 0; i <= x_axis.ticks(); ++i) {
-    const double value = x_axis.low + i * x_axis.tick;
-    s += svg::line("axis", x_axis.at(value), top + height, x_axis.at(value), top + height + 5);
-    s += svg::text(x_axis.at(value), top + height + 20, "middle", number(value, x_axis.decimals()));
-  }
-  for (int i = 0; i <= y_axis.ticks(); ++i) {
-    const double value = y_axis.low + i * y_axis.tick;
-    s += svg::line(i == 0 ? "axis" : "grid", left, y_axis.at(value), left + width, y_axis.at(value));
-    s += svg::text(left - 8, y_axis.at(value) + 4, "end", number(value, y_axis.decimals()));
-  }
-  s += svg::text(left + width / 2, top + height + 40, "middle", x_label) + svg::text(left, top - 12, "start", y_label);
+  s += svg::frame(x_axis, y_axis, x_label, y_label);
   for (std::size_t i = 0; i < curves.size(); ++i) {
     const double y = top + 10 + 22 * static_cast<double>(i);
     s += svg::polyline(curves[i], x_axis, y_axis, svg::colour(i));

@@ -106,5 +106,22 @@ struct Axis {
   [[nodiscard]] int ticks() const { return static_cast<int>(std::lround((high - low) / tick)); }
 };
 
+/// Two axes with a line and a number at each tick, and what they are about.
+inline std::string frame(const Axis& x, const Axis& y, std::string_view x_label, std::string_view y_label) {
+  const double left = x.begin, right = x.begin + x.length, bottom = y.begin, top = y.begin + y.length;
+  std::string s;
+  for (int i = 0; i <= x.ticks(); ++i) {
+    const double value = x.low + i * x.tick;
+    s += line("grid", x.at(value), top, x.at(value), bottom + 5);
+    s += text(x.at(value), bottom + 20, "middle", number(value, x.decimals()));
+  }
+  for (int i = 0; i <= y.ticks(); ++i) {
+    const double value = y.low + i * y.tick;
+    s += line(i == 0 ? "axis" : "grid", left, y.at(value), right, y.at(value));
+    s += text(left - 8, y.at(value) + 4, "end", number(value, y.decimals()));
+  }
+  return s + text(left + x.length / 2, bottom + 40, "middle", x_label) + text(left, top - 12, "start", y_label);
+}
+
 }  // namespace svg
 }  // namespace report

@@ -2,23 +2,10 @@
 # SPDX-License-Identifier: MIT
 # Runs the program `continual` on small text: to the end, again, on several threads, stopped, and on bad input.
 set -eu
-continual=$1
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-
-fail() {
-  echo "continual_program: $1" >&2
-  [ ! -s "$work/log" ] || tail -n 5 "$work/log" >&2
-  exit 1
-}
-
-# The base's domain and two tasks, of 34 kB each: this project's own text.
-cat include/mole/*/*.hpp | head -c 34000 >"$work/library"
-cat tests/*/*.cpp | head -c 34000 >"$work/tests"
-cat examples/*/*.hpp | head -c 34000 >"$work/examples"
-set -- "$work/library" "$work/tests" "$work/examples" --cache "$work/cache" --base-steps 4 --batch 4 --rank 4
-texts=$*
-run() { "$continual" $texts "$@" >"$work/log" 2>"$work/progress" || fail "failed: $*"; }
+program=$1
+. tests/examples/program_checks.sh
+texts="$texts --rank 4"
+run() { "$program" $texts "$@" >"$work/log" 2>"$work/progress" || fail "failed: $*"; }
 
 # The same seed gives the same bits again and on any number of threads, another seed does not.
 run --steps 4 --threads 1 --out "$work/one" --method all
@@ -49,27 +36,10 @@ grep -q '<script' "$page" && fail "expected no script in the report"
 grep -q 'nan\|inf' "$work/one/matrix.csv" && fail "expected numbers"
 
 # Ctrl-C: one clear line.
-"$continual" $texts --steps 400 --out "$work/stopped" --method lora >"$work/log" 2>&1 &
-stopped=$!
-tries=0
-until grep -q 'lora.*/400' "$work/log"; do
-  tries=$((tries + 1))
-  [ "$tries" -lt 600 ] || fail "expected a line of progress"
-  sleep 0.05
-done
-kill -INT "$stopped"
-code=0
-wait "$stopped" || code=$?
-[ "$code" = 130 ] || fail "expected exit code 130 after Ctrl-C, found $code"
+stop 'lora.*/400' --steps 400 --out "$work/stopped" --method lora
 [ "$(grep -c 'continual: stopped' "$work/log")" = 1 ] || fail "expected a line that says so"
 
-# Bad input: one clear line and exit code 2.
-refused() {
-  code=0
-  "$continual" --out "$work/bad" "$@" >"$work/out" 2>"$work/log" || code=$?
-  [ "$code" = 2 ] || fail "expected exit code 2 for '$*', found $code"
-  [ "$(wc -l <"$work/log")" = 1 ] || fail "expected one line for '$*'"
-}
+# Bad input.
 refused "$work/nothing-here"
 refused --steps 0
 refused --rank 0
@@ -77,6 +47,6 @@ refused --no-such-option
 refused $texts --method mola
 refused "$work/library" "$work/tests" --cache "$work/cache"
 grep -q 'two tasks or more' "$work/log" || fail "expected the number of domains in the reason"
-"$continual" --help >"$work/out" || fail "expected exit code 0 for --help"
+"$program" --help >"$work/out" || fail "expected exit code 0 for --help"
 grep -q 'codyra' "$work/out" || fail "expected the methods in the help"
 echo "continual_program: all as it should be"
