@@ -74,9 +74,10 @@ class DenseFactors {
   void append(const DenseFactors& other) {
     require_equal(ErrorCode::shape, "DenseFactors: inputs of what is appended", in(), other.in());
     require_equal(ErrorCode::shape, "DenseFactors: outputs of what is appended", out(), other.out());
-    blocks_ = blocks_.followed_by(other.blocks_);
+    Blocks blocks = blocks_.followed_by(other.blocks_);
     parameters_ = {stacked(parameters_.lora_A, other.parameters_.lora_A),
                    stacked(parameters_.lora_B, other.parameters_.lora_B)};
+    blocks_ = std::move(blocks);
   }
 
   FactorViews<const T> factors(NoScratch&) const { return {parameters_.lora_A, parameters_.lora_B}; }
