@@ -21,7 +21,7 @@ class AdaptedLinear final : public host::Linear<float> {
       : method_(method), layer_(method.build(site, rng)), number_(number), batch_(batch) {
     if (!method.balancer) return;
     mole::SignBiasBalancerOptions options = *method.balancer;
-    options.experts = mole::Index(balancing_bias().size());
+    with_bias([&](std::span<float> bias) { options.experts = mole::Index(bias.size()); });
     balancer_.emplace(options);
   }
 
@@ -41,7 +41,7 @@ class AdaptedLinear final : public host::Linear<float> {
   }
 
   void after_step(mole::Index step, mole::Index steps) {
-    if (balancer_) balancer_->update(balancing_bias());
+    if (balancer_) with_bias([&](std::span<float> bias) { balancer_->update(bias); });
     if (method_.after_step) method_.after_step(layer_, step, steps);
   }
 
@@ -55,14 +55,13 @@ class AdaptedLinear final : public host::Linear<float> {
   mole::AnyLinear<float>& layer() { return layer_; }
 
  private:
-  /// Wherever the method keeps it: in the router, in the score or in the selection.
-  std::span<float> balancing_bias() {
-    std::span<float> bias;
+  /// Calls f(the balancing bias), wherever the method keeps it: in the router, in the score or in the selection.
+  template <class F>
+  void with_bias(F f) {
     layer_.walk_state([&]<class T>(std::string_view name, std::span<T> numbers) {
       if constexpr (std::is_same_v<T, float>)
-        if (name.ends_with(".bias")) bias = numbers;
+        if (name.ends_with(".bias")) f(numbers);
     });
-    return bias;
   }
 
   const Method& method_;
