@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT
-// Traces made by hand, and the check of a loss's gradient by central differences.
+// Traces made by hand.
 #pragma once
 
 #include "mole/core/random.hpp"
 #include "mole/core/trace.hpp"
+#include "support/central_differences.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -56,25 +57,6 @@ inline Trace<double> random_trace(Index tokens, Index experts, Index extra = 0, 
   return trace;
 }
 
-/// The largest difference between `gradient` and central differences of loss() in `numbers`. Both are of order one at
-/// most here, so it is an absolute error; 1e-8 is what a step of 1e-5 leaves.
-template <class Loss>
-double gradient_error(std::span<double> numbers, std::span<const double> gradient, Loss&& loss) {
-  constexpr double step = 1e-5;
-  double error = 0;
-  for (std::size_t i = 0; i < numbers.size(); ++i) {
-    const double kept = numbers[i];
-    numbers[i] = kept + step;
-    const double above = loss();
-    numbers[i] = kept - step;
-    const double below = loss();
-    numbers[i] = kept;
-    error = std::max(error, std::abs((above - below) / (2 * step) - gradient[i]));
-  }
-  return error;
-}
-
-constexpr double gradient_tolerance = 1e-8;
 constexpr double value_tolerance = 1e-12;
 
 inline bool near(double found, double expected, double tolerance = value_tolerance) {

@@ -5,13 +5,17 @@
 #include "mole/core/call.hpp"
 #include "mole/execution/reference.hpp"
 
+#include <utility>
+
 namespace support {
 
 /// The call of a policy under an execution, with scratch for so many tokens and pairs.
 template <class Policy, class Execution = mole::Reference>
 struct Harness {
-  Harness(const Policy& policy, mole::Index tokens, mole::Index pairs = 0, mole::Batch b = {})
-      : batch(b), scratch(mole::scratch_for(policy, {.tokens = tokens, .pairs = pairs, .latent = true})) {}
+  Harness(const Policy& policy, mole::Index tokens, mole::Index pairs = 0, mole::Batch b = {}, Execution x = {})
+      : execution(std::move(x)),
+        batch(b),
+        scratch(mole::scratch_for(policy, {.tokens = tokens, .pairs = pairs, .latent = true})) {}
 
   mole::Call<Execution, mole::ScratchOf<Policy>> call() { return {execution, batch, scratch}; }
 

@@ -10,6 +10,7 @@
 #include "mole/gating/select_policy.hpp"
 #include "mole/gating/select_rows.hpp"
 #include "mole/gating/weigh_policy.hpp"
+#include "mole/kernel/architecture_of.hpp"
 
 #include <algorithm>
 #include <optional>
@@ -19,22 +20,6 @@
 #include <vector>
 
 namespace mole {
-
-namespace detail {
-template <class Execution>
-struct ArchitectureOf {
-  using type = void;
-};
-template <class Execution>
-requires requires {
-  typename Execution::Architecture;
-}
-struct ArchitectureOf<Execution> {
-  // Vectors of one element are none: so a user's own part needs no more than its scalar form on any processor.
-  using Arch = typename Execution::Architecture;
-  using type = std::conditional_t<std::is_same_v<Arch, kernel::Scalar>, void, Arch>;
-};
-}  // namespace detail
 
 /// Score the logits, select from the scores, weigh the selected.
 ///
@@ -261,7 +246,7 @@ class Gate {
 
   /// The vectors that a call's execution has; void where it has none.
   template <class C>
-  using ArchOf = typename detail::ArchitectureOf<std::remove_cvref_t<decltype(std::declval<C&>().execution)>>::type;
+  using ArchOf = kernel::ArchitectureOf<decltype(std::declval<C&>().execution)>;
 
   /// Calls f(first token, tokens) for chunks of 10 us or more, which are worth sharing.
   template <class T, class C, class F>

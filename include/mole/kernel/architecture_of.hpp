@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: MIT
+// Which vectors an execution computes with.
+#pragma once
+
+#include "mole/kernel/simd.hpp"
+
+#include <type_traits>
+
+namespace mole::kernel {
+
+namespace detail {
+template <class Execution>
+struct ArchitectureOf {
+  using type = void;
+};
+template <class Execution>
+requires requires {
+  typename Execution::Architecture;
+}
+struct ArchitectureOf<Execution> {
+  // Vectors of one element are none: so a user's own part needs no more than its scalar form on any processor.
+  using Arch = typename Execution::Architecture;
+  using type = std::conditional_t<std::is_same_v<Arch, Scalar>, void, Arch>;
+};
+}  // namespace detail
+
+/// The Architecture that an execution names; void where it has none, or one whose vectors are single elements.
+template <class Execution>
+using ArchitectureOf = typename detail::ArchitectureOf<std::remove_cvref_t<Execution>>::type;
+
+}  // namespace mole::kernel

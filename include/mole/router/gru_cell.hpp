@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: MIT
+// A gated recurrent unit: the memory that layers of a recurrent router share.
+#pragma once
+
+#include "mole/core/call.hpp"
+#include "mole/core/error.hpp"
+#include "mole/core/linear_parameters.hpp"
+#include "mole/core/parameters.hpp"
+#include "mole/core/random.hpp"
+#include "mole/kernel/architecture_of.hpp"
+#include "mole/kernel/element_loops.hpp"
+#include "mole/kernel/vector_loops.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <random>
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace mole {
+
+/// h' = (1 - z) n + z h,   r = sigmoid(u W_ir^T + b_ir + h W_hr^T + b_hr),   z likewise,
+///                         n = tanh(u W_in^T + b_in + r (h W_hn^T + b_hn))
+///
+///   u [N x I], h and h' [N x H], input.weight [3H x I], hidden.weight [3H x H], both with a bias [1 x 3H]
+///
+/// Rows of the parameters are those of r, of z and of n, as in torch.nn.GRUCell (weight_ih, weight_hh), and start as
+/// there: U(-1/sqrt(H), 1/sqrt(H)). One cell serves many layers, so it belongs to none of them: whoever owns it has its
+/// gradients, steps it once and saves it once, with walk() as of a layer.
+/// Throws Error(option) for sizes below 1.
+/// Source: Cho et al. 2014, arXiv:1406.1078, eq. 5-8, with r behind the hidden bias as cuDNN and PyTorch have it.
+template <class T>
+class GruCell {
+ public:
+  using Scalar = T;
+
+  struct Options {
+    Index in = 0;
+    Index width = 0;  ///< H, of the state
+  };
+
+  struct Parameters {
+    LinearParameters<T> input, hidden;
+
+    template <class F, class... P>
+    static void walk(F&& f, P&... p) {
+      walk_within<LinearParameters<T>>("input", f, p.input...);
+      walk_within<LinearParameters<T>>("hidden", f, p.hidden...);
+    }
+  };
+
+  /// What forward() leaves for backward().
+  struct Scratch {
+    Matrix<T> gates;              // [tokens x 3H], r, z and n
+    Matrix<T> hidden;             // [tokens x 3H], of h alone
+    Matrix<T> d_gates, d_hidden;  // [tokens x 3H], before the sigmoids and the tanh
+    Matrix<T> none;               // [1 x H], zero: the state before the first layer
+  };
+
+  template <std::uniform_random_bit_generator Generator>
+  GruCell(const Options& options, Generator& generator) {
+    if (options.in < 1 || options.width < 1)
+      throw Error(ErrorCode::option, "GruCell: expected in and width of at least 1, found in = " +
+                                         std::to_string(options.in) + ", width = " + std::to_string(options.width));
+    const Index rows = 3 * options.width;
+    parameters_ = {{Matrix<T>(rows, options.in), Matrix<T>(1, rows)},
+                   {Matrix<T>(rows, options.width), Matrix<T>(1, rows)}};
+    const double bound = 1 / std::sqrt(double(options.width));
+    Parameters::walk([&](std::string_view, Matrix<T>& tensor) { fill_uniform(tensor.view(), bound, generator); },
+                     parameters_);
+  }
+
+  Index in() const { return parameters_.input.weight.cols(); }
+  Index width() const { return parameters_.hidden.weight.cols(); }
+  Parameters& parameters() { return parameters_; }
+  const Parameters& parameters() const { return parameters_; }
+  Parameters gradients() const { return zeros_like(parameters_); }
+
+  /// Calls f(name, parameter, other...) with one View per tensor, for the parameters and each of `others`.
+  template <class F, class... Others>
+  void walk(F&& f, Others&... others) {
+    Parameters::walk(
+        [&](std::string_view name, auto& parameter, auto&... rest) { f(name, parameter.view(), rest.view()...); },
+        parameters_, others...);
+  }
+
+  Scratch scratch(const Capacity& capacity) const {
+    const auto each = [&] { return Matrix<T>(capacity.tokens, 3 * width(), capacity.memory); };
+    return {each(), each(), each(), each(), Matrix<T>(1, width(), capacity.memory)};
+  }
+  std::size_t scratch_bytes(const Capacity& capacity) const {
+    return 4 * array_bytes<T>(capacity.tokens * 3 * width()) + array_bytes<T>(width());
+  }
+
+  /// before = h, an empty view for zeros; after = h', other memory than `before`.
+  void forward(View<const T> u, View<const T> before, View<T> after, auto& call) const {
+    const View<T> gates = call.scratch.gates.view().top(u.rows()), hidden = call.scratch.hidden.view().top(u.rows());
+    call.execution.product_nt(u, parameters_.input.weight, gates);
+    if (before)
+      call.execution.product_nt(before, parameters_.hidden.weight, hidden);
+    else
+      fill(hidden, T(0));
+    for_each_token(u.rows(), call, [&](Index token, const auto& loops) {
+      const auto same = [](const auto& x) { return x; };
+      const auto sigmoid_of_sum = [](const auto& a, const auto& b) {
+        using std::exp;
+        return T(1) / (T(1) + exp(-(a + b)));
+      };
+      loops.add(gates.row(token), same, parameters_.input.bias.elements());
+      loops.add(hidden.row(token), same, parameters_.hidden.bias.elements());
+      const auto [r, z, n] = thirds(gates.row(token));
+      const auto [hidden_r, hidden_z, hidden_n] = thirds(hidden.row(token));
+      loops.set(r, sigmoid_of_sum, r, hidden_r);
+      loops.set(z, sigmoid_of_sum, z, hidden_z);
+      loops.set(
+          n,
+          [](const auto& a, const auto& reset, const auto& b) {
+            using std::tanh;
+            return tanh(a + reset * b);
+          },
+          n, r, hidden_n);
+      loops.set(
+          after.row(token),
+          [](const auto& keep, const auto& fresh, const auto& h) { return fresh + keep * (h - fresh); }, z, n,
+          state(before, token, call.scratch));
+    });
+  }
+
+  /// From d_after, the gradient of h', after forward() on the same scratch:
+  ///   d_n = d_after (1 - z) (1 - n^2)   d_z = d_after (h - n) z (1 - z)   d_r = d_n (h W_hn^T + b_hn) r (1 - r)
+  ///   d_u += (d_r, d_z, d_n) W_i        d_before += d_after z + (d_r, d_z, r d_n) W_h
+  /// each before its sigmoid or tanh. d_u and d_before may be empty views.
+  void backward(View<const T> u, View<const T> before, View<const T> d_after, View<T> d_u, View<T> d_before,
+                Parameters& gradients, auto& call) const {
+    auto& scratch = call.scratch;
+    const View<T> d_gates = scratch.d_gates.view().top(u.rows()), d_hidden = scratch.d_hidden.view().top(u.rows());
+    for_each_token(u.rows(), call, [&](Index token, const auto& loops) {
+      const auto [r, z, n] = thirds(scratch.gates.view().row(token));
+      const std::span<T> hidden_n = thirds(scratch.hidden.view().row(token))[2];
+      const auto [d_r, d_z, d_n] = thirds(d_gates.row(token));
+      const std::span<const T> d = d_after.row(token);
+      loops.set(
+          d_n,
+          [](const auto& d_h, const auto& keep, const auto& fresh) {
+            return d_h * (T(1) - keep) * (T(1) - fresh * fresh);
+          },
+          d, z, n);
+      loops.set(
+          d_z,
+          [](const auto& d_h, const auto& h, const auto& fresh, const auto& keep) {
+            return d_h * (h - fresh) * keep * (T(1) - keep);
+          },
+          d, state(before, token, scratch), n, z);
+      loops.set(
+          d_r,
+          [](const auto& d_fresh, const auto& of_h, const auto& reset) {
+            return d_fresh * of_h * reset * (T(1) - reset);
+          },
+          d_n, hidden_n, r);
+      std::copy_n(d_r.data(), 2 * width(), d_hidden.row_data(token));
+      const auto product = [](const auto& a, const auto& b) { return a * b; };
+      loops.set(thirds(d_hidden.row(token))[2], product, d_n, r);
+      if (d_before) loops.add(d_before.row(token), product, d, z);
+    });
+    add_gradients(u, d_gates, gradients.input, call);
+    add_gradients(before, d_hidden, gradients.hidden, call);
+    if (d_u) call.execution.product_nn(View<const T>(d_gates), parameters_.input.weight, d_u);
+    if (d_before) call.execution.product_nn(View<const T>(d_hidden), parameters_.hidden.weight, d_before);
+  }
+
+ private:
+  /// What belongs to r, z and n of a row of 3H.
+  std::array<std::span<T>, 3> thirds(std::span<T> row) const {
+    const auto h = std::size_t(width());
+    return {row.first(h), row.subspan(h, h), row.last(h)};
+  }
+
+  std::span<const T> state(View<const T> before, Index token, const Scratch& scratch) const {
+    return before ? before.row(token) : scratch.none.elements();
+  }
+
+  /// Calls f(token, loops) for every token, loops with the vectors of the execution; chunks are worth sharing.
+  void for_each_token(Index tokens, auto& call, auto f) const {
+    const Index chunk = std::max<Index>(1, 4096 / width());
+    call.execution.parallel_for((tokens + chunk - 1) / chunk, [&](Index c) {
+      for (Index token = c * chunk; token < std::min(tokens, (c + 1) * chunk); ++token) {
+        using Arch = kernel::ArchitectureOf<decltype(call.execution)>;
+        if constexpr (!std::is_void_v<Arch>) {
+          if (width() >= kernel::step_of<Arch, T>) {
+            f(token, kernel::VectorLoops<Arch>{});
+            continue;
+          }
+        }
+        f(token, kernel::ElementLoops{});
+      }
+    });
+  }
+
+  /// `in` is an empty view where it stands for zeros.
+  static void add_gradients(View<const T> in, View<const T> d_out, LinearParameters<T>& gradients, auto& call) {
+    if (in && !gradients.weight.empty()) call.execution.product_tn(d_out, in, gradients.weight.view());
+    if (gradients.bias.empty()) return;
+    for (Index t = 0; t < d_out.rows(); ++t)
+      for (Index j = 0; j < d_out.cols(); ++j) gradients.bias(0, j) += d_out(t, j);
+  }
+
+  Parameters parameters_;
+};
+
+}  // namespace mole

@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: MIT
+// The router that remembers what earlier layers thought of a token.
+#pragma once
+
+#include "mole/router/gru_cell.hpp"
+#include "mole/router/router_policy.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+#include <type_traits>
+
+namespace mole {
+
+/// logits = h W_out^T,   h = cell(x W_in^T, h of the layer before).
+///
+///   x [N x I], W_in [U x I], h [N x H], W_out [E x H], with U and H the cell's; no biases
+///
+/// The recurrence runs over the depth of a model, for each token by itself. The cell is the model's: it is borrowed,
+/// must stay where it is, and is not among the router's parameters. What passes between layers is the caller's, too:
+/// the Carry of a call, put into the workspace before forward and kept until after backward,
+///     work.router_scratch.carry = {.in = h_1, .out = h_2, .d_out = d_h_2, .d_in = d_h_1, .d_cell = &d_cell};
+/// without one the state before is zero, and nobody wants the state after.
+///
+/// W_in and W_out start as the usual linear layer's. Throws Error(option) for sizes below 1; score() and backward()
+/// throw Error(shape) for a carry that does not fit the tokens.
+/// Source: Qiu et al. 2024 (RMoE), arXiv:2408.06793, eq. 4-6; released as qiuzh20/RMoE, with H = 256 where the paper
+/// has 128.
+template <class T>
+class RecurrentRouter {
+ public:
+  using Scalar = T;
+  using Cell = GruCell<T>;
+
+  struct Options {
+    Index in = 0;
+    Index experts = 0;  ///< with the extra columns of the gate, if it has any
+  };
+
+  struct Parameters {
+    LinearParameters<T> input, output;  // weights alone
+
+    template <class F, class... P>
+    static void walk(F&& f, P&... p) {
+      walk_within<LinearParameters<T>>("input", f, p.input...);
+      walk_within<LinearParameters<T>>("output", f, p.output...);
+    }
+  };
+
+  /// States of the tokens between layers [N x H], and the gradients of both; any may be empty. `in` and `out` are
+  /// different memory. d_in and d_cell accumulate.
+  struct Carry {
+    View<const T> in = {};                        ///< after the layer before; empty: zeros
+    View<T> out = {};                             ///< after this layer
+    View<const T> d_out = {};                     ///< from the layers behind; empty: zeros
+    View<T> d_in = {};                            ///< for the layer before
+    typename Cell::Parameters* d_cell = nullptr;  ///< null: the cell is frozen
+  };
+
+  struct Scratch {
+    Carry carry;
+    Matrix<T> u, d_u;  // [tokens x U]
+    Matrix<T> h, d_h;  // [tokens x H]
+    typename Cell::Scratch cell;
+  };
+
+  template <std::uniform_random_bit_generator Generator>
+  RecurrentRouter(const Options& options, const Cell& cell, Generator& generator) : cell_(&cell) {
+    if (options.in < 1 || options.experts < 1)
+      throw Error(ErrorCode::option, "RecurrentRouter: expected in and experts of at least 1, found in = " +
+                                         std::to_string(options.in) + ", experts = " + std::to_string(options.experts));
+    parameters_.input.weight = Matrix<T>(cell.in(), options.in);
+    parameters_.output.weight = Matrix<T>(options.experts, cell.width());
+    for (LinearParameters<T>* layer : {&parameters_.input, &parameters_.output})
+      fill_uniform(layer->weight.view(), 1 / std::sqrt(double(layer->weight.cols())), generator);
+  }
+  template <class Generator>
+  RecurrentRouter(const Options&, Cell&&, Generator&) = delete;  // the cell must outlive the router
+
+  Index outputs() const { return parameters_.output.weight.rows(); }
+  Index in() const { return parameters_.input.weight.cols(); }
+  const Cell& cell() const { return *cell_; }
+  Parameters& parameters() { return parameters_; }
+  const Parameters& parameters() const { return parameters_; }
+
+  Scratch scratch(const Capacity& capacity) const {
+    const auto rows_of = [&](Index cols) { return Matrix<T>(capacity.tokens, cols, capacity.memory); };
+    return {{},
+            rows_of(cell_->in()),
+            rows_of(cell_->in()),
+            rows_of(cell_->width()),
+            rows_of(cell_->width()),
+            cell_->scratch(capacity)};
+  }
+  std::size_t scratch_bytes(const Capacity& capacity) const {
+    return 2 * array_bytes<T>(capacity.tokens * cell_->in()) + 2 * array_bytes<T>(capacity.tokens * cell_->width()) +
+           cell_->scratch_bytes(capacity);
+  }
+
+  void score(View<const T> x, View<T> logits, auto& call) const {
+    Scratch& scratch = call.scratch;
+    check(scratch.carry, x.rows());
+    const View<T> u = scratch.u.view().top(x.rows()), h = scratch.h.view().top(x.rows());
+    call.execution.product_nt(x, parameters_.input.weight, u);
+    auto of_cell = cell_call(call);
+    cell_->forward(u, scratch.carry.in, h, of_cell);
+    if (scratch.carry.out)
+      for (Index n = 0; n < h.rows(); ++n) std::ranges::copy(h.row(n), scratch.carry.out.row_data(n));
+    call.execution.product_nt(View<const T>(h), parameters_.output.weight, logits);
+  }
+
+  /// With u and h from score():   d_h = d_out + d_logits W_out;   d_u, d_in and d_cell are the cell's;
+  /// d_W_out += d_logits^T h,  d_W_in += d_u^T x,  d_x += d_u W_in
+  void backward(View<const T> x, View<const T> d_logits, View<T> d_x, Parameters& gradients, auto& call) const {
+    Scratch& scratch = call.scratch;
+    const Carry& carry = scratch.carry;
+    check(carry, x.rows());
+    const View<T> u = scratch.u.view().top(x.rows()), d_u = scratch.d_u.view().top(x.rows());
+    const View<T> h = scratch.h.view().top(x.rows()), d_h = scratch.d_h.view().top(x.rows());
+    fill(d_u, T(0));
+    fill(d_h, T(0));
+    if (carry.d_out)
+      for (Index n = 0; n < h.rows(); ++n) std::ranges::copy(carry.d_out.row(n), d_h.row_data(n));
+    call.execution.product_nn(d_logits, parameters_.output.weight, d_h);
+    if (!gradients.output.weight.empty())
+      call.execution.product_tn(d_logits, View<const T>(h), gradients.output.weight.view());
+
+    typename Cell::Parameters frozen;
+    auto of_cell = cell_call(call);
+    cell_->backward(u, carry.in, d_h, d_u, carry.d_in, carry.d_cell ? *carry.d_cell : frozen, of_cell);
+    if (!gradients.input.weight.empty())
+      call.execution.product_tn(View<const T>(d_u), x, gradients.input.weight.view());
+    if (d_x) call.execution.product_nn(View<const T>(d_u), parameters_.input.weight, d_x);
+  }
+
+ private:
+  auto cell_call(auto& call) const {
+    using Execution = std::remove_cvref_t<decltype(call.execution)>;
+    return Call<Execution, typename Cell::Scratch>{call.execution, call.batch, call.scratch.cell};
+  }
+
+  void check(const Carry& carry, Index tokens) const {
+    const auto fits = [&](View<const T> state) {
+      if (!state) return;
+      require_equal(ErrorCode::shape, "RecurrentRouter: rows of a carry", tokens, state.rows());
+      require_equal(ErrorCode::shape, "RecurrentRouter: columns of a carry", cell_->width(), state.cols());
+    };
+    fits(carry.in), fits(carry.out), fits(carry.d_out), fits(carry.d_in);
+  }
+
+  const Cell* cell_;
+  Parameters parameters_;
+};
+
+static_assert(TrainableRouterPolicy<RecurrentRouter<float>>);
+
+}  // namespace mole
