@@ -16,6 +16,7 @@ const std::map<std::string, Method>& methods() {
     joined.merge(block_methods());
     joined.merge(rank_methods());
     joined.merge(gate_methods());
+    joined.merge(router_methods());
     return joined;
   }();
   return all;
@@ -48,10 +49,8 @@ Verdict check(const std::filesystem::path& path) {
       std::printf("not covered %s: method %s\n", name.c_str(), method.c_str());
       return Verdict::not_covered;
     }
-    const char* const main_tensor = file.has("x") ? "x" : "param";  // of a layer, or of an optimiser
-    const bool in_double = file.has(main_tensor) && file.at(main_tensor).dtype == mole::Dtype::f64;
-    return in_double ? compare<double>(file, name, known->second.check_double)
-                     : compare<float>(file, name, known->second.check_float);
+    return file.metadata().at("dtype") == "float64" ? compare<double>(file, name, known->second.check_double)
+                                                    : compare<float>(file, name, known->second.check_float);
   } catch (const std::exception& error) {
     std::printf("FAILED %s: %s\n", name.c_str(), error.what());
     return Verdict::failed;

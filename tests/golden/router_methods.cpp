@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: MIT
+// Layers whose router is more than one linear map: rmoe.
+#include "golden/methods.hpp"
+#include "golden/parameters.hpp"
+#include "mole/loss/load_balance.hpp"
+
+#include <algorithm>
+#include <vector>
+
+namespace golden {
+namespace {
+
+/// Rows of r, z and n, one below the other.
+template <class T>
+mole::LinearParameters<T> load_gates(const Comparison<T>& file, const std::string& of) {
+  const auto rows = [&](const std::string& gate) { return file.matrix("rnn.weight_" + of + gate); };
+  const auto bias = [&](const std::string& gate) { return file.matrix("rnn.bias_" + of + gate); };
+  mole::LinearParameters<T> gates{stacked(stacked(rows("r"), rows("z")), rows("n")),
+                                  Matrix<T>(1, 3 * rows("r").rows())};
+  T* end = gates.bias.data();
+  for (const char* gate : {"r", "z", "n"}) end = std::ranges::copy(bias(gate).elements(), end).out;
+  return gates;
+}
+
+template <class T>
+void expect_gates(Comparison<T>& file, const std::string& prefix, const std::string& of,
+                  const mole::LinearParameters<T>& gradients) {
+  const Index width = gradients.weight.rows() / 3;
+  Index first = 0;
+  for (const char* gate : {"r", "z", "n"}) {
+    file.expect_gradient(prefix + "rnn.weight_" + of + gate, gradients.weight.view().middle_rows(first, width));
+    file.expect_gradient(prefix + "rnn.bias_" + of + gate, gradients.bias.view().middle_cols(first, width));
+    first += width;
+  }
+}
+
+/// The routing of a stack of layers, each with tokens of its own; their experts are not used.
+template <class T, class Execution>
+class RecurrentStack {
+  using Layer = mole::MixtureLinear<mole::RecurrentRouter<T>, mole::Gate<mole::Softmax, mole::TopK, mole::Renormalised>,
+                                    Experts<T>, mole::NoBase<T>, Execution>;
+
+ public:
+  RecurrentStack(const Comparison<T>& file, const Execution& execution) : cell_(load_cell(file)) {
+    for (Index l = 0; l < file.integer("layers"); ++l) {
+      const Matrix<T> down = file.matrix(layer(l) + "weight1"), out = file.matrix(layer(l) + "weight2");
+      mole::Rng rng;
+      mole::RecurrentRouter<T> router({.in = down.cols(), .experts = out.rows()}, cell_, rng);
+      router.parameters() = {{down, {}}, {out, {}}};
+      layers_.emplace_back(router, mole::Gate{mole::Softmax{}, mole::TopK{file.integer("top_k")}, mole::Renormalised{}},
+                           Experts<T>({.in = down.cols(), .out = 1, .experts = out.rows(), .rank = 1}, rng),
+                           mole::NoBase<T>(down.cols(), 1), execution);
+      x_.push_back(file.matrix(layer(l) + "x"));
+      h_.emplace_back(x_.back().rows(), cell_.width());
+      work_.push_back(layers_.back().workspace(x_.back().rows()));
+    }
+    d_h_ = h_;
+  }
+
+  void forward() {
+    d_cell_ = cell_.gradients();
+    for (std::size_t l = 0; l < layers_.size(); ++l) {
+      d_h_[l].set_zero();
+      auto& carry = work_[l].router_scratch.carry;
+      carry = {.out = h_[l], .d_out = d_h_[l], .d_cell = &d_cell_};
+      if (l > 0) carry.in = h_[l - 1], carry.d_in = d_h_[l - 1];
+      layers_[l].route(x_[l], work_[l]);
+    }
+  }
+
+  void expect_routing(Comparison<T>& file) {
+    for (Index l = 0; l < Index(layers_.size()); ++l) {
+      auto& work = work_[std::size_t(l)];
+      file.expect(layer(l) + "hidden", h_[std::size_t(l)]);
+      file.expect(layer(l) + "router.logits", work.logits());
+      const auto indices = file.file().integers(layer(l) + "gate.indices");
+      const Matrix<T> weights = file.matrix(layer(l) + "gate.weights");
+      Matrix<T> chosen(weights.rows(), weights.cols());
+      for (Index i = 0; i < weights.size(); ++i) {
+        const Index n = i / weights.cols();
+        const Matrix<T> dense = dense_weights(work.routing, work.experts());
+        chosen(n, i % weights.cols()) = dense(n, indices[std::size_t(i)]);
+      }
+      file.expect(layer(l) + "gate.weights", chosen);
+    }
+  }
+
+  /// From what is in the traces, last layer first.
+  void expect_gradients(Comparison<T>& file, const std::string& prefix) {
+    for (Index l = Index(layers_.size()); l-- > 0;) {
+      const auto i = std::size_t(l);
+      Matrix<T> d_x(x_[i].rows(), x_[i].cols());
+      auto gradients = layers_[i].gradients();
+      layers_[i].route_backward(x_[i], d_x, gradients, work_[i]);
+      file.expect_gradient(prefix + layer(l) + "x", d_x);
+      file.expect_gradient(prefix + layer(l) + "weight1", gradients.router.input.weight);
+      file.expect_gradient(prefix + layer(l) + "weight2", gradients.router.output.weight);
+    }
+    expect_gates(file, prefix, "i", d_cell_.input);
+    expect_gates(file, prefix, "h", d_cell_.hidden);
+  }
+
+  void set_d_logits(const Comparison<T>& file) {
+    for (Index l = 0; l < Index(layers_.size()); ++l)
+      copy_rows(file.matrix(layer(l) + "grad_logits").view(), work_[std::size_t(l)].d_logits());
+  }
+
+  /// A loss of the tokens of all layers, as if they were those of one; its gradient goes to each layer's trace.
+  template <class Loss>
+  double loss_of_all(Loss loss) {
+    mole::Trace<T> all;
+    const Index tokens = x_[0].rows(), layers = Index(layers_.size()), experts = work_[0].experts();
+    all.reserve(tokens * layers, experts, 0, tokens * layers * experts);
+    all.start(tokens * layers, {});
+    all.routing.start(experts);
+    for (Index l = 0; l < layers; ++l) {
+      mole::Trace<T>& one = work_[std::size_t(l)];
+      copy_rows<const T>(one.scores(), all.scores().middle_rows(l * tokens, tokens));
+      for (Index n = 0; n < tokens; ++n) {
+        for (int e : one.routing.experts_of(n)) all.routing.push(e, 1);
+        all.routing.end_token();
+      }
+    }
+    all.routing.finish();
+    const double value = loss(all);
+    for (Index l = 0; l < layers; ++l)
+      copy_rows<const T>(all.d_scores().middle_rows(l * tokens, tokens), work_[std::size_t(l)].d_scores());
+    return value;
+  }
+
+ private:
+  static std::string layer(Index l) { return "layer." + std::to_string(l) + "."; }
+
+  static mole::GruCell<T> load_cell(const Comparison<T>& file) {
+    const Matrix<T> input = file.matrix("rnn.weight_ir"), hidden = file.matrix("rnn.weight_hr");
+    mole::Rng rng;
+    mole::GruCell<T> cell({.in = input.cols(), .width = hidden.cols()}, rng);
+    cell.parameters() = {load_gates(file, "i"), load_gates(file, "h")};
+    return cell;
+  }
+
+  template <class From>
+  static void copy_rows(View<From> from, View<T> to) {
+    for (Index n = 0; n < from.rows(); ++n) std::ranges::copy(from.row(n), to.row_data(n));
+  }
+
+  mole::GruCell<T> cell_;
+  typename mole::GruCell<T>::Parameters d_cell_;
+  std::vector<Layer> layers_;
+  std::vector<typename Layer::Workspace> work_;
+  std::vector<Matrix<T>> x_, h_, d_h_;
+};
+
+Method rmoe() {
+  return under_every_execution([]<class T>(Comparison<T>& file, auto execution) {
+    file.losses_have_float32_counts();
+    RecurrentStack stack(file, execution);
+    stack.forward();
+    stack.expect_routing(file);
+    stack.set_d_logits(file);
+    stack.expect_gradients(file, "grad.");
+
+    stack.forward();
+    file.expect_number("loss.load_balance", stack.loss_of_all([](mole::Trace<T>& all) {
+      return mole::load_balance(all, {.norm = mole::BalanceNorm::k_at_uniform});
+    }));
+    stack.expect_gradients(file, "grad_loss.load_balance.");
+    file.expect_all_compared();
+  });
+}
+
+}  // namespace
+
+std::map<std::string, Method> router_methods() {
+  return {{"rmoe", rmoe()}};
+}
+
+}  // namespace golden
