@@ -86,6 +86,7 @@
 #include "mole/optim/soft_threshold.hpp"
 #include "mole/optim/threshold_schedule.hpp"
 #include "mole/optim/threshold_stages.hpp"
+#include "mole/router/cosine_router.hpp"
 #include "mole/router/external.hpp"
 #include "mole/router/joined_router.hpp"
 #include "mole/router/latent_router.hpp"
