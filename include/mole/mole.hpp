@@ -60,6 +60,7 @@
 #include "mole/loss/localized_balance.hpp"
 #include "mole/loss/router_entropy.hpp"
 #include "mole/loss/router_z.hpp"
+#include "mole/loss/routing_contrastive.hpp"
 #include "mole/loss/sparsity_target.hpp"
 #include "mole/method/ada_mole.hpp"
 #include "mole/method/codyra.hpp"
