@@ -53,6 +53,21 @@ auto dense_mixing(Execution execution) {
   return MixtureLinear{router(), Gate{Softmax{}, All{}, Raw{}}, low_rank({.rank = 8}), base(), execution};
 }
 template <class Execution>
+auto cosine(Execution execution) {
+  Rng rng(1);
+  const CosineRouter<float> prototypes({.in = in, .experts = experts, .projection = 40, .learned_scale = true}, rng);
+  return MixtureLinear{prototypes, Gate{Softmax{}, TopK{.k = 2}, Renormalised{}}, low_rank({.rank = 4}), base(),
+                       execution};
+}
+template <class Execution>
+auto recurrent(Execution execution) {
+  Rng rng(1);
+  static const GruCell<float> cell({.in = 20, .width = 24}, rng);
+  const RecurrentRouter<float> remembering({.in = in, .experts = experts}, cell, rng);
+  return MixtureLinear{remembering, Gate{Softmax{}, TopK{.k = 2}, Renormalised{}}, low_rank({.rank = 4}), base(),
+                       execution};
+}
+template <class Execution>
 auto ragged(Execution execution) {
   return MixtureLinear{router(), Gate{Sigmoid{}, TopK{.k = 3}, Renormalised{}}, low_rank({.ranks = {1, 5, 0, 40, 8}}),
                        base(), execution};
@@ -137,6 +152,8 @@ template <class Execution>
 void nothing_allocates(Execution execution) {
   CHECK(training_allocations(routed(execution)) == 0);
   CHECK(training_allocations(dense_mixing(execution)) == 0);
+  CHECK(training_allocations(cosine(execution)) == 0);
+  CHECK(training_allocations(recurrent(execution)) == 0);
   CHECK(training_allocations(ragged(execution)) == 0);
   CHECK(training_allocations(shared_down(execution)) == 0);
   CHECK(training_allocations(sparse(execution)) == 0);

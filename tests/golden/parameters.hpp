@@ -12,6 +12,14 @@ namespace golden {
 template <class T>
 using Experts = mole::LowRank<mole::DenseFactors<T>>;
 
+template <class T>
+Matrix<T> transposed(const Matrix<T>& m) {
+  Matrix<T> turned(m.cols(), m.rows());
+  for (Index r = 0; r < m.rows(); ++r)
+    for (Index c = 0; c < m.cols(); ++c) turned(c, r) = m(r, c);
+  return turned;
+}
+
 /// The tensors of all experts of one linear layer, named `prefix` + "lora_A" and so on.
 ///
 /// Files have A [r x in] and B [out x r], an expert a pair; mole has one A [ranks x in] and one B [ranks x out]. Shared

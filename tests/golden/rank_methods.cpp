@@ -8,14 +8,6 @@ namespace golden {
 namespace {
 
 template <class T>
-Matrix<T> transposed(const Matrix<T>& m) {
-  Matrix<T> turned(m.cols(), m.rows());
-  for (Index r = 0; r < m.rows(); ++r)
-    for (Index c = 0; c < m.cols(); ++c) turned(c, r) = m(r, c);
-  return turned;
-}
-
-template <class T>
 using SparseExperts = mole::LowRank<mole::SparseProjection<T>>;
 
 /// The experts of a file, its dense A [r x in] taken apart; its B is [out x r].

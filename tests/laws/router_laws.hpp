@@ -11,15 +11,20 @@ namespace laws {
 
 namespace detail {
 template <class Router>
-mole::Matrix<typename Router::Scalar> logits_of(const Router& router, const mole::Matrix<typename Router::Scalar>& in) {
+mole::Matrix<typename Router::Scalar> logits_of(const Router& router, const mole::Matrix<typename Router::Scalar>& in,
+                                                auto& call) {
   mole::Matrix<typename Router::Scalar> logits(in.rows(), router.outputs());
-  support::Harness<Router> harness(router, in.rows());
-  auto call = harness.call();
   if constexpr (mole::detail::ScoresWithCall<Router, mole::Reference>)
     router.score(in, logits.view(), call);
   else
     router.score(in, logits.view());
   return logits;
+}
+template <class Router>
+mole::Matrix<typename Router::Scalar> logits_of(const Router& router, const mole::Matrix<typename Router::Scalar>& in) {
+  support::Harness<Router> harness(router, in.rows());
+  auto call = harness.call();
+  return logits_of(router, in, call);
 }
 }  // namespace detail
 
@@ -56,6 +61,7 @@ void check_trainable_router(const Router& router, mole::Index width) {
              d_logits = support::random_matrix<T>(tokens, router.outputs(), 13);
   support::Harness<Router> harness(router, tokens);
   auto call = harness.call();
+  detail::logits_of(router, in, call);  // what a router keeps for its backward
   auto once = mole::zeros_like(mole::ParametersOf<Router>(mole::parameters_of(router)));
   mole::Matrix<T> d_in_once(tokens, width);
   router.backward(in, d_logits, d_in_once.view(), once, call);

@@ -16,6 +16,15 @@ struct LinearParameters {
     f("weight", p.weight...);
     f("bias", p.bias...);
   }
+
+  /// As gradients of out = in W^T + b:   weight += d_out^T in,   bias += sum over tokens of d_out.   Frozen ones stay.
+  ///   in [N x I], an empty view for zeros, d_out [N x O]
+  void add_gradients(View<const T> in, View<const T> d_out, const auto& execution) {
+    if (in && !weight.empty()) execution.product_tn(d_out, in, weight.view());
+    if (bias.empty()) return;
+    for (Index n = 0; n < d_out.rows(); ++n)
+      for (Index o = 0; o < d_out.cols(); ++o) bias(0, o) += d_out(n, o);
+  }
 };
 
 }  // namespace mole

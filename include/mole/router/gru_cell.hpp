@@ -164,8 +164,8 @@ class GruCell {
       loops.set(thirds(d_hidden.row(token))[2], product, d_n, r);
       if (d_before) loops.add(d_before.row(token), product, d, z);
     });
-    add_gradients(u, d_gates, gradients.input, call);
-    add_gradients(before, d_hidden, gradients.hidden, call);
+    gradients.input.add_gradients(u, d_gates, call.execution);
+    gradients.hidden.add_gradients(before, d_hidden, call.execution);
     if (d_u) call.execution.product_nn(View<const T>(d_gates), parameters_.input.weight, d_u);
     if (d_before) call.execution.product_nn(View<const T>(d_hidden), parameters_.hidden.weight, d_before);
   }
@@ -196,14 +196,6 @@ class GruCell {
         f(token, kernel::ElementLoops{});
       }
     });
-  }
-
-  /// `in` is an empty view where it stands for zeros.
-  static void add_gradients(View<const T> in, View<const T> d_out, LinearParameters<T>& gradients, auto& call) {
-    if (in && !gradients.weight.empty()) call.execution.product_tn(d_out, in, gradients.weight.view());
-    if (gradients.bias.empty()) return;
-    for (Index t = 0; t < d_out.rows(); ++t)
-      for (Index j = 0; j < d_out.cols(); ++j) gradients.bias(0, j) += d_out(t, j);
   }
 
   Parameters parameters_;

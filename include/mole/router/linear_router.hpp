@@ -73,10 +73,7 @@ class LinearRouter {
 
   /// d_weight += d_logits^T x,  d_bias += sum over tokens of d_logits,  d_x += d_logits W
   void backward(View<const T> x, View<const T> d_logits, View<T> d_x, Parameters& gradients, auto& call) const {
-    if (!gradients.weight.empty()) call.execution.product_tn(d_logits, seen(x, call), gradients.weight.view());
-    if (!gradients.bias.empty())
-      for (Index n = 0; n < d_logits.rows(); ++n)
-        for (Index e = 0; e < d_logits.cols(); ++e) gradients.bias(0, e) += d_logits(n, e);
+    if (any_wanted(gradients)) gradients.add_gradients(seen(x, call), d_logits, call.execution);
     if (!d_x) return;
     if (!dropout_.acts(call.batch)) return call.execution.product_nn(d_logits, parameters_.weight, d_x);
     const View<T> d_dropped = call.scratch.dropped.view().top(x.rows());

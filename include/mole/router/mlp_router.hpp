@@ -84,20 +84,13 @@ class MlpRouter {
     for (Index n = 0; n < h.rows(); ++n)
       for (Index j = 0; j < h.cols(); ++j)
         if (!(h(n, j) > 0)) d_h(n, j) = 0;
-    add_gradients(View<const T>(h), d_logits, gradients.output, call);
-    add_gradients(x, View<const T>(d_h), gradients.hidden, call);
+    gradients.output.add_gradients(h, d_logits, call.execution);
+    gradients.hidden.add_gradients(x, d_h, call.execution);
     if (d_x) call.execution.product_nn(View<const T>(d_h), parameters_.hidden.weight, d_x);
   }
 
  private:
   Index hidden() const { return parameters_.hidden.weight.rows(); }
-
-  static void add_gradients(View<const T> in, View<const T> d_out, LinearParameters<T>& gradients, auto& call) {
-    if (!gradients.weight.empty()) call.execution.product_tn(d_out, in, gradients.weight.view());
-    if (gradients.bias.empty()) return;
-    for (Index n = 0; n < d_out.rows(); ++n)
-      for (Index e = 0; e < d_out.cols(); ++e) gradients.bias(0, e) += d_out(n, e);
-  }
 
   Parameters parameters_;
 };

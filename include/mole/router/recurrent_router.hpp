@@ -122,14 +122,12 @@ class RecurrentRouter {
     if (carry.d_out)
       for (Index n = 0; n < h.rows(); ++n) std::ranges::copy(carry.d_out.row(n), d_h.row_data(n));
     call.execution.product_nn(d_logits, parameters_.output.weight, d_h);
-    if (!gradients.output.weight.empty())
-      call.execution.product_tn(d_logits, View<const T>(h), gradients.output.weight.view());
+    gradients.output.add_gradients(h, d_logits, call.execution);
 
     typename Cell::Parameters frozen;
     auto of_cell = cell_call(call);
     cell_->backward(u, carry.in, d_h, d_u, carry.d_in, carry.d_cell ? *carry.d_cell : frozen, of_cell);
-    if (!gradients.input.weight.empty())
-      call.execution.product_tn(View<const T>(d_u), x, gradients.input.weight.view());
+    gradients.input.add_gradients(x, d_u, call.execution);
     if (d_x) call.execution.product_nn(View<const T>(d_u), parameters_.input.weight, d_x);
   }
 
