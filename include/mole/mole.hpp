@@ -2,6 +2,7 @@
 // Everything but what needs a library beside xsimd: files (mole/io/) and Eigen (mole/execution/through_eigen.hpp).
 #pragma once
 
+#include "mole/adapt/self_contrast.hpp"
 #include "mole/base/bf16_base.hpp"
 #include "mole/base/callable_base.hpp"
 #include "mole/base/dense_base.hpp"
