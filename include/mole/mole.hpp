@@ -2,6 +2,7 @@
 // Everything but what needs a library beside xsimd: files (mole/io/) and Eigen (mole/execution/through_eigen.hpp).
 #pragma once
 
+#include "mole/adapt/self_contrast.hpp"
 #include "mole/base/bf16_base.hpp"
 #include "mole/base/callable_base.hpp"
 #include "mole/base/dense_base.hpp"
@@ -37,6 +38,7 @@
 #include "mole/gating/magnitude.hpp"
 #include "mole/gating/masked_softmax.hpp"
 #include "mole/gating/no_gating.hpp"
+#include "mole/gating/rank_k.hpp"
 #include "mole/gating/raw.hpp"
 #include "mole/gating/relative_threshold.hpp"
 #include "mole/gating/renormalised.hpp"

@@ -156,10 +156,10 @@ void check_under_every_gate(const LowRank<Factors>& experts) {
 
 TEST_CASE("Every Score composes with every Select and every Weigh, or there is a reason", "[composition]") {
   // Scores of any sign, not negative, probabilities, and with a threshold; by the selects and weighs that take them.
-  const std::size_t of_any_sign = 2 * (6 * 4), not_negative = 4 * (8 * 6), probabilities = 4 * (9 * 6),
-                    with_threshold = 1 * (10 * 7 - 4);
+  const std::size_t of_any_sign = 2 * (7 * 4), not_negative = 4 * (9 * 6), probabilities = 4 * (10 * 6),
+                    with_threshold = 1 * (11 * 7 - 5);
   CHECK(every_gate().gates.size() == of_any_sign + not_negative + probabilities + with_threshold);
-  CHECK(every_gate().gates.size() + every_gate().others.size() == 11 * 10 * 7);
+  CHECK(every_gate().gates.size() + every_gate().others.size() == 11 * 11 * 7);
   for (const NamedGate& named : every_gate().gates) {
     const std::string broken = broken_law(named);
     INFO(named.name << ": " << broken);

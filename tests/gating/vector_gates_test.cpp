@@ -7,6 +7,7 @@
 #include "mole/gating/gate.hpp"
 #include "mole/gating/identity.hpp"
 #include "mole/gating/l2_normalised.hpp"
+#include "mole/gating/rank_k.hpp"
 #include "mole/gating/raw.hpp"
 #include "mole/gating/renormalised.hpp"
 #include "mole/gating/sigmoid.hpp"
@@ -94,7 +95,7 @@ std::vector<unsigned char> bits_of(const Trace<T>& trace, Index n) {
 template <class T>
 constexpr Index step = kernel::step_of<kernel::DefaultArchitecture, T>;
 
-/// Calls check(gate) for every part that has a form with vectors, and for the choices k and p.
+/// Calls check(gate) for every part that has a form with vectors, for the choices k and p, and for parts without.
 template <class Check>
 void for_each_gate(Index experts, Check check) {
   for (Index k : {Index(1), Index(2), Index(3), Index(8), experts}) {
@@ -107,6 +108,7 @@ void for_each_gate(Index experts, Check check) {
     check(Gate{Sigmoid{}, TopP{.p = 1.3, .max_k = k}, Raw{}});
   }
   check(Gate{Softmax{}, All{}, Raw{}});
+  check(Gate{Softmax{}, RankK{{experts / 2}}, Raw{}});
   check(Gate{Softmax{}, TopP{.p = 0.4}, Raw{}});
   for (bool crossing : {false, true})
     for (bool strict : {false, true}) {  // sums of logits are exact, and meet p
@@ -169,6 +171,7 @@ TEMPLATE_TEST_CASE("Vectors are at work in the other tests", "[gating]", float, 
   STATIC_REQUIRE(LoopedScorePolicy<Identity, Vector> && LoopedScorePolicy<Identity, T, Loops>);
   STATIC_REQUIRE(LaneSelectPolicy<TopK, Vector> && LaneSelectPolicy<TopP, Vector>);
   STATIC_REQUIRE_FALSE(LaneSelectPolicy<All, Vector>);
+  STATIC_REQUIRE_FALSE(LaneSelectPolicy<RankK, Vector>);
 }
 
 TEMPLATE_TEST_CASE("Vectors of one element score and select as plain numbers do", "[gating]", float, double) {

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: MIT
+// Decoding that contrasts a model with itself under a weaker routing.
+#pragma once
+
+#include "mole/core/error.hpp"
+
+#include <cmath>
+#include <limits>
+#include <span>
+#include <string>
+#include <type_traits>
+
+namespace mole {
+
+/// The defaults are those of the released code.
+struct SelfContrast {
+  double alpha = 0.1;  ///< a token of less than alpha times the likeliest one's probability is out
+  double beta = 0.5;   ///< weight of the contrast
+};
+
+/// The logits of the next token after what the weak pass would say as well is taken out.
+///
+///   contrasted_i = (1 + beta) strong_i - beta weak_i   where strong_i >= log(alpha) + max strong,   else -infinity
+///
+///   strong, weak [V]   ->   contrasted [V], which may be the memory of either
+///
+/// Both rows are of one model and one position, by two passes that each keep a cache of their own: the strong one
+/// routed as the model was trained, the weak one by RankK and Renormalised in every layer. Temperatures divide the
+/// logits before.
+///
+/// -infinity in `strong` stays out, also where the whole row is -infinity. An infinite logit in `weak` was masked, not
+/// predicted: strong_i is left as it is, and so it is where strong_i is infinite. NaN in `strong` gives NaN there, as
+/// does NaN in `weak` where strong_i is in; neither has a part in any other number.
+///
+/// Throws Error(shape) for rows of different sizes, Error(option) unless 0 < alpha <= 1 and 0 <= beta < infinity.
+/// O(V), computed in double, no allocation.
+/// Source: Shi et al. 2024 (SCMoE), arXiv:2405.14507; released code: github.com/DavidFanzz/SCMoE.
+template <class T>
+void self_contrast(std::span<const std::type_identity_t<T>> strong, std::span<const std::type_identity_t<T>> weak,
+                   std::span<T> contrasted, const SelfContrast& options = {}) {
+  require_equal(ErrorCode::shape, "self_contrast: size of weak", strong.size(), weak.size());
+  require_equal(ErrorCode::shape, "self_contrast: size of contrasted", strong.size(), contrasted.size());
+  if (!(options.alpha > 0 && options.alpha <= 1))
+    throw Error(ErrorCode::option,
+                "self_contrast: expected an alpha above 0 and up to 1, found " + std::to_string(options.alpha));
+  if (!(options.beta >= 0 && std::isfinite(options.beta)))
+    throw Error(ErrorCode::option,
+                "self_contrast: expected a finite beta from 0 up, found " + std::to_string(options.beta));
+
+  constexpr T out = -std::numeric_limits<T>::infinity();
+  T largest = out;
+  for (T logit : strong) largest = logit > largest ? logit : largest;  // passes NaN over
+  const double least = std::log(options.alpha) + double(largest);
+  for (std::size_t i = 0; i < strong.size(); ++i) {
+    const double s = double(strong[i]), w = double(weak[i]);
+    if (s < least)
+      contrasted[i] = out;
+    else if (std::isinf(s) || std::isinf(w))
+      contrasted[i] = T(s);
+    else
+      contrasted[i] = T(s + options.beta * (s - w));  // exactly s where both agree, or beta is 0
+  }
+}
+
+}  // namespace mole
