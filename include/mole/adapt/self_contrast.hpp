@@ -12,7 +12,7 @@
 
 namespace mole {
 
-/// The defaults are those of the released code.
+/// Options of self_contrast(); the defaults are those of the released code.
 struct SelfContrast {
   double alpha = 0.1;  ///< a token of less than alpha times the likeliest one's probability is out
   double beta = 0.5;   ///< weight of the contrast
