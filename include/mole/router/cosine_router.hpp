@@ -173,8 +173,9 @@ class CosineRouter {
     for (Index e = 0; e < prototypes.rows(); ++e) {
       const Direction direction = Direction::of(prototypes.row(e));
       scratch.prototype_lengths(0, e) = direction.length;
+      const T scale = T(direction.scale());
       for (Index j = 0; j < prototypes.cols(); ++j)
-        scratch.directions(e, j) = T(double(prototypes(e, j)) * direction.scale());
+        scratch.directions.view().row_data(e)[j] = scale * prototypes.row_data(e)[j];
     }
   }
 
@@ -188,7 +189,7 @@ class CosineRouter {
   }
 
   /// Sum over experts of d_logits times the cosine.
-  static double radial(View<const T> d_logits, const Scratch& scratch, Index n) {
+  static double radial_of_token(View<const T> d_logits, const Scratch& scratch, Index n) {
     double sum = 0;
     for (Index e = 0; e < d_logits.cols(); ++e) sum += double(d_logits(n, e)) * double(scratch.cosines(n, e));
     return sum;
@@ -199,8 +200,9 @@ class CosineRouter {
     const double scale = this->scale();
     for (Index n = 0; n < h.rows(); ++n) {
       const Direction token{call.scratch.token_lengths(0, n)};
-      const T factor = T(scale * token.d_scale() * token.inward(radial(d_logits, call.scratch, n)) * token.scale());
-      for (Index j = 0; j < h.cols(); ++j) d_h(n, j) -= factor * h(n, j);
+      const T factor =
+          T(scale * token.d_scale() * token.inward(radial_of_token(d_logits, call.scratch, n)) * token.scale());
+      for (Index j = 0; j < h.cols(); ++j) d_h.row_data(n)[j] -= factor * h.row_data(n)[j];
     }
   }
 
@@ -210,19 +212,26 @@ class CosineRouter {
     call.execution.product_tn(call.scratch.d_cosines.view().top(h.rows()), h, d_v);
     for (Index e = 0; e < d_v.rows(); ++e) {
       const Direction prototype{call.scratch.prototype_lengths(0, e)};
-      const auto v = call.scratch.directions.view().row(e);
-      double radial = 0;
-      for (Index j = 0; j < d_v.cols(); ++j) radial += double(v[std::size_t(j)]) * double(d_v(e, j));
+      const T scale = T(prototype.d_scale()),
+              inward = T(prototype.inward(radial_of_prototype(call.scratch, e, h.rows())));
+      const T* const v = call.scratch.directions.view().row_data(e);
       for (Index j = 0; j < d_v.cols(); ++j)
-        gradient(e, j) +=
-            T(prototype.d_scale() * (double(d_v(e, j)) - prototype.inward(radial) * double(v[std::size_t(j)])));
+        gradient.view().row_data(e)[j] += scale * (d_v.row_data(e)[j] - inward * v[j]);
     }
+  }
+  /// <v_e, d_v_e> = sum over tokens of d_cosine <v_e, h_n>
+  static double radial_of_prototype(const Scratch& scratch, Index e, Index tokens) {
+    double sum = 0;
+    for (Index n = 0; n < tokens; ++n)
+      sum += double(scratch.d_cosines(n, e)) * double(scratch.cosines(n, e)) /
+             Direction{scratch.token_lengths(0, n)}.scale();
+    return sum;
   }
 
   void add_log_scale_gradient(View<const T> d_logits, Matrix<T>& gradient, const Scratch& scratch) const {
     if (parameters_.log_scale(0, 0) > most_log_scale) return;
     double sum = 0;
-    for (Index n = 0; n < d_logits.rows(); ++n) sum += radial(d_logits, scratch, n);
+    for (Index n = 0; n < d_logits.rows(); ++n) sum += radial_of_token(d_logits, scratch, n);
     gradient(0, 0) += T(scale() * sum);
   }
 
