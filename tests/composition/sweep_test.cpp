@@ -23,7 +23,8 @@ constexpr Index expert_counts[] = {1, 2, 3, 7, 8, 64, 128, 129, 1024};
 /// From 1 to all, with both sides of what is chosen in vectors.
 std::vector<Index> chosen_counts(Index experts) {
   std::vector<Index> counts;
-  for (Index k : {Index(1), Index(2), Index(3), Index(8), Index(16), Index(17), experts / 2, experts - 1, experts})
+  for (Index k : {Index(1), Index(2), Index(3), Index(8), Index(16), Index(17), Index(64), Index(65), experts / 2,
+                  experts - 1, experts})
     if (k >= 1 && k <= experts && std::find(counts.begin(), counts.end(), k) == counts.end()) counts.push_back(k);
   return counts;
 }

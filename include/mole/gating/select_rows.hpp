@@ -36,7 +36,6 @@ struct SelectRows {
 
  private:
   static constexpr Index most_experts = 512;  // 32 KiB of the stack
-  static constexpr Index most_slots = 16;
 
   template <class T>
   static constexpr Index step = [] {
@@ -64,6 +63,7 @@ struct SelectRows {
       if constexpr (LaneSelectPolicy<Select, kernel::Batch<Arch, T>>) {
         using Lanes = kernel::Lanes<Arch, T>;
         using Vector = typename Lanes::Batch;
+        constexpr Index most_slots = kernel::LargestInLanes<Arch, T>::most;
         const Index slots = select.max_chosen(experts);
         if (experts > most_experts || slots > most_slots || 4 * scores.rows() < Lanes::step) return false;
         std::array<Vector, std::size_t(most_experts)> in;

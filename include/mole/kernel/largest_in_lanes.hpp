@@ -13,17 +13,19 @@ namespace mole::kernel {
 ///
 ///   x [size], no NaN   ->   largest, position [k]        1 <= k <= size, k <= most
 ///
-/// Positions are numbers of type T: exact up to size 2^24.  O(size k) vector operations, in registers up to k = 8.
+/// Positions are numbers of type T: exact up to size 2^24.  O(size k) vector operations, in registers up to k = 8,
+/// where they are stored from k = 17 on.
 template <class Arch, class T>
 struct LargestInLanes {
   using Batch = kernel::Batch<Arch, T>;
-  static constexpr Index most = 16;  // beyond, a heap for each token is cheaper
+  static constexpr Index most = step_of<Arch, T> >= 8 ? 64 : 16;  // beyond, sorting for each token is cheaper
 
   void operator()(const Batch* x, Index size, Index k, Batch* largest, Batch* position) const;
 
  private:
   template <std::size_t K>
   static void keep(const Batch* x, Index size, Index k, Batch* largest, Batch* position);
+  static void keep_many(const Batch* x, Index size, Index k, Batch* largest, Batch* position);
 };
 
 template <class Arch, class T>
@@ -33,7 +35,8 @@ void LargestInLanes<Arch, T>::operator()(const Batch* x, Index size, Index k, Ba
   if (k == 2) return keep<2>(x, size, k, largest, position);
   if (k <= 4) return keep<4>(x, size, k, largest, position);
   if (k <= 8) return keep<8>(x, size, k, largest, position);
-  return keep<16>(x, size, k, largest, position);
+  if (k <= 16) return keep<16>(x, size, k, largest, position);
+  keep_many(x, size, k, largest, position);
 }
 
 template <class Arch, class T>
@@ -58,6 +61,30 @@ void LargestInLanes<Arch, T>::keep(const Batch* x, Index size, Index k, Batch* l
     at[0] = select(stays, at[0], here);
   }
   for (Index j = 0; j < k; ++j) largest[j] = value[j], position[j] = at[j];
+}
+
+/// The same, from the last place that is not empty on.
+template <class Arch, class T>
+void LargestInLanes<Arch, T>::keep_many(const Batch* x, Index size, Index k, Batch* largest, Batch* position) {
+  for (Index i = 0; i < size; ++i) {
+    const Batch here = T(i);
+    Index j = i < k ? i : k - 1;
+    if (i < k) {
+      largest[j] = std::numeric_limits<T>::quiet_NaN();
+      position[j] = T(0);
+    }
+    Batch value = largest[j], at = position[j];
+    auto stays = x[i] <= value;
+    for (; j > 0; --j) {
+      const Batch value_above = largest[j - 1], at_above = position[j - 1];
+      const auto above_stays = x[i] <= value_above;
+      largest[j] = select(above_stays, select(stays, value, x[i]), value_above);
+      position[j] = select(above_stays, select(stays, at, here), at_above);
+      stays = above_stays, value = value_above, at = at_above;
+    }
+    largest[0] = select(stays, value, x[i]);
+    position[0] = select(stays, at, here);
+  }
 }
 
 }  // namespace mole::kernel
