@@ -64,6 +64,14 @@ TEST_CASE("Pairs are listed expert by expert, tokens ascending", "[core]") {
   CHECK(ints(routing.pairs_of(1)) == Ints{3});
   CHECK(ints(routing.pairs_of(2)) == Ints{0, 4});
   CHECK(ints(routing.pairs_of(3)).empty());
+  for (Index e = 0; e < 4; ++e)
+    for (Index begin = 0; begin <= routing.tokens() + 1; ++begin)
+      for (Index end = begin; end <= routing.tokens() + 1; ++end) {
+        Ints expected;
+        for (int p : routing.pairs_of(e))
+          if (routing.token(p) >= begin && routing.token(p) < end) expected.push_back(p);
+        CHECK(ints(routing.pairs_of(e, begin, end)) == expected);
+      }
   CHECK(routing.load(0) == 2);
   CHECK(routing.load(3) == 0);
   CHECK(routing.first_of_expert(2) == 3);

@@ -86,24 +86,27 @@ TEMPLATE_TEST_CASE("Simd of one element a vector equals Reference in every primi
 
 TEMPLATE_TEST_CASE("Simd computes the same bits on any number of threads", "[execution][threads]", float, double) {
   TestRng rng;
-  const RoutedCase<TestType> c(Blocks::uniform(5, 17), random_routing<TestType>(Spread::random_pairs, 200, 5, rng), 333,
-                               517, 0, rng);
   const Rng start(test_seed());
-  RoutedResults<TestType> routed(c, 0, start);
+  for (const RoutedCase<TestType>& c : large_routed_cases<TestType>(rng)) {
+    RoutedResults<TestType> alone(c, 0, start);
+    alone.compute(Simd<>{}, c);
+    for (int threads : {1, 2, 3, 5, 8}) {
+      CAPTURE(c.blocks.experts(), c.blocks.max_size(), threads);
+      RoutedResults<TestType> shared(c, 0, start);
+      shared.compute(Simd{ThreadPool{threads}}, c);
+      shared.compare(alone, c, [](std::string name, const auto& a, const auto& b, Index) {
+        CAPTURE(name);
+        CHECK(difference(a.view(), b.view()) == 0);
+      });
+    }
+  }
   DenseCase<TestType> dense(200, 333, 517, 0, start), few(7, 333, 517, 0, start);
-  routed.compute(Simd<>{}, c);
   dense.compute(Simd<>{});
   few.compute(Simd<>{});
   for (int threads : {1, 2, 3, 5, 8}) {
     const Simd execution{ThreadPool{threads}};
     REQUIRE(execution.threads() == threads);
     CAPTURE(threads);
-    RoutedResults<TestType> again(c, 0, start);
-    again.compute(execution, c);
-    again.compare(routed, c, [](std::string name, const auto& a, const auto& b, Index) {
-      CAPTURE(name);
-      CHECK(difference(a.view(), b.view()) == 0);
-    });
     for (DenseCase<TestType>* expected : {&dense, &few}) {
       DenseCase<TestType> found(expected->x.view().rows(), 333, 517, 0, start);
       found.compute(execution);

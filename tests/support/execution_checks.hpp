@@ -180,13 +180,27 @@ void all_routed_primitives_equal_reference(const Execution& execution) {
       }
 }
 
-/// Widths large enough that the work is cut into several tasks, and that sums are cut into several panels.
+/// So large that the work is cut into several tasks, sums into several panels, and the tokens of experts with few ranks
+/// into blocks for the first cache and for the second.
+template <class T>
+std::vector<RoutedCase<T>> large_routed_cases(Rng& rng) {
+  std::vector<RoutedCase<T>> cases;
+  const auto add = [&](const Blocks& blocks, Spread spread, Index tokens) {
+    cases.emplace_back(blocks, random_routing<T>(spread, tokens, blocks.experts(), rng), 333, 517, 1, rng);
+  };
+  const std::vector<int> few{1, 3, 0, 2, 1};
+  for (Spread spread : {Spread::random_pairs, Spread::all_to_one})
+    for (const Blocks& blocks : {Blocks::uniform(5, 17), Blocks::uniform(5, 1), Blocks::ragged(few, true)})
+      add(blocks, spread, 200);
+  for (Spread spread : {Spread::random_pairs, Spread::some_tokens_alone}) add(Blocks::uniform(100, 1), spread, 1000);
+  return cases;
+}
+
 template <class T, class Execution>
 void large_primitives_equal_reference(const Execution& execution) {
   TestRng rng;
-  for (Spread spread : {Spread::random_pairs, Spread::all_to_one}) {
-    const RoutedCase<T> c(Blocks::uniform(5, 17), random_routing<T>(spread, 200, 5, rng), 333, 517, 1, rng);
-    CAPTURE(int(spread));
+  for (const RoutedCase<T>& c : large_routed_cases<T>(rng)) {
+    CAPTURE(c.blocks.experts(), c.blocks.max_size(), c.routing.pairs());
     routed_primitives_equal_reference<T>(execution, c, 1);
   }
 }

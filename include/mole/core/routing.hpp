@@ -146,6 +146,14 @@ class Routing {
   std::span<const int> pairs_of(Index expert) const {
     return by_expert().subspan(std::size_t(first_of_expert(expert)), std::size_t(load(expert)));
   }
+  /// Those with tokens of [begin, end).  O(log pairs)
+  std::span<const int> pairs_of(Index expert, Index begin, Index end) const {
+    const std::span<const int> all = pairs_of(expert);
+    if (begin <= 0 && end >= tokens()) return all;
+    const auto before = [&](int pair, Index token) { return token_[std::size_t(pair)] < token; };
+    const auto first = std::lower_bound(all.begin(), all.end(), begin, before);
+    return {first, std::lower_bound(first, all.end(), end, before)};
+  }
 
  private:
   bool every_token_has_every_expert() const {

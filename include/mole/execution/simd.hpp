@@ -7,6 +7,7 @@
 #include "mole/execution/execution_policy.hpp"
 #include "mole/execution/serial.hpp"
 #include "mole/execution/simd_costs.hpp"
+#include "mole/execution/simd_runs.hpp"
 #include "mole/execution/simd_terms.hpp"
 #include "mole/kernel/dot_products.hpp"
 #include "mole/kernel/panel.hpp"
@@ -84,7 +85,7 @@ class Simd {
   template <class T>
   void routed_down(ConstView<T> x, ConstView<T> table, Side side, const RankLayout<T>& layout, std::span<T> h) const {
     if (const auto all = ranks_as_matrix(h, side, layout)) return product_nt(x, table.top(all.cols()), all);
-    for_each_run(layout, 2.0 * double(table.cols()), [&](Index e, std::span<const int> pairs) {
+    SimdRuns::for_each(*this, layout, table.cols(), [&](Index e, std::span<const int> pairs) {
       std::array<const T*, run> rows;
       std::array<T*, run> results;
       for (std::size_t q = 0; q < pairs.size(); ++q) {
@@ -108,24 +109,26 @@ class Simd {
     if (const auto all = ranks_as_matrix(h, side, layout))
       return product_tn(all.middle_cols(all.cols() - d_table.rows(), d_table.rows()), x, d_table);
     const Index per_task = columns_per_task<T>(d_table.cols(), 2.0 * double(layout.begin.back()), 1);
+    const Index block = std::max(run, SimdRuns::tokens_that_stay_near(layout, x.cols()));
     parallel_for(blocks_of(d_table.cols(), per_task), [&](Index task) {
       const Index column = task * per_task, cols = std::min(per_task, d_table.cols() - column);
       std::array<const T*, run> factors, rows;
-      for (Index e = 0; e < layout.blocks.experts(); ++e) {
-        const auto share = layout.share_of_last(d_table.rows(), e, side);
-        if (share.count == 0) continue;
-        const std::span<const int> pairs = layout.routing.pairs_of(e);
-        for (Index q = 0; q < Index(pairs.size()); q += run) {
-          const Index depth = std::min(run, Index(pairs.size()) - q);
-          for (Index k = 0; k < depth; ++k) {
-            const int p = pairs[std::size_t(q + k)];
-            factors[std::size_t(k)] = h.data() + layout.first(p) + share.skip;
-            rows[std::size_t(k)] = x.row_data(layout.routing.token(p)) + column;
+      for (Index begin = 0; begin < x.rows(); begin += block)
+        for (Index e = 0; e < layout.blocks.experts(); ++e) {
+          const auto share = layout.share_of_last(d_table.rows(), e, side);
+          if (share.count == 0) continue;
+          const std::span<const int> pairs = layout.routing.pairs_of(e, begin, begin + block);
+          for (Index q = 0; q < Index(pairs.size()); q += run) {
+            const Index depth = std::min(run, Index(pairs.size()) - q);
+            for (Index k = 0; k < depth; ++k) {
+              const int p = pairs[std::size_t(q + k)];
+              factors[std::size_t(k)] = h.data() + layout.first(p) + share.skip;
+              rows[std::size_t(k)] = x.row_data(layout.routing.token(p)) + column;
+            }
+            Outer<T>{}(kernel::FactorColumns<T>{factors.data()}, kernel::GatheredRows<const T>{rows.data()}, false,
+                       depth, share.count, cols, Rows<T>{d_table.row_data(share.row) + column, d_table.stride()}, true);
           }
-          Outer<T>{}(kernel::FactorColumns<T>{factors.data()}, kernel::GatheredRows<const T>{rows.data()}, false, depth,
-                     share.count, cols, Rows<T>{d_table.row_data(share.row) + column, d_table.stride()}, true);
         }
-      }
     });
   }
 
@@ -169,12 +172,8 @@ class Simd {
   using Costs = SimdCosts;
   static constexpr Index run = Costs::run;
 
-  static Index blocks_of(Index size, Index block) { return (size + block - 1) / block; }
-
-  /// How many of `items`, `work` operations each, make a task; a multiple of `grain`.
-  static Index items_per_task(double work, Index grain) {
-    return blocks_of(Index(Costs::task_work / std::max(work, 1.0)) + 1, grain) * grain;
-  }
+  static Index blocks_of(Index size, Index block) { return Costs::blocks_of(size, block); }
+  static Index items_per_task(double work, Index grain) { return Costs::items_per_task(work, grain); }
 
   /// d_w += d_y^T x where d_w has few rows: no packed panel of x would be read often enough.
   template <class T>
@@ -330,22 +329,6 @@ class Simd {
                       [&](Index row, Index rows, Index column, Index cols) {
                         SimdTerms<Arch>::add(terms, row, rows, column, cols, result);
                       });
-  }
-
-  /// Calls f(expert, pairs) for runs of pairs of one expert, no longer than `run`; `work` in operations a rank.
-  template <class T, class F>
-  void for_each_run(const RankLayout<T>& layout, double work, F f) const {
-    const std::span<const int> order = layout.routing.by_expert();
-    const Index per_task = items_per_task(work * double(layout.blocks.max_size()), run);
-    parallel_for(blocks_of(Index(order.size()), per_task), [&](Index task) {
-      const Index end = std::min(Index(order.size()), (task + 1) * per_task);
-      for (Index q = task * per_task; q < end;) {
-        const Index e = layout.routing.expert(order[std::size_t(q)]);
-        const Index count = std::min({run, end - q, layout.routing.first_of_expert(e + 1) - q});
-        f(e, order.subspan(std::size_t(q), std::size_t(count)));
-        q += count;
-      }
-    });
   }
 
   /// results_q = table rows_q. A panel pays once enough rows share it, the more the less of it the table fills.

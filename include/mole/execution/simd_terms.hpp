@@ -79,14 +79,11 @@ struct SimdTerms {
   static void add_experts(const RankTerms<T>& terms, Index row, Index rows, Index column, Index cols, View<T> result) {
     const Routing<T>& routing = terms.layout.routing;
     const std::span<const int> order = routing.by_expert();
-    const auto before = [&](int pair, Index token) { return routing.token(pair) < token; };
     for (Index q = 0; q < Index(order.size());) {
       const Index e = routing.expert(order[std::size_t(q)]);
-      const std::span<const int> all = routing.pairs_of(e);
-      const auto first = std::lower_bound(all.begin(), all.end(), row, before);
-      const auto last = std::lower_bound(first, all.end(), row + rows, before);
-      for (auto pair = first; pair < last; pair += std::min<Index>(run, last - pair))
-        add_run(terms, e, {pair, pair + std::min<Index>(run, last - pair)}, column, cols, result);
+      const std::span<const int> pairs = routing.pairs_of(e, row, row + rows);
+      for (std::size_t done = 0; done < pairs.size(); done += std::size_t(run))
+        add_run(terms, e, pairs.subspan(done, std::min(std::size_t(run), pairs.size() - done)), column, cols, result);
       q = routing.first_of_expert(e + 1);
     }
   }
