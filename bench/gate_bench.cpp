@@ -104,7 +104,7 @@ void backward(benchmark::State& state) {
 using Family = benchmark::internal::Benchmark;
 
 void some_chosen(Family* family) {
-  family->ArgNames({"E", "k"})->ArgsProduct({{8, 64, 1024}, {2, 8}});
+  family->ArgNames({"E", "k"})->ArgsProduct({{8, 64, 1024}, {2, 8}})->ArgsProduct({{64}, {17, 32, 64}});
 }
 void all_chosen(Family* family) {
   family->ArgNames({"E"})->ArgsProduct({{8, 64, 1024}});
