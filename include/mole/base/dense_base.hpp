@@ -45,19 +45,12 @@ class DenseBase {
   Parameters& parameters() requires owning { return linear_; }
   const Parameters& parameters() const requires owning { return linear_; }
 
-  void forward(View<const T> x, View<T> y, auto& call) const {
-    call.execution.linear(x, weights(), y);
-  }
+  void forward(View<const T> x, View<T> y, auto& call) const { call.execution.linear(x, weights(), y); }
 
   /// d_x += d_y W,  d_weight += d_y^T x,  d_bias += sum over tokens of d_y
   void backward(View<const T> x, View<const T> d_y, View<T> d_x, Parameters& gradients, auto& call) const {
     if (d_x) call.execution.linear_backward(d_y, weights(), d_x);
-    if constexpr (owning) {
-      if (!gradients.weight.empty()) call.execution.product_tn(d_y, x, gradients.weight.view());
-      if (!gradients.bias.empty())
-        for (Index n = 0; n < d_y.rows(); ++n)
-          for (Index o = 0; o < d_y.cols(); ++o) gradients.bias(0, o) += d_y(n, o);
-    }
+    if constexpr (owning) gradients.add_gradients(x, d_y, call.execution);
   }
 
  private:

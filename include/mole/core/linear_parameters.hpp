@@ -2,6 +2,7 @@
 // Weight and optional bias of a linear map.
 #pragma once
 
+#include "mole/core/linear_weights.hpp"
 #include "mole/core/matrix.hpp"
 
 namespace mole {
@@ -17,7 +18,10 @@ struct LinearParameters {
     f("bias", p.bias...);
   }
 
-  /// As gradients of out = in W^T + b:   weight += d_out^T in,   bias += sum over tokens of d_out.   Frozen ones stay.
+  /// The map, for an execution: out = in W^T + b.
+  LinearWeights<T> weights() const { return {.weight = weight.view(), .bias = bias.view()}; }
+
+  /// As its gradients:   weight += d_out^T in,   bias += sum over tokens of d_out.   Frozen ones stay.
   ///   in [N x I], an empty view for zeros, d_out [N x O]
   void add_gradients(View<const T> in, View<const T> d_out, const auto& execution) {
     if (in && !weight.empty()) execution.product_tn(d_out, in, weight.view());

@@ -162,10 +162,7 @@ class CosineRouter {
 
   void project(View<const T> x, auto& call) const {
     if (!projects()) return;
-    const View<T> h = call.scratch.projected.view().top(x.rows());
-    call.execution.product_nt(x, parameters_.projection.weight, h);
-    for (Index n = 0; n < h.rows(); ++n)
-      for (Index j = 0; j < h.cols(); ++j) h(n, j) += parameters_.projection.bias(0, j);
+    call.execution.linear(x, parameters_.projection.weights(), call.scratch.projected.view().top(x.rows()));
   }
 
   void point_prototypes(Scratch& scratch) const {

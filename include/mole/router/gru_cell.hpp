@@ -97,19 +97,17 @@ class GruCell {
   /// before = h, an empty view for zeros; after = h', other memory than `before`.
   void forward(View<const T> u, View<const T> before, View<T> after, auto& call) const {
     const View<T> gates = call.scratch.gates.view().top(u.rows()), hidden = call.scratch.hidden.view().top(u.rows());
-    call.execution.product_nt(u, parameters_.input.weight, gates);
+    call.execution.linear(u, parameters_.input.weights(), gates);
     if (before)
-      call.execution.product_nt(before, parameters_.hidden.weight, hidden);
+      call.execution.linear(before, parameters_.hidden.weights(), hidden);
     else
-      fill(hidden, T(0));
+      for (Index t = 0; t < hidden.rows(); ++t)
+        std::ranges::copy(parameters_.hidden.bias.elements(), hidden.row_data(t));
     for_each_token(u.rows(), call, [&](Index token, const auto& loops) {
-      const auto same = [](const auto& x) { return x; };
       const auto sigmoid_of_sum = [](const auto& a, const auto& b) {
         using std::exp;
         return T(1) / (T(1) + exp(-(a + b)));
       };
-      loops.add(gates.row(token), same, parameters_.input.bias.elements());
-      loops.add(hidden.row(token), same, parameters_.hidden.bias.elements());
       const auto [r, z, n] = thirds(gates.row(token));
       const auto [hidden_r, hidden_z, hidden_n] = thirds(hidden.row(token));
       loops.set(r, sigmoid_of_sum, r, hidden_r);

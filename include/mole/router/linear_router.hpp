@@ -65,10 +65,7 @@ class LinearRouter {
   }
 
   void score(View<const T> x, View<T> logits, auto& call) const {
-    call.execution.product_nt(seen(x, call), parameters_.weight, logits);
-    if (parameters_.bias.empty()) return;
-    for (Index n = 0; n < logits.rows(); ++n)
-      for (Index e = 0; e < logits.cols(); ++e) logits(n, e) += parameters_.bias(0, e);
+    call.execution.linear(seen(x, call), parameters_.weights(), logits);
   }
 
   /// d_weight += d_logits^T x,  d_bias += sum over tokens of d_logits,  d_x += d_logits W

@@ -68,12 +68,10 @@ class MlpRouter {
 
   void score(View<const T> x, View<T> logits, auto& call) const {
     const View<T> h = call.scratch.hidden.view().top(x.rows());
-    call.execution.product_nt(x, parameters_.hidden.weight, h);
+    call.execution.linear(x, parameters_.hidden.weights(), h);
     for (Index n = 0; n < h.rows(); ++n)
-      for (Index j = 0; j < h.cols(); ++j) h(n, j) = std::max(h(n, j) + parameters_.hidden.bias(0, j), T(0));
-    call.execution.product_nt(View<const T>(h), parameters_.output.weight, logits);
-    for (Index n = 0; n < logits.rows(); ++n)
-      for (Index e = 0; e < logits.cols(); ++e) logits(n, e) += parameters_.output.bias(0, e);
+      for (T& element : h.row(n)) element = std::max(element, T(0));
+    call.execution.linear(h, parameters_.output.weights(), logits);
   }
 
   /// With h from score():   d_h = d_logits W1 where h > 0;   gradients of two linear maps;   d_x += d_h W0
