@@ -78,7 +78,7 @@ double ratio(const std::function<void()>& a, const std::function<void()>& b, sup
   return support::median(ratios);
 }
 
-/// The same of the best slices: a neighbour that has the second processor can only take away.
+/// The same of the best slices: a neighbor that has the second processor can only take away.
 double ratio_of_best(const std::function<void()>& a, const std::function<void()>& b, support::Clock clock) {
   const support::TimedBody first(a, 0.001, clock), second(b, 0.001, clock);
   double best = 1e9, other = 1e9;

@@ -103,7 +103,7 @@ const auto half = [](const Matrix<float>& w) { return mole::HalfBase(w); };
 const auto int8_row = [](const Matrix<float>& w) { return mole::Int8RowBase(w); };
 const auto int8_block = [](const Matrix<float>& w) { return mole::Int8BlockBase(w); };
 const auto nf4 = [](const Matrix<float>& w) { return mole::Nf4Base(w); };
-const auto nf4_double = [](const Matrix<float>& w) { return mole::Nf4Base(w, {}, {.double_quantised = true}); };
+const auto nf4_double = [](const Matrix<float>& w) { return mole::Nf4Base(w, {}, {.double_quantized = true}); };
 
 BENCHMARK_CAPTURE(forward, f32, dense)->Apply(all_sizes);
 BENCHMARK_CAPTURE(forward, bf16, bf16)->Apply(all_sizes);

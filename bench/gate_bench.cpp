@@ -12,7 +12,7 @@
 #include "mole/gating/all.hpp"
 #include "mole/gating/gate.hpp"
 #include "mole/gating/raw.hpp"
-#include "mole/gating/renormalised.hpp"
+#include "mole/gating/renormalized.hpp"
 #include "mole/gating/softmax.hpp"
 #include "mole/gating/top_k.hpp"
 #include "mole/gating/top_p.hpp"
@@ -62,7 +62,7 @@ struct Setting {
 
 struct TopK {
   static auto gate(const benchmark::State& state) {
-    return mole::Gate{mole::Softmax{}, mole::TopK{state.range(1)}, mole::Renormalised{}};
+    return mole::Gate{mole::Softmax{}, mole::TopK{state.range(1)}, mole::Renormalized{}};
   }
 };
 struct TopP {

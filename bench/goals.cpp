@@ -3,7 +3,7 @@
 //
 //   goals [--only SUBSTRING] [--rounds N] [--json FILE]
 //
-// A value is the median of rounds; each round times both sides of a ratio in turn, so that a busy neighbour meets both.
+// A value is the median of rounds; each round times both sides of a ratio in turn, so that a busy neighbor meets both.
 // In brackets: the quartiles. Takes some minutes on an idle machine.
 #include "bench/support/arguments.hpp"
 #include "bench/support/goal.hpp"

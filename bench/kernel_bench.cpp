@@ -5,7 +5,7 @@
 //   roofline        the least time that this machine could take, over the time taken
 //   vs_plain        the plain loop's time over this one's, in alternating slices
 //
-// The plain loop is compiled with the same flags, and vectorised where the compiler knows how.
+// The plain loop is compiled with the same flags, and vectorized where the compiler knows how.
 // Choose with --benchmark_filter='^dot_products/.*d:768'; all rows take some minutes.
 #include "bench/kernels/kernel_case.hpp"
 #include "bench/support/alternation.hpp"

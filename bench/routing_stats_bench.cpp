@@ -8,7 +8,7 @@
 #include "mole/core/random.hpp"
 #include "mole/execution/default_execution.hpp"
 #include "mole/gating/gate.hpp"
-#include "mole/gating/renormalised.hpp"
+#include "mole/gating/renormalized.hpp"
 #include "mole/gating/softmax.hpp"
 #include "mole/gating/top_k.hpp"
 #include "mole/stats/routing_stats.hpp"
@@ -21,7 +21,7 @@ constexpr Index tokens = 512, d = 768;
 
 /// What top-k of random logits leaves behind.
 mole::Trace<float> random_trace(Index experts, Index k) {
-  const mole::Gate gate{mole::Softmax{}, mole::TopK{k}, mole::Renormalised{}};
+  const mole::Gate gate{mole::Softmax{}, mole::TopK{k}, mole::Renormalized{}};
   const Index pairs = gate.max_pairs(tokens, experts);
   auto scratch = gate.scratch({.tokens = tokens, .pairs = pairs});
   mole::Trace<float> trace;

@@ -26,7 +26,7 @@ int main() {
   for (mole::Index n = 0; n < 3; ++n) x(n, 0) = float(n);
 
   const mole::MixtureLinear layer{
-      WaveRouter{.experts = 4}, mole::Gate{mole::Softmax{}, mole::TopK{.k = 1}, mole::Renormalised{}},
+      WaveRouter{.experts = 4}, mole::Gate{mole::Softmax{}, mole::TopK{.k = 1}, mole::Renormalized{}},
       mole::LowRank<mole::DenseFactors<float>>{{.in = 5, .out = 6, .experts = 4, .rank = 2}, rng},
       mole::DenseBase{weights.view()}};
   auto work = layer.workspace(3);

@@ -36,7 +36,7 @@ def series(comparison):
     result = [("c0", "mole", "mole", None)]
     if comparison.has_torch():
         result += [("c1", "PyTorch, published form", "PyTorch", "published"),
-                   ("c2", "PyTorch, best form", "PyTorch", "vectorised")]
+                   ("c2", "PyTorch, best form", "PyTorch", "vectorized")]
     return result + [(f"c{3 + i % 3}", peer, peer, None) for i, peer in enumerate(comparison.peers())]
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Curves over logarithmic axes, as inline SVG. Colours are classes of the page's style sheet."""
+"""Curves over logarithmic axes, as inline SVG. Colors are classes of the page's style sheet."""
 import html
 import math
 

@@ -22,7 +22,7 @@ def row(comparison, case, direction, tokens, d):
     cells = [DIRECTIONS[direction], CASES[case], str(d), str(tokens), cell(ours)]
     if comparison.has_torch():
         cells += [cell(comparison.find("PyTorch", case, direction, tokens, d, form))
-                  for form in ("published", "vectorised")]
+                  for form in ("published", "vectorized")]
     cells += [cell(comparison.find(peer, case, direction, tokens, d)) for peer in comparison.peers()]
     least = comparison.least_seconds(case, direction, tokens, d)
     cells += [milliseconds(least) if least else "", over_plain(comparison, ours, direction), f"{ours['ideal']:.2f}"]

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The optimiser's step.
+// The optimizer's step.
 #include "bench/kernels/kernel_case.hpp"
 #include "mole/kernel/adamw_update.hpp"
 #include "tests/support/random_matrix.hpp"

@@ -5,7 +5,7 @@
   torch_layers.py [--d 768] [--T 1,16,512] [--threads 1] [--slice 0.05] [--check]
 
 Forms: "published" follows the structure of the methods' own releases (a loop over experts with masks and index_add, a
-loop over adapters, gathered rows for each token); "vectorised" is the best that we could do in PyTorch, of several.
+loop over adapters, gathered rows for each token); "vectorized" is the best that we could do in PyTorch, of several.
 The frozen weight has no gradient; x, the factors and the router have. Forward runs in inference mode. All forms of one
 shape take turns; seconds are medians of slices: CPU time of the calling thread for one thread, else wall time.
 """
@@ -65,7 +65,7 @@ class Layer:
 
 
 def best_of(logits, k):
-    """Weights of the k best, renormalised, and who they are."""
+    """Weights of the k best, renormalized, and who they are."""
     weights, chosen = torch.topk(softmax(logits, -1), k)
     return weights / weights.sum(-1, keepdim=True), chosen
 
@@ -188,13 +188,13 @@ def topp_concatenated(layer):
 
 
 FORMS = {  # case: {form: variants}
-    "plain": {"published": [plain], "vectorised": [plain, plain_vector]},
-    "lora": {"published": [lora], "vectorised": [lora_joined]},
-    "top2": {"published": [top2_loop], "vectorised": [top2_concatenated, top2_sorted, top2_vectors]},
-    "dense8": {"published": [dense8_loop], "vectorised": [dense8_concatenated]},
-    "rankwise": {"published": [rankwise_gathered], "vectorised": [rankwise_masked]},
-    "flylora": {"published": [flylora], "vectorised": [flylora_joined]},
-    "topp": {"published": [topp_loop], "vectorised": [topp_concatenated]},
+    "plain": {"published": [plain], "vectorized": [plain, plain_vector]},
+    "lora": {"published": [lora], "vectorized": [lora_joined]},
+    "top2": {"published": [top2_loop], "vectorized": [top2_concatenated, top2_sorted, top2_vectors]},
+    "dense8": {"published": [dense8_loop], "vectorized": [dense8_concatenated]},
+    "rankwise": {"published": [rankwise_gathered], "vectorized": [rankwise_masked]},
+    "flylora": {"published": [flylora], "vectorized": [flylora_joined]},
+    "topp": {"published": [topp_loop], "vectorized": [topp_concatenated]},
 }
 ONE_TOKEN = {plain_vector, top2_vectors}
 MOST_GATHERED = 1 << 28  # bytes of gathered rows: beyond, the published form of rank-wise experts is not run

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// How two bodies compare, whatever the neighbours do meanwhile.
+// How two bodies compare, whatever the neighbors do meanwhile.
 #pragma once
 
 #include "bench/support/quantile.hpp"

@@ -18,7 +18,7 @@ double seconds_of_clock() {
 }
 }  // namespace detail
 
-/// CPU time of the calling thread, which neighbours cannot add to: for what runs on one thread.
+/// CPU time of the calling thread, which neighbors cannot add to: for what runs on one thread.
 inline constexpr Clock thread_clock = detail::seconds_of_clock<CLOCK_THREAD_CPUTIME_ID>;
 /// Time that passes: for what runs on several.
 inline constexpr Clock wall_clock = detail::seconds_of_clock<CLOCK_MONOTONIC>;

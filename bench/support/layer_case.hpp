@@ -15,7 +15,7 @@ namespace support {
 enum class Routed {
   nobody,      ///< no experts: the frozen layer alone
   always,      ///< one expert for all: LoRA
-  top_k,       ///< LinearRouter, Gate{Softmax, TopK, Renormalised}
+  top_k,       ///< LinearRouter, Gate{Softmax, TopK, Renormalized}
   externally,  ///< all experts, with weights from elsewhere, as in X-LoRA
   top_p,       ///< LinearRouter, Gate{Softmax, TopP, Raw}
   flylora,     ///< SparseProjection, LatentRouter, Gate{Magnitude, TopK, Unit}; chosen / experts of A is not 0

@@ -14,7 +14,7 @@
 #include "mole/gating/magnitude.hpp"
 #include "mole/gating/no_gating.hpp"
 #include "mole/gating/raw.hpp"
-#include "mole/gating/renormalised.hpp"
+#include "mole/gating/renormalized.hpp"
 #include "mole/gating/softmax.hpp"
 #include "mole/gating/top_k.hpp"
 #include "mole/gating/top_p.hpp"
@@ -75,7 +75,7 @@ struct AlwaysParts : DenseParts {
 struct TopKParts : DenseParts {
   static auto layer(const LayerCase& one, Index d, mole::Rng& rng, auto execution) {
     return mole::MixtureLinear(router(one, d, rng),
-                               mole::Gate{mole::Softmax{}, mole::TopK{.k = one.chosen}, mole::Renormalised{}},
+                               mole::Gate{mole::Softmax{}, mole::TopK{.k = one.chosen}, mole::Renormalized{}},
                                experts(one, d, rng), FrozenLayer::of(d).base, execution);
   }
 };

@@ -18,7 +18,7 @@ namespace support {
 ///   bandwidth(bytes)   of reading as many bytes again and again, per second: from the cache that they stay in, or else
 ///                      from memory. Weights that fit a cache are as fast as that cache.
 ///
-/// Each is the best of several runs in CPU time, as neighbours can only take away, and is measured once a process;
+/// Each is the best of several runs in CPU time, as neighbors can only take away, and is measured once a process;
 /// sizes are rounded down to one of sixteen steps between powers of two.
 template <class T>
 class Peak {

@@ -13,7 +13,7 @@ namespace support {
 
 /// A body and how often it runs in one slice of time.
 ///
-/// The machine's speed drifts with its neighbours. Two bodies that take turns, slice by slice, see the same drift, so
+/// The machine's speed drifts with its neighbors. Two bodies that take turns, slice by slice, see the same drift, so
 /// that the ratio of one round is worth more than that of two long runs.
 class TimedBody {
  public:

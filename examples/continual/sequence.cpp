@@ -79,7 +79,7 @@ class Sequence {
   std::size_t tasks() const { return corpus_.domains.size() - 1; }
   const std::string& domain(std::size_t d) const { return corpus_.domains[d].name; }
 
-  /// Every task from a fresh optimiser, and with batches of its own domain alone.
+  /// Every task from a fresh optimizer, and with batches of its own domain alone.
   Entry learn_in_turn(const Method& method) {
     const std::size_t most = std::max(options_.batch, training::Evaluation::windows_per_batch);
     Adapter adapter(method, model_, mole::Index(most * context_), options_.seed, training::Weights::copied);

@@ -8,7 +8,7 @@
 
 namespace host {
 
-/// y = x/2 (1 + tanh u),  u = sqrt(2/pi) (x + 0.044715 x^3), elementwise, in array expressions that Eigen vectorises.
+/// y = x/2 (1 + tanh u),  u = sqrt(2/pi) (x + 0.044715 x^3), elementwise, in array expressions that Eigen vectorizes.
 /// Source: Hendrycks and Gimpel 2016, arXiv:1606.08415.
 template <class T>
 class Gelu {

@@ -7,7 +7,7 @@
 
 namespace host {
 
-/// The finaliser of splitmix64: a bijection that scatters neighbouring counters.
+/// The finalizer of splitmix64: a bijection that scatters neighboring counters.
 /// Source: Steele, Lea and Flood 2014, doi:10.1145/2660193.2660195.
 constexpr std::uint64_t mix(std::uint64_t z) {
   z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// Root-mean-square normalisation with a learned gain.
+// Root-mean-square normalization with a learned gain.
 
 #include <cmath>
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// A matrix of values, coloured by how much worse each is than it could be.
+// A matrix of values, colored by how much worse each is than it could be.
 
 #include "report/svg.hpp"
 
@@ -9,18 +9,18 @@ namespace report {
 
 struct ChangeCell {
   double value = 0;     // the number in the cell
-  double change = 0;    // below it, and its colour; 0 is none
+  double change = 0;    // below it, and its color; 0 is none
   bool marked = false;  // gets a frame
 };
 
 struct ChangeMap {
   std::vector<std::string> columns = {}, rows = {};
   std::vector<std::vector<ChangeCell>> cells = {};
-  double strongest = 1;     // the change of the full colour, so that several maps can share a legend
-  std::string legend = {};  // what the colour means
+  double strongest = 1;     // the change of the full color, so that several maps can share a legend
+  std::string legend = {};  // what the color means
 };
 
-/// Every cell with its numbers, and a legend of five colours below.
+/// Every cell with its numbers, and a legend of five colors below.
 inline std::string change_map(const ChangeMap& map, std::string_view label) {
   constexpr double left = 150, cell_width = 92, cell_height = 42, head = 30, foot = 52;
   const auto columns = double(map.columns.size()), rows = double(map.rows.size());

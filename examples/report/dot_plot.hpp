@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// Labelled dots in one plot with axes: what costs how much, and what it is worth.
+// Labeled dots in one plot with axes: what costs how much, and what it is worth.
 
 #include "report/svg.hpp"
 

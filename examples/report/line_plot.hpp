@@ -49,8 +49,8 @@ inline std::string line_plot(const std::vector<Curve>& curves, std::string_view 
   s += svg::frame(x_axis, y_axis, x_label, y_label);
   for (std::size_t i = 0; i < curves.size(); ++i) {
     const double y = top + 10 + 22 * static_cast<double>(i);
-    s += svg::polyline(curves[i], x_axis, y_axis, svg::colour(i));
-    s += svg::line("curve " + svg::colour(i), left + width + 16, y, left + width + 40, y);
+    s += svg::polyline(curves[i], x_axis, y_axis, svg::color(i));
+    s += svg::line("curve " + svg::color(i), left + width + 16, y, left + width + 40, y);
     s += svg::text(left + width + 48, y + 4, "start", curves[i].name);
   }
   return s + "</svg>";

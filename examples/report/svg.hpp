@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-// The elements of drawings as inline SVG. Colours come from the style sheet of the page, as classes c0 ... c5,
+// The elements of drawings as inline SVG. Colors come from the style sheet of the page, as classes c0 ... c5,
 // `heat` and `ink`.
 
 #include <algorithm>
@@ -73,8 +73,8 @@ inline std::string open(double width, double height, std::string_view label) {
          number(height, 0) + "\" viewBox=\"0 0 " + number(width, 0) + " " + number(height, 0) + "\">";
 }
 
-/// The class of the i-th of several lines: six colours, then the same ones dashed.
-inline std::string colour(std::size_t i) {
+/// The class of the i-th of several lines: six colors, then the same ones dashed.
+inline std::string color(std::size_t i) {
   return "c" + std::to_string(i % 6) + (i < 6 ? "" : " d" + std::to_string(i / 6 % 3));
 }
 

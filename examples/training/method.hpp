@@ -50,7 +50,7 @@ struct Method {
   std::function<void(mole::Trace<float>&)> loss = {};
   /// Balances without a loss; `experts` is filled in for each layer.
   std::optional<mole::SignBiasBalancerOptions> balancer = {};
-  /// After the optimiser's step `step` = 0, 1, ... of `steps`.
+  /// After the optimizer's step `step` = 0, 1, ... of `steps`.
   std::function<void(Layer&, mole::Index step, mole::Index steps)> after_step = {};
   /// Between two tasks that arrive one after the other. `weight` is what the layer computes with: it may be written.
   std::function<void(Layer&, const Site&, mole::View<float> weight, mole::Rng&)> next_task = {};

@@ -18,8 +18,8 @@ TEST_CASE("Nf4Base does what every coded base does", "[base]") {
   check_coded_base<Nf4Base>();
 }
 
-TEST_CASE("Nf4Base does it with blocks of 32, doubly quantised, too", "[base]") {
-  check_coded_base<Nf4Base>({.block = 32, .double_quantised = true});
+TEST_CASE("Nf4Base does it with blocks of 32, doubly quantized, too", "[base]") {
+  check_coded_base<Nf4Base>({.block = 32, .double_quantized = true});
 }
 
 TEST_CASE("NF4 puts the first element into the high nibble", "[base]") {
@@ -101,10 +101,10 @@ TEST_CASE("The dynamic map is that of bitsandbytes", "[base]") {
   CHECK(int(detail::nearest_index(three, 0.51f)) == 1);
 }
 
-TEST_CASE("Doubly quantised, equal maxima are the offset exactly", "[base]") {
+TEST_CASE("Doubly quantized, equal maxima are the offset exactly", "[base]") {
   Matrix<float> weight(10, 64);
   for (Index o = 0; o < 10; ++o) weight(o, o) = o % 2 == 0 ? 0.3f : -0.3f;
-  const Nf4Base base(weight, {}, {.double_quantised = true});
+  const Nf4Base base(weight, {}, {.double_quantized = true});
   CHECK(base.code().nested());
   CHECK(base.code().parts().nested_offset == 0.3f);
   for (Index b = 0; b < 10; ++b) {
@@ -113,10 +113,10 @@ TEST_CASE("Doubly quantised, equal maxima are the offset exactly", "[base]") {
   }
 }
 
-TEST_CASE("Doubly quantised, a maximum is off by half a step of the map at most", "[base]") {
+TEST_CASE("Doubly quantized, a maximum is off by half a step of the map at most", "[base]") {
   TestRng rng;
   const auto weight = random_input<float>(300, 64, rng);
-  const Nf4Base plain(weight.view()), nested(weight.view(), {}, {.double_quantised = true});
+  const Nf4Base plain(weight.view()), nested(weight.view(), {}, {.double_quantized = true});
   CHECK(nested.code().parts().weight == plain.code().parts().weight);
   CHECK(nested.code().parts().nested_absmax.size() == 2);
   for (Index b = 0; b < 300; ++b) {
@@ -131,7 +131,7 @@ TEST_CASE("Nf4Base takes the parts of a file as they are", "[base]") {
   TestRng rng;
   const auto weight = random_input<float>(9, 100, rng);
   for (bool nested : {false, true}) {
-    const Nf4Base base(weight.view(), {}, {.double_quantised = nested});
+    const Nf4Base base(weight.view(), {}, {.double_quantized = nested});
     const Nf4Base loaded{Nf4Weight(base.code().parts())};
     CHECK(support::same_bits(decoded(loaded), decoded(base)));
     CHECK(loaded.code().parts().weight == base.code().parts().weight);
@@ -141,7 +141,7 @@ TEST_CASE("Nf4Base takes the parts of a file as they are", "[base]") {
 
 TEST_CASE("Nf4Base names what does not fit", "[base]") {
   const Nf4Parts plain = Nf4Weight(Matrix<float>(9, 100)).parts();
-  const Nf4Parts nested = Nf4Weight(Matrix<float>(9, 100), {.double_quantised = true}).parts();
+  const Nf4Parts nested = Nf4Weight(Matrix<float>(9, 100), {.double_quantized = true}).parts();
   const auto text = [](Nf4Parts parts, auto change, ErrorCode code = ErrorCode::shape) {
     change(parts);
     return error_text(code, [&] { Nf4Weight{parts}; });

@@ -45,7 +45,7 @@ DenseBase<Matrix<float>> base() {
 
 template <class Execution>
 auto routed(Execution execution) {
-  return MixtureLinear{router(0.1), Gate{Softmax{}, TopK{.k = 2}, Renormalised{}},
+  return MixtureLinear{router(0.1), Gate{Softmax{}, TopK{.k = 2}, Renormalized{}},
                        low_rank({.rank = 16, .dropout = {.rate = 0.2, .stream = 1}}), base(), execution};
 }
 template <class Execution>
@@ -56,7 +56,7 @@ template <class Execution>
 auto cosine(Execution execution) {
   Rng rng(1);
   const CosineRouter<float> prototypes({.in = in, .experts = experts, .projection = 40, .learned_scale = true}, rng);
-  return MixtureLinear{prototypes, Gate{Softmax{}, TopK{.k = 2}, Renormalised{}}, low_rank({.rank = 4}), base(),
+  return MixtureLinear{prototypes, Gate{Softmax{}, TopK{.k = 2}, Renormalized{}}, low_rank({.rank = 4}), base(),
                        execution};
 }
 template <class Execution>
@@ -64,12 +64,12 @@ auto recurrent(Execution execution) {
   Rng rng(1);
   static const GruCell<float> cell({.in = 20, .width = 24}, rng);
   const RecurrentRouter<float> remembering({.in = in, .experts = experts}, cell, rng);
-  return MixtureLinear{remembering, Gate{Softmax{}, TopK{.k = 2}, Renormalised{}}, low_rank({.rank = 4}), base(),
+  return MixtureLinear{remembering, Gate{Softmax{}, TopK{.k = 2}, Renormalized{}}, low_rank({.rank = 4}), base(),
                        execution};
 }
 template <class Execution>
 auto ragged(Execution execution) {
-  return MixtureLinear{router(), Gate{Sigmoid{}, TopK{.k = 3}, Renormalised{}}, low_rank({.ranks = {1, 5, 0, 40, 8}}),
+  return MixtureLinear{router(), Gate{Sigmoid{}, TopK{.k = 3}, Renormalized{}}, low_rank({.ranks = {1, 5, 0, 40, 8}}),
                        base(), execution};
 }
 template <class Execution>
@@ -92,7 +92,7 @@ auto gated(Execution execution) {
   Rng rng(3);
   LowRank<GatedRanks<float>> ranks({.in = in, .out = out, .experts = experts, .ranks = {1, 5, 0, 40, 8}}, rng);
   fill_uniform(ranks.parameters().lora_B.view(), 0.1, rng);
-  return MixtureLinear{router(), Gate{Softmax{}, TopK{.k = 2}, Renormalised{}}, ranks, base(), execution};
+  return MixtureLinear{router(), Gate{Softmax{}, TopK{.k = 2}, Renormalized{}}, ranks, base(), execution};
 }
 template <class Execution>
 auto grown(Execution execution) {
@@ -104,7 +104,7 @@ auto grown(Execution execution) {
   return layer;
 }
 
-/// Allocations of whole training steps, the first of an optimiser apart.
+/// Allocations of whole training steps, the first of an optimizer apart.
 template <class Layer>
 long training_allocations(Layer layer) {
   auto work = layer.workspace(tokens);
@@ -247,7 +247,7 @@ TEST_CASE("Eigen's routed primitives allocate nothing, whatever their width", "[
   }
 }
 
-TEST_CASE("An optimiser's first step allocates, and says so", "[allocation]") {
+TEST_CASE("An optimizer's first step allocates, and says so", "[allocation]") {
   auto layer = routed(Reference{});
   auto gradients = layer.gradients();
   AdamW<float> adamw;

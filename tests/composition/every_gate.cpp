@@ -11,7 +11,7 @@
 #include "mole/gating/gate.hpp"
 #include "mole/gating/grouped_top_k.hpp"
 #include "mole/gating/identity.hpp"
-#include "mole/gating/l2_normalised.hpp"
+#include "mole/gating/l2_normalized.hpp"
 #include "mole/gating/learned_sparsegen.hpp"
 #include "mole/gating/learned_threshold.hpp"
 #include "mole/gating/magnitude.hpp"
@@ -19,7 +19,7 @@
 #include "mole/gating/rank_k.hpp"
 #include "mole/gating/raw.hpp"
 #include "mole/gating/relative_threshold.hpp"
-#include "mole/gating/renormalised.hpp"
+#include "mole/gating/renormalized.hpp"
 #include "mole/gating/shifted.hpp"
 #include "mole/gating/sigmoid.hpp"
 #include "mole/gating/softmax.hpp"
@@ -101,7 +101,7 @@ std::vector<Score> scores() {
           score("BiasedSigmoid", not_negative, biased),
           score("Identity", of_any_sign, Identity{}),
           score("Magnitude", not_negative, Magnitude{}),
-          score("L2Normalised", of_any_sign, L2Normalised{}),
+          score("L2Normalized", of_any_sign, L2Normalized{}),
           score("Sparsegen", probabilities, Sparsegen{}),
           score("LearnedSparsegen", probabilities, LearnedSparsegen{}),
           score("SoftmaxWithThreshold", probabilities_and_threshold, SoftmaxWithThreshold{})};
@@ -127,7 +127,7 @@ std::vector<Weigh> weighs() {
           weigh("Unit", of_any_sign, Unit{}),
           weigh("StraightThrough", of_any_sign, StraightThrough{}, false),
           weigh("SoftmaxOverChosen", of_any_sign, SoftmaxOverChosen{.temperature = 0.5}),
-          weigh("Renormalised", not_negative, Renormalised{}),
+          weigh("Renormalized", not_negative, Renormalized{}),
           weigh("SumTo", not_negative, SumTo{2}),
           weigh("Shifted", probabilities_and_threshold, Shifted{})};
 }

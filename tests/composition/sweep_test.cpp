@@ -4,7 +4,7 @@
 #include "mole/execution/simd.hpp"
 #include "mole/gating/gate.hpp"
 #include "mole/gating/no_gating.hpp"
-#include "mole/gating/renormalised.hpp"
+#include "mole/gating/renormalized.hpp"
 #include "mole/gating/softmax.hpp"
 #include "mole/gating/top_k.hpp"
 #include "mole/router/external.hpp"
@@ -65,7 +65,7 @@ template <class T, class Execution>
 std::string broken_gate(Index tokens, Index experts, Index k) {
   support::FirstFailure failure;
   const auto logits = some_logits<T>(tokens, experts, std::uint64_t(experts * 2000 + k));
-  const auto trace = laws::routed<Execution>(Gate{Softmax{}, TopK{k}, Renormalised{}}, logits, experts);
+  const auto trace = laws::routed<Execution>(Gate{Softmax{}, TopK{k}, Renormalized{}}, logits, experts);
   failure.expect(trace.routing.pairs() == tokens * k, "pairs ", trace.routing.pairs());
   for (Index n = 0; n < tokens; ++n) {
     const auto expected = best_of(logits.view().row(n), k);

@@ -9,7 +9,7 @@ using namespace mole;
 
 namespace {
 
-double normalised(const Entropy& entropy, const std::vector<double>& p) {
+double normalized(const Entropy& entropy, const std::vector<double>& p) {
   return entropy(std::span<const double>(p)) / entropy.largest(Index(p.size()));
 }
 
@@ -21,19 +21,19 @@ TEST_CASE("Entropy gives the published numbers", "[core]") {
   const auto near = [](double a, double b) { return std::abs(a - b) < 1e-8; };
   const auto tsallis = [](double order, double shift = 0) { return Entropy{.order = order, .shift = shift}; };
   CHECK(near(Entropy{}(std::span<const double>(example)), 0.947536964));
-  CHECK(near(normalised(Entropy{}, example), 0.683503439));
+  CHECK(near(normalized(Entropy{}, example), 0.683503439));
   CHECK(near(tsallis(1.1)(std::span<const double>(example)), 0.877033097));
   CHECK(near(tsallis(1.1).largest(4), 1.294494367));
-  CHECK(near(normalised(tsallis(1.1), example), 0.677510169));
-  CHECK(near(normalised(tsallis(1.2), example), 0.673774086));
-  CHECK(near(normalised(tsallis(1.5), example), 0.673076291));
+  CHECK(near(normalized(tsallis(1.1), example), 0.677510169));
+  CHECK(near(normalized(tsallis(1.2), example), 0.673774086));
+  CHECK(near(normalized(tsallis(1.5), example), 0.673076291));
   CHECK(near(tsallis(2)(std::span<const double>(example)), 0.520639070));
-  CHECK(near(normalised(tsallis(2), example), 0.694185427));
-  CHECK(near(normalised(tsallis(1.1, 1e-5), example), 0.677228458));
-  CHECK(near(normalised(tsallis(2, 1e-5), example), 0.694158760));
+  CHECK(near(normalized(tsallis(2), example), 0.694185427));
+  CHECK(near(normalized(tsallis(1.1, 1e-5), example), 0.677228458));
+  CHECK(near(normalized(tsallis(2, 1e-5), example), 0.694158760));
   const Entropy renyi{.family = EntropyFamily::renyi, .order = 2};
   CHECK(near(renyi(std::span<const double>(example)), 0.735301458));
-  CHECK(near(normalised(renyi, example), 0.530407884));
+  CHECK(near(normalized(renyi, example), 0.530407884));
 }
 
 TEST_CASE("Entropy is largest for even probabilities and 0 for certainty", "[core]") {
@@ -42,7 +42,7 @@ TEST_CASE("Entropy is largest for even probabilities and 0 for certainty", "[cor
       for (const std::size_t experts : {2u, 3u, 8u}) {
         const Entropy entropy{.family = family, .order = order};
         std::vector<double> p(experts, 1.0 / double(experts));
-        CHECK(std::abs(normalised(entropy, p) - 1) < 1e-12);
+        CHECK(std::abs(normalized(entropy, p) - 1) < 1e-12);
         std::fill(p.begin(), p.end(), 0.0);
         p[1] = 1;
         CHECK(std::abs(entropy(std::span<const double>(p))) < 1e-15);

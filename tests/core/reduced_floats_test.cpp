@@ -56,7 +56,7 @@ TEST_CASE("Known values have their published patterns", "[io]") {
   CHECK(from_bfloat16(0xff80) == -infinity);
 }
 
-TEST_CASE("Halfway values go to the even neighbour", "[io]") {
+TEST_CASE("Halfway values go to the even neighbor", "[io]") {
   CHECK(to_float16(1.0f + 0x1p-11f) == 0x3c00);
   CHECK(to_float16(1.0f + 0x3p-11f) == 0x3c02);
   CHECK(to_float16(std::nextafter(1.0f + 0x1p-11f, 2.0f)) == 0x3c01);
@@ -74,7 +74,7 @@ TEST_CASE("Rounding agrees with a search over all patterns", "[io]") {
   std::uint32_t state = 1;
   for (int i = 0; i < 300; ++i) {
     state = state * 1664525u + 1013904223u;
-    const int exponent = int(state >> 27) - 26;  // 2^-26 ... 2^5: subnormals of F16 and both neighbours
+    const int exponent = int(state >> 27) - 26;  // 2^-26 ... 2^5: subnormals of F16 and both neighbors
     const float value = std::ldexp(1.0f + float(state & 0x7fffff) * 0x1p-23f, exponent) * (i % 2 ? -1.0f : 1.0f);
     INFO(value);
     CHECK(to_float16(value) == nearest(value, from_float16, 0x7c00));

@@ -172,10 +172,10 @@ TEST_CASE("similar texts are found, different ones are not", "[corpus]") {
   const auto seen = [&](const std::string& s) {
     return duplicates.seen(std::span(reinterpret_cast<const std::uint8_t*>(s.data()), s.size()));
   };
-  const std::string licence = prose(5, 1000);
-  CHECK_FALSE(seen(licence + prose(1, 6000)));
-  CHECK_FALSE(seen(licence + prose(2, 6000)));
-  CHECK(seen(licence + prose(1, 6000)));
+  const std::string license = prose(5, 1000);
+  CHECK_FALSE(seen(license + prose(1, 6000)));
+  CHECK_FALSE(seen(license + prose(2, 6000)));
+  CHECK(seen(license + prose(1, 6000)));
   CHECK(seen(prose(1, 6000)));
   CHECK_FALSE(seen("short"));
   CHECK_FALSE(seen("other"));

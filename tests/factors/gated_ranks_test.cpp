@@ -17,7 +17,7 @@ auto gated_layer(typename GatedRanks<T>::Options options, Execution execution = 
   fill_uniform(experts.parameters().lora_B.view(), 1, rng);
   const Index count = experts.experts();
   return MixtureLinear(LinearRouter<T>({.in = 11, .experts = count}, rng),
-                       Gate{Softmax{}, TopK{std::min<Index>(count, 2)}, Renormalised{}}, std::move(experts),
+                       Gate{Softmax{}, TopK{std::min<Index>(count, 2)}, Renormalized{}}, std::move(experts),
                        DenseBase(support::random_matrix<T>(13, 11, 6)), std::move(execution));
 }
 

@@ -4,7 +4,7 @@
 #include "laws/gating_laws.hpp"
 #include "mole/gating/expert_choice.hpp"
 #include "mole/gating/gate.hpp"
-#include "mole/gating/renormalised.hpp"
+#include "mole/gating/renormalized.hpp"
 #include "mole/gating/softmax.hpp"
 #include "mole/gating/top_k.hpp"
 #include "mole/gating/unit.hpp"
@@ -15,10 +15,10 @@ using namespace mole;
 
 namespace {
 
-const Gate top2{Softmax{}, TopK{2}, Renormalised{}};
+const Gate top2{Softmax{}, TopK{2}, Renormalized{}};
 
 template <class T, class Execution>
-auto layer_of(Gate<Softmax, TopK, Renormalised> gate, Execution execution) {
+auto layer_of(Gate<Softmax, TopK, Renormalized> gate, Execution execution) {
   Rng rng(71);
   const Index routed = 6 - gate.shared;
   LowRank<DenseFactors<T>> experts({.in = 20, .out = 12, .experts = 6, .rank = 3, .alpha = 6}, rng);
@@ -168,7 +168,7 @@ TEST_CASE("A gate is constant where every token has all experts with one weight,
     check_constant(Gate{Softmax{}, All{}, StraightThrough{}}, 5, 1.0);
     check_constant(Gate{Identity{}, All{}, Halves{}}, 5, 0.5);
     check_constant(Gate{Softmax{}, All{}, Raw{}}, 5, {});
-    check_constant(Gate{Softmax{}, TopK{5}, Renormalised{}}, 5, {});
+    check_constant(Gate{Softmax{}, TopK{5}, Renormalized{}}, 5, {});
   }
   SECTION("by its selection") {
     check_constant(unit(TopK{5}), 5, 1.0);

@@ -6,7 +6,7 @@
 #include "mole/gating/all.hpp"
 #include "mole/gating/identity.hpp"
 #include "mole/gating/raw.hpp"
-#include "mole/gating/renormalised.hpp"
+#include "mole/gating/renormalized.hpp"
 #include "mole/gating/sigmoid.hpp"
 #include "mole/gating/softmax.hpp"
 #include "mole/gating/top_k.hpp"
@@ -39,8 +39,8 @@ TEMPLATE_TEST_CASE("Every composition of Score, Select and Weigh keeps the laws 
   using T = TestType;
   const Index experts = GENERATE(1, 2, 3, 8, 129);
   const Index k = std::min<Index>(experts, GENERATE(1, 2, 8, 129));
-  SECTION("softmax, top-k, renormalised") {
-    laws::check_gating<T>(Gate{Softmax{}, TopK{k}, Renormalised{}}, experts);
+  SECTION("softmax, top-k, renormalized") {
+    laws::check_gating<T>(Gate{Softmax{}, TopK{k}, Renormalized{}}, experts);
   }
   SECTION("softmax, top-k, raw") {
     laws::check_gating<T>(Gate{Softmax{0.5}, TopK{k}, Raw{}}, experts);
@@ -48,8 +48,8 @@ TEMPLATE_TEST_CASE("Every composition of Score, Select and Weigh keeps the laws 
   SECTION("softmax, top-k, unit") {
     laws::check_gating<T>(Gate{Softmax{}, TopK{k}, Unit{}}, experts);
   }
-  SECTION("sigmoid, top-k, renormalised") {
-    laws::check_gating<T>(Gate{Sigmoid{}, TopK{k}, Renormalised{}}, experts);
+  SECTION("sigmoid, top-k, renormalized") {
+    laws::check_gating<T>(Gate{Sigmoid{}, TopK{k}, Renormalized{}}, experts);
   }
   SECTION("softmax, all, raw") {
     laws::check_gating<T>(Gate{Softmax{}, All{}, Raw{}}, experts);
@@ -62,7 +62,7 @@ TEMPLATE_TEST_CASE("Every composition of Score, Select and Weigh keeps the laws 
 TEST_CASE("A gate with a token of four experts gives the published numbers", "[gating]") {
   Matrix<double> logits(1, 4);
   for (Index e = 0; e < 4; ++e) logits(0, e) = double(2 - e);
-  const auto trace = laws::routed(Gate{Softmax{}, TopK{2}, Renormalised{}}, logits, 4);
+  const auto trace = laws::routed(Gate{Softmax{}, TopK{2}, Renormalized{}}, logits, 4);
   REQUIRE(trace.routing.pairs() == 2);
   CHECK(trace.routing.expert(0) == 0);
   CHECK(trace.routing.expert(1) == 1);

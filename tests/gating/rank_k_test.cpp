@@ -5,7 +5,7 @@
 #include "mole/execution/simd.hpp"
 #include "mole/gating/gate.hpp"
 #include "mole/gating/raw.hpp"
-#include "mole/gating/renormalised.hpp"
+#include "mole/gating/renormalized.hpp"
 #include "mole/gating/softmax.hpp"
 #include "mole/gating/top_k.hpp"
 #include "support/seed.hpp"
@@ -82,8 +82,8 @@ TEMPLATE_TEST_CASE("The first k places are top-k: experts, weights and gradients
     for (Index tokens : {1, 7, 40}) {  // more than the lanes of a vector, which TopK uses under Simd
       const auto logits = logits_with_ties<T>(tokens, experts, rng);
       CAPTURE(experts, tokens);
-      const Gate by_places{Softmax{}, RankK{{0, 1}}, Renormalised{}};
-      const Gate top_2{Softmax{}, TopK{2}, Renormalised{}};
+      const Gate by_places{Softmax{}, RankK{{0, 1}}, Renormalized{}};
+      const Gate top_2{Softmax{}, TopK{2}, Renormalized{}};
       CHECK(same<Reference>(by_places, top_2, logits));
       CHECK(same<Simd<>>(by_places, top_2, logits));
       CHECK(same<Reference>(Gate{Softmax{}, RankK{{0}}, Raw{}}, Gate{Softmax{}, TopK{1}, Raw{}}, logits));
@@ -108,11 +108,11 @@ TEMPLATE_TEST_CASE("The places of a token cover every expert once", "[gating]", 
   }
 }
 
-TEST_CASE("A single expert has weight 1 renormalised, and its own probability raw", "[gating]") {
+TEST_CASE("A single expert has weight 1 renormalized, and its own probability raw", "[gating]") {
   Matrix<double> logits(1, 3);
   logits(0, 1) = std::log(3.0);
   logits(0, 2) = std::log(2.0);  // probabilities 1/6, 1/2, 1/3
-  const auto one = laws::routed(Gate{Softmax{}, RankK{}, Renormalised{}}, logits, 3);
+  const auto one = laws::routed(Gate{Softmax{}, RankK{}, Renormalized{}}, logits, 3);
   const auto own = laws::routed(Gate{Softmax{}, RankK{}, Raw{}}, logits, 3);
   REQUIRE(one.routing.pairs() == 1);
   REQUIRE(own.routing.pairs() == 1);
@@ -126,7 +126,7 @@ TEMPLATE_TEST_CASE("A gate of RankK keeps the laws of gatings", "[gating]", floa
   using T = TestType;
   const Index experts = GENERATE(2, 3, 8, 129);
   SECTION("the second best") {
-    laws::check_gating<T>(Gate{Softmax{}, RankK{{1}}, Renormalised{}}, experts, {1});
+    laws::check_gating<T>(Gate{Softmax{}, RankK{{1}}, Renormalized{}}, experts, {1});
   }
   SECTION("the best and the worst, beside vectors") {
     laws::check_gating<T, Simd<>>(Gate{Softmax{}, RankK{{0, experts - 1}}, Raw{}}, experts, {0, int(experts) - 1});
@@ -134,8 +134,8 @@ TEMPLATE_TEST_CASE("A gate of RankK keeps the laws of gatings", "[gating]", floa
 }
 
 TEST_CASE("RankK has room for no more experts than it has places", "[gating]") {
-  CHECK(Gate{Softmax{}, RankK{{7}}, Renormalised{}}.max_pairs(10, 8) == 10);
-  CHECK(Gate{Softmax{}, RankK{{1, 7}}, Renormalised{}}.max_pairs(10, 8) == 20);
+  CHECK(Gate{Softmax{}, RankK{{7}}, Renormalized{}}.max_pairs(10, 8) == 10);
+  CHECK(Gate{Softmax{}, RankK{{1, 7}}, Renormalized{}}.max_pairs(10, 8) == 20);
 }
 
 TEST_CASE("RankK takes all only where every place is listed", "[gating]") {

@@ -3,7 +3,7 @@
 
 #include "laws/gating_laws.hpp"
 #include "mole/gating/gate.hpp"
-#include "mole/gating/renormalised.hpp"
+#include "mole/gating/renormalized.hpp"
 #include "mole/gating/softmax.hpp"
 #include "support/selected.hpp"
 
@@ -24,5 +24,5 @@ TEST_CASE("RelativeThreshold drops whoever is far behind the best", "[gating]") 
 TEMPLATE_TEST_CASE("A gate of a relative threshold keeps the laws of gatings", "[gating]", float, double) {
   const Index experts = GENERATE(1, 2, 8, 129);
   const Index k = std::min<Index>(experts, 3);
-  laws::check_gating<TestType>(Gate{Softmax{}, RelativeThreshold{.ratio = 0.7, .k = k}, Renormalised{}}, experts);
+  laws::check_gating<TestType>(Gate{Softmax{}, RelativeThreshold{.ratio = 0.7, .k = k}, Renormalized{}}, experts);
 }

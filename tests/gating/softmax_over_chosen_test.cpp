@@ -5,7 +5,7 @@
 #include "mole/gating/gate.hpp"
 #include "mole/gating/identity.hpp"
 #include "mole/gating/softmax.hpp"
-#include "mole/gating/renormalised.hpp"
+#include "mole/gating/renormalized.hpp"
 #include "mole/gating/top_k.hpp"
 #include "laws/gating_laws.hpp"
 #include "support/catch.hpp"
@@ -86,7 +86,7 @@ TEST_CASE("SoftmaxOverChosen refuses temperatures not above 0 and a threshold of
   CHECK_THROWS_AS(SoftmaxOverChosen{.least_score = std::nan("")}.check(4), Error);
 }
 
-TEMPLATE_TEST_CASE("A softmax over the chosen logits is the renormalised softmax of all, and its laws", "[gating]",
+TEMPLATE_TEST_CASE("A softmax over the chosen logits is the renormalized softmax of all, and its laws", "[gating]",
                    float, double) {
   using T = TestType;
   const Index experts = GENERATE(1, 3, 8, 129);
@@ -95,7 +95,7 @@ TEMPLATE_TEST_CASE("A softmax over the chosen logits is the renormalised softmax
   laws::check_gating<T>(gate, experts);
   const auto logits = support::random_matrix<T>(20, experts, 1, 3);
   const auto found = laws::routed(gate, logits, experts),
-             expected = laws::routed(Gate{Softmax{}, TopK{k}, Renormalised{}}, logits, experts);
+             expected = laws::routed(Gate{Softmax{}, TopK{k}, Renormalized{}}, logits, experts);
   for (Index p = 0; p < found.routing.pairs(); ++p) {
     CHECK(found.routing.expert(p) == expected.routing.expert(p));
     CHECK(std::abs(found.routing.weight(p) - expected.routing.weight(p)) < 4 * std::numeric_limits<T>::epsilon());

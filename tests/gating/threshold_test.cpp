@@ -3,7 +3,7 @@
 
 #include "laws/gating_laws.hpp"
 #include "mole/gating/gate.hpp"
-#include "mole/gating/renormalised.hpp"
+#include "mole/gating/renormalized.hpp"
 #include "mole/gating/softmax.hpp"
 #include "support/selected.hpp"
 
@@ -26,5 +26,5 @@ TEST_CASE("Threshold keeps whoever reaches it, best first", "[gating]") {
 
 TEMPLATE_TEST_CASE("A gate of a threshold keeps the laws of gatings", "[gating]", float, double) {
   const Index experts = GENERATE(1, 2, 8, 129);
-  laws::check_gating<TestType>(Gate{Softmax{}, Threshold{.least = 1.0 / double(experts)}, Renormalised{}}, experts);
+  laws::check_gating<TestType>(Gate{Softmax{}, Threshold{.least = 1.0 / double(experts)}, Renormalized{}}, experts);
 }

@@ -6,10 +6,10 @@
 #include "mole/gating/all.hpp"
 #include "mole/gating/gate.hpp"
 #include "mole/gating/identity.hpp"
-#include "mole/gating/l2_normalised.hpp"
+#include "mole/gating/l2_normalized.hpp"
 #include "mole/gating/rank_k.hpp"
 #include "mole/gating/raw.hpp"
-#include "mole/gating/renormalised.hpp"
+#include "mole/gating/renormalized.hpp"
 #include "mole/gating/sigmoid.hpp"
 #include "mole/gating/softmax.hpp"
 #include "mole/gating/softmax_over_chosen.hpp"
@@ -100,11 +100,11 @@ template <class Check>
 void for_each_gate(Index experts, Check check) {
   for (Index k : {Index(1), Index(2), Index(3), Index(8), experts}) {
     if (k > experts) continue;
-    check(Gate{Softmax{}, TopK{k}, Renormalised{}});
+    check(Gate{Softmax{}, TopK{k}, Renormalized{}});
     check(Gate{Softmax{0.5}, TopK{k}, Raw{}});
-    check(Gate{Sigmoid{}, TopK{k}, Renormalised{}});
+    check(Gate{Sigmoid{}, TopK{k}, Renormalized{}});
     check(Gate{Identity{}, TopK{k}, Unit{}});
-    check(Gate{L2Normalised{}, TopK{k}, SoftmaxOverChosen{}});
+    check(Gate{L2Normalized{}, TopK{k}, SoftmaxOverChosen{}});
     check(Gate{Sigmoid{}, TopP{.p = 1.3, .max_k = k}, Raw{}});
   }
   check(Gate{Softmax{}, All{}, Raw{}});
@@ -138,7 +138,7 @@ TEMPLATE_TEST_CASE("A gate with vectors chooses what Reference chooses, with the
       }
 }
 
-TEMPLATE_TEST_CASE("A token's bits do not depend on its neighbours, its place or their number", "[gating]", float,
+TEMPLATE_TEST_CASE("A token's bits do not depend on its neighbors, its place or their number", "[gating]", float,
                    double) {
   using T = TestType;
   test::TestRng rng;
@@ -212,7 +212,7 @@ TEMPLATE_TEST_CASE("Vectors of one element score and select as plain numbers do"
       CHECK(agree(Softmax{}));
       CHECK(agree(Sigmoid{}));
       CHECK(agree(Identity{}));
-      const Gate gate{Softmax{}, TopK{std::min<Index>(2, experts)}, Renormalised{}};
+      const Gate gate{Softmax{}, TopK{std::min<Index>(2, experts)}, Renormalized{}};
       CHECK(
           same_choice(laws::routed<Simd<kernel::Scalar>>(gate, logits, experts), laws::routed(gate, logits, experts)));
     }
@@ -222,8 +222,8 @@ TEMPLATE_TEST_CASE("Gates with vectors keep the laws of gatings", "[gating]", fl
   using T = TestType;
   const Index experts = GENERATE(1, 2, 3, 8, 129);
   const Index k = std::min<Index>(experts, GENERATE(1, 2, 8));
-  SECTION("softmax, top-k, renormalised") {
-    laws::check_gating<T, Simd<>>(Gate{Softmax{}, TopK{k}, Renormalised{}}, experts);
+  SECTION("softmax, top-k, renormalized") {
+    laws::check_gating<T, Simd<>>(Gate{Softmax{}, TopK{k}, Renormalized{}}, experts);
   }
   SECTION("sigmoid, all, raw") {
     laws::check_gating<T, Simd<>>(Gate{Sigmoid{}, All{}, Raw{}}, experts);
@@ -262,7 +262,7 @@ TEST_CASE("A gate's bits do not depend on the number of threads", "[gating][thre
   test::TestRng rng;
   const Index tokens = 4500, experts = 8;  // several chunks
   const auto logits = some_logits<float>(tokens, experts, Rows::special, rng);
-  const Gate gate{Softmax{}, TopK{2}, Renormalised{}};
+  const Gate gate{Softmax{}, TopK{2}, Renormalized{}};
   const auto alone = laws::routed<Simd<>>(gate, logits, experts);
   Trace<float> shared;
   shared.reserve(tokens, experts, 0, 2 * tokens);
@@ -304,7 +304,7 @@ TEMPLATE_TEST_CASE("Parts with the scalar form only work beside parts with vecto
   test::TestRng rng;
   for (Index experts : {3, 40}) {
     const auto logits = some_logits<T>(2 * step<T> + 1, experts, Rows::special, rng);
-    const Gate score{Doubling{}, TopK{2}, Renormalised{}};
+    const Gate score{Doubling{}, TopK{2}, Renormalized{}};
     CHECK(same_choice(laws::routed<Simd<>>(score, logits, experts), laws::routed(score, logits, experts)));
     const Gate select{Softmax{}, LastExpert{}, Raw{}};
     CHECK(same_choice(laws::routed<Simd<>>(select, logits, experts), laws::routed(select, logits, experts)));

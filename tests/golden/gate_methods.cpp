@@ -46,7 +46,7 @@ void check_gated(Comparison<T>& file, Base base, Gating gating, Execution execut
 Method threshold() {
   return under_every_execution([]<class T>(Comparison<T>& file, auto execution) {
     check_gated(file, load_base(file),
-                mole::Gate{mole::Softmax{}, mole::Threshold{.least = file.number("threshold")}, mole::Renormalised{}},
+                mole::Gate{mole::Softmax{}, mole::Threshold{.least = file.number("threshold")}, mole::Renormalized{}},
                 execution, "load_balance", {.norm = BalanceNorm::k_at_uniform});
   });
 }
@@ -64,7 +64,7 @@ Method deepseek_moe() {
                           .scope = flag(file, "seq_aux") ? mole::BalanceScope::sequence : mole::BalanceScope::global};
     const mole::TopK top_k{file.integer("top_k")};
     if (flag(file, "norm_topk_prob"))
-      check_gated(file, without_base(file), mole::Gate{mole::Softmax{}, top_k, mole::Renormalised{}}, execution, "aux",
+      check_gated(file, without_base(file), mole::Gate{mole::Softmax{}, top_k, mole::Renormalized{}}, execution, "aux",
                   aux);
     else
       check_gated(file, without_base(file), mole::Gate{mole::Softmax{}, top_k, mole::Raw{}}, execution, "aux", aux);
@@ -180,7 +180,7 @@ Method dynmole() {
     expect_layer(file, layer, work, {}, names);
     const auto of_entropy = [&](double coefficient) {
       return [=](mole::Trace<T>& trace) {
-        return mole::router_entropy(trace, {.coefficient = coefficient, .normalised = true, .entropy = entropy});
+        return mole::router_entropy(trace, {.coefficient = coefficient, .normalized = true, .entropy = entropy});
       };
     };
     const auto of_balance = [](double coefficient) {

@@ -95,7 +95,7 @@ Method plain_lora() {
 Method top_k(const LoadBalance& balance, bool float32_counts = false) {
   return under_every_execution([balance, float32_counts]<class T>(Comparison<T>& file, auto execution) {
     if (float32_counts) file.losses_have_float32_counts();
-    const mole::Gate gate{mole::Softmax{}, mole::TopK{.k = file.integer("top_k")}, mole::Renormalised{}};
+    const mole::Gate gate{mole::Softmax{}, mole::TopK{.k = file.integer("top_k")}, mole::Renormalized{}};
     if (file.has("base.weight")) return check_routed(file, load_base(file), gate, execution, balance);
     const Index width = file.matrix("x").cols();
     check_routed(file, mole::NoBase<T>(width, width), gate, execution, balance);

@@ -138,7 +138,7 @@ Method sora() {
   });
 }
 
-/// Steps of the gate's own optimiser as released; there grad.s is what a step is fed.
+/// Steps of the gate's own optimizer as released; there grad.s is what a step is fed.
 template <class T, class Arch>
 void expect_gate_steps(Comparison<T>& file) {
   const auto& text = file.file().metadata();

@@ -68,7 +68,7 @@ Method tutel_cosine() {
     const Index experts = d_logits.cols();
     mole::Rng rng;
     mole::MixtureLinear layer(load_cosine_router(file),
-                              mole::Gate{mole::Softmax{}, mole::TopK{file.integer("top_k")}, mole::Renormalised{}},
+                              mole::Gate{mole::Softmax{}, mole::TopK{file.integer("top_k")}, mole::Renormalized{}},
                               Experts<T>({.in = x.cols(), .out = 1, .experts = experts, .rank = 1}, rng),
                               mole::NoBase<T>(x.cols(), 1), execution);
     auto work = layer.workspace(x.rows());
@@ -130,7 +130,7 @@ void expect_gates(Comparison<T>& file, const std::string& prefix, const std::str
 /// The routing of a stack of layers, each with tokens of its own; their experts are not used.
 template <class T, class Execution>
 class RecurrentStack {
-  using Layer = mole::MixtureLinear<mole::RecurrentRouter<T>, mole::Gate<mole::Softmax, mole::TopK, mole::Renormalised>,
+  using Layer = mole::MixtureLinear<mole::RecurrentRouter<T>, mole::Gate<mole::Softmax, mole::TopK, mole::Renormalized>,
                                     Experts<T>, mole::NoBase<T>, Execution>;
 
  public:
@@ -140,7 +140,7 @@ class RecurrentStack {
       mole::Rng rng;
       mole::RecurrentRouter<T> router({.in = down.cols(), .experts = out.rows()}, cell_, rng);
       router.parameters() = {{down, {}}, {out, {}}};
-      layers_.emplace_back(router, mole::Gate{mole::Softmax{}, mole::TopK{file.integer("top_k")}, mole::Renormalised{}},
+      layers_.emplace_back(router, mole::Gate{mole::Softmax{}, mole::TopK{file.integer("top_k")}, mole::Renormalized{}},
                            Experts<T>({.in = down.cols(), .out = 1, .experts = out.rows(), .rank = 1}, rng),
                            mole::NoBase<T>(down.cols(), 1), execution);
       x_.push_back(file.matrix(layer(l) + "x"));

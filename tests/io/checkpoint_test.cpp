@@ -239,7 +239,7 @@ TEST_CASE("Training resumed from a checkpoint gives the bits of training that ne
   }
 }
 
-TEST_CASE("A checkpoint of an optimiser that has not stepped can be resumed", "[io]") {
+TEST_CASE("A checkpoint of an optimizer that has not stepped can be resumed", "[io]") {
   const TemporaryFolder folder;
   Run<AdamW<float>> run{AdamW<float>()}, other{AdamW<float>()};
   save(run, folder / "fresh.safetensors");
@@ -392,7 +392,7 @@ TEST_CASE("A bank is restored with its frozen atoms, their scales and the router
 
 namespace {
 
-/// FlyLoRA in training: B by an optimiser, the bias by a balancer after every second step, A never.
+/// FlyLoRA in training: B by an optimizer, the bias by a balancer after every second step, A never.
 struct FlyRun {
   explicit FlyRun(std::uint64_t seed) : start(seed) {}
 

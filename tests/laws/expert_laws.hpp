@@ -53,7 +53,7 @@ void check_experts(const Experts& experts) {
       CHECK(untouched == routing.experts_of(n).empty());
     }
 
-    // A token's result does not depend on its neighbours.
+    // A token's result does not depend on its neighbors.
     for (mole::Index n = 0; n < tokens; ++n) {
       mole::Matrix<T> x_n(1, experts.in()), before_n(1, experts.out());
       std::copy_n(x.view().row_data(n), experts.in(), x_n.data());

@@ -39,7 +39,7 @@ void check_router(const Router& router, mole::Index width) {
     INFO("tokens " << tokens);
     CHECK(support::all_finite(logits.elements()));
 
-    // A token's logits do not depend on its neighbours, nor on its place.
+    // A token's logits do not depend on its neighbors, nor on its place.
     const auto order = support::reversed(tokens);
     CHECK(
         support::same_bits(detail::logits_of(router, support::permuted(in, order)), support::permuted(logits, order)));

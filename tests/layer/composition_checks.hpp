@@ -9,7 +9,7 @@
 
 namespace support {
 
-/// Softmax and Sigmoid by All and TopK by Raw, Renormalised and Unit: each passes the gradient check under
+/// Softmax and Sigmoid by All and TopK by Raw, Renormalized and Unit: each passes the gradient check under
 /// `execution`, with a loss.
 template <class Execution>
 void every_composition_passes_the_gradient_check(Execution execution, const LayerSizes& sizes) {
@@ -27,7 +27,7 @@ void every_composition_passes_the_gradient_check(Execution execution, const Laye
   };
   const auto weighs = [&](auto score, auto select) {
     check(Gate{score, select, Raw{}});
-    check(Gate{score, select, Renormalised{}});
+    check(Gate{score, select, Renormalized{}});
     check(Gate{score, select, Unit{}});
   };
   const auto selects = [&](auto score) {

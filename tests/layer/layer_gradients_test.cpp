@@ -51,7 +51,7 @@ static_assert(TrainableRouterPolicy<SummedLatent>);
 TEST_CASE("Identity scores pass the gradient check with every selection and weight", "[layer]") {
   const auto check = [](auto select, auto weigh) {
     auto layer = support::routed_layer<double>({.bias = true}, Gate{Identity{}, select, weigh});
-    // Renormalised divides by the sum of the chosen scores: keep it away from 0.
+    // Renormalized divides by the sum of the chosen scores: keep it away from 0.
     for (double& bias : layer.router().parameters().bias.elements()) bias = 5;
     const GradientReport report = check_gradients(layer);
     INFO(report.worst_tensor);
@@ -60,7 +60,7 @@ TEST_CASE("Identity scores pass the gradient check with every selection and weig
   };
   const auto weighs = [&](auto select) {
     check(select, Raw{});
-    check(select, Renormalised{});
+    check(select, Renormalized{});
     check(select, Unit{});
   };
   weighs(All{});
@@ -72,7 +72,7 @@ TEST_CASE("Every loss passes the gradient check through a whole layer", "[layer]
   const std::vector<std::uint8_t> mask{1, 1, 0, 1, 1, 1, 1};
   const std::vector<int> tasks{1, 0};
   const GradientCheck options{.batch = {.token_mask = mask, .sequence_begin = starts}};
-  auto layer = support::routed_layer<double>({}, Gate{Softmax{}, TopK{2}, Renormalised{}});
+  auto layer = support::routed_layer<double>({}, Gate{Softmax{}, TopK{2}, Renormalized{}});
   const auto check = [&](auto loss) {
     const GradientReport report = check_gradients(layer, options, loss);
     INFO(report.worst_tensor);

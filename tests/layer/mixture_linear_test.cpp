@@ -19,7 +19,7 @@ TEMPLATE_TEST_CASE("One expert and no router are a plain LoRA, bit for bit", "[l
   const Matrix<float> weight = random_matrix<float>(13, 11, 2), x = random_matrix<float>(70, 11, 3);
   LowRank<DenseFactors<float>> lora({.in = 11, .out = 13, .rank = 5, .alpha = 10}, rng);
   fill_uniform(lora.parameters().lora_B.view(), 1, rng);
-  const MixtureLinear layer(NoRouter<float>(), Gate{Softmax{}, TopK{1}, Renormalised{}}, lora, DenseBase(weight.view()),
+  const MixtureLinear layer(NoRouter<float>(), Gate{Softmax{}, TopK{1}, Renormalized{}}, lora, DenseBase(weight.view()),
                             TestType{});
 
   // y = W x + s B (A x), from the same primitives, as a host without a mixture would write it.

@@ -51,7 +51,7 @@ double plain_loss(const Trace<double>& trace, Index first, Index end) {
 
 }  // namespace
 
-TEST_CASE("Uniform routing has the value that names the normalisation", "[loss]") {
+TEST_CASE("Uniform routing has the value that names the normalization", "[loss]") {
   for (BalanceScope scope : scopes) {
     Trace<double> trace = uniform_trace();
     CHECK(near(load_balance(trace, {.scope = scope}), 1));

@@ -23,7 +23,7 @@ Trace<double> known_trace() {
 TEST_CASE("Known scores have their known entropy", "[loss]") {
   Trace<double> trace = known_trace();
   CHECK(near(router_entropy(trace), 0.947536964, 1e-9));
-  CHECK(near(router_entropy(trace, {.normalised = true}), 0.683503439, 1e-9));
+  CHECK(near(router_entropy(trace, {.normalized = true}), 0.683503439, 1e-9));
   CHECK(near(router_entropy(trace, {.coefficient = -2}), -2 * 0.947536964, 1e-8));
 }
 
@@ -31,7 +31,7 @@ TEST_CASE("A uniform token has log E, a decided one 0", "[loss]") {
   Trace<double> trace = empty_trace(1, 8);
   fill(trace.scores(), 0.125);
   CHECK(near(router_entropy(trace), std::log(8)));
-  CHECK(near(router_entropy(trace, {.normalised = true}), 1));
+  CHECK(near(router_entropy(trace, {.normalized = true}), 1));
 
   Trace<double> decided = empty_trace(1, 3);
   decided.scores()(0, 1) = 1;
@@ -43,9 +43,9 @@ TEST_CASE("A uniform token has log E, a decided one 0", "[loss]") {
 
 TEST_CASE("The entropy adds the gradient of its value", "[loss]") {
   const std::vector<std::uint8_t> mask{1, 0, 1, 1, 1};
-  for (bool normalised : {false, true}) {
+  for (bool normalized : {false, true}) {
     Trace<double> trace = random_trace(5, 6, 2, {.token_mask = mask});
-    const RouterEntropy options{.coefficient = 0.3, .normalised = normalised};
+    const RouterEntropy options{.coefficient = 0.3, .normalized = normalized};
     router_entropy(trace, options);
     const std::vector<double> gradient = copied(elements(trace.d_scores()));
     CHECK(gradient_error(elements(trace.scores()), gradient, [&] { return router_entropy(trace, options); }) <
@@ -55,10 +55,10 @@ TEST_CASE("The entropy adds the gradient of its value", "[loss]") {
   }
 }
 
-TEST_CASE("Every entropy is 1 of an even token and 0 of a decided one, where it is normalised", "[loss]") {
+TEST_CASE("Every entropy is 1 of an even token and 0 of a decided one, where it is normalized", "[loss]") {
   for (EntropyFamily family : {EntropyFamily::tsallis, EntropyFamily::renyi})
     for (double order : {0.5, 1.0, 1.1, 2.0}) {
-      const RouterEntropy options{.normalised = true, .entropy = {.family = family, .order = order}};
+      const RouterEntropy options{.normalized = true, .entropy = {.family = family, .order = order}};
       Trace<double> even = empty_trace(2, 5);
       fill(even.scores(), 0.2);
       CHECK(near(router_entropy(even, options), 1));
@@ -76,7 +76,7 @@ TEST_CASE("Other entropies have their formula's value", "[loss]") {
     shifted += (p + 0.01) * (p + 0.01);
   }
   CHECK(near(router_entropy(trace, {.entropy = {.order = 2}}), 1 - squares));
-  CHECK(near(router_entropy(trace, {.normalised = true, .entropy = {.order = 2}}), (1 - squares) / (1 - 1.0 / 4)));
+  CHECK(near(router_entropy(trace, {.normalized = true, .entropy = {.order = 2}}), (1 - squares) / (1 - 1.0 / 4)));
   CHECK(near(router_entropy(trace, {.entropy = {.order = 2, .shift = 0.01}}), 1 - shifted));
   const Entropy renyi{.family = EntropyFamily::renyi, .order = 2, .shift = 0.01, .offset = 0.1};
   CHECK(near(router_entropy(trace, {.coefficient = 3, .entropy = renyi}), -3 * std::log(shifted + 0.1)));
@@ -87,10 +87,10 @@ TEST_CASE("Every entropy adds the gradient of its value", "[loss]") {
   for (EntropyFamily family : {EntropyFamily::tsallis, EntropyFamily::renyi})
     for (double order : {0.5, 1.0, 1.1, 2.0})
       for (double shift : {0.0, 1e-3})
-        for (bool normalised : {false, true}) {
-          INFO("family " << int(family) << ", order " << order << ", shift " << shift << ", normalised " << normalised);
+        for (bool normalized : {false, true}) {
+          INFO("family " << int(family) << ", order " << order << ", shift " << shift << ", normalized " << normalized);
           const RouterEntropy options{.coefficient = 0.3,
-                                      .normalised = normalised,
+                                      .normalized = normalized,
                                       .entropy = {.family = family, .order = order, .shift = shift, .offset = shift}};
           Trace<double> trace = random_trace(5, 6, 2, {.token_mask = mask});
           router_entropy(trace, options);
@@ -124,5 +124,5 @@ TEST_CASE("Without a token that counts, or a second expert, the entropy is 0", "
   CHECK(all_zero(elements(masked.d_scores())));
   Trace<double> alone = empty_trace(1, 1);
   fill(alone.scores(), 1);
-  CHECK(router_entropy(alone, {.normalised = true}) == 0);
+  CHECK(router_entropy(alone, {.normalized = true}) == 0);
 }

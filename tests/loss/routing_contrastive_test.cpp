@@ -147,12 +147,12 @@ TEST_CASE("Forced and masked tokens are in no mean of the contrastive loss", "[l
 }
 
 TEST_CASE("Tokens that cancel, and a prototype of zeros, leave the contrastive loss finite", "[loss]") {
-  Case cancelled(matrix({{.9, .1}, {.5, -.25}, {-.5, .25}}), axes, {{0}, {1}, {1}}, 2);
+  Case canceled(matrix({{.9, .1}, {.5, -.25}, {-.5, .25}}), axes, {{0}, {1}, {1}}, 2);
   const double cosine = .9 / std::hypot(.9, .1), other = .1 / std::hypot(.9, .1);
   const double value = (std::log1p(std::exp(-cosine)) + std::log1p(std::exp(other))) / 2;
-  CHECK(near(cancelled({.temperature = 1}), value));
-  for (Index n : {1, 2}) CHECK(all_zero(cancelled.d_x.view().row(n)));
-  CHECK_FALSE(all_zero(cancelled.d_x.view().row(0)));
+  CHECK(near(canceled({.temperature = 1}), value));
+  for (Index n : {1, 2}) CHECK(all_zero(canceled.d_x.view().row(n)));
+  CHECK_FALSE(all_zero(canceled.d_x.view().row(0)));
 
   Case zero(matrix({{.9, .1}, {.2, .8}}), matrix({{0, 0}, {0, 1}}), {{0}, {1}}, 2);
   CHECK(std::isfinite(zero()));

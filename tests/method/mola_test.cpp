@@ -10,7 +10,7 @@
 using namespace mole;
 using namespace method_checks;
 
-TEST_CASE("mola keeps k of its experts and renormalises", "[method]") {
+TEST_CASE("mola keeps k of its experts and renormalizes", "[method]") {
   Rng rng(1);
   auto layer = mola<double>({.in = 11, .out = 13, .experts = 6, .rank = 2, .k = 3}, weight, rng, bias);
   CHECK(layer.experts().experts() == 6);

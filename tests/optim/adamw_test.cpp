@@ -187,28 +187,28 @@ TEST_CASE("A walk that changes between steps is refused, by name, before anythin
   const auto refused = [&] { return complaint(ErrorCode::shape, [&] { adamw.step(parameters, gradients); }); };
   SECTION("a tensor vanishes") {
     gradients.values[2] = {};
-    CHECK(refused() == "optimiser: expected 'experts.lora_B' as at the first step, found the end of the walk");
+    CHECK(refused() == "optimizer: expected 'experts.lora_B' as at the first step, found the end of the walk");
   }
   SECTION("a tensor vanishes in the middle") {
     gradients.values[1] = {};
-    CHECK(refused() == "optimiser: expected 'experts.lora_A' as at the first step, found 'experts.lora_B'");
+    CHECK(refused() == "optimizer: expected 'experts.lora_A' as at the first step, found 'experts.lora_B'");
   }
   SECTION("a tensor appears") {
     parameters.names.push_back("base.weight");
     parameters.values.emplace_back(1, 1);
     gradients.values.emplace_back(1, 1);
-    CHECK(refused() == "optimiser: expected no trained tensor after the first step's, found 'base.weight'");
+    CHECK(refused() == "optimizer: expected no trained tensor after the first step's, found 'base.weight'");
     parameters.values.pop_back();
   }
   SECTION("a tensor changes its size") {
     gradients.values[1] = Matrix<float>(4, 6);
     parameters.values[1] = Matrix<float>(4, 6);
-    CHECK(refused() == "optimiser: expected 20 elements of 'experts.lora_A', found 24");
+    CHECK(refused() == "optimizer: expected 20 elements of 'experts.lora_A', found 24");
     parameters.values[1] = before.values[1];
   }
   SECTION("a gradient has another shape") {
     gradients.values[1] = Matrix<float>(5, 4);
-    CHECK(refused() == "optimiser: expected a gradient of the shape of 'experts.lora_A', found 5 x 4");
+    CHECK(refused() == "optimizer: expected a gradient of the shape of 'experts.lora_A', found 5 x 4");
   }
   CHECK(equal_bits(parameters, before));
   CHECK(adamw.steps() == 1);

@@ -41,5 +41,5 @@ TEST_CASE("A walk of frozen tensors alone is remembered as such", "[optim]") {
   CHECK(complaint(ErrorCode::shape, [&] { moments.check(walk); }).empty());
   gradients = parameters;
   CHECK(complaint(ErrorCode::shape, [&] { moments.check(walk); }) ==
-        "optimiser: expected no trained tensor after the first step's, found 'router.weight'");
+        "optimizer: expected no trained tensor after the first step's, found 'router.weight'");
 }

@@ -144,8 +144,8 @@ TEST_CASE("Balancing spreads the tokens of a router that prefers one expert", "[
   constexpr Index experts = 8, tokens = 64;
   auto layer = support::routed_layer<float>(
       {.experts = experts, .bias = true},
-      Gate{Sigmoid{}, GroupedTopK<float>(2, 1, 1, std::vector<float>(experts)), Renormalised{}});
-  layer.router().parameters().bias(0, 3) = 2;  // everybody's favourite
+      Gate{Sigmoid{}, GroupedTopK<float>(2, 1, 1, std::vector<float>(experts)), Renormalized{}});
+  layer.router().parameters().bias(0, 3) = 2;  // everybody's favorite
   auto work = layer.workspace(tokens);
   const auto x = support::random_matrix<float>(tokens, layer.in(), 3);
   const auto most = [&] {

@@ -57,7 +57,7 @@ TEMPLATE_TEST_CASE("The released threshold does what the released code does, in 
   }
 }
 
-TEST_CASE("Only the exact threshold minimises half the squared distance and the threshold times the size", "[optim]") {
+TEST_CASE("Only the exact threshold minimizes half the squared distance and the threshold times the size", "[optim]") {
   test::TestRng rng;
   const double xi = 0.4;
   const auto cost = [&](double v, double w) { return (v - w) * (v - w) / 2 + xi * std::abs(w); };

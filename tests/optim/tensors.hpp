@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// A few named tensors with gradients, for optimisers to walk.
+// A few named tensors with gradients, for optimizers to walk.
 #pragma once
 
 #include "mole/core/error.hpp"

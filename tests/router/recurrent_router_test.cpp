@@ -4,7 +4,7 @@
 #include "core/error_code.hpp"
 #include "laws/router_laws.hpp"
 #include "mole/gating/gate.hpp"
-#include "mole/gating/renormalised.hpp"
+#include "mole/gating/renormalized.hpp"
 #include "mole/gating/softmax.hpp"
 #include "mole/gating/top_k.hpp"
 #include "mole/layer/check_gradients.hpp"

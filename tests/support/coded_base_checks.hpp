@@ -76,7 +76,7 @@ void products_equal_plain_loops(const Base& base, const Execution& execution, In
   CHECK(d_x.intact());
 }
 
-/// `make(weight, bias)` over all sizes, vectorised, and over some in plain loops and with one element a vector.
+/// `make(weight, bias)` over all sizes, vectorized, and over some in plain loops and with one element a vector.
 template <class Make>
 void all_products_equal_plain_loops(Make make) {
   TestRng rng;

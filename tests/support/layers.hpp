@@ -42,8 +42,8 @@ auto routed_layer(const LayerSizes& sizes, Gating gating, Execution execution = 
       mole::DenseBase(random_matrix<T>(sizes.out, sizes.in, 6)), std::move(execution)));
 }
 
-inline mole::Gate<mole::Softmax, mole::TopK, mole::Renormalised> top_2() {
-  return {mole::Softmax{}, mole::TopK{2}, mole::Renormalised{}};
+inline mole::Gate<mole::Softmax, mole::TopK, mole::Renormalized> top_2() {
+  return {mole::Softmax{}, mole::TopK{2}, mole::Renormalized{}};
 }
 
 /// y of a layer, in a workspace of its own.

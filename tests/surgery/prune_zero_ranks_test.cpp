@@ -29,7 +29,7 @@ template <class Execution>
 auto routed(const LowRank<GatedRanks<double>>& experts, Execution execution) {
   Rng rng(4);
   return MixtureLinear(LinearRouter<double>({.in = 11, .experts = experts.experts()}, rng),
-                       Gate{Softmax{}, TopK{.k = 2}, Renormalised{}}, experts,
+                       Gate{Softmax{}, TopK{.k = 2}, Renormalized{}}, experts,
                        DenseBase(support::random_matrix<double>(13, 11, 6)), execution);
 }
 

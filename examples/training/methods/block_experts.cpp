@@ -32,7 +32,7 @@ Options options_for(const Site& site) {
   options.experts = experts;
   options.rank = expert_rank;
   options.alpha = scale * double(expert_rank);
-  options.dropout = 0;  // a few hundred steps on text that is never seen twice: nothing to regularise
+  options.dropout = 0;  // a few hundred steps on text that is never seen twice: nothing to regularize
   return options;
 }
 
@@ -193,7 +193,7 @@ Method dyn_mole(const Execution& execution) {
           .loss =
               [](Trace& trace) {
                 mole::router_entropy(
-                    trace, {.coefficient = 1e-2, .normalised = true, .entropy = mole::DynMoleOptions{}.entropy});
+                    trace, {.coefficient = 1e-2, .normalized = true, .entropy = mole::DynMoleOptions{}.entropy});
                 mole::load_balance(trace, {.coefficient = 1e-3,
                                            .norm = mole::BalanceNorm::k_at_uniform,
                                            .count = mole::BalanceCount::weights});

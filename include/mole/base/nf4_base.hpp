@@ -12,7 +12,7 @@ namespace mole {
 /// How Nf4Base cuts a weight, and whether its absmax is coded too.
 struct Nf4Options {
   Index block = 64;               ///< elements: a power of two, 32 ... 4096
-  bool double_quantised = false;  ///< absmax in 8 bits: 4.127 bits a weight instead of 4.5
+  bool double_quantized = false;  ///< absmax in 8 bits: 4.127 bits a weight instead of 4.5
 };
 
 /// What bitsandbytes stores of a 4-bit weight [rows x cols], by its names.
@@ -32,7 +32,7 @@ struct Nf4Parts {
 ///   absmax = the largest magnitude of a block,   code = the level nearest to w / absmax, ties to the lower,
 ///   w ~ level[code] * absmax
 ///
-/// Double quantisation: absmax_b ~ map[q_b] * nested_absmax[b / 256] + offset, with the mean as the offset.
+/// Double quantization: absmax_b ~ map[q_b] * nested_absmax[b / 256] + offset, with the mean as the offset.
 /// Throws Error(option) for NaN and infinities: their block would be lost.
 /// Source: QLoRA (Dettmers et al. 2023, arXiv:2305.14314); bitsandbytes 95f9af30, functional.py. FP4 is not read.
 class Nf4Weight {
@@ -47,7 +47,7 @@ class Nf4Weight {
 
   Index rows() const { return parts_.rows; }
   Index cols() const { return parts_.cols; }
-  Options options() const { return {.block = parts_.block, .double_quantised = nested()}; }
+  Options options() const { return {.block = parts_.block, .double_quantized = nested()}; }
   bool nested() const { return !parts_.nested_codes.empty(); }
   const Nf4Parts& parts() const { return parts_; }
   std::size_t bytes() const {
@@ -138,7 +138,7 @@ inline Nf4Weight::Nf4Weight(View<const float> weight, Options options)
       byte = std::uint8_t(at % 2 == 0 ? code << 4 | (byte & 0x0fu) : (byte & 0xf0u) | code);
     }
   }
-  if (options.double_quantised) nest();
+  if (options.double_quantized) nest();
 }
 
 inline Nf4Weight::Nf4Weight(Nf4Parts parts)
@@ -177,7 +177,7 @@ inline void Nf4Weight::nest() {
 }
 
 /// y = x W^T (+ b), W of NF4; see CodedBase and Nf4Weight. 4.5 bits a weight with blocks of 64, 4.127 doubly
-/// quantised, each off by at most 0.152 absmax. Fastest where I is a multiple of the block.
+/// quantized, each off by at most 0.152 absmax. Fastest where I is a multiple of the block.
 using Nf4Base = CodedBase<Nf4Weight>;
 
 static_assert(TrainableBasePolicy<Nf4Base>);

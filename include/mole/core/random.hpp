@@ -12,7 +12,7 @@
 namespace mole {
 
 /// A bijection of 64-bit numbers whose outputs look independent of each other.
-/// Source: the finaliser of SplitMix64 (Steele, Lea and Flood 2014).
+/// Source: the finalizer of SplitMix64 (Steele, Lea and Flood 2014).
 constexpr std::uint64_t mix_bits(std::uint64_t z) {
   z += 0x9e3779b97f4a7c15ull;
   z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;

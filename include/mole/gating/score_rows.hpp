@@ -18,7 +18,7 @@ namespace mole {
 ///
 /// A looped score works with vectors of experts, or of tokens where a row is narrower than a vector; any other, and
 /// every score where Arch is void, is called for one token after the other. Which form a token gets depends on its own
-/// row alone, so its bits do not depend on its neighbours, on its place among them or on their number.
+/// row alone, so its bits do not depend on its neighbors, on its place among them or on their number.
 template <class Arch>
 struct ScoreRows {
   /// Also says which tokens have a NaN among their logits. Those, and tokens with a logit of +infinity, get the scalar
@@ -77,7 +77,7 @@ struct ScoreRows {
   }
 
   /// Tokens in lanes: a part of a vector of experts would cost as much as a whole one, 27 ns at E = 8 and not 9. A
-  /// token without neighbours pays for all lanes, 0.1 us more than the scalar form, which would give it other bits.
+  /// token without neighbors pays for all lanes, 0.1 us more than the scalar form, which would give it other bits.
   template <class Score, class T>
   static bool forward_lanes(const Score& score, View<const T> logits, View<T> scores) {
     using Lanes = kernel::Lanes<Arch, T>;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// A training run in one file: parameters, state, optimiser, step and random counters.
+// A training run in one file: parameters, state, optimizer, step and random counters.
 #pragma once
 
 #include "mole/core/random.hpp"
@@ -21,7 +21,7 @@ namespace mole {
 /// Collects what a run needs to go on, then writes it at once.
 ///
 /// A *walk* calls its visitor with (name, View<T> parameter, ...) for each tensor, as the walks of layers and of
-/// optimisers do. Every part has a name of its own, which the reader asks for. Numbers of 64 bits keep all of them.
+/// optimizers do. Every part has a name of its own, which the reader asks for. Numbers of 64 bits keep all of them.
 /// A run that goes on from the file gives the bits of a run that never stopped.
 class CheckpointWriter {
  public:
@@ -36,7 +36,7 @@ class CheckpointWriter {
     });
   }
 
-  /// State and step of an optimiser, as "part.name.0", "part.name.1" ...
+  /// State and step of an optimizer, as "part.name.0", "part.name.1" ...
   template <class Optimizer>
   void add_optimizer(const std::string& part, Optimizer& optimizer) {
     optimizer.walk_state([&](std::string_view name, auto... state) {
@@ -98,7 +98,7 @@ class CheckpointReader {
   template <class Optimizer, class Walk>
   void read_optimizer(const std::string& part, Optimizer& optimizer, Walk&& walk) const {
     const std::uint64_t steps = number(part + ".steps");
-    if (steps == 0) return;  // an optimiser that has not stepped has no state yet
+    if (steps == 0) return;  // an optimizer that has not stepped has no state yet
     optimizer.reserve(walk);
     const auto for_each = [&](auto&& f) {
       optimizer.walk_state([&](std::string_view name, auto... state) {

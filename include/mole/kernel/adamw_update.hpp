@@ -10,7 +10,7 @@ namespace mole::kernel {
 ///
 ///   p, g, m, v [size]
 ///
-/// Everything is read once and written once. Compilers vectorise the plain loop under -fno-math-errno only, as every
+/// Everything is read once and written once. Compilers vectorize the plain loop under -fno-math-errno only, as every
 /// std::sqrt may have to report an error: 2.2 against 0.6 ns an element in float.
 template <class Arch, class T>
 struct AdamWUpdate {

@@ -14,20 +14,20 @@ namespace mole {
 /// Options of router_entropy().
 struct RouterEntropy {
   double coefficient = 1;   ///< above 0: fewer experts per token; below 0: more
-  bool normalised = false;  ///< divided by the entropy of an even token, which then has 1
+  bool normalized = false;  ///< divided by the entropy of an even token, which then has 1
   Entropy entropy = {};     ///< Shannon's
 };
 
 /// coefficient * mean over tokens of the entropy of scores_n, over the first E columns.
 ///
 /// Adds d_score_e += coefficient (d entropy / d score_e) / T. Without a shift, scores of 0 or below contribute neither
-/// value nor gradient. Tokens that the mask leaves out do not count; 0 when none does, or when normalised with one
+/// value nor gradient. Tokens that the mask leaves out do not count; 0 when none does, or when normalized with one
 /// expert. Throws Error(option) unless the order of the entropy is above 0.  O(N E), no allocation.
 ///
 /// | published loss                | options                                                                |
 /// | ----------------------------- | ---------------------------------------------------------------------- |
 /// | Dynamic MoE, arXiv:2403.07652 | Shannon's, as it is                                                    |
-/// | DynMoLE, arXiv:2504.00661     | normalised, Entropy{.order = 1.1, .shift = 1e-5, .offset = 1e-10}      |
+/// | DynMoLE, arXiv:2504.00661     | normalized, Entropy{.order = 1.1, .shift = 1e-5, .offset = 1e-10}      |
 ///
 /// DynMoLE's release lets padding count.
 template <class T>
@@ -37,11 +37,11 @@ double router_entropy(Trace<T>& trace, const RouterEntropy& options = {}) {
     throw Error(ErrorCode::option,
                 "router_entropy: expected an entropy of order above 0, found " + std::to_string(entropy.order));
   const Index experts = trace.scored_experts();
-  if (options.normalised && experts < 2) return 0;
+  if (options.normalized && experts < 2) return 0;
   Index tokens = 0;
   for (Index n = 0; n < trace.tokens(); ++n) tokens += trace.batch.counts(n);
 
-  const double most = options.normalised ? entropy.largest(experts) : 1;
+  const double most = options.normalized ? entropy.largest(experts) : 1;
   const double share = options.coefficient / (double(tokens) * most);
   double value = 0;
   for (Index n = 0; n < trace.tokens(); ++n) {

@@ -16,7 +16,7 @@ namespace mole {
 
 /// Dai et al. 2024 (DeepSeekMoE), arXiv:2401.06066; its experts are feed-forward networks, here LoRA pairs. Fine grain
 /// is a small rank: splitting N experts into m parts each gives mN experts of rank / m and k m chosen. Shared experts
-/// come last, have no score and count with weight 1. The release renormalises only when asked and only for k > 1
+/// come last, have no score and count with weight 1. The release renormalizes only when asked and only for k > 1
 /// (deepseek-moe of 16B parameters: not). Its loss: load_balance, coefficient 1e-3 to 1e-2, BalanceScope::global or
 /// sequence.
 struct DeepseekMoeOptions {

@@ -16,7 +16,7 @@ namespace mole {
 
 /// Li et al. 2025 (DynMoLE), arXiv:2504.00661; released as mikecovlee/DynMoLE, which leaves out the expert that crosses
 /// p, shifts probabilities by 1e-5 in the entropy, and computes all experts whatever it chose.
-/// Its losses: router_entropy with the same entropy, normalised, coefficient 1e-2, and load_balance with
+/// Its losses: router_entropy with the same entropy, normalized, coefficient 1e-2, and load_balance with
 /// BalanceNorm::k_at_uniform and BalanceCount::weights, 1e-3.
 struct DynMoleOptions {
   Index in = 0;
@@ -25,7 +25,7 @@ struct DynMoleOptions {
   Index rank = 24;
   double p = 0.75;
   Index keep_top_k = 2;
-  double entropy_threshold = 0.9;  ///< of the normalised entropy; 1 or more: never all
+  double entropy_threshold = 0.9;  ///< of the normalized entropy; 1 or more: never all
   Entropy entropy{.order = 1.1, .shift = 1e-5, .offset = 1e-10};
   double alpha = 48;
   Scaling scaling = Scaling::alpha_over_rank;

@@ -43,7 +43,7 @@ using Flylora = MixtureLinear<LatentRouter<typename Base::Scalar>, Gate<Magnitud
                               LowRank<SparseProjection<typename Base::Scalar>>, Base, Execution>;
 
 /// y = W x + b + (alpha / rank) sum of b_i (a_i x) over the k largest |a_i x + bias_i|.  The base is any of yours:
-/// packed, quantised, a function. Throws Error(option) unless 1 <= k <= rank.
+/// packed, quantized, a function. Throws Error(option) unless 1 <= k <= rank.
 template <BasePolicy Base, class Generator, class Execution = DefaultExecution>
 Flylora<Base, Execution> flylora(const FlyloraOptions& options, Base base, Generator& generator,
                                  Execution execution = {}) {

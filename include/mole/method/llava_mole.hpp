@@ -33,7 +33,7 @@ template <class Base, class Execution = DefaultExecution>
 using LlavaMole = MixtureLinear<LinearRouter<typename Base::Scalar>, Gate<Softmax, TopK, Unit>,
                                 LowRank<DenseFactors<typename Base::Scalar>>, Base, Execution>;
 
-/// y = W x + b + s B_i A_i x,  i = argmax(R x + c).  The base is any of yours: packed, quantised, a function.
+/// y = W x + b + s B_i A_i x,  i = argmax(R x + c).  The base is any of yours: packed, quantized, a function.
 template <BasePolicy Base, class Generator, class Execution = DefaultExecution>
 LlavaMole<Base, Execution> llava_mole(const LlavaMoleOptions& options, Base base, Generator& generator,
                                       Execution execution = {}) {

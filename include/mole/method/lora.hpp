@@ -28,7 +28,7 @@ template <class Base, class Execution = DefaultExecution>
 using Lora = MixtureLinear<NoRouter<typename Base::Scalar>, Gate<Identity, All, Unit>,
                            LowRank<DenseFactors<typename Base::Scalar>>, Base, Execution>;
 
-/// y = W x + b + s B A x.  The base is any of yours: packed, quantised, a function.
+/// y = W x + b + s B A x.  The base is any of yours: packed, quantized, a function.
 template <BasePolicy Base, class Generator, class Execution = DefaultExecution>
 Lora<Base, Execution> lora(const LoraOptions& options, Base base, Generator& generator, Execution execution = {}) {
   using T = typename Base::Scalar;

@@ -31,7 +31,7 @@ template <class Base, class Execution = DefaultExecution>
 using Loramoe = MixtureLinear<LinearRouter<typename Base::Scalar>, Gate<Softmax, All, Raw>,
                               LowRank<DenseFactors<typename Base::Scalar>>, Base, Execution>;
 
-/// y = W x + b + sum_e p_e s B_e A_e x,  p = softmax(R x).  The base is any of yours: packed, quantised, a function.
+/// y = W x + b + sum_e p_e s B_e A_e x,  p = softmax(R x).  The base is any of yours: packed, quantized, a function.
 template <BasePolicy Base, class Generator, class Execution = DefaultExecution>
 Loramoe<Base, Execution> loramoe(const LoramoeOptions& options, Base base, Generator& generator,
                                  Execution execution = {}) {

@@ -5,7 +5,7 @@
 #include "mole/base/dense_base.hpp"
 #include "mole/expert/low_rank.hpp"
 #include "mole/gating/gate.hpp"
-#include "mole/gating/renormalised.hpp"
+#include "mole/gating/renormalized.hpp"
 #include "mole/gating/softmax.hpp"
 #include "mole/gating/top_k.hpp"
 #include "mole/layer/mixture_linear.hpp"
@@ -29,16 +29,16 @@ struct MolaOptions {
 };
 
 template <class Base, class Execution = DefaultExecution>
-using Mola = MixtureLinear<LinearRouter<typename Base::Scalar>, Gate<Softmax, TopK, Renormalised>,
+using Mola = MixtureLinear<LinearRouter<typename Base::Scalar>, Gate<Softmax, TopK, Renormalized>,
                            LowRank<DenseFactors<typename Base::Scalar>>, Base, Execution>;
 
 /// y = W x + b + sum over the k largest p_e of p_e / (their sum) s B_e A_e x,  p = softmax(R x).  The base is any of
-/// yours: packed, quantised, a function.
+/// yours: packed, quantized, a function.
 template <BasePolicy Base, class Generator, class Execution = DefaultExecution>
 Mola<Base, Execution> mola(const MolaOptions& options, Base base, Generator& generator, Execution execution = {}) {
   using T = typename Base::Scalar;
   return {LinearRouter<T>({.in = options.in, .experts = options.experts}, generator),
-          Gate{Softmax{}, TopK{.k = options.k}, Renormalised{}},
+          Gate{Softmax{}, TopK{.k = options.k}, Renormalized{}},
           LowRank<DenseFactors<T>>(dense_factors_for<T>(options), generator), std::move(base), std::move(execution)};
 }
 

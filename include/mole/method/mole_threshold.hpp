@@ -5,7 +5,7 @@
 #include "mole/base/dense_base.hpp"
 #include "mole/expert/low_rank.hpp"
 #include "mole/gating/gate.hpp"
-#include "mole/gating/renormalised.hpp"
+#include "mole/gating/renormalized.hpp"
 #include "mole/gating/softmax.hpp"
 #include "mole/gating/threshold.hpp"
 #include "mole/layer/mixture_linear.hpp"
@@ -29,7 +29,7 @@ struct MoleThresholdOptions {
 };
 
 template <class Base, class Execution = DefaultExecution>
-using MoleThreshold = MixtureLinear<LinearRouter<typename Base::Scalar>, Gate<Softmax, Threshold, Renormalised>,
+using MoleThreshold = MixtureLinear<LinearRouter<typename Base::Scalar>, Gate<Softmax, Threshold, Renormalized>,
                                     LowRank<DenseFactors<typename Base::Scalar>>, Base, Execution>;
 
 /// y = W x + b + sum over p_e >= threshold of p_e / (their sum) s B_e A_e x,  p = softmax(R x).
@@ -38,7 +38,7 @@ MoleThreshold<Base, Execution> mole_threshold(const MoleThresholdOptions& option
                                               Execution execution = {}) {
   using T = typename Base::Scalar;
   return {LinearRouter<T>({.in = options.in, .experts = options.experts}, generator),
-          Gate{Softmax{}, Threshold{.least = options.threshold}, Renormalised{}},
+          Gate{Softmax{}, Threshold{.least = options.threshold}, Renormalized{}},
           LowRank<DenseFactors<T>>(dense_factors_for<T>(options), generator), std::move(base), std::move(execution)};
 }
 

@@ -6,7 +6,7 @@
 #include "mole/expert/low_rank.hpp"
 #include "mole/factors/growing_bank.hpp"
 #include "mole/gating/gate.hpp"
-#include "mole/gating/l2_normalised.hpp"
+#include "mole/gating/l2_normalized.hpp"
 #include "mole/gating/softmax_over_chosen.hpp"
 #include "mole/gating/top_k.hpp"
 #include "mole/layer/mixture_linear.hpp"
@@ -36,16 +36,16 @@ struct MoramOptions {
 };
 
 template <class Base, class Execution = DefaultExecution>
-using Moram = MixtureLinear<LatentRouter<typename Base::Scalar>, Gate<L2Normalised, TopK, SoftmaxOverChosen>,
+using Moram = MixtureLinear<LatentRouter<typename Base::Scalar>, Gate<L2Normalized, TopK, SoftmaxOverChosen>,
                             LowRank<GrowingBank<typename Base::Scalar>>, Base, Execution>;
 
 /// y = W x + b + sum over the k largest z_i of w_i z_i b_i,  z = A x,  w = softmax(z / ||z|| / temperature) over them.
-/// The base is any of yours: packed, quantised, a function. Throws Error(option) for fewer than 2 or k atoms.
+/// The base is any of yours: packed, quantized, a function. Throws Error(option) for fewer than 2 or k atoms.
 template <BasePolicy Base, class Generator, class Execution = DefaultExecution>
 Moram<Base, Execution> moram(const MoramOptions& options, Base base, Generator& generator, Execution execution = {}) {
   using T = typename Base::Scalar;
   return {LatentRouter<T>(std::accumulate(options.ranks.begin(), options.ranks.end(), Index(0))),
-          Gate{L2Normalised{.eps = options.eps}, TopK{.k = std::max<Index>(options.k, 2)},
+          Gate{L2Normalized{.eps = options.eps}, TopK{.k = std::max<Index>(options.k, 2)},
                SoftmaxOverChosen{.temperature = options.temperature, .least_score = options.least_score}},
           LowRank<GrowingBank<T>>({.in = options.in,
                                    .out = options.out,
@@ -63,7 +63,7 @@ Moram<DenseBase<View<const T>>, Execution> moram(const MoramOptions& options, Co
 }
 
 /// The next task: `ranks` new atoms with B = 0, all others frozen. Outputs change at once, as the new atoms have their
-/// part in the norm and in the choice. Needs new workspaces, new gradients and a new optimiser.
+/// part in the norm and in the choice. Needs new workspaces, new gradients and a new optimizer.
 template <class Base, class Execution, class Generator>
 void next_task(Moram<Base, Execution>& layer, Index ranks, Generator& generator, double scale = 1) {
   layer.experts().append(ranks, generator, scale);

@@ -19,7 +19,7 @@ namespace mole {
 /// The weights of the k chosen ranks sum to k, and the scale is alpha / k, not alpha / rank. As in the release the
 /// balancing bias is in the weight, not only in the choice, and is moved after each training step by 1e-5 times the
 /// sign of the missing load; Gate{Sigmoid, GroupedTopK, SumTo} has it in the choice alone. Dropout gives the router and
-/// A the same dropped x. rank_partition neighbouring ranks share a row of the router; with a bias a choice may cut
+/// A the same dropped x. rank_partition neighboring ranks share a row of the router; with a bias a choice may cut
 /// through them, as it does there.
 struct SmoraOptions {
   Index in = 0;

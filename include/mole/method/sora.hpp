@@ -33,7 +33,7 @@ template <class Base, class Execution = DefaultExecution>
 using Sora = MixtureLinear<NoRouter<typename Base::Scalar>, Gate<Identity, All, Unit>,
                            LowRank<GatedRanks<typename Base::Scalar>>, Base, Execution>;
 
-/// y = W x + b + (alpha / rank) B (g o (A x)).  The base is any of yours: packed, quantised, a function.
+/// y = W x + b + (alpha / rank) B (g o (A x)).  The base is any of yours: packed, quantized, a function.
 template <BasePolicy Base, class Generator, class Execution = DefaultExecution>
 Sora<Base, Execution> sora(const SoraOptions& options, Base base, Generator& generator, Execution execution = {}) {
   using T = typename Base::Scalar;

@@ -17,7 +17,7 @@ namespace mole {
 ///   floor + (peak - floor) / 2 * (1 + cos(pi * progress))             then; progress from 0 to 1 at total_steps
 ///   floor                                                             afterwards
 ///
-/// At step 0 of a warm-up the rate is 0; `schedule(optimiser.steps() + 1)` starts at peak / warmup_steps instead.
+/// At step 0 of a warm-up the rate is 0; `schedule(optimizer.steps() + 1)` starts at peak / warmup_steps instead.
 /// Source: Loshchilov and Hutter 2017 (SGDR), arXiv:1608.03983, eq. 5, without restarts.
 struct CosineSchedule {
   double peak = 0;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// What an optimiser remembers of each tensor between steps.
+// What an optimizer remembers of each tensor between steps.
 #pragma once
 
 #include "mole/core/error.hpp"
@@ -86,7 +86,7 @@ template <class State, int Count>
 template <class Walk>
 void Moments<State, Count>::check(Walk&& walk) const {
   const auto wrong = [](const std::string& expected, const std::string& found) {
-    return Error(ErrorCode::shape, "optimiser: expected " + expected + ", found " + found);
+    return Error(ErrorCode::shape, "optimizer: expected " + expected + ", found " + found);
   };
   const auto quoted = [](std::string_view name) { return "'" + std::string(name) + "'"; };
 

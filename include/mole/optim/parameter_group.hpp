@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Settings for some tensors that differ from an optimiser's own.
+// Settings for some tensors that differ from an optimizer's own.
 #pragma once
 
 #include <optional>
@@ -13,7 +13,7 @@ namespace mole {
 struct ParameterGroup {
   std::string contains;
   double learning_rate_scale = 1;
-  std::optional<double> weight_decay = {};  ///< instead of the optimiser's
+  std::optional<double> weight_decay = {};  ///< instead of the optimizer's
 };
 
 /// The first group that applies to `name`, or nullptr.

@@ -13,7 +13,7 @@ namespace mole {
 ///
 ///   x [N x I], weight [E / times x I], logits [N x E]
 ///
-/// SMoRA's rank_partition: neighbouring ranks share a row of the router, and a balancing bias alone tells them apart.
+/// SMoRA's rank_partition: neighboring ranks share a row of the router, and a balancing bias alone tells them apart.
 /// Throws Error(option) for times below 1. Source: StyxXuan/smora.
 template <class T>
 class RepeatedRouter {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Must compile: otherwise the errors of its neighbours prove nothing.
+// Must compile: otherwise the errors of its neighbors prove nothing.
 #include "parts.hpp"
 
 #include <Eigen/Core>

@@ -16,7 +16,7 @@ int main() {
 
   mole::MixtureLinear layer{
       mole::LinearRouter<float>{{.in = 768, .experts = 8}, rng},
-      mole::Gate{mole::Softmax{}, mole::TopK{.k = 2}, mole::Renormalised{}},
+      mole::Gate{mole::Softmax{}, mole::TopK{.k = 2}, mole::Renormalized{}},
       mole::LowRank<mole::DenseFactors<float>>{{.in = 768, .out = 768, .experts = 8, .rank = 16, .alpha = 32}, rng},
       mole::DenseBase{weights_of_the_host}};
 

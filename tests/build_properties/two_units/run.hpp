@@ -15,7 +15,7 @@ Result run() {
   Rng rng(3);
   Matrix<float> weight(37, 45);
   fill_uniform(weight.view(), 0.2, rng);
-  MixtureLinear layer{LinearRouter<float>({.in = 45, .experts = 4}, rng), Gate{Softmax{}, TopK{.k = 2}, Renormalised{}},
+  MixtureLinear layer{LinearRouter<float>({.in = 45, .experts = 4}, rng), Gate{Softmax{}, TopK{.k = 2}, Renormalized{}},
                       LowRank<DenseFactors<float>>({.in = 45, .out = 37, .experts = 4, .rank = 5, .alpha = 10}, rng),
                       DenseBase{weight.view()}, Simd<Arch>{}};
   fill_uniform(layer.experts().parameters().lora_B.view(), 0.3, rng);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "mole/gating/l2_normalised.hpp"
+#include "mole/gating/l2_normalized.hpp"
 
 #include "laws/gating_laws.hpp"
 #include "mole/execution/simd.hpp"
@@ -16,13 +16,13 @@ using namespace mole;
 
 namespace {
 
-std::vector<double> scores_of(const std::vector<double>& logits, const L2Normalised& score = {}) {
+std::vector<double> scores_of(const std::vector<double>& logits, const L2Normalized& score = {}) {
   std::vector<double> scores(logits.size());
   score.forward(std::span<const double>(logits), std::span<double>(scores));
   return scores;
 }
 std::vector<double> gradient_of(const std::vector<double>& logits, const std::vector<double>& d_scores,
-                                const L2Normalised& score = {}) {
+                                const L2Normalized& score = {}) {
   const auto scores = scores_of(logits, score);
   std::vector<double> d_logits(logits.size());
   score.backward(std::span<const double>(logits), std::span<const double>(scores), std::span<const double>(d_scores),
@@ -34,16 +34,16 @@ constexpr double infinity = std::numeric_limits<double>::infinity();
 
 }  // namespace
 
-TEST_CASE("L2Normalised's scores have length one and the direction of the logits", "[gating]") {
+TEST_CASE("L2Normalized's scores have length one and the direction of the logits", "[gating]") {
   CHECK(scores_of({3, -4}) == std::vector<double>{0.6000000000000001, -0.8});
   CHECK(scores_of({3e-5, -4e-5}) != scores_of({3, -4}, {.eps = 1}));
   CHECK(scores_of({3, -4}, {.eps = 10}) == std::vector<double>{0.30000000000000004, -0.4});
 }
 
-TEST_CASE("L2Normalised's gradient is its derivative, above eps and below", "[gating]") {
-  CHECK(support::score_gradient_error(L2Normalised{}, 1) < 1e-8);
-  CHECK(support::score_gradient_error(L2Normalised{}, 7) < 1e-8);
-  CHECK(support::score_gradient_error(L2Normalised{.eps = 100}, 7) < 1e-8);
+TEST_CASE("L2Normalized's gradient is its derivative, above eps and below", "[gating]") {
+  CHECK(support::score_gradient_error(L2Normalized{}, 1) < 1e-8);
+  CHECK(support::score_gradient_error(L2Normalized{}, 7) < 1e-8);
+  CHECK(support::score_gradient_error(L2Normalized{.eps = 100}, 7) < 1e-8);
 }
 
 TEST_CASE("A row of zeros has scores of zero and gives no gradient", "[gating]") {
@@ -59,16 +59,16 @@ TEST_CASE("A logit of minus infinity has no part in the others", "[gating]") {
   CHECK(gradient_of({-infinity, -infinity}, {2, 7}) == std::vector<double>{0, 0});
 }
 
-TEST_CASE("L2Normalised refuses an eps that is not above 0", "[gating]") {
-  CHECK_THROWS_AS(L2Normalised{.eps = 0}.check(4), Error);
-  CHECK_THROWS_AS(L2Normalised{.eps = std::nan("")}.check(4), Error);
+TEST_CASE("L2Normalized refuses an eps that is not above 0", "[gating]") {
+  CHECK_THROWS_AS(L2Normalized{.eps = 0}.check(4), Error);
+  CHECK_THROWS_AS(L2Normalized{.eps = std::nan("")}.check(4), Error);
 }
 
-TEMPLATE_TEST_CASE("L2Normalised is the same with vectors up to rounding", "[gating]", float, double) {
+TEMPLATE_TEST_CASE("L2Normalized is the same with vectors up to rounding", "[gating]", float, double) {
   using T = TestType;
   using Arch = kernel::DefaultArchitecture;
-  static_assert(LoopedScorePolicy<L2Normalised, kernel::Batch<Arch, T>>);
-  static_assert(LoopedScorePolicy<L2Normalised, T, kernel::VectorLoops<Arch>>);
+  static_assert(LoopedScorePolicy<L2Normalized, kernel::Batch<Arch, T>>);
+  static_assert(LoopedScorePolicy<L2Normalized, T, kernel::VectorLoops<Arch>>);
   const Index tokens = 11;
   for (Index experts : {1, 2, 3, 7, 8, 16, 17, 37}) {
     auto logits = support::random_matrix<T>(tokens, experts, 1);
@@ -79,8 +79,8 @@ TEMPLATE_TEST_CASE("L2Normalised is the same with vectors up to rounding", "[gat
     const auto both = [&](auto rows) {
       Matrix<T> scores(tokens, experts), d_logits(tokens, experts);
       std::vector<unsigned char> nan(std::size_t(tokens), 9);
-      rows.forward(L2Normalised{}, View<const T>(logits), scores.view(), std::span(nan));
-      rows.backward(L2Normalised{}, View<const T>(logits), View<const T>(scores), View<const T>(d_scores),
+      rows.forward(L2Normalized{}, View<const T>(logits), scores.view(), std::span(nan));
+      rows.backward(L2Normalized{}, View<const T>(logits), View<const T>(scores), View<const T>(d_scores),
                     d_logits.view());
       CHECK(std::count(nan.begin(), nan.end(), 0) == tokens);
       for (T& score : scores.elements()) score = std::max(score, T(-2));  // infinities have no difference
@@ -96,10 +96,10 @@ TEMPLATE_TEST_CASE("L2Normalised is the same with vectors up to rounding", "[gat
   }
 }
 
-TEMPLATE_TEST_CASE("A gate over normalised scores keeps the laws of gatings", "[gating]", float, double) {
+TEMPLATE_TEST_CASE("A gate over normalized scores keeps the laws of gatings", "[gating]", float, double) {
   const Index experts = GENERATE(1, 2, 3, 8, 129);
   const Index k = std::min<Index>(experts, GENERATE(1, 2, 8));
-  const Gate gate{L2Normalised{}, TopK{k}, SoftmaxOverChosen{.temperature = 0.05, .least_score = 0.1}};
+  const Gate gate{L2Normalized{}, TopK{k}, SoftmaxOverChosen{.temperature = 0.05, .least_score = 0.1}};
   laws::check_gating<TestType>(gate, experts);
   laws::check_gating<TestType, Simd<>>(gate, experts);
 }

@@ -10,7 +10,7 @@ namespace mole {
 ///
 /// After Softmax this equals the softmax of the chosen logits.
 /// Source: Jiang et al. 2024 (Mixtral), arXiv:2401.04088, eq. 1.
-struct Renormalised {
+struct Renormalized {
   template <class T>
   void forward(std::span<const T> scores, std::span<const int> chosen, std::span<T> weights) const {
     detail::Shares<T>(scores, chosen, T(1)).forward(weights);
@@ -23,6 +23,6 @@ struct Renormalised {
   }
 };
 
-static_assert(WeighPolicy<Renormalised, float>);
+static_assert(WeighPolicy<Renormalized, float>);
 
 }  // namespace mole

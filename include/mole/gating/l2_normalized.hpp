@@ -18,12 +18,12 @@ namespace mole {
 /// keeps that for a score, has no part in the norm and gets no gradient.
 /// Throws Error(option) unless eps > 0.  O(E) a token.
 /// Source: Lu et al. 2025 (MoRAM), arXiv:2506.21035, as released: eps 1e-12 in XTAIL, 1e-8 in TRACE.
-struct L2Normalised {
+struct L2Normalized {
   double eps = 1e-12;
 
   void check(Index) const {
     if (!(eps > 0))
-      throw Error(ErrorCode::option, "L2Normalised: expected an eps above 0, found " + std::to_string(eps));
+      throw Error(ErrorCode::option, "L2Normalized: expected an eps above 0, found " + std::to_string(eps));
   }
 
   template <class V, class Loops = kernel::ElementLoops>
@@ -69,6 +69,6 @@ struct L2Normalised {
   }
 };
 
-static_assert(ScorePolicy<L2Normalised, float>);
+static_assert(ScorePolicy<L2Normalized, float>);
 
 }  // namespace mole
