@@ -110,7 +110,7 @@ struct RowsInLanes {
   Work work() const { return moved(2 * logits.size()); }
 
   Matrix<T> logits, back;
-  std::vector<Lanes::Batch> lanes;
+  std::vector<Lanes::Vector> lanes;
   std::vector<T> turned;
 };
 

@@ -19,7 +19,7 @@ using Arch = xsimd::default_arch;
 using mole::Matrix;
 using Lanes = mole::kernel::Lanes<Arch, T>;
 using VectorLoops = mole::kernel::VectorLoops<Arch>;
-using Vector = Lanes::Batch;
+using Vector = Lanes::Vector;
 
 template <class V>
 std::span<const V> constant(std::span<V> span) {

@@ -36,21 +36,21 @@ class ReadBuffer {
   T operator()() const { return asks_ahead_ ? read<true>() : read<false>(); }
 
  private:
-  using Batch = xsimd::batch<T>;
-  static constexpr std::size_t step = Batch::size;
+  using Vector = xsimd::batch<T>;
+  static constexpr std::size_t step = Vector::size;
 
   template <bool Asks>
   T read() const {
     constexpr std::size_t streams = 4, vectors = 2;  // of a stream at once
     const std::size_t length = numbers_.size() / streams / (vectors * step) * (vectors * step);
-    Batch sums[streams * vectors];
-    std::fill_n(sums, streams * vectors, Batch(T(0)));
+    Vector sums[streams * vectors];
+    std::fill_n(sums, streams * vectors, Vector(T(0)));
     for (std::size_t i = 0; i < length; i += vectors * step)
       for (std::size_t s = 0; s < streams; ++s) {
         const T* const at = numbers_.data() + s * length + i;
         if constexpr (Asks)
           for (std::size_t v = 0; v < vectors; ++v) mole::kernel::prefetch(at + 512 + v * step);
-        for (std::size_t v = 0; v < vectors; ++v) sums[s * vectors + v] += Batch::load_unaligned(at + v * step);
+        for (std::size_t v = 0; v < vectors; ++v) sums[s * vectors + v] += Vector::load_unaligned(at + v * step);
       }
     for (std::size_t i = 1; i < streams * vectors; ++i) sums[0] += sums[i];
     return mole::kernel::sum(sums[0]);

@@ -67,7 +67,7 @@ TEST_CASE("L2Normalized refuses an eps that is not above 0", "[gating]") {
 TEMPLATE_TEST_CASE("L2Normalized is the same with vectors up to rounding", "[gating]", float, double) {
   using T = TestType;
   using Arch = kernel::DefaultArchitecture;
-  static_assert(LoopedScorePolicy<L2Normalized, kernel::Batch<Arch, T>>);
+  static_assert(LoopedScorePolicy<L2Normalized, kernel::Vector<Arch, T>>);
   static_assert(LoopedScorePolicy<L2Normalized, T, kernel::VectorLoops<Arch>>);
   const Index tokens = 11;
   for (Index experts : {1, 2, 3, 7, 8, 16, 17, 37}) {

@@ -164,7 +164,7 @@ TEMPLATE_TEST_CASE("A token's bits do not depend on its neighbors, its place or 
 
 TEMPLATE_TEST_CASE("Vectors are at work in the other tests", "[gating]", float, double) {
   using T = TestType;
-  using Vector = kernel::Batch<kernel::DefaultArchitecture, T>;
+  using Vector = kernel::Vector<kernel::DefaultArchitecture, T>;
   using Loops = kernel::VectorLoops<kernel::DefaultArchitecture>;
   STATIC_REQUIRE(LoopedScorePolicy<Softmax, Vector> && LoopedScorePolicy<Softmax, T, Loops>);
   STATIC_REQUIRE(LoopedScorePolicy<Sigmoid, Vector> && LoopedScorePolicy<Sigmoid, T, Loops>);

@@ -15,7 +15,7 @@ TEMPLATE_TEST_CASE("Lanes hold rows side by side, the last one where there is no
   for (Index rows = 1; rows <= Lanes::step; ++rows)
     for (Index cols : grid<T>()) {
       const auto from = random_input<T>(rows, cols, rng, {.padding = 3, .before = 1});
-      std::vector<typename Lanes::Batch> lanes(std::size_t(cols), typename Lanes::Batch(T(9)));
+      std::vector<typename Lanes::Vector> lanes(std::size_t(cols), typename Lanes::Vector(T(9)));
       Lanes::gather(from.view().data(), from.view().stride(), rows, cols, lanes.data());
       bool right = true;
       for (Index c = 0; c < cols; ++c) {

@@ -21,20 +21,20 @@ T some_number(Rng& rng) {
 
 template <class T>
 bool as_a_sort(Index size, Index k, Rng& rng) {
-  using Batch = kernel::Batch<Arch, T>;
+  using Vector = kernel::Vector<Arch, T>;
   constexpr auto step = std::size_t(kernel::step_of<Arch, T>);
   std::vector<T> numbers(std::size_t(size) * step);
   for (T& number : numbers) number = some_number<T>(rng);
-  std::vector<Batch> x;
-  for (Index i = 0; i < size; ++i) x.push_back(Batch::load_unaligned(&numbers[std::size_t(i) * step]));
-  std::vector<Batch> largest(std::size_t(k) + 1, Batch(T(-77))), position = largest;
+  std::vector<Vector> x;
+  for (Index i = 0; i < size; ++i) x.push_back(Vector::load_unaligned(&numbers[std::size_t(i) * step]));
+  std::vector<Vector> largest(std::size_t(k) + 1, Vector(T(-77))), position = largest;
   kernel::LargestInLanes<Arch, T>{}(x.data(), size, k, largest.data(), position.data());
 
   bool right = true;
   for (std::size_t lane = 0; lane < step; ++lane) {
-    const auto of_lane = [&](const std::vector<Batch>& batches, std::size_t j) {
+    const auto of_lane = [&](const std::vector<Vector>& vectors, std::size_t j) {
       std::vector<T> lanes(step);
-      batches[j].store_unaligned(lanes.data());
+      vectors[j].store_unaligned(lanes.data());
       return lanes[lane];
     };
     std::vector<std::size_t> order(std::size_t(size), 0);

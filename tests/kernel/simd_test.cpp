@@ -27,12 +27,12 @@ TEMPLATE_TEST_CASE("The first elements are stored, and nothing behind them is wr
   constexpr Index step = kernel::step_of<Arch, TestType>;
   TestRng rng;
   const auto from = random_input<TestType>(1, step, rng);
-  const auto batch = kernel::Batch<Arch, TestType>::load_unaligned(from.row(0));
+  const auto vector = kernel::Vector<Arch, TestType>::load_unaligned(from.row(0));
   for (Index misaligned : {0, 1})
     for (Index count = 0; count <= step; ++count) {
       CAPTURE(misaligned, count);
       auto to = random_output<TestType>(1, count, rng, {.before = misaligned, .after = step});
-      kernel::store_first<Arch>(batch, to.row(0), count);
+      kernel::store_first<Arch>(vector, to.row(0), count);
       CHECK(std::equal(to.row(0), to.row(0) + count, from.row(0)));
       CHECK(to.intact());
     }
@@ -44,18 +44,18 @@ TEMPLATE_TEST_CASE("The sum of a vector counts every element once", "[kernel]", 
   TestType expected = 0;
   // Powers of two add up exactly, and each tells who is missing.
   for (Index i = 0; i < step; ++i) expected += powers(0, i) = TestType(1 << i);
-  CHECK(kernel::sum(kernel::Batch<Arch, TestType>::load_unaligned(powers.row(0))) == expected);
+  CHECK(kernel::sum(kernel::Vector<Arch, TestType>::load_unaligned(powers.row(0))) == expected);
 }
 
 TEMPLATE_TEST_CASE("A multiply-add is a product and a sum, within one rounding of each", "[kernel]", float, double) {
-  using Batch = kernel::Batch<Arch, TestType>;
+  using Vector = kernel::Vector<Arch, TestType>;
   constexpr Index step = kernel::step_of<Arch, TestType>;
   GuardedMatrix<TestType> x(1, step, TestType(0)), y(1, step, TestType(0)), z(1, step, TestType(0)),
       result(1, step, TestType(0));
   for (Index i = 0; i < step; ++i)
     x(0, i) = TestType(i + 1) / 3, y(0, i) = TestType(7 - i) / 7, z(0, i) = TestType(i) / 11;
-  kernel::multiply_add(Batch::load_unaligned(x.row(0)), Batch::load_unaligned(y.row(0)),
-                       Batch::load_unaligned(z.row(0)))
+  kernel::multiply_add(Vector::load_unaligned(x.row(0)), Vector::load_unaligned(y.row(0)),
+                       Vector::load_unaligned(z.row(0)))
       .store_unaligned(result.row(0));
   for (Index i = 0; i < step; ++i) {
     const long double expected = (long double)(x(0, i)) * y(0, i) + z(0, i);
@@ -73,13 +73,13 @@ TEST_CASE("A tile of accumulators fits the registers of the instruction set", "[
 
 TEMPLATE_TEST_CASE("A look-up finds the elements of two vectors side by side", "[kernel]", float, double) {
   if constexpr (kernel::can_look_up<Arch, TestType>) {
-    using Batch = kernel::Batch<Arch, TestType>;
+    using Vector = kernel::Vector<Arch, TestType>;
     constexpr Index step = kernel::step_of<Arch, TestType>;
     GuardedMatrix<TestType> table(1, 2 * step, TestType(0)), found(1, step, TestType(0));
     GuardedMatrix<int> index(1, step, 0);
     for (Index i = 0; i < 2 * step; ++i) table(0, i) = TestType(i + 1);
     for (Index i = 0; i < step; ++i) index(0, i) = int(7 * i + 6 * step);
-    kernel::look_up(Batch::load_unaligned(table.row(0)), Batch::load_unaligned(table.row(0) + step), index.row(0))
+    kernel::look_up(Vector::load_unaligned(table.row(0)), Vector::load_unaligned(table.row(0) + step), index.row(0))
         .store_unaligned(found.row(0));
     for (Index i = 0; i < step; ++i) CHECK(found(0, i) == table(0, index(0, i) % (2 * step)));
   } else {

@@ -13,7 +13,7 @@ struct Half {
   static std::uint16_t encode(float number) { return to_float16(number); }
   static float decode(std::uint16_t bits) { return from_float16(bits); }
   template <class Arch>
-  static kernel::Batch<Arch, float> load(const std::uint16_t* codes) {
+  static kernel::Vector<Arch, float> load(const std::uint16_t* codes) {
     return kernel::load_float16<Arch>(codes);
   }
 };

@@ -66,7 +66,7 @@ struct ScoreRows {
   static bool forward_vectors(const Score& score, View<const T> logits, View<T> scores) {
     if constexpr (!std::is_void_v<Arch>) {
       if (logits.cols() < kernel::step_of<Arch, T>) {
-        if constexpr (LoopedScorePolicy<Score, kernel::Batch<Arch, T>>) return forward_lanes(score, logits, scores);
+        if constexpr (LoopedScorePolicy<Score, kernel::Vector<Arch, T>>) return forward_lanes(score, logits, scores);
       } else if constexpr (along<Score, T>) {
         for (Index n = 0; n < logits.rows(); ++n)
           score.forward(logits.row(n), scores.row(n), kernel::VectorLoops<Arch>{});
@@ -81,12 +81,12 @@ struct ScoreRows {
   template <class Score, class T>
   static bool forward_lanes(const Score& score, View<const T> logits, View<T> scores) {
     using Lanes = kernel::Lanes<Arch, T>;
-    std::array<typename Lanes::Batch, std::size_t(Lanes::step)> in, out;
+    std::array<typename Lanes::Vector, std::size_t(Lanes::step)> in, out;
     const auto columns = std::size_t(logits.cols());
     for (Index n = 0; n < logits.rows(); n += Lanes::step) {
       const Index tokens = std::min(Lanes::step, logits.rows() - n);
       Lanes::gather(logits.row_data(n), logits.stride(), tokens, logits.cols(), in.data());
-      score.forward(std::span<const typename Lanes::Batch>(in).first(columns), std::span(out).first(columns),
+      score.forward(std::span<const typename Lanes::Vector>(in).first(columns), std::span(out).first(columns),
                     kernel::ElementLoops{});
       Lanes::scatter(out.data(), tokens, scores.cols(), scores.row_data(n), scores.stride());
     }

@@ -60,9 +60,9 @@ struct SelectRows {
   static bool select_lanes(const Select& select, View<const T> scores, Index experts, View<int> chosen,
                            std::span<int> count) {
     if constexpr (!std::is_void_v<Arch>)
-      if constexpr (LaneSelectPolicy<Select, kernel::Batch<Arch, T>>) {
+      if constexpr (LaneSelectPolicy<Select, kernel::Vector<Arch, T>>) {
         using Lanes = kernel::Lanes<Arch, T>;
-        using Vector = typename Lanes::Batch;
+        using Vector = typename Lanes::Vector;
         constexpr Index most_slots = kernel::LargestInLanes<Arch, T>::most;
         const Index slots = select.max_chosen(experts);
         if (experts > most_experts || slots > most_slots || 4 * scores.rows() < Lanes::step) return false;

@@ -19,8 +19,8 @@ struct AdamWUpdate {
   void operator()(T* p, const T* g, T* m, T* v, Index size) const;
 
  private:
-  using Batch = kernel::Batch<Arch, T>;
-  Batch updated(const Batch& p, const Batch& g, Batch& m, Batch& v) const;
+  using Vector = kernel::Vector<Arch, T>;
+  Vector updated(const Vector& p, const Vector& g, Vector& m, Vector& v) const;
 };
 
 template <class Arch, class T>
@@ -29,14 +29,14 @@ void AdamWUpdate<Arch, T>::operator()(T* p, const T* g, T* m, T* v, Index size) 
   const AdamWUpdate u = *this;  // a local copy: stores of the loop cannot change it
   Index i = 0;
   for (; i + step <= size; i += step) {
-    Batch first = Batch::load_unaligned(m + i), second = Batch::load_unaligned(v + i);
-    u.updated(Batch::load_unaligned(p + i), Batch::load_unaligned(g + i), first, second).store_unaligned(p + i);
+    Vector first = Vector::load_unaligned(m + i), second = Vector::load_unaligned(v + i);
+    u.updated(Vector::load_unaligned(p + i), Vector::load_unaligned(g + i), first, second).store_unaligned(p + i);
     first.store_unaligned(m + i);
     second.store_unaligned(v + i);
   }
   if (i == size) return;
   const Index rest = size - i;
-  Batch first = load_first<Arch>(m + i, rest), second = load_first<Arch>(v + i, rest);
+  Vector first = load_first<Arch>(m + i, rest), second = load_first<Arch>(v + i, rest);
   store_first<Arch>(u.updated(load_first<Arch>(p + i, rest), load_first<Arch>(g + i, rest), first, second), p + i,
                     rest);
   store_first<Arch>(first, m + i, rest);
@@ -44,12 +44,12 @@ void AdamWUpdate<Arch, T>::operator()(T* p, const T* g, T* m, T* v, Index size) 
 }
 
 template <class Arch, class T>
-typename AdamWUpdate<Arch, T>::Batch AdamWUpdate<Arch, T>::updated(const Batch& p, const Batch& g, Batch& m,
-                                                                   Batch& v) const {
-  m = multiply_add(Batch(beta1), m, Batch(rest1) * g);
-  v = multiply_add(Batch(beta2), v, Batch(rest2) * g * g);
-  const Batch direction = Batch(rate) * m / multiply_add(sqrt(v), Batch(root_scale), Batch(epsilon));
-  return p - multiply_add(Batch(decay), p, direction);
+typename AdamWUpdate<Arch, T>::Vector AdamWUpdate<Arch, T>::updated(const Vector& p, const Vector& g, Vector& m,
+                                                                   Vector& v) const {
+  m = multiply_add(Vector(beta1), m, Vector(rest1) * g);
+  v = multiply_add(Vector(beta2), v, Vector(rest2) * g * g);
+  const Vector direction = Vector(rate) * m / multiply_add(sqrt(v), Vector(root_scale), Vector(epsilon));
+  return p - multiply_add(Vector(decay), p, direction);
 }
 
 }  // namespace mole::kernel

@@ -35,7 +35,7 @@ struct CodedProducts {
           StridedRows<float> d_x) const;
 
  private:
-  using Batch = kernel::Batch<Arch, float>;
+  using Vector = kernel::Vector<Arch, float>;
   static constexpr bool many_registers = registers_of<Arch> == 32;
   // Tokens of the largest tile of nt and nn.
   static constexpr Index nt_tokens = many_registers ? 4 : 2, nn_tokens = many_registers ? 8 : 4;
@@ -139,9 +139,9 @@ template <class Arch>
 template <Index M, Index N, class Weight>
 void CodedProducts<Arch>::nt_tile(StridedRows<const float> x, Index n, const Weight& w, Index first, Index column,
                                   StridedRows<float> y) {
-  Batch sums[std::size_t(M)][std::size_t(N)];
+  Vector sums[std::size_t(M)][std::size_t(N)];
   for (auto& row : sums)
-    for (Batch& element : row) element = Batch(0.0f);
+    for (Vector& element : row) element = Vector(0.0f);
   decltype(w.row(0)) rows[std::size_t(N)];
   unroll<N>([&](auto j) { rows[j] = w.row(first + Index(j)); });
   const Index ahead = N * w.bytes();
@@ -237,7 +237,7 @@ void CodedProducts<Arch>::nn_tile(StridedRows<const float> d_y, Index n, const W
     unroll<Rows>([&](auto r) {
       const Pair<Arch> weight = load_w(rows[r]);
       unroll<M>([&](auto i) {
-        const Batch factor(d_y(n + Index(i))[o + Index(r)]);
+        const Vector factor(d_y(n + Index(i))[o + Index(r)]);
         sums[i] = {multiply_add(factor, weight.first, sums[i].first),
                    multiply_add(factor, weight.second, sums[i].second)};
       });

@@ -80,7 +80,7 @@ struct Int8Rows {
     const void* address(Index i) const { return codes + i; }
     template <class Arch>
     static Pair<Arch> pair(const std::int8_t* from, float scale) {
-      const Batch<Arch, float> factor(scale);
+      const Vector<Arch, float> factor(scale);
       return {load_int8<Arch>(from) * factor, load_int8<Arch>(from + Pair<Arch>::size / 2) * factor};
     }
     template <class Arch>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Scalar products of a few long rows with a few others: down-projections, router logits, small batches.
+// Scalar products of a few long rows with a few others: down-projections, router logits, small vectors.
 #pragma once
 
 #include "mole/kernel/simd.hpp"
@@ -20,7 +20,7 @@ struct DotProducts {
   void operator()(const T* const* x, Index m, const T* w, Index w_stride, Index n, Index length, T* const* out) const;
 
  private:
-  using Batch = kernel::Batch<Arch, T>;
+  using Vector = kernel::Vector<Arch, T>;
   static constexpr Index step = step_of<Arch, T>;
   static constexpr Index most_rows = registers_of<Arch> == 32 ? 6 : 3;
 
@@ -66,19 +66,19 @@ template <class Arch, class T>
 template <Index M, Index N>
 void DotProducts<Arch, T>::tile(const T* const* x, const T* w, Index w_stride, Index length, T* const* out,
                                 Index column) {
-  Batch sums[std::size_t(M)][std::size_t(N)];
+  Vector sums[std::size_t(M)][std::size_t(N)];
   for (auto& row : sums)
-    for (Batch& element : row) element = Batch(T(0));
+    for (Vector& element : row) element = Vector(T(0));
   const auto accumulate = [&](auto load) {
-    Batch a[std::size_t(M)];
+    Vector a[std::size_t(M)];
     for (Index i = 0; i < M; ++i) a[i] = load(x[i]);
     for (Index j = 0; j < N; ++j) {
-      const Batch b = load(w + j * w_stride);
+      const Vector b = load(w + j * w_stride);
       for (Index i = 0; i < M; ++i) sums[i][j] = multiply_add(a[i], b, sums[i][j]);
     }
   };
   Index k = 0;
-  for (; k + step <= length; k += step) accumulate([k](const T* row) { return Batch::load_unaligned(row + k); });
+  for (; k + step <= length; k += step) accumulate([k](const T* row) { return Vector::load_unaligned(row + k); });
   if (k < length) accumulate([k, length](const T* row) { return load_first<Arch>(row + k, length - k); });
   for (Index i = 0; i < M; ++i) store_sums<N>(sums[i], out[i] + column);
 }

@@ -12,18 +12,18 @@ namespace mole::kernel {
 /// Moves up to `step` rows of a matrix into the lanes of vectors, and back: lane r of vector c is element (r, c).
 template <class Arch, class T>
 struct Lanes {
-  using Batch = kernel::Batch<Arch, T>;
+  using Vector = kernel::Vector<Arch, T>;
   static constexpr Index step = step_of<Arch, T>;
 
   /// Lanes without a row repeat the last one.   from [rows x cols], rows >= 1, to [cols]
-  static void gather(const T* from, Index stride, Index rows, Index cols, Batch* to);
+  static void gather(const T* from, Index stride, Index rows, Index cols, Vector* to);
   /// to[r][c] = T(lane r of from[c]), whatever number type `to` has.
   template <class U>
-  static void scatter(const Batch* from, Index rows, Index cols, U* to, Index stride);
+  static void scatter(const Vector* from, Index rows, Index cols, U* to, Index stride);
 };
 
 template <class Arch, class T>
-void Lanes<Arch, T>::gather(const T* from, Index stride, Index rows, Index cols, Batch* to) {
+void Lanes<Arch, T>::gather(const T* from, Index stride, Index rows, Index cols, Vector* to) {
   MOLE_ASSERT(rows >= 1 && rows <= step);
   const T* row[std::size_t(step)];
   for (Index r = 0; r < step; ++r) row[r] = from + std::min(r, rows - 1) * stride;
@@ -36,7 +36,7 @@ void Lanes<Arch, T>::gather(const T* from, Index stride, Index rows, Index cols,
 
 template <class Arch, class T>
 template <class U>
-void Lanes<Arch, T>::scatter(const Batch* from, Index rows, Index cols, U* to, Index stride) {
+void Lanes<Arch, T>::scatter(const Vector* from, Index rows, Index cols, U* to, Index stride) {
   alignas(64) T lanes[std::size_t(step)];
   for (Index c = 0; c < cols; ++c) {
     from[c].store_aligned(lanes);

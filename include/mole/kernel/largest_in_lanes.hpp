@@ -17,19 +17,19 @@ namespace mole::kernel {
 /// where they are stored from k = 17 on.
 template <class Arch, class T>
 struct LargestInLanes {
-  using Batch = kernel::Batch<Arch, T>;
+  using Vector = kernel::Vector<Arch, T>;
   static constexpr Index most = step_of<Arch, T> >= 8 ? 64 : 16;  // beyond, sorting for each token is cheaper
 
-  void operator()(const Batch* x, Index size, Index k, Batch* largest, Batch* position) const;
+  void operator()(const Vector* x, Index size, Index k, Vector* largest, Vector* position) const;
 
  private:
   template <std::size_t K>
-  static void keep(const Batch* x, Index size, Index k, Batch* largest, Batch* position);
-  static void keep_many(const Batch* x, Index size, Index k, Batch* largest, Batch* position);
+  static void keep(const Vector* x, Index size, Index k, Vector* largest, Vector* position);
+  static void keep_many(const Vector* x, Index size, Index k, Vector* largest, Vector* position);
 };
 
 template <class Arch, class T>
-void LargestInLanes<Arch, T>::operator()(const Batch* x, Index size, Index k, Batch* largest, Batch* position) const {
+void LargestInLanes<Arch, T>::operator()(const Vector* x, Index size, Index k, Vector* largest, Vector* position) const {
   MOLE_ASSERT(k >= 1 && k <= size && k <= most);
   if (k == 1) return keep<1>(x, size, k, largest, position);
   if (k == 2) return keep<2>(x, size, k, largest, position);
@@ -41,15 +41,15 @@ void LargestInLanes<Arch, T>::operator()(const Batch* x, Index size, Index k, Ba
 
 template <class Arch, class T>
 template <std::size_t K>
-void LargestInLanes<Arch, T>::keep(const Batch* x, Index size, Index k, Batch* largest, Batch* position) {
+void LargestInLanes<Arch, T>::keep(const Vector* x, Index size, Index k, Vector* largest, Vector* position) {
   // Sorted insertion of every number. NaN stands for an empty place: no number is <= NaN.
-  Batch value[K], at[K];
+  Vector value[K], at[K];
   for (std::size_t j = 0; j < K; ++j) {
     value[j] = std::numeric_limits<T>::quiet_NaN();
     at[j] = T(0);
   }
   for (Index i = 0; i < size; ++i) {
-    const Batch here = T(i);
+    const Vector here = T(i);
     auto stays = x[i] <= value[K - 1];
     for (std::size_t j = K - 1; j > 0; --j) {
       const auto above_stays = x[i] <= value[j - 1];  // else it moves down to j
@@ -65,18 +65,18 @@ void LargestInLanes<Arch, T>::keep(const Batch* x, Index size, Index k, Batch* l
 
 /// The same, from the last place that is not empty on.
 template <class Arch, class T>
-void LargestInLanes<Arch, T>::keep_many(const Batch* x, Index size, Index k, Batch* largest, Batch* position) {
+void LargestInLanes<Arch, T>::keep_many(const Vector* x, Index size, Index k, Vector* largest, Vector* position) {
   for (Index i = 0; i < size; ++i) {
-    const Batch here = T(i);
+    const Vector here = T(i);
     Index j = i < k ? i : k - 1;
     if (i < k) {
       largest[j] = std::numeric_limits<T>::quiet_NaN();
       position[j] = T(0);
     }
-    Batch value = largest[j], at = position[j];
+    Vector value = largest[j], at = position[j];
     auto stays = x[i] <= value;
     for (; j > 0; --j) {
-      const Batch value_above = largest[j - 1], at_above = position[j - 1];
+      const Vector value_above = largest[j - 1], at_above = position[j - 1];
       const auto above_stays = x[i] <= value_above;
       largest[j] = select(above_stays, select(stays, value, x[i]), value_above);
       position[j] = select(above_stays, select(stays, at, here), at_above);

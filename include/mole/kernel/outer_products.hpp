@@ -28,7 +28,7 @@ struct OuterProducts {
   void operator()(A a, B b, bool padded, Index depth, Index rows, Index cols, C c, bool accumulate) const;
 
  private:
-  using Batch = kernel::Batch<Arch, T>;
+  using Vector = kernel::Vector<Arch, T>;
   static constexpr Index few_rows = most_rows / 3;  // leave room for four vectors of columns
 
   /// One tile of c: which columns, and what it is made of.
@@ -104,24 +104,24 @@ void OuterProducts<Arch, T>::last_columns(Operands& tile, Index rows, Index cols
 template <class Arch, class T>
 template <Index M, Index Vectors, bool Whole, class Operands>
 void OuterProducts<Arch, T>::compute(const Operands& tile, Index row) {
-  Batch sums[std::size_t(M)][std::size_t(Vectors)];
+  Vector sums[std::size_t(M)][std::size_t(Vectors)];
   const Index last = tile.last;
   for (Index i = 0; i < M; ++i)
     for (Index v = 0; v < Vectors; ++v) {
       const T* const c = tile.c(row + i) + tile.column + v * step;
-      sums[i][v] = !tile.accumulate ? Batch(T(0)) : last == step ? Batch::load_unaligned(c) : load_first<Arch>(c, last);
+      sums[i][v] = !tile.accumulate ? Vector(T(0)) : last == step ? Vector::load_unaligned(c) : load_first<Arch>(c, last);
     }
 
   const auto a = tile.a.template from<M>(row);
   const auto b = tile.b.from(tile.column);
   const auto sweep = [&](auto ask) {
     for (Index k = 0; k < tile.depth; ++k) {
-      Batch b_k[std::size_t(Vectors)];
+      Vector b_k[std::size_t(Vectors)];
       for (Index v = 0; v < Vectors; ++v)
-        b_k[v] = Whole ? Batch::load_unaligned(b.at(k, v * step)) : load_first<Arch>(b.at(k, v * step), last);
+        b_k[v] = Whole ? Vector::load_unaligned(b.at(k, v * step)) : load_first<Arch>(b.at(k, v * step), last);
       ask();
       for (Index i = 0; i < M; ++i) {
-        const Batch factor(a.at(i, k));
+        const Vector factor(a.at(i, k));
         for (Index v = 0; v < Vectors; ++v) sums[i][v] = multiply_add(factor, b_k[v], sums[i][v]);
       }
     }

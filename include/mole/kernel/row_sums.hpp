@@ -16,7 +16,7 @@ struct RowSums {
   void operator()(const T* factor, const T* const* rows, Index count, Index cols, T* c) const;
 
  private:
-  using Batch = kernel::Batch<Arch, T>;
+  using Vector = kernel::Vector<Arch, T>;
   static constexpr Index step = step_of<Arch, T>;
   static constexpr Index together = registers_of<Arch> == 32 ? 8 : 4;
 
@@ -38,24 +38,24 @@ template <class Arch, class T>
 template <Index K>
 void RowSums<Arch, T>::add(const T* factor, const T* const* rows, Index cols, T* c) {
   constexpr Index vectors = 4;
-  Batch factors[std::size_t(K)];
+  Vector factors[std::size_t(K)];
   const T* row[std::size_t(K)];
-  for (Index k = 0; k < K; ++k) factors[k] = Batch(factor[k]), row[k] = rows[k];
+  for (Index k = 0; k < K; ++k) factors[k] = Vector(factor[k]), row[k] = rows[k];
   Index j = 0;
   for (; j + vectors * step <= cols; j += vectors * step) {
-    Batch sums[std::size_t(vectors)];
-    for (Index v = 0; v < vectors; ++v) sums[v] = Batch::load_unaligned(c + j + v * step);
+    Vector sums[std::size_t(vectors)];
+    for (Index v = 0; v < vectors; ++v) sums[v] = Vector::load_unaligned(c + j + v * step);
     for (Index k = 0; k < K; ++k)
       for (Index v = 0; v < vectors; ++v)
-        sums[v] = multiply_add(factors[k], Batch::load_unaligned(row[k] + j + v * step), sums[v]);
+        sums[v] = multiply_add(factors[k], Vector::load_unaligned(row[k] + j + v * step), sums[v]);
     for (Index v = 0; v < vectors; ++v) sums[v].store_unaligned(c + j + v * step);
   }
   for (; j < cols; j += step) {
     const Index last = std::min(step, cols - j);
-    Batch sum = last == step ? Batch::load_unaligned(c + j) : load_first<Arch>(c + j, last);
+    Vector sum = last == step ? Vector::load_unaligned(c + j) : load_first<Arch>(c + j, last);
     for (Index k = 0; k < K; ++k)
       sum = multiply_add(factors[k],
-                         last == step ? Batch::load_unaligned(row[k] + j) : load_first<Arch>(row[k] + j, last), sum);
+                         last == step ? Vector::load_unaligned(row[k] + j) : load_first<Arch>(row[k] + j, last), sum);
     if (last == step)
       sum.store_unaligned(c + j);
     else

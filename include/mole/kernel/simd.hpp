@@ -3,7 +3,7 @@
 #pragma once
 
 #include "mole/core/config.hpp"
-#include "mole/kernel/scalar_batch.hpp"
+#include "mole/kernel/scalar_vector.hpp"
 
 #include <xsimd/xsimd.hpp>
 
@@ -25,11 +25,11 @@ using DefaultArchitecture = std::conditional_t<xsimd::default_arch::supported(),
 
 /// A vector register of an instruction set, or the one element of Scalar.
 template <class Arch, class T>
-using Batch = std::conditional_t<std::is_same_v<Arch, Scalar>, ScalarBatch<T>, xsimd::batch<T, Arch>>;
+using Vector = std::conditional_t<std::is_same_v<Arch, Scalar>, ScalarVector<T>, xsimd::batch<T, Arch>>;
 
 /// Elements of one vector register.
 template <class Arch, class T>
-constexpr Index step_of = Index(Batch<Arch, T>::size);
+constexpr Index step_of = Index(Vector<Arch, T>::size);
 
 /// Vector registers of an instruction set: how large a tile of accumulators may be.
 template <class Arch>
@@ -39,28 +39,28 @@ constexpr int registers_of =
 namespace detail {
 // reduce_add since xsimd 9, hadd before: found by argument-dependent look-up, whichever is there.
 template <class B>
-auto sum_of(const B& batch) {
-  if constexpr (requires { reduce_add(batch); })
-    return reduce_add(batch);
+auto sum_of(const B& vector) {
+  if constexpr (requires { reduce_add(vector); })
+    return reduce_add(vector);
   else
-    return hadd(batch);
+    return hadd(vector);
 }
 }  // namespace detail
 
-/// The sum of the elements of `batch`.
+/// The sum of the elements of `vector`.
 template <class T, class Arch>
-T sum(const xsimd::batch<T, Arch>& batch) {
-  return detail::sum_of(batch);
+T sum(const xsimd::batch<T, Arch>& vector) {
+  return detail::sum_of(vector);
 }
 
-/// to[j] = the sum of the elements of batches[j], in an order that does not depend on N.
+/// to[j] = the sum of the elements of vectors[j], in an order that does not depend on N.
 template <Index N, class T, class Arch>
-void store_sums(const xsimd::batch<T, Arch>* batches, T* to) {
+void store_sums(const xsimd::batch<T, Arch>* vectors, T* to) {
 #if defined(__AVX512F__)
   if constexpr (std::is_base_of_v<xsimd::avx512f, Arch> && std::is_same_v<T, float>) {
     // Four at a time: half as many instructions as four sums.
     for (Index j = 0; j < N; j += 4) {
-      const auto at = [&](Index i) { return j + i < N ? batches[j + i].data : _mm512_setzero_ps(); };
+      const auto at = [&](Index i) { return j + i < N ? vectors[j + i].data : _mm512_setzero_ps(); };
       const __m512 ab = _mm512_add_ps(_mm512_unpacklo_ps(at(0), at(1)), _mm512_unpackhi_ps(at(0), at(1)));
       const __m512 cd = _mm512_add_ps(_mm512_unpacklo_ps(at(2), at(3)), _mm512_unpackhi_ps(at(2), at(3)));
       const __m512 abcd = _mm512_add_ps(_mm512_shuffle_ps(ab, cd, _MM_SHUFFLE(1, 0, 1, 0)),
@@ -72,7 +72,7 @@ void store_sums(const xsimd::batch<T, Arch>* batches, T* to) {
     return;
   }
 #endif
-  for (Index j = 0; j < N; ++j) to[j] = sum(batches[j]);
+  for (Index j = 0; j < N; ++j) to[j] = sum(vectors[j]);
 }
 
 /// x y + z, rounded once wherever the instruction set can. xsimd 8.1 multiplies and adds in two instructions under
@@ -91,7 +91,7 @@ xsimd::batch<T, Arch> multiply_add(const xsimd::batch<T, Arch>& x, const xsimd::
 
 /// The first `count` elements at `from`, then zeros; reads nothing behind them.
 template <class Arch, class T>
-Batch<Arch, T> load_first(const T* from, Index count) {
+Vector<Arch, T> load_first(const T* from, Index count) {
 #if defined(__AVX512F__)
   if constexpr (std::is_base_of_v<xsimd::avx512f, Arch>) {
     const unsigned mask = (1u << count) - 1u;
@@ -101,21 +101,21 @@ Batch<Arch, T> load_first(const T* from, Index count) {
 #endif
   alignas(64) T elements[step_of<Arch, T>] = {};
   std::copy_n(from, count, elements);
-  return Batch<Arch, T>::load_aligned(elements);
+  return Vector<Arch, T>::load_aligned(elements);
 }
 
-/// Writes the first `count` elements of `batch`, and nothing behind them.
+/// Writes the first `count` elements of `vector`, and nothing behind them.
 template <class Arch, class T>
-void store_first(const Batch<Arch, T>& batch, T* to, Index count) {
+void store_first(const Vector<Arch, T>& vector, T* to, Index count) {
 #if defined(__AVX512F__)
   if constexpr (std::is_base_of_v<xsimd::avx512f, Arch>) {
     const unsigned mask = (1u << count) - 1u;
-    if constexpr (std::is_same_v<T, float>) return _mm512_mask_storeu_ps(to, __mmask16(mask), batch.data);
-    if constexpr (std::is_same_v<T, double>) return _mm512_mask_storeu_pd(to, __mmask8(mask), batch.data);
+    if constexpr (std::is_same_v<T, float>) return _mm512_mask_storeu_ps(to, __mmask16(mask), vector.data);
+    if constexpr (std::is_same_v<T, double>) return _mm512_mask_storeu_pd(to, __mmask8(mask), vector.data);
   }
 #endif
   alignas(64) T elements[step_of<Arch, T>];
-  batch.store_aligned(elements);
+  vector.store_aligned(elements);
   std::copy_n(elements, count, to);
 }
 
@@ -208,21 +208,21 @@ inline void prefetch_near([[maybe_unused]] const void* address) {
 #endif
 }
 
-/// The largest element of `batch`; none of them NaN. Through memory where neither xsimd (from 10 on) nor the
+/// The largest element of `vector`; none of them NaN. Through memory where neither xsimd (from 10 on) nor the
 /// instruction set has it, which is a fifth of a softmax of 64 under AVX-512.
 template <class T, class Arch>
-T largest(const xsimd::batch<T, Arch>& batch) {
+T largest(const xsimd::batch<T, Arch>& vector) {
 #if defined(__AVX512F__)
   if constexpr (std::is_base_of_v<xsimd::avx512f, Arch>) {
-    if constexpr (std::is_same_v<T, float>) return _mm512_reduce_max_ps(batch.data);
-    if constexpr (std::is_same_v<T, double>) return _mm512_reduce_max_pd(batch.data);
+    if constexpr (std::is_same_v<T, float>) return _mm512_reduce_max_ps(vector.data);
+    if constexpr (std::is_same_v<T, double>) return _mm512_reduce_max_pd(vector.data);
   }
 #endif
-  if constexpr (requires { reduce_max(batch); }) {
-    return reduce_max(batch);
+  if constexpr (requires { reduce_max(vector); }) {
+    return reduce_max(vector);
   } else {
     alignas(64) T elements[step_of<Arch, T>];
-    batch.store_aligned(elements);
+    vector.store_aligned(elements);
     for (Index half = step_of<Arch, T> / 2; half > 0; half /= 2)
       for (Index i = 0; i < half; ++i) elements[i] = std::max(elements[i], elements[i + half]);
     return elements[0];

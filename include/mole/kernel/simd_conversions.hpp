@@ -15,10 +15,10 @@ template <class Arch>
 struct Pair {
   static constexpr Index size = 2 * step_of<Arch, float>;
 
-  Batch<Arch, float> first, second;
+  Vector<Arch, float> first, second;
 
   static Pair load(const float* from) {
-    return {Batch<Arch, float>::load_unaligned(from), Batch<Arch, float>::load_unaligned(from + size / 2)};
+    return {Vector<Arch, float>::load_unaligned(from), Vector<Arch, float>::load_unaligned(from + size / 2)};
   }
   void store(float* to) const {
     first.store_unaligned(to);
@@ -55,10 +55,10 @@ constexpr bool is_avx2 = std::is_base_of_v<xsimd::avx2, Arch>;
 
 /// The vector of f(0), f(1), ...: what every instruction set can do.
 template <class Arch, class F>
-Batch<Arch, float> vector_of(F f) {
+Vector<Arch, float> vector_of(F f) {
   alignas(64) float elements[std::size_t(step_of<Arch, float>)];
   for (Index k = 0; k < step_of<Arch, float>; ++k) elements[k] = f(k);
-  return Batch<Arch, float>::load_aligned(elements);
+  return Vector<Arch, float>::load_aligned(elements);
 }
 
 /// Exact for every pattern, and without a denormal operand, so that no rounding mode of the host changes it.
@@ -73,7 +73,7 @@ inline float float_of_half(std::uint16_t half) {
 
 /// `step` 8-bit integers.
 template <class Arch>
-Batch<Arch, float> load_int8(const std::int8_t* from) {
+Vector<Arch, float> load_int8(const std::int8_t* from) {
 #if defined(__AVX512F__)
   if constexpr (detail::is_avx512<Arch>)
     return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
@@ -87,7 +87,7 @@ Batch<Arch, float> load_int8(const std::int8_t* from) {
 
 /// `step` upper halves of floats.
 template <class Arch>
-Batch<Arch, float> load_bfloat16(const std::uint16_t* from) {
+Vector<Arch, float> load_bfloat16(const std::uint16_t* from) {
 #if defined(__AVX512F__)
   if constexpr (detail::is_avx512<Arch>)
     return _mm512_castsi512_ps(
@@ -103,7 +103,7 @@ Batch<Arch, float> load_bfloat16(const std::uint16_t* from) {
 
 /// `step` IEEE binary16 numbers.
 template <class Arch>
-Batch<Arch, float> load_float16(const std::uint16_t* from) {
+Vector<Arch, float> load_float16(const std::uint16_t* from) {
 #if defined(__AVX512F__)
   if constexpr (detail::is_avx512<Arch>)
     return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));

@@ -26,7 +26,7 @@ struct SlicedProducts {
                   bool accumulate) const;
 
  private:
-  using Batch = kernel::Batch<Arch, T>;
+  using Vector = kernel::Vector<Arch, T>;
   static constexpr Index step = step_of<Arch, T>;
   static constexpr Index lanes = SlicedRows<T>::lanes;
 
@@ -43,7 +43,7 @@ struct SlicedProducts {
 
   template <Index M>
   static void rows_in_lanes(const SlicedRows<T>& a, const Tokens& tokens);
-  static Batch block(const T* row, Index column, Index cols);
+  static Vector block(const T* row, Index column, Index cols);
 
   template <Index V>
   static void tokens_in_lanes(const SlicedRows<T>& a, const Tokens& tokens, Index count);
@@ -76,17 +76,17 @@ void SlicedProducts<Arch, T>::rows_in_lanes(const SlicedRows<T>& a, const Tokens
   const T* value = a.value();
   for (Index row = 0; row < a.rows(); row += lanes) {
     const Index last = std::min(lanes, a.rows() - row);
-    Batch sums[std::size_t(M)], even[std::size_t(M)], odd[std::size_t(M)];
+    Vector sums[std::size_t(M)], even[std::size_t(M)], odd[std::size_t(M)];
     for (Index m = 0; m < M; ++m) {
-      sums[m] = tokens.accumulate ? load_first<Arch>(tokens.out + m * tokens.out_stride + row, last) : Batch(T(0));
+      sums[m] = tokens.accumulate ? load_first<Arch>(tokens.out + m * tokens.out_stride + row, last) : Vector(T(0));
       even[m] = block(tokens.x + m * tokens.x_stride, 0, a.cols());
     }
     // A look-up reads the last bits of a column alone, so blocks of even and odd numbers keep their registers.
-    const auto stride = [&](Index w, Batch* next) {
+    const auto stride = [&](Index w, Vector* next) {
       for (Index m = 0; m < M; ++m) next[m] = block(tokens.x + m * tokens.x_stride, (w + 1) * lanes, a.cols());
       for (int slot = *count++; slot > 0; --slot, column += lanes, value += lanes)
         for (Index m = 0; m < M; ++m)
-          sums[m] = multiply_add(Batch::load_unaligned(value), look_up(even[m], odd[m], column), sums[m]);
+          sums[m] = multiply_add(Vector::load_unaligned(value), look_up(even[m], odd[m], column), sums[m]);
     };
     for (Index w = 0; w < a.strides(); w += 2) {
       stride(w, odd);
@@ -98,9 +98,9 @@ void SlicedProducts<Arch, T>::rows_in_lanes(const SlicedRows<T>& a, const Tokens
 
 /// `lanes` numbers of a row from `column` on; zeros behind its end.
 template <class Arch, class T>
-auto SlicedProducts<Arch, T>::block(const T* row, Index column, Index cols) -> Batch {
-  if (column + lanes <= cols) return Batch::load_unaligned(row + column);
-  return column < cols ? load_first<Arch>(row + column, cols - column) : Batch(T(0));
+auto SlicedProducts<Arch, T>::block(const T* row, Index column, Index cols) -> Vector {
+  if (column + lanes <= cols) return Vector::load_unaligned(row + column);
+  return column < cols ? load_first<Arch>(row + column, cols - column) : Vector(T(0));
 }
 
 /// Up to V vectors of tokens; lanes without a token compute with zeros. A few slices share the blocks that are turned,
@@ -141,12 +141,12 @@ template <class Arch, class T>
 template <Index V>
 void SlicedProducts<Arch, T>::add_stride(const int* column, const T* value, Index slots, const T* table, T* sums) {
   for (Index lane = 0; lane < lanes; ++lane, sums += V * step) {
-    Batch sum[std::size_t(V)];
-    for (Index v = 0; v < V; ++v) sum[v] = Batch::load_aligned(sums + v * step);
+    Vector sum[std::size_t(V)];
+    for (Index v = 0; v < V; ++v) sum[v] = Vector::load_aligned(sums + v * step);
     for (Index at = lane; at < slots * lanes; at += lanes) {
-      const Batch factor(value[at]);
+      const Vector factor(value[at]);
       const T* const x = table + Index(column[at] & int(2 * lanes - 1)) * (V * step);
-      for (Index v = 0; v < V; ++v) sum[v] = multiply_add(factor, Batch::load_aligned(x + v * step), sum[v]);
+      for (Index v = 0; v < V; ++v) sum[v] = multiply_add(factor, Vector::load_aligned(x + v * step), sum[v]);
     }
     for (Index v = 0; v < V; ++v) sum[v].store_aligned(sums + v * step);
   }

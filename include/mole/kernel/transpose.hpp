@@ -23,8 +23,8 @@ void Transpose<Arch, T>::operator()(const T* from, Index stride, Index rows, Ind
     for (; r + step <= rows; r += step) {
       Index c = 0;
       for (; c + step <= cols; c += step) {
-        Batch<Arch, T> square[std::size_t(step)];
-        for (Index i = 0; i < step; ++i) square[i] = Batch<Arch, T>::load_unaligned(from + (r + i) * stride + c);
+        Vector<Arch, T> square[std::size_t(step)];
+        for (Index i = 0; i < step; ++i) square[i] = Vector<Arch, T>::load_unaligned(from + (r + i) * stride + c);
         transpose(square);
         for (Index i = 0; i < step; ++i) square[i].store_unaligned(to + (c + i) * to_stride + r);
       }

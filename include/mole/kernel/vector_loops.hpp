@@ -35,7 +35,7 @@ struct VectorLoops {
 
   template <class F, class T, class... In>
   T sum_of(F f, std::span<const T> x, std::span<In>... in) const {
-    Batch<Arch, T> total(T(0));
+    Vector<Arch, T> total(T(0));
     Index i = 0;
     for (; i < last(x); i += step_of<Arch, T>) total += f(load(x, i), load(in, i)...);
     return kernel::sum(total + last_lanes<T>(f(load(x, last(x)), load(in, last(x))...), Index(x.size()) - i));
@@ -65,8 +65,8 @@ struct VectorLoops {
 
  private:
   template <class T>
-  static Batch<Arch, std::remove_const_t<T>> load(std::span<T> x, Index i) {
-    return Batch<Arch, std::remove_const_t<T>>::load_unaligned(&x[std::size_t(i)]);
+  static Vector<Arch, std::remove_const_t<T>> load(std::span<T> x, Index i) {
+    return Vector<Arch, std::remove_const_t<T>>::load_unaligned(&x[std::size_t(i)]);
   }
 
   /// Where the last vector of a row begins.
@@ -77,17 +77,17 @@ struct VectorLoops {
     return Index(x.size()) - step;
   }
 
-  /// `batch`, but 0 in all but its last `count` lanes.
+  /// `vector`, but 0 in all but its last `count` lanes.
   template <class T>
-  static Batch<Arch, T> last_lanes(const Batch<Arch, T>& batch, Index count) {
+  static Vector<Arch, T> last_lanes(const Vector<Arch, T>& vector, Index count) {
     constexpr Index step = step_of<Arch, T>;
     static constexpr auto zeros_then_ones = [] {
       std::array<T, std::size_t(2 * step)> table{};
       std::fill(table.begin() + step, table.end(), T(1));
       return table;
     }();
-    const auto kept = Batch<Arch, T>::load_unaligned(&zeros_then_ones[std::size_t(count)]);
-    return select(kept > Batch<Arch, T>(T(0)), batch, Batch<Arch, T>(T(0)));
+    const auto kept = Vector<Arch, T>::load_unaligned(&zeros_then_ones[std::size_t(count)]);
+    return select(kept > Vector<Arch, T>(T(0)), vector, Vector<Arch, T>(T(0)));
   }
 };
 

@@ -29,70 +29,70 @@ inline bool all(ScalarMask mask) {
 /// Of xsimd::batch what the kernels use, for one element. Functions are found by argument-dependent look-up, as
 /// xsimd's are; where a member of the same name hides them, after `using kernel::select`.
 template <class T>
-struct ScalarBatch {
+struct ScalarVector {
   using value_type = T;
   using arch_type = Scalar;
   static constexpr std::size_t size = 1;
 
   T data;
 
-  ScalarBatch() = default;
-  ScalarBatch(T value) : data(value) {}
+  ScalarVector() = default;
+  ScalarVector(T value) : data(value) {}
 
-  static ScalarBatch load_aligned(const T* from) { return *from; }
-  static ScalarBatch load_unaligned(const T* from) { return *from; }
+  static ScalarVector load_aligned(const T* from) { return *from; }
+  static ScalarVector load_unaligned(const T* from) { return *from; }
   void store_aligned(T* to) const { *to = data; }
   void store_unaligned(T* to) const { *to = data; }
 
-  ScalarBatch& operator+=(ScalarBatch other) { return *this = *this + other; }
-  ScalarBatch operator-() const { return -data; }
-  friend ScalarBatch operator+(ScalarBatch a, ScalarBatch b) { return a.data + b.data; }
-  friend ScalarBatch operator-(ScalarBatch a, ScalarBatch b) { return a.data - b.data; }
-  friend ScalarBatch operator*(ScalarBatch a, ScalarBatch b) { return a.data * b.data; }
-  friend ScalarBatch operator/(ScalarBatch a, ScalarBatch b) { return a.data / b.data; }
+  ScalarVector& operator+=(ScalarVector other) { return *this = *this + other; }
+  ScalarVector operator-() const { return -data; }
+  friend ScalarVector operator+(ScalarVector a, ScalarVector b) { return a.data + b.data; }
+  friend ScalarVector operator-(ScalarVector a, ScalarVector b) { return a.data - b.data; }
+  friend ScalarVector operator*(ScalarVector a, ScalarVector b) { return a.data * b.data; }
+  friend ScalarVector operator/(ScalarVector a, ScalarVector b) { return a.data / b.data; }
 
-  friend ScalarMask operator==(ScalarBatch a, ScalarBatch b) { return {a.data == b.data}; }
-  friend ScalarMask operator<(ScalarBatch a, ScalarBatch b) { return {a.data < b.data}; }
-  friend ScalarMask operator<=(ScalarBatch a, ScalarBatch b) { return {a.data <= b.data}; }
-  friend ScalarMask operator>(ScalarBatch a, ScalarBatch b) { return {a.data > b.data}; }
+  friend ScalarMask operator==(ScalarVector a, ScalarVector b) { return {a.data == b.data}; }
+  friend ScalarMask operator<(ScalarVector a, ScalarVector b) { return {a.data < b.data}; }
+  friend ScalarMask operator<=(ScalarVector a, ScalarVector b) { return {a.data <= b.data}; }
+  friend ScalarMask operator>(ScalarVector a, ScalarVector b) { return {a.data > b.data}; }
 };
 
 template <class T>
-ScalarBatch<T> select(ScalarMask mask, ScalarBatch<T> yes, ScalarBatch<T> no) {
+ScalarVector<T> select(ScalarMask mask, ScalarVector<T> yes, ScalarVector<T> no) {
   return mask.holds ? yes : no;
 }
 template <class T>
-ScalarBatch<T> max(ScalarBatch<T> a, ScalarBatch<T> b) {
+ScalarVector<T> max(ScalarVector<T> a, ScalarVector<T> b) {
   return std::max(a.data, b.data);
 }
 template <class T>
-ScalarBatch<T> abs(ScalarBatch<T> x) {
+ScalarVector<T> abs(ScalarVector<T> x) {
   return std::abs(x.data);
 }
 template <class T>
-ScalarBatch<T> exp(ScalarBatch<T> x) {
+ScalarVector<T> exp(ScalarVector<T> x) {
   return std::exp(x.data);
 }
 template <class T>
-ScalarBatch<T> sqrt(ScalarBatch<T> x) {
+ScalarVector<T> sqrt(ScalarVector<T> x) {
   return std::sqrt(x.data);
 }
 
 /// What simd.hpp offers for vectors.
 template <class T>
-T sum(ScalarBatch<T> batch) {
-  return batch.data;
+T sum(ScalarVector<T> vector) {
+  return vector.data;
 }
 template <class T>
-T largest(ScalarBatch<T> batch) {
-  return batch.data;
+T largest(ScalarVector<T> vector) {
+  return vector.data;
 }
 template <Index N, class T>
-void store_sums(const ScalarBatch<T>* batches, T* to) {
-  for (Index j = 0; j < N; ++j) to[j] = batches[j].data;
+void store_sums(const ScalarVector<T>* vectors, T* to) {
+  for (Index j = 0; j < N; ++j) to[j] = vectors[j].data;
 }
 template <class T>
-ScalarBatch<T> multiply_add(ScalarBatch<T> x, ScalarBatch<T> y, ScalarBatch<T> z) {
+ScalarVector<T> multiply_add(ScalarVector<T> x, ScalarVector<T> y, ScalarVector<T> z) {
 #if defined(FP_FAST_FMA) && defined(FP_FAST_FMAF)
   return std::fma(x.data, y.data, z.data);
 #else

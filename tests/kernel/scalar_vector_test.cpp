@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "mole/kernel/scalar_batch.hpp"
+#include "mole/kernel/scalar_vector.hpp"
 
 #include "grid.hpp"
 #include "support/catch.hpp"
@@ -9,8 +9,8 @@ using namespace mole::test;
 
 TEMPLATE_TEST_CASE("A vector of one element computes what its element does", "[kernel]", float, double) {
   using T = TestType;
-  using Vector = kernel::Batch<kernel::Scalar, T>;
-  STATIC_REQUIRE(std::is_same_v<Vector, kernel::ScalarBatch<T>>);
+  using Vector = kernel::Vector<kernel::Scalar, T>;
+  STATIC_REQUIRE(std::is_same_v<Vector, kernel::ScalarVector<T>>);
   STATIC_REQUIRE(kernel::step_of<kernel::Scalar, T> == 1);
   STATIC_REQUIRE(sizeof(Vector) == sizeof(T));
   for (const auto& [a, b] : {std::pair(T(0.75), T(-3)), std::pair(T(-3), T(0.75)), std::pair(T(0.75), T(0.75))}) {
