@@ -32,7 +32,7 @@ struct Operands {
         y(support::random_matrix<float>(tokens, d, 3)),
         base(make(weight)) {}
 
-  mole::Call<mole::Simd<>, mole::NoScratch> call() { return {execution, batch, scratch}; }
+  mole::Call<mole::Simd<>, mole::NoScratch> call() { return {execution, pass, scratch}; }
 
   /// Reads the weight as it is stored, and `activations` floats of x and y.
   support::Work work(double activations) const {
@@ -46,7 +46,7 @@ struct Operands {
   Matrix<float> weight, x, y;
   Base base;
   mole::Simd<> execution;
-  mole::Batch batch;
+  mole::Pass pass;
   mole::NoScratch scratch;
 };
 

@@ -32,7 +32,7 @@ struct Setting {
     const Index pairs = gating.max_pairs(tokens, experts);
     scratch = gating.scratch({.tokens = tokens, .pairs = pairs});
     trace.reserve(tokens, experts, 0, pairs);
-    trace.start(tokens, batch);
+    trace.start(tokens, pass);
     mole::Rng rng(1);
     mole::fill_uniform(trace.logits(), 3, rng);
     choose();
@@ -49,13 +49,13 @@ struct Setting {
 
   template <class F>
   void with_call(F f) {
-    mole::Call<Execution, typename Gating::Scratch> call{execution, batch, scratch};
+    mole::Call<Execution, typename Gating::Scratch> call{execution, pass, scratch};
     f(call);
   }
 
   Gating gating;
   Execution execution;
-  mole::Batch batch;
+  mole::Pass pass;
   mole::Trace<T> trace;
   typename Gating::Scratch scratch;
 };

@@ -47,9 +47,9 @@ void score(benchmark::State& state) {
   const auto x = support::random_matrix<float>(tokens, d, 1), weight = support::random_matrix<float>(d, d, 2);
   mole::Matrix<float> logits(tokens, experts), y(tokens, d);
   const Execution execution;
-  const mole::Batch batch;
+  const mole::Pass pass;
   auto scratch = mole::scratch_for(kind.router, {.tokens = tokens});
-  mole::Call<Execution, decltype(scratch)> call{execution, batch, scratch};
+  mole::Call<Execution, decltype(scratch)> call{execution, pass, scratch};
   const auto before = support::random_matrix<float>(tokens, width, 3);
   if constexpr (requires { scratch.carry; }) scratch.carry = {.in = before};  // as in all layers but the first
   const auto body = [&] { kind.router.score(x, logits.view(), call); };

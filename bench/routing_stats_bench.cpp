@@ -30,7 +30,7 @@ mole::Trace<float> random_trace(Index experts, Index k) {
   mole::Rng rng(1);
   mole::fill_uniform(trace.logits(), 3, rng);
   const mole::DefaultExecution execution;
-  mole::Call<mole::DefaultExecution, decltype(scratch)> call{execution, trace.batch, scratch};
+  mole::Call<mole::DefaultExecution, decltype(scratch)> call{execution, trace.pass, scratch};
   gate.choose(trace, call);
   return trace;
 }
@@ -38,7 +38,7 @@ mole::Trace<float> random_trace(Index experts, Index k) {
 void observe(benchmark::State& state, const support::LayerCase& one, bool masked) {
   mole::Trace<float> trace = random_trace(one.experts, one.chosen);
   const std::vector<std::uint8_t> mask(std::size_t(tokens), 1);
-  if (masked) trace.batch.token_mask = mask;
+  if (masked) trace.pass.token_mask = mask;
   mole::RoutingStats stats(one.experts);
   const support::BenchLayer layer = bench_layer(one, tokens, d);
   const auto body = [&] { stats.observe(trace); };

@@ -28,7 +28,7 @@ struct Plain : Tensors {
   Plain(const LayerCase&, Index tokens, Index d, Execution execution_)
       : Tensors(tokens, d), execution(std::move(execution_)), base(FrozenLayer::of(d).base) {}
 
-  mole::Call<Execution, mole::NoScratch> call() { return {execution, batch, scratch}; }
+  mole::Call<Execution, mole::NoScratch> call() { return {execution, pass, scratch}; }
   void forward() {
     auto here = call();
     base.forward(x, y.view(), here);
@@ -43,7 +43,7 @@ struct Plain : Tensors {
 
   Execution execution;
   mole::PackedBase<T> base;
-  mole::Batch batch;
+  mole::Pass pass;
   mole::NoScratch scratch;
 };
 

@@ -22,14 +22,14 @@ struct Coded {
       : base(FrozenLayer::of(d).weight.view()), x(random_matrix<float>(tokens, d, 1)), y(tokens, d) {}
 
   void forward() {
-    mole::Call<mole::Simd<>, mole::NoScratch> call{execution, batch, scratch};
+    mole::Call<mole::Simd<>, mole::NoScratch> call{execution, pass, scratch};
     base.forward(x, y.view(), call);
   }
 
   Base base;
   mole::Matrix<float> x, y;
   mole::Simd<> execution;
-  mole::Batch batch;
+  mole::Pass pass;
   mole::NoScratch scratch;
 };
 

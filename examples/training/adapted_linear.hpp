@@ -17,7 +17,7 @@ namespace training {
 class AdaptedLinear final : public host::Linear<float> {
  public:
   /// `method` and `batch` are borrowed: mode and random key of the current step, to which it adds its own `number`.
-  AdaptedLinear(const Method& method, const Site& site, std::uint64_t number, const mole::Batch& batch, mole::Rng& rng)
+  AdaptedLinear(const Method& method, const Site& site, std::uint64_t number, const mole::Pass& batch, mole::Rng& rng)
       : method_(method), layer_(method.build(site, rng)), number_(number), batch_(batch) {
     if (!method.balancer) return;
     mole::SignBiasBalancerOptions options = *method.balancer;
@@ -29,7 +29,7 @@ class AdaptedLinear final : public host::Linear<float> {
   host::Index out() const override { return layer_.out(); }
 
   void forward(host::ConstView<float> x, host::View<float> y) override {
-    mole::Batch batch = batch_;
+    mole::Pass batch = batch_;
     batch.layer = number_;
     layer_.forward(x, y, batch);
   }
@@ -67,7 +67,7 @@ class AdaptedLinear final : public host::Linear<float> {
   const Method& method_;
   mole::AnyLinear<float> layer_;
   std::uint64_t number_;
-  const mole::Batch& batch_;
+  const mole::Pass& batch_;
   std::optional<mole::SignBiasBalancer> balancer_;
 };
 

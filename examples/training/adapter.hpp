@@ -81,7 +81,7 @@ class Adapter {
   }
 
   /// What the calls until the next one are about.
-  void start(const mole::Batch& batch) { batch_ = batch; }
+  void start(const mole::Pass& batch) { batch_ = batch; }
   void after_step(mole::Index step, mole::Index steps) {
     for (AdaptedLinear* linear : adapted_) linear->after_step(step, steps);
   }
@@ -120,7 +120,7 @@ class Adapter {
   const Method& method_;
   Model& model_;
   mole::Rng rng_;
-  mole::Batch batch_;
+  mole::Pass batch_;
   std::vector<mole::Matrix<float>> weights_;  // where they are copied
   std::vector<Site> sites_;
   std::vector<std::unique_ptr<host::Linear<float>>> layers_;

@@ -10,7 +10,7 @@ using Index = std::ptrdiff_t;
 
 class Error;
 class Rng;
-struct Batch;
+struct Pass;
 struct Reference;
 class ThreadPool;
 template <class T>

@@ -27,10 +27,10 @@ class AnyGate {
   mole::Index extra() const { return model_->extra(); }
   Scratch scratch(const mole::Capacity& capacity) const { return {model_->scratch(capacity)}; }
   void choose(mole::Trace<double>& trace, auto& call) const {
-    model_->choose(trace, call.batch, call.scratch.of_gate.get());
+    model_->choose(trace, call.pass, call.scratch.of_gate.get());
   }
   void backward(mole::Trace<double>& trace, auto& call) const {
-    model_->backward(trace, call.batch, call.scratch.of_gate.get());
+    model_->backward(trace, call.pass, call.scratch.of_gate.get());
   }
 
  private:
@@ -40,8 +40,8 @@ class AnyGate {
     virtual mole::Index max_pairs(mole::Index tokens, mole::Index experts) const = 0;
     virtual mole::Index extra() const = 0;
     virtual std::shared_ptr<void> scratch(const mole::Capacity& capacity) const = 0;
-    virtual void choose(mole::Trace<double>& trace, const mole::Batch& batch, void* scratch) const = 0;
-    virtual void backward(mole::Trace<double>& trace, const mole::Batch& batch, void* scratch) const = 0;
+    virtual void choose(mole::Trace<double>& trace, const mole::Pass& pass, void* scratch) const = 0;
+    virtual void backward(mole::Trace<double>& trace, const mole::Pass& pass, void* scratch) const = 0;
   };
 
   template <class Gate>
@@ -58,12 +58,12 @@ class AnyGate {
     std::shared_ptr<void> scratch(const mole::Capacity& capacity) const override {
       return std::make_shared<Scratch>(mole::scratch_for(gate, capacity));
     }
-    void choose(mole::Trace<double>& trace, const mole::Batch& batch, void* scratch) const override {
-      mole::Call<mole::Reference, Scratch> call{reference, batch, *static_cast<Scratch*>(scratch)};
+    void choose(mole::Trace<double>& trace, const mole::Pass& pass, void* scratch) const override {
+      mole::Call<mole::Reference, Scratch> call{reference, pass, *static_cast<Scratch*>(scratch)};
       gate.choose(trace, call);
     }
-    void backward(mole::Trace<double>& trace, const mole::Batch& batch, void* scratch) const override {
-      mole::Call<mole::Reference, Scratch> call{reference, batch, *static_cast<Scratch*>(scratch)};
+    void backward(mole::Trace<double>& trace, const mole::Pass& pass, void* scratch) const override {
+      mole::Call<mole::Reference, Scratch> call{reference, pass, *static_cast<Scratch*>(scratch)};
       gate.backward(trace, call);
     }
 

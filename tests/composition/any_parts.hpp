@@ -13,7 +13,7 @@
 
 namespace composition {
 
-using mole::Batch;
+using mole::Pass;
 using mole::Index;
 using mole::View;
 
@@ -80,16 +80,16 @@ struct AnyBatchSelect {
     scratch = [part](const mole::Capacity& capacity) {
       return std::make_shared<typename Select::Scratch>(part->scratch(capacity));
     };
-    select_batch = [part](View<const double> scores, Index experts, const Batch& batch, const Emit& emit,
+    select_batch = [part](View<const double> scores, Index experts, const Pass& pass, const Emit& emit,
                           const Scratch& of_part) {
-      part->select_batch(scores, experts, batch, emit, *static_cast<typename Select::Scratch*>(of_part.get()));
+      part->select_batch(scores, experts, pass, emit, *static_cast<typename Select::Scratch*>(of_part.get()));
     };
   }
 
   std::function<void(Index)> check;
   std::function<Index(Index, Index)> max_pairs;
   std::function<Scratch(const mole::Capacity&)> scratch;
-  std::function<void(View<const double>, Index, const Batch&, const Emit&, const Scratch&)> select_batch;
+  std::function<void(View<const double>, Index, const Pass&, const Emit&, const Scratch&)> select_batch;
 };
 static_assert(mole::BatchSelectPolicy<AnyBatchSelect, double>);
 
@@ -102,32 +102,32 @@ struct AnyWeigh {
   explicit AnyWeigh(const Weigh& weigh) {
     const auto part = std::make_shared<const Weigh>(weigh);
     check = detail::check_of(part);
-    forward_in = [part](Numbers scores, Chosen chosen, std::span<double> weights, const Batch& batch) {
+    forward_in = [part](Numbers scores, Chosen chosen, std::span<double> weights, const Pass& pass) {
       if constexpr (mole::BatchWeighPolicy<Weigh, double>)
-        part->forward(scores, chosen, weights, batch);
+        part->forward(scores, chosen, weights, pass);
       else
         part->forward(scores, chosen, weights);
     };
     backward_in = [part](Numbers scores, Chosen chosen, Numbers weights, Numbers d_weights, std::span<double> d_scores,
-                         const Batch& batch) {
+                         const Pass& pass) {
       if constexpr (mole::BatchWeighPolicy<Weigh, double>)
-        part->backward(scores, chosen, weights, d_weights, d_scores, batch);
+        part->backward(scores, chosen, weights, d_weights, d_scores, pass);
       else
         part->backward(scores, chosen, weights, d_weights, d_scores);
     };
   }
 
-  void forward(Numbers scores, Chosen chosen, std::span<double> weights, const Batch& batch = {}) const {
-    forward_in(scores, chosen, weights, batch);
+  void forward(Numbers scores, Chosen chosen, std::span<double> weights, const Pass& pass = {}) const {
+    forward_in(scores, chosen, weights, pass);
   }
   void backward(Numbers scores, Chosen chosen, Numbers weights, Numbers d_weights, std::span<double> d_scores,
-                const Batch& batch = {}) const {
-    backward_in(scores, chosen, weights, d_weights, d_scores, batch);
+                const Pass& pass = {}) const {
+    backward_in(scores, chosen, weights, d_weights, d_scores, pass);
   }
 
   std::function<void(Index)> check;
-  std::function<void(Numbers, Chosen, std::span<double>, const Batch&)> forward_in;
-  std::function<void(Numbers, Chosen, Numbers, Numbers, std::span<double>, const Batch&)> backward_in;
+  std::function<void(Numbers, Chosen, std::span<double>, const Pass&)> forward_in;
+  std::function<void(Numbers, Chosen, Numbers, Numbers, std::span<double>, const Pass&)> backward_in;
 };
 static_assert(mole::BatchWeighPolicy<AnyWeigh, double>);
 

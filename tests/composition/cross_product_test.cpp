@@ -135,7 +135,7 @@ std::string broken_layer(const LowRank<Factors>& experts, const NamedGate& named
     failure.expect(difference < 1e-12, tokens, " tokens: the formula differs by ", difference);
   }
   if (!named.gradient_is_derivative) return failure.text();
-  const GradientReport report = check_gradients(layer, {.tokens = 5, .batch = {.training = true}},
+  const GradientReport report = check_gradients(layer, {.tokens = 5, .pass = {.training = true}},
                                                 [](auto& trace) { return router_z(trace, {.coefficient = 0.3}); });
   failure.expect(report.worst < 1e-8, "gradient of ", report.worst_tensor, " is wrong by ", report.worst);
   failure.expect(report.checked > 70, "only ", report.checked, " numbers compared");

@@ -20,10 +20,10 @@ GuardedMatrix<double> ones(Index rows, Index cols) {
 }
 
 /// The elements that are kept, as a row of 0 and 1 for each token.
-std::vector<std::vector<int>> mask(const Dropout& dropout, const Batch& batch, Index tokens = 3, Index cols = 64) {
+std::vector<std::vector<int>> mask(const Dropout& dropout, const Pass& pass, Index tokens = 3, Index cols = 64) {
   const GuardedMatrix<double> x = ones(tokens, cols);
   GuardedMatrix<double> out(tokens, cols, 0);
-  dropout.forward(x.view(), out.view(), batch);
+  dropout.forward(x.view(), out.view(), pass);
   std::vector<std::vector<int>> kept(static_cast<std::size_t>(tokens),
                                      std::vector<int>(static_cast<std::size_t>(cols), 0));
   for (Index n = 0; n < tokens; ++n)
@@ -31,7 +31,7 @@ std::vector<std::vector<int>> mask(const Dropout& dropout, const Batch& batch, I
   return kept;
 }
 
-const Batch usual{.training = true, .seed = 1, .layer = 2, .step = 3, .first_token = 5};
+const Pass usual{.training = true, .seed = 1, .layer = 2, .step = 3, .first_token = 5};
 
 }  // namespace
 
@@ -75,20 +75,20 @@ TEST_CASE("A mask depends on seed, layer, step, stream and token", "[core]") {
   CHECK(mask(dropout, usual) == expected);
 
   const auto changed = [&](auto change) {
-    Batch batch = usual;
-    change(batch);
-    return mask(dropout, batch);
+    Pass pass = usual;
+    change(pass);
+    return mask(dropout, pass);
   };
-  CHECK(changed([](Batch& b) { b.seed = 9; }) != expected);
-  CHECK(changed([](Batch& b) { b.layer = 9; }) != expected);
-  CHECK(changed([](Batch& b) { b.step = 9; }) != expected);
-  CHECK(changed([](Batch& b) { b.first_token = 99; }) != expected);
+  CHECK(changed([](Pass& b) { b.seed = 9; }) != expected);
+  CHECK(changed([](Pass& b) { b.layer = 9; }) != expected);
+  CHECK(changed([](Pass& b) { b.step = 9; }) != expected);
+  CHECK(changed([](Pass& b) { b.first_token = 99; }) != expected);
   CHECK(mask({.rate = 0.5, .stream = 9}, usual) != expected);
   CHECK(expected[0] != expected[1]);
 
   // Swapping two of the numbers is another key, too.
-  CHECK(changed([](Batch& b) { std::swap(b.layer, b.step); }) != expected);
-  CHECK(changed([](Batch& b) { std::swap(b.seed, b.layer); }) != expected);
+  CHECK(changed([](Pass& b) { std::swap(b.layer, b.step); }) != expected);
+  CHECK(changed([](Pass& b) { std::swap(b.seed, b.layer); }) != expected);
 }
 
 TEST_CASE("A mask depends on nothing else", "[core]") {
@@ -96,10 +96,10 @@ TEST_CASE("A mask depends on nothing else", "[core]") {
   const auto expected = mask(dropout, usual);
   const std::vector<std::uint8_t> token_mask{1, 0, 1};
   const std::vector<Index> begin{0, 2};
-  Batch batch = usual;
-  batch.token_mask = token_mask;
-  batch.sequence_begin = begin;
-  CHECK(mask(dropout, batch) == expected);
+  Pass pass = usual;
+  pass.token_mask = token_mask;
+  pass.sequence_begin = begin;
+  CHECK(mask(dropout, pass) == expected);
 
   // Values, scalar type, strides and width of x; and in place.
   TestRng rng;
@@ -115,7 +115,7 @@ TEST_CASE("A batch that arrives in pieces sees the mask of the whole", "[core]")
   const Dropout dropout{.rate = 0.3, .stream = 1};
   const auto whole = mask(dropout, usual, 10);
   for (Index begin : {0, 1, 4, 9}) {
-    Batch piece = usual;
+    Pass piece = usual;
     piece.first_token += std::uint64_t(begin);
     CHECK(mask(dropout, piece, 1)[0] == whole[std::size_t(begin)]);
   }
@@ -135,8 +135,8 @@ TEST_CASE("The kept fraction is 1 - rate, and what is kept is divided by it", "[
     const Index tokens = 200, cols = 500;
     const GuardedMatrix<double> x = ones(tokens, cols);
     GuardedMatrix<double> out(tokens, cols, 0);
-    const Batch batch{.training = true, .seed = rng()};
-    Dropout{.rate = rate}.forward(x.view(), out.view(), batch);
+    const Pass pass{.training = true, .seed = rng()};
+    Dropout{.rate = rate}.forward(x.view(), out.view(), pass);
     double kept = 0;
     bool scaled = true;
     for (Index n = 0; n < tokens; ++n)

@@ -29,13 +29,13 @@ TEST_CASE("A trace starts every call with gradients of zero and the call's batch
   Trace<float> trace;
   trace.reserve(4, 2, 0, 8);
   trace.start(4, {.step = 7});
-  CHECK(trace.batch.step == 7);
+  CHECK(trace.pass.step == 7);
   fill(trace.d_logits(), 1);
   fill(trace.d_scores(), 1);
   trace.nan_tokens = 3;
   trace.start(3, {.training = true});
-  CHECK(trace.batch.step == 0);
-  CHECK(trace.batch.training);
+  CHECK(trace.pass.step == 0);
+  CHECK(trace.pass.training);
   CHECK(trace.nan_tokens == 0);
   bool zero = true;
   for (Index n = 0; n < 3; ++n)

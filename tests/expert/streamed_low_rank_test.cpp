@@ -80,7 +80,7 @@ auto results(const Layer& layer, Index tokens) {
   Matrix<T> y(tokens, layer.out()), d_x(tokens, layer.in());
   auto work = layer.workspace(tokens);
   auto gradients = layer.gradients();
-  const Batch batch{.training = true, .seed = 3};
+  const Pass pass{.training = true, .seed = 3};
   if constexpr (Layer::external) {
     Routing<T> routing;
     routing.start(layer.experts().experts());
@@ -89,11 +89,11 @@ auto results(const Layer& layer, Index tokens) {
       routing.end_token();
     }
     routing.finish();
-    layer.apply(x, routing, y, work, batch);
+    layer.apply(x, routing, y, work, pass);
     std::vector<T> d_weight(std::size_t(routing.pairs()));
     layer.apply_backward(x, routing, d_y, std::span<T>(d_weight), d_x, gradients, work);
   } else {
-    layer.forward(x, y, work, batch);
+    layer.forward(x, y, work, pass);
     layer.backward(x, d_y, d_x, gradients, work);
   }
   return std::vector<Matrix<T>>{y, d_x, gradients.experts.lora_B};
@@ -143,7 +143,7 @@ TEST_CASE("A layer of FlyLoRA passes the gradient check", "[expert]") {
     auto layer = support::with_random_b(MixtureLinear(LatentRouter<double>(6), Gate{Magnitude{}, TopK{2}, weigh},
                                                       sparse_experts<double>(sizes),
                                                       DenseBase(support::random_matrix<double>(7, 11, 6)), Simd<>{}));
-    const GradientReport report = check_gradients(layer, {.batch = {.training = true}});
+    const GradientReport report = check_gradients(layer, {.pass = {.training = true}});
     INFO(report.worst_tensor);
     CHECK(report.worst < 1e-8);
     CHECK(report.checked > 150);

@@ -15,12 +15,12 @@ namespace {
 
 /// Who serves each token, as "012" per token.
 std::vector<std::string> served(const Seats& seats, Index k, const std::vector<std::vector<double>>& scores,
-                                const Batch& batch = {}) {
+                                const Pass& pass = {}) {
   Matrix<double> logits(Index(scores.size()), Index(scores.front().size()));
   for (Index n = 0; n < logits.rows(); ++n)
     std::copy(scores[std::size_t(n)].begin(), scores[std::size_t(n)].end(), logits.view().row_data(n));
   const auto trace =
-      laws::routed(Gate{Identity{}, ExpertCapacity{TopK{k}, seats}, Raw{}}, logits, logits.cols(), batch);
+      laws::routed(Gate{Identity{}, ExpertCapacity{TopK{k}, seats}, Raw{}}, logits, logits.cols(), pass);
   std::vector<std::string> all;
   for (Index n = 0; n < logits.rows(); ++n) {
     all.emplace_back();

@@ -12,8 +12,8 @@ using namespace mole;
 namespace {
 
 template <class T>
-Trace<T> routed(const ExpertChoice& choice, const Matrix<T>& logits, const Batch& batch = {}) {
-  return laws::routed(Gate{Softmax{}, choice, Raw{}}, logits, logits.cols(), batch);
+Trace<T> routed(const ExpertChoice& choice, const Matrix<T>& logits, const Pass& pass = {}) {
+  return laws::routed(Gate{Softmax{}, choice, Raw{}}, logits, logits.cols(), pass);
 }
 
 }  // namespace

@@ -73,7 +73,7 @@ TEMPLATE_TEST_CASE("Tokens that are not routed keep the base's bits, forward and
   auto gradients = layer.gradients();
   layer.forward(x, y, work, {.routed = flags});
   layer.backward(x, d_y, d_x, gradients, work);
-  Call<TestType, NoScratch> call{layer.execution(), work.batch, work.base_scratch};
+  Call<TestType, NoScratch> call{layer.execution(), work.pass, work.base_scratch};
   layer.base().forward(x, base_y, call);
   auto base_gradients = layer.gradients().base;
   layer.base().backward(x, d_y, base_d_x, base_gradients, call);

@@ -21,25 +21,25 @@ namespace {
 constexpr double infinity = std::numeric_limits<double>::infinity();
 
 std::vector<double> weights(const SoftmaxOverChosen& weigh, const std::vector<double>& scores,
-                            const std::vector<int>& chosen, const Batch& batch = {}) {
+                            const std::vector<int>& chosen, const Pass& pass = {}) {
   std::vector<double> result(chosen.size());
-  weigh.forward(std::span<const double>(scores), std::span<const int>(chosen), std::span<double>(result), batch);
+  weigh.forward(std::span<const double>(scores), std::span<const int>(chosen), std::span<double>(result), pass);
   return result;
 }
 
 /// In the mode of a batch, a weighing without one.
 struct InTraining {
   SoftmaxOverChosen weigh;
-  Batch batch{.training = true};
+  Pass pass{.training = true};
 
   template <class T>
   void forward(std::span<const T> scores, std::span<const int> chosen, std::span<T> w) const {
-    weigh.forward(scores, chosen, w, batch);
+    weigh.forward(scores, chosen, w, pass);
   }
   template <class T>
   void backward(std::span<const T> scores, std::span<const int> chosen, std::span<const T> w, std::span<const T> d_w,
                 std::span<T> d_scores) const {
-    weigh.backward(scores, chosen, w, d_w, d_scores, batch);
+    weigh.backward(scores, chosen, w, d_w, d_scores, pass);
   }
 };
 
@@ -119,7 +119,7 @@ TEMPLATE_TEST_CASE("A gate hands its batch to a weighing that asks for it, forwa
       below_one += sum < 0.999;
     }
     CHECK((below_one > 0) == !training);
-    const auto report = check_gradients(layer, {.batch = {.training = training}});
+    const auto report = check_gradients(layer, {.pass = {.training = training}});
     CAPTURE(training, report.worst_tensor);
     CHECK(report.worst < 1e-8);
   }

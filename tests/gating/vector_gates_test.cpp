@@ -270,7 +270,7 @@ TEST_CASE("A gate's bits do not depend on the number of threads", "[gating][thre
   std::copy_n(logits.data(), logits.size(), shared.logits().data());
   auto scratch = gate.scratch({.tokens = tokens, .pairs = 2 * tokens});
   const Simd execution{ThreadPool{3}};
-  Call<std::remove_cvref_t<decltype(execution)>, decltype(scratch)> call{execution, shared.batch, scratch};
+  Call<std::remove_cvref_t<decltype(execution)>, decltype(scratch)> call{execution, shared.pass, scratch};
   gate.choose(shared, call);
   bool same = shared.nan_tokens == alone.nan_tokens;
   for (Index n = 0; n < tokens; ++n) same &= bits_of(shared, n) == bits_of(alone, n);

@@ -48,7 +48,7 @@ void check_block(Comparison<T>& file, Gating gating, Execution execution) {
   const Matrix<T> x = file.matrix("x"), d_y = file.matrix("grad_y");
   const Index tokens = x.rows();
   const std::vector<Index> starts = sequence_starts(file);
-  const mole::Batch batch{.sequence_begin = starts};
+  const mole::Pass pass{.sequence_begin = starts};
   const auto unused = ExpertFiles<T>(file, "gate_proj.").load(file);
   mole::MixtureLinear router(load_router(file), gating, unused, mole::NoBase<T>(unused.in(), unused.out()), execution);
   auto work = router.workspace(tokens);
@@ -56,7 +56,7 @@ void check_block(Comparison<T>& file, Gating gating, Execution execution) {
   Projection<T, Execution> gate(file, "gate_proj", tokens, execution), up(file, "up_proj", tokens, execution),
       down(file, "down_proj", tokens, execution);
 
-  router.route(x, work, batch);
+  router.route(x, work, pass);
   const Matrix<T> g = gate.forward(x, work.routing), u = up.forward(x, work.routing);
   Matrix<T> product(tokens, g.cols());
   const auto sigmoid = [](T v) { return 1 / (1 + std::exp(-v)); };
@@ -82,7 +82,7 @@ void check_block(Comparison<T>& file, Gating gating, Execution execution) {
 
   set_zero(gradients);
   Matrix<T> d_x_of_loss(tokens, x.cols());
-  router.route(x, work, batch);
+  router.route(x, work, pass);
   file.expect_number("loss.balance",
                      mole::load_balance(static_cast<mole::Trace<T>&>(work), {.norm = mole::BalanceNorm::without_experts,
                                                                              .count = mole::BalanceCount::first_choice,

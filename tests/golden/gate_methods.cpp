@@ -35,10 +35,10 @@ void check_gated(Comparison<T>& file, Base base, Gating gating, Execution execut
   gating.shared = names.shared();
   mole::MixtureLinear layer(load_router(file), gating, names.load(file), std::move(base), execution);
   const std::vector<Index> starts = sequence_starts(file);
-  const mole::Batch batch{.sequence_begin = starts};
+  const mole::Pass pass{.sequence_begin = starts};
   auto work = layer.workspace(file.matrix("x").rows());
-  expect_layer(file, layer, work, batch, names);
-  expect_loss(file, loss, layer, work, batch,
+  expect_layer(file, layer, work, pass, names);
+  expect_loss(file, loss, layer, work, pass,
               [&](mole::Trace<T>& trace) { return mole::load_balance(trace, balance); });
   file.expect_all_compared();
 }
@@ -151,7 +151,7 @@ Method olmoe() {
         work.logits()(start + file.integer("S") - 1, e) = std::log(weights(0, e));
     auto& gating = layer.gating();
     using Scratch = typename std::remove_reference_t<decltype(gating)>::Scratch;
-    mole::Call<decltype(execution), Scratch> call{execution, work.batch, work.gating_scratch};
+    mole::Call<decltype(execution), Scratch> call{execution, work.pass, work.gating_scratch};
     gating.choose(static_cast<mole::Trace<T>&>(work), call);
     file.expect("gate.dense", dense_weights(work.routing, names.experts()));
     Matrix<T> y(x.rows(), layer.out());

@@ -16,15 +16,15 @@ using mole::LoadBalance;
 /// Mixtral's balance loss over two layers, the second with half the logits in reversed order of the experts.
 template <class T, class Layer>
 void expect_loss_of_two_layers(Comparison<T>& file, Layer& layer, typename Layer::Workspace& work,
-                               const mole::Batch& batch, const LoadBalance& options) {
-  expect_loss(file, "load_balance_two_layers", layer, work, batch, [&](mole::Trace<T>& first) {
+                               const mole::Pass& pass, const LoadBalance& options) {
+  expect_loss(file, "load_balance_two_layers", layer, work, pass, [&](mole::Trace<T>& first) {
     auto second = layer.workspace(first.tokens());
-    second.start(first.tokens(), batch);
+    second.start(first.tokens(), pass);
     const Index last = first.experts() - 1;
     for (Index n = 0; n < first.tokens(); ++n)
       for (Index e = 0; e <= last; ++e) second.logits()(n, e) = first.logits()(n, last - e) / 2;
     mole::Call<mole::Reference, typename std::remove_reference_t<decltype(layer.gating())>::Scratch> call{
-        {}, batch, second.gating_scratch};
+        {}, pass, second.gating_scratch};
     layer.gating().choose(static_cast<mole::Trace<T>&>(second), call);
     second.start_d_weight();
     mole::Trace<T>* const both[] = {&first, &second};
@@ -42,17 +42,17 @@ void check_routed(Comparison<T>& file, Base base, Gating gating, Execution execu
   const ExpertFiles<T> names(file);
   mole::MixtureLinear layer(load_router(file), gating, names.load(file), std::move(base), execution);
   const std::vector<Index> starts = sequence_starts(file);
-  mole::Batch batch{.sequence_begin = starts};
+  mole::Pass pass{.sequence_begin = starts};
   auto work = layer.workspace(file.matrix("x").rows());
-  expect_layer(file, layer, work, batch, names);
+  expect_layer(file, layer, work, pass, names);
   const auto balanced = [&](mole::Trace<T>& trace) { return mole::load_balance(trace, balance); };
-  expect_loss(file, "load_balance", layer, work, batch, balanced);
-  expect_loss(file, "aux", layer, work, batch, balanced);
-  expect_loss_of_two_layers(file, layer, work, batch, balance);
+  expect_loss(file, "load_balance", layer, work, pass, balanced);
+  expect_loss(file, "aux", layer, work, pass, balanced);
+  expect_loss_of_two_layers(file, layer, work, pass, balance);
   if (file.has("task_types")) {
     const auto types = file.file().integers("task_types");
     const std::vector<int> task_types(types.begin(), types.end());
-    expect_loss(file, "localized_balance", layer, work, batch, [&](mole::Trace<T>& trace) {
+    expect_loss(file, "localized_balance", layer, work, pass, [&](mole::Trace<T>& trace) {
       return mole::localized_balance(
           trace,
           {.task_types = task_types, .blc_alpha = file.number("blc_alpha"), .blc_weight = file.number("blc_weight")});
@@ -61,8 +61,8 @@ void check_routed(Comparison<T>& file, Base base, Gating gating, Execution execu
   if (file.has("attention_mask")) {
     const auto flags = file.file().integers("attention_mask");
     const std::vector<std::uint8_t> mask(flags.begin(), flags.end());
-    batch.token_mask = mask;
-    expect_loss(file, "load_balance_masked", layer, work, batch, balanced);
+    pass.token_mask = mask;
+    expect_loss(file, "load_balance_masked", layer, work, pass, balanced);
   }
   file.expect_all_compared();
 }

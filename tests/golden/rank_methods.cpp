@@ -61,13 +61,13 @@ void expect_balanced(Comparison<T>& file, mole::SignBiasBalancer balancer, const
 /// a name of its own.
 template <class T, class Layer>
 void expect_step(Comparison<T>& file, Layer& layer, const std::string& step, const std::string& bias_name,
-                 const mole::SignBiasBalancer& balancer, const std::string& bias_after, const mole::Batch& batch) {
+                 const mole::SignBiasBalancer& balancer, const std::string& bias_after, const mole::Pass& pass) {
   const Matrix<T> x = file.matrix("x" + step), d_y = file.matrix("grad_y" + step), bias = file.matrix(bias_name);
   std::copy(bias.elements().begin(), bias.elements().end(), layer.router().bias().begin());
   Matrix<T> y(x.rows(), layer.out()), d_x(x.rows(), layer.in());
   auto work = layer.workspace(x.rows());
   auto gradients = layer.gradients();
-  layer.forward(x, y, work, batch);
+  layer.forward(x, y, work, pass);
   layer.backward(x, d_y, d_x, gradients, work);
   file.expect("y" + step, y);
   file.expect("grad_x" + step, d_x);

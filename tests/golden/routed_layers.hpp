@@ -13,12 +13,12 @@ auto load_base(const Comparison<T>& file) {
 
 /// y, d_x and the gradients of sum(y * grad_y).
 template <class T, class Layer>
-void expect_layer(Comparison<T>& file, Layer& layer, typename Layer::Workspace& work, const mole::Batch& batch,
+void expect_layer(Comparison<T>& file, Layer& layer, typename Layer::Workspace& work, const mole::Pass& pass,
                   const ExpertFiles<T>& names) {
   const Matrix<T> x = file.matrix("x"), d_y = file.matrix("grad_y");
   Matrix<T> y(x.rows(), layer.out()), d_x(x.rows(), layer.in());
   auto gradients = layer.gradients();
-  layer.forward(x, y, work, batch);
+  layer.forward(x, y, work, pass);
   layer.backward(x, d_y, d_x, gradients, work);
   file.expect("y", y);
   file.expect("grad_x", d_x);
@@ -33,12 +33,12 @@ void expect_layer(Comparison<T>& file, Layer& layer, typename Layer::Workspace& 
 /// router's.
 template <class T, class Layer, class Loss, class ExpectRouter>
 void expect_loss(Comparison<T>& file, const std::string& name, Layer& layer, typename Layer::Workspace& work,
-                 const mole::Batch& batch, Loss loss, ExpectRouter expect_router) {
+                 const mole::Pass& pass, Loss loss, ExpectRouter expect_router) {
   if (!file.has("loss." + name)) return;
   const Matrix<T> x = file.matrix("x");
   Matrix<T> d_x(x.rows(), x.cols());
   auto gradients = layer.gradients();
-  layer.route(x, work, batch);
+  layer.route(x, work, pass);
   file.expect_number("loss." + name, loss(static_cast<mole::Trace<T>&>(work)));
   layer.route_backward(x, d_x, gradients, work);
   file.expect_gradient("grad_loss." + name + ".x", d_x);
@@ -48,8 +48,8 @@ void expect_loss(Comparison<T>& file, const std::string& name, Layer& layer, typ
 /// Of a linear router.
 template <class T, class Layer, class Loss>
 void expect_loss(Comparison<T>& file, const std::string& name, Layer& layer, typename Layer::Workspace& work,
-                 const mole::Batch& batch, Loss loss) {
-  expect_loss(file, name, layer, work, batch, loss, [&](const std::string& prefix, const auto& gradients) {
+                 const mole::Pass& pass, Loss loss) {
+  expect_loss(file, name, layer, work, pass, loss, [&](const std::string& prefix, const auto& gradients) {
     expect_router_gradients(file, prefix, gradients);
   });
 }

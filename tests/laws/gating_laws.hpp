@@ -17,14 +17,14 @@ namespace laws {
 /// The trace that a gating leaves for these logits.   logits [N x (E + extra)]
 template <class Execution = mole::Reference, class Gating, class T>
 mole::Trace<T> routed(const Gating& gating, const mole::Matrix<T>& logits, mole::Index experts,
-                      const mole::Batch& batch = {}) {
+                      const mole::Pass& pass = {}) {
   const mole::Index tokens = logits.rows(), pairs = gating.max_pairs(tokens, experts);
   mole::Trace<T> trace;
   trace.reserve(tokens, experts, gating.extra(), pairs);
-  trace.start(tokens, batch);
+  trace.start(tokens, pass);
   for (mole::Index n = 0; n < tokens; ++n)
     std::copy_n(logits.view().row_data(n), logits.cols(), trace.logits().row_data(n));
-  support::Harness<Gating, Execution> harness(gating, tokens, pairs, batch);
+  support::Harness<Gating, Execution> harness(gating, tokens, pairs, pass);
   auto call = harness.call();
   gating.choose(trace, call);
   trace.start_d_weight();

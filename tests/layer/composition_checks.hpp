@@ -16,8 +16,8 @@ void every_composition_passes_the_gradient_check(Execution execution, const Laye
   using namespace mole;
   const auto check = [&](auto gate) {
     auto layer = routed_layer<double>(sizes, gate, execution);
-    const Batch training{.training = true, .seed = 3, .layer = 2, .step = 5};
-    const GradientReport report = check_gradients(layer, {.batch = training}, [](auto& trace) {
+    const Pass training{.training = true, .seed = 3, .layer = 2, .step = 5};
+    const GradientReport report = check_gradients(layer, {.pass = training}, [](auto& trace) {
       return load_balance(trace, {.coefficient = 0.3, .count = BalanceCount::weights});
     });
     INFO(report.worst_tensor << " " << report.worst);

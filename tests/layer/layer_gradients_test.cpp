@@ -71,7 +71,7 @@ TEST_CASE("Every loss passes the gradient check through a whole layer", "[layer]
   const std::vector<Index> starts{0, 3};
   const std::vector<std::uint8_t> mask{1, 1, 0, 1, 1, 1, 1};
   const std::vector<int> tasks{1, 0};
-  const GradientCheck options{.batch = {.token_mask = mask, .sequence_begin = starts}};
+  const GradientCheck options{.pass = {.token_mask = mask, .sequence_begin = starts}};
   auto layer = support::routed_layer<double>({}, Gate{Softmax{}, TopK{2}, Renormalized{}});
   const auto check = [&](auto loss) {
     const GradientReport report = check_gradients(layer, options, loss);
@@ -127,7 +127,7 @@ TEST_CASE("A router that reads the latent passes the gradient check through both
                     LowRank<DenseFactors<double>>(
                         {.in = 11, .out = 13, .experts = 4, .rank = 3, .dropout = {.rate = dropout, .stream = 1}}, rng),
                     DenseBase(random_matrix<double>(13, 11, 6)), Simd<>{}));
-  const auto report = check_gradients(layer, {.batch = {.training = true}});
+  const auto report = check_gradients(layer, {.pass = {.training = true}});
   INFO(report.worst_tensor);
   CHECK(report.worst < 1e-8);
   CHECK(report.checked > 100);

@@ -31,7 +31,7 @@ TEST_CASE("One workspace serves the backward of several layers, if each recomput
   const auto first = support::routed_layer<float>({.dropout = 0.3}, support::top_2(), Simd<>{});
   const auto second = support::with_random_b(first, 99);
   const auto x = random_matrix<float>(40, 11, 8), d_y = random_matrix<float>(40, 13, 9);
-  const Batch batch{.training = true, .layer = 3};
+  const Pass pass{.training = true, .layer = 3};
   const auto backward = [&](auto& work) {
     Matrix<float> d_x(40, 11);
     auto gradients = first.gradients();
@@ -40,11 +40,11 @@ TEST_CASE("One workspace serves the backward of several layers, if each recomput
   };
   Matrix<float> y(40, 13);
   auto own = first.workspace(40), shared = first.workspace(40);
-  first.forward(x, y, own, batch);
+  first.forward(x, y, own, pass);
   const auto expected = backward(own);
-  first.forward(x, y, shared, batch);
-  second.forward(random_matrix<float>(25, 11, 5), y.view().top(25), shared, batch);
-  first.recompute(x, shared, batch);
+  first.forward(x, y, shared, pass);
+  second.forward(random_matrix<float>(25, 11, 5), y.view().top(25), shared, pass);
+  first.recompute(x, shared, pass);
   const auto found = backward(shared);
   for (std::size_t i = 0; i < expected.size(); ++i) CHECK(same_bits(found[i], expected[i]));
 }

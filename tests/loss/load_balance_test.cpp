@@ -18,8 +18,8 @@ constexpr std::array means{BalanceScore::scores, BalanceScore::above_threshold, 
 constexpr std::array scopes{BalanceScope::global, BalanceScope::sequence};
 
 /// Eight tokens of four experts: two choices each, every expert equally often and each once the first.
-Trace<double> uniform_trace(const Batch& batch = {}) {
-  Trace<double> trace = empty_trace(8, 4, 0, batch);
+Trace<double> uniform_trace(const Pass& pass = {}) {
+  Trace<double> trace = empty_trace(8, 4, 0, pass);
   fill(trace.scores(), 0.25);
   for (Index n = 0; n < 8; ++n) {  // the argmax rotates, the mean stays
     trace.scores()(n, n % 4) += 0.03;
@@ -33,14 +33,14 @@ Trace<double> uniform_trace(const Batch& batch = {}) {
 double plain_loss(const Trace<double>& trace, Index first, Index end) {
   double loss = 0, total = 0, tokens = 0;
   for (Index n = first; n < end; ++n)
-    if (trace.batch.counts(n)) {
+    if (trace.pass.counts(n)) {
       total += double(trace.routing.experts_of(n).size());
       ++tokens;
     }
   for (Index e = 0; e < trace.experts(); ++e) {
     double count = 0, score = 0;
     for (Index n = first; n < end; ++n) {
-      if (!trace.batch.counts(n)) continue;
+      if (!trace.pass.counts(n)) continue;
       score += trace.scores()(n, e);
       for (int chosen : trace.routing.experts_of(n)) count += chosen == e;
     }
@@ -97,7 +97,7 @@ TEST_CASE("A first choice passes over NaN", "[loss]") {
 TEST_CASE("Every combination of options has the gradient of its value", "[loss]") {
   const std::vector<std::uint8_t> mask{1, 1, 0, 1, 1, 1, 0, 0, 1, 1, 1};
   const std::vector<Index> begin{0, 4, 6, 8};  // the third sequence is masked out altogether
-  const Batch batch{.token_mask = mask, .sequence_begin = begin};
+  const Pass pass{.token_mask = mask, .sequence_begin = begin};
   for (Index experts : {Index(5), Index(70)})
     for (BalanceNorm norm : norms)
       for (BalanceCount count : counts)
@@ -106,7 +106,7 @@ TEST_CASE("Every combination of options has the gradient of its value", "[loss]"
             const LoadBalance options{.coefficient = 0.7, .norm = norm, .count = count, .score = score, .scope = scope};
             INFO("E " << experts << ", norm " << int(norm) << ", count " << int(count) << ", score " << int(score)
                       << ", scope " << int(scope));
-            Trace<double> trace = random_trace(11, experts, 2, batch);
+            Trace<double> trace = random_trace(11, experts, 2, pass);
             load_balance(trace, options);
             const std::vector<double> d_scores = copied(elements(trace.d_scores()));
             const std::vector<double> d_weight = copied(trace.d_weight());
@@ -221,7 +221,7 @@ TEST_CASE("Several traces are one batch of all their tokens", "[loss]") {
 
   Trace<double> joined = empty_trace(10, 5);
   const std::vector<std::uint8_t> joined_mask{1, 0, 1, 1, 1, 1, 1, 1, 1, 1};
-  joined.batch.token_mask = joined_mask;
+  joined.pass.token_mask = joined_mask;
   joined.routing.start(5);
   for (Index n = 0; n < 10; ++n) {
     const Trace<double>& from = n < 4 ? first : second;

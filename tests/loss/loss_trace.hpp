@@ -14,10 +14,10 @@
 namespace mole::test {
 
 /// A trace of `tokens` tokens with all numbers zero and nobody chosen.
-inline Trace<double> empty_trace(Index tokens, Index experts, Index extra = 0, const Batch& batch = {}) {
+inline Trace<double> empty_trace(Index tokens, Index experts, Index extra = 0, const Pass& pass = {}) {
   Trace<double> trace;
   trace.reserve(tokens, experts, extra, tokens * experts);
-  trace.start(tokens, batch);
+  trace.start(tokens, pass);
   trace.routing.start(experts);
   for (Index n = 0; n < tokens; ++n) trace.routing.end_token();
   trace.routing.finish();
@@ -38,9 +38,9 @@ inline void route(Trace<double>& trace, const std::vector<std::vector<int>>& cho
 
 /// Random logits, positive scores that do not sum to one (so that no gradient hides behind a constraint), and one to
 /// E experts per token with random weights.
-inline Trace<double> random_trace(Index tokens, Index experts, Index extra = 0, const Batch& batch = {},
+inline Trace<double> random_trace(Index tokens, Index experts, Index extra = 0, const Pass& pass = {},
                                   std::uint64_t seed = 1) {
-  Trace<double> trace = empty_trace(tokens, experts, extra, batch);
+  Trace<double> trace = empty_trace(tokens, experts, extra, pass);
   Rng rng(seed);
   fill_uniform(trace.logits(), 2, rng);
   fill_uniform(trace.scores(), 0.4, rng);

@@ -25,12 +25,12 @@ Matrix<double> matrix(std::initializer_list<std::initializer_list<double>> rows)
 
 /// A loss of tokens that have chosen, and its gradients.
 struct Case {
-  Case(Matrix<double> tokens, Matrix<double> c, const Chosen& chosen, Index experts, const Batch& batch = {})
+  Case(Matrix<double> tokens, Matrix<double> c, const Chosen& chosen, Index experts, const Pass& pass = {})
       : x(std::move(tokens)),
         prototypes(std::move(c)),
         d_x(x.rows(), x.cols()),
         d_prototypes(prototypes.rows(), prototypes.cols()),
-        trace(empty_trace(x.rows(), experts, 0, batch)) {
+        trace(empty_trace(x.rows(), experts, 0, pass)) {
     route(trace, chosen);
   }
 
@@ -50,12 +50,12 @@ const Matrix<double> axes = matrix({{1, 0}, {0, 1}});
 
 /// Four prototypes of five experts, nine tokens: prototype 1 has none, tokens 4 and 7 two, token 5 nobody, 6 an expert
 /// without a prototype.
-Case random_case(const Batch& batch = {}) {
+Case random_case(const Pass& pass = {}) {
   return {support::random_matrix<double>(9, 3, 1),
           support::random_matrix<double>(4, 3, 2),
           {{0}, {2}, {3}, {0}, {0, 2}, {}, {4}, {3, 0}, {2}},
           5,
-          batch};
+          pass};
 }
 
 }  // namespace
@@ -132,8 +132,8 @@ TEST_CASE("Forced and masked tokens are in no mean of the contrastive loss", "[l
     route(of.trace, {{0}, {2}, {3}, {}, {}, {}, {4}, {3, 0}, {2}});
     return of;
   };
-  for (const Batch& batch : {Batch{.forced = forced}, Batch{.token_mask = mask}}) {
-    Case found = random_case(batch), expected = chosen_by_nobody();
+  for (const Pass& pass : {Pass{.forced = forced}, Pass{.token_mask = mask}}) {
+    Case found = random_case(pass), expected = chosen_by_nobody();
     CHECK(found() == expected());
     CHECK(support::same_bits(found.d_x, expected.d_x));
     CHECK(support::same_bits(found.d_prototypes, expected.d_prototypes));

@@ -14,7 +14,7 @@ inline const mole::Matrix<double> bias = support::random_matrix<double>(1, 13, 2
 template <class Layer>
 double gradient_error(Layer layer) {
   layer = support::with_random_b(std::move(layer));
-  return mole::check_gradients(layer, {.batch = {.training = true}}).worst;
+  return mole::check_gradients(layer, {.pass = {.training = true}}).worst;
 }
 
 }  // namespace method_checks

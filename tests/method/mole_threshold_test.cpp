@@ -17,7 +17,7 @@ TEST_CASE("mole_threshold gives a token for which nobody is probable enough the 
   auto work = layer.workspace(6);
   layer.forward(x, y, work);
   CHECK(work.routing.pairs() == 0);
-  Call<Reference, NoScratch> call{layer.execution(), work.batch, work.base_scratch};
+  Call<Reference, NoScratch> call{layer.execution(), work.pass, work.base_scratch};
   layer.base().forward(x, base, call);
   CHECK(support::same_bits(y, base));
 }

@@ -28,10 +28,10 @@ auto grown_layer(MoramOptions options, Execution execution) {
 }
 
 template <class Layer>
-Matrix<double> output(const Layer& layer, const Matrix<double>& x, const Batch& batch = {}) {
+Matrix<double> output(const Layer& layer, const Matrix<double>& x, const Pass& pass = {}) {
   auto work = layer.workspace(x.rows());
   Matrix<double> y(x.rows(), layer.out());
-  layer.forward(x, y, work, batch);
+  layer.forward(x, y, work, pass);
   return y;
 }
 
@@ -100,9 +100,9 @@ TEMPLATE_TEST_CASE("moram's gradients are exact through the value and through th
   dropped.dropout = 0.3;
   sharp.temperature = 0.01;
   for (bool training : {false, true}) {
-    CHECK(worst(some, {.batch = {.training = training}}) < 1e-8);
-    CHECK(worst(dropped, {.batch = {.training = training, .seed = 4}}) < 1e-8);
-    CHECK(worst(sharp, {.step = 1e-6, .batch = {.training = training}}) < 1e-7);
+    CHECK(worst(some, {.pass = {.training = training}}) < 1e-8);
+    CHECK(worst(dropped, {.pass = {.training = training, .seed = 4}}) < 1e-8);
+    CHECK(worst(sharp, {.step = 1e-6, .pass = {.training = training}}) < 1e-7);
   }
 }
 

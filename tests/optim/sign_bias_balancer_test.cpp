@@ -14,11 +14,11 @@ using namespace mole::test;
 
 namespace {
 
-const Batch training{.training = true};
+const Pass training{.training = true};
 
 /// Four experts with 3, 1, 2 and 0 of six pairs.
-Trace<double> uneven_trace(const Batch& batch = training) {
-  Trace<double> trace = empty_trace(3, 4, 0, batch);
+Trace<double> uneven_trace(const Pass& pass = training) {
+  Trace<double> trace = empty_trace(3, 4, 0, pass);
   route(trace, {{0, 1}, {0, 2}, {2, 0}});
   return trace;
 }
@@ -92,13 +92,13 @@ TEST_CASE("Padding does not count, unless it is asked for", "[optim]") {
 
 TEST_CASE("Shared experts need no balance", "[optim]") {
   const std::vector<std::uint8_t> mask{1, 1, 0};
-  for (const Batch& batch : {training, Batch{.training = true, .token_mask = mask}}) {
-    Trace<double> trace = empty_trace(3, 4, 0, batch);
+  for (const Pass& pass : {training, Pass{.training = true, .token_mask = mask}}) {
+    Trace<double> trace = empty_trace(3, 4, 0, pass);
     trace.shared = 1;
     route(trace, {{0, 3}, {1, 3}, {1, 3}});
     SignBiasBalancer balancer({.experts = 3});
     balancer.observe(trace);
-    CHECK(counts_of(balancer) == std::vector<std::int64_t>{1, batch.token_mask.empty() ? 2 : 1, 0});
+    CHECK(counts_of(balancer) == std::vector<std::int64_t>{1, pass.token_mask.empty() ? 2 : 1, 0});
   }
 }
 

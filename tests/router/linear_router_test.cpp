@@ -53,7 +53,7 @@ TEST_CASE("LinearRouter with dropout sees the masked x in training only", "[rout
   const Dropout dropout{.rate = 0.5, .stream = 7};
   const LinearRouter<double> router({.in = 20, .experts = 4, .dropout = dropout}, rng);
   const auto x = support::random_matrix<double>(6, 20, 6);
-  const Batch training{.training = true, .seed = 9, .step = 2};
+  const Pass training{.training = true, .seed = 9, .step = 2};
   support::Harness<LinearRouter<double>> harness(router, 6, 0, training);
   auto call = harness.call();
   Matrix<double> logits(6, 4), dropped(6, 20);

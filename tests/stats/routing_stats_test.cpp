@@ -18,8 +18,8 @@ std::vector<T> copy_of(std::span<const T> numbers) {
 }
 
 /// Three tokens of four experts, with 2, 1 and 0 of them; weights are sums of powers of 2, so masses are exact.
-Trace<double> small_trace(const Batch& batch = {}) {
-  Trace<double> trace = empty_trace(3, 4, 0, batch);
+Trace<double> small_trace(const Pass& pass = {}) {
+  Trace<double> trace = empty_trace(3, 4, 0, pass);
   route(trace, {{2, 0}, {2}, {}}, 0.25);
   trace.routing.weights()[0] = 0.5;
   return trace;

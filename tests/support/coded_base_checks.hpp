@@ -33,17 +33,17 @@ Matrix<float> decoded(const Base& base) {
 
 template <class Base, class Execution>
 void forward(const Base& base, const Execution& execution, View<const float> x, View<float> y) {
-  Batch batch;
+  Pass pass;
   ScratchOf<Base> scratch;
-  Call<Execution, ScratchOf<Base>> call{execution, batch, scratch};
+  Call<Execution, ScratchOf<Base>> call{execution, pass, scratch};
   base.forward(x, y, call);
 }
 
 template <class Base, class Execution>
 void backward(const Base& base, const Execution& execution, View<const float> d_y, View<float> d_x) {
-  Batch batch;
+  Pass pass;
   ScratchOf<Base> scratch;
-  Call<Execution, ScratchOf<Base>> call{execution, batch, scratch};
+  Call<Execution, ScratchOf<Base>> call{execution, pass, scratch};
   NoParameters none;
   base.backward(View<const float>{}, d_y, d_x, none, call);
 }

@@ -12,15 +12,15 @@ namespace support {
 /// The call of a policy under an execution, with scratch for so many tokens and pairs.
 template <class Policy, class Execution = mole::Reference>
 struct Harness {
-  Harness(const Policy& policy, mole::Index tokens, mole::Index pairs = 0, mole::Batch b = {}, Execution x = {})
+  Harness(const Policy& policy, mole::Index tokens, mole::Index pairs = 0, mole::Pass b = {}, Execution x = {})
       : execution(std::move(x)),
-        batch(b),
+        pass(b),
         scratch(mole::scratch_for(policy, {.tokens = tokens, .pairs = pairs, .latent = true})) {}
 
-  mole::Call<Execution, mole::ScratchOf<Policy>> call() { return {execution, batch, scratch}; }
+  mole::Call<Execution, mole::ScratchOf<Policy>> call() { return {execution, pass, scratch}; }
 
   Execution execution;
-  mole::Batch batch;
+  mole::Pass pass;
   mole::ScratchOf<Policy> scratch;
 };
 

@@ -49,10 +49,10 @@ inline mole::Gate<mole::Softmax, mole::TopK, mole::Renormalized> top_2() {
 /// y of a layer, in a workspace of its own.
 template <class Layer>
 mole::Matrix<typename Layer::Scalar> output(const Layer& layer, const mole::Matrix<typename Layer::Scalar>& x,
-                                            const mole::Batch& batch = {}) {
+                                            const mole::Pass& pass = {}) {
   mole::Matrix<typename Layer::Scalar> y(x.rows(), layer.out());
   auto work = layer.workspace(x.rows());
-  layer.forward(x, y, work, batch);
+  layer.forward(x, y, work, pass);
   return y;
 }
 

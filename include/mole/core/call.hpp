@@ -3,7 +3,7 @@
 #pragma once
 
 #include "mole/core/allocation.hpp"
-#include "mole/core/batch.hpp"
+#include "mole/core/pass.hpp"
 
 #include <memory_resource>
 
@@ -13,7 +13,7 @@ namespace mole {
 template <class Execution, class Scratch>
 struct Call {
   const Execution& execution;
-  const Batch& batch;
+  const Pass& pass;
   Scratch& scratch;
 };
 

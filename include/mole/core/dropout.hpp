@@ -2,7 +2,7 @@
 // Inverted dropout whose mask is recomputed, never stored.
 #pragma once
 
-#include "mole/core/batch.hpp"
+#include "mole/core/pass.hpp"
 #include "mole/core/error.hpp"
 #include "mole/core/random.hpp"
 #include "mole/core/view.hpp"
@@ -26,22 +26,22 @@ struct Dropout {
                 std::string(owner) + ": dropout rate expected in [0, 1), found " + std::to_string(rate));
   }
 
-  bool acts(const Batch& batch) const { return batch.training && rate > 0; }
+  bool acts(const Pass& pass) const { return pass.training && rate > 0; }
 
   /// out = mask * x / (1 - rate).   x, out [N x I], may be the same
   template <class T>
-  void forward(View<const T> x, View<T> out, const Batch& batch) const {
+  void forward(View<const T> x, View<T> out, const Pass& pass) const {
     for (Index n = 0; n < x.rows(); ++n) {
-      const Row row(*this, batch, n);
+      const Row row(*this, pass, n);
       for (Index i = 0; i < x.cols(); ++i) out(n, i) = row.kept(i) ? x(n, i) * T(1 / (1 - rate)) : T(0);
     }
   }
 
   /// d_x += mask * d_out / (1 - rate).   d_out, d_x [N x I]
   template <class T>
-  void backward(View<const T> d_out, View<T> d_x, const Batch& batch) const {
+  void backward(View<const T> d_out, View<T> d_x, const Pass& pass) const {
     for (Index n = 0; n < d_out.rows(); ++n) {
-      const Row row(*this, batch, n);
+      const Row row(*this, pass, n);
       for (Index i = 0; i < d_out.cols(); ++i)
         if (row.kept(i)) d_x(n, i) += d_out(n, i) * T(1 / (1 - rate));
     }
@@ -51,10 +51,10 @@ struct Dropout {
   /// The mask of one token: its key is hashed once, each column costs one more hash.
   class Row {
    public:
-    Row(const Dropout& dropout, const Batch& batch, Index token)
-        : key_(mix_bits(mix_bits(mix_bits(mix_bits(batch.seed) ^ batch.layer) ^ batch.step) ^ dropout.stream)),
+    Row(const Dropout& dropout, const Pass& pass, Index token)
+        : key_(mix_bits(mix_bits(mix_bits(mix_bits(pass.seed) ^ pass.layer) ^ pass.step) ^ dropout.stream)),
           threshold_(std::uint64_t(dropout.rate * 0x1p53)) {
-      key_ = mix_bits(key_ ^ (batch.first_token + std::uint64_t(token)));
+      key_ = mix_bits(key_ ^ (pass.first_token + std::uint64_t(token)));
     }
     bool kept(Index column) const { return (mix_bits(key_ ^ std::uint64_t(column)) >> 11) >= threshold_; }
 

@@ -2,7 +2,7 @@
 // What routing leaves behind: all that gates, losses and telemetry see.
 #pragma once
 
-#include "mole/core/batch.hpp"
+#include "mole/core/pass.hpp"
 #include "mole/core/matrix.hpp"
 #include "mole/core/routing.hpp"
 
@@ -40,8 +40,8 @@ class Trace {
   }
 
   /// Begins a call: the gradients of the last one are gone.
-  void start(Index tokens, const Batch& call) {
-    batch = call;
+  void start(Index tokens, const Pass& call) {
+    pass = call;
     tokens_ = tokens;
     nan_tokens = 0;
     fill(d_logits(), T(0));
@@ -65,7 +65,7 @@ class Trace {
   View<const T> scores() const { return scores_.view().top(tokens_); }
   View<const T> d_logits() const { return d_logits_.view().top(tokens_); }
 
-  Batch batch;
+  Pass pass;
   Routing<T> routing;
   Index shared = 0;      ///< experts that the gate gives every token
   Index nan_tokens = 0;  ///< tokens with a NaN among their logits; they are routed all the same, NaN last

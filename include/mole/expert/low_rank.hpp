@@ -162,7 +162,7 @@ class LowRank {
     const RankLayout<T> layout{blocks(), routing, call.scratch.begin};
     return {layout, ranks_in(call.scratch.d_h, layout), factors_.factors(call.scratch.factors).a, Side::down};
   }
-  bool adds_terms_to_d_x(const Batch& batch) const { return !streamed && !dropout_.acts(batch); }
+  bool adds_terms_to_d_x(const Pass& pass) const { return !streamed && !dropout_.acts(pass); }
 
   View<const T> project(View<const T> x, auto& call) const {
     const View<T> z = call.scratch.latent.view().top(x.rows());
@@ -282,20 +282,20 @@ class LowRank {
 
   /// x as A sees it.
   View<const T> seen(View<const T> x, auto& call) const {
-    if (!dropout_.acts(call.batch)) return x;
+    if (!dropout_.acts(call.pass)) return x;
     const View<T> dropped = call.scratch.dropped.view().top(x.rows());
-    dropout_.forward(x, dropped, call.batch);
+    dropout_.forward(x, dropped, call.pass);
     return dropped;
   }
 
   /// Lets `add` accumulate the gradient of x as A sees it, and passes that through the mask.
   void add_through_dropout(View<T> d_x, auto& call, auto add) const {
     if (!d_x) return;
-    if (!dropout_.acts(call.batch)) return add(d_x);
+    if (!dropout_.acts(call.pass)) return add(d_x);
     const View<T> d_dropped = call.scratch.dropped.view().top(d_x.rows());
     fill(d_dropped, T(0));
     add(d_dropped);
-    dropout_.backward(View<const T>(d_dropped), d_x, call.batch);
+    dropout_.backward(View<const T>(d_dropped), d_x, call.pass);
   }
 
   Factors factors_;

@@ -89,12 +89,12 @@ struct ExpertCapacity {
   }
 
   template <class T, class Emit>
-  void select_batch(View<const T> scores, Index experts, const Batch& batch, Emit&& emit, Scratch& scratch) const {
-    const Index sequences = seats.per_sequence ? batch.sequences() : 1;
+  void select_batch(View<const T> scores, Index experts, const Pass& pass, Emit&& emit, Scratch& scratch) const {
+    const Index sequences = seats.per_sequence ? pass.sequences() : 1;
     for (Index s = 0; s < sequences; ++s) {
-      const Index first = seats.per_sequence ? batch.first_of(s) : 0;
-      const Index end = seats.per_sequence ? batch.end_of(s, scores.rows()) : scores.rows();
-      choose(scores, experts, batch, first, end, scratch);
+      const Index first = seats.per_sequence ? pass.first_of(s) : 0;
+      const Index end = seats.per_sequence ? pass.end_of(s, scores.rows()) : scores.rows();
+      choose(scores, experts, pass, first, end, scratch);
       seat(scores, experts, first, scratch);
       for (std::size_t p = 0; p < scratch.expert.size(); ++p)
         if (scratch.kept[p]) emit(scratch.token[p], scratch.expert[p]);
@@ -104,14 +104,14 @@ struct ExpertCapacity {
  private:
   /// The choices of tokens [first, end).
   template <class T>
-  void choose(View<const T> scores, Index experts, const Batch& batch, Index first, Index end, Scratch& scratch) const {
+  void choose(View<const T> scores, Index experts, const Pass& pass, Index first, Index end, Scratch& scratch) const {
     const auto slots = std::size_t(select.max_chosen(experts));
     scratch.begin.assign(1, 0);
     scratch.expert.clear();
     scratch.token.clear();
     for (Index n = first; n < end; ++n) {
       const std::size_t before = scratch.expert.size();
-      if (batch.routes(n)) {
+      if (pass.routes(n)) {
         scratch.expert.resize(before + slots);
         const Index count = select.select(scores.row(n), experts, std::span<int>(scratch.expert).subspan(before));
         scratch.expert.resize(before + std::size_t(count));

@@ -48,13 +48,13 @@ struct ExpertChoice {
   std::size_t scratch_bytes(const Capacity& capacity) const { return 2 * array_bytes<int>(capacity.tokens); }
 
   template <class T, class Emit>
-  void select_batch(View<const T> scores, Index experts, const Batch& batch, Emit&& emit, Scratch& scratch) const {
-    const Index sequences = per_sequence ? batch.sequences() : 1;
+  void select_batch(View<const T> scores, Index experts, const Pass& pass, Emit&& emit, Scratch& scratch) const {
+    const Index sequences = per_sequence ? pass.sequences() : 1;
     for (Index s = 0; s < sequences; ++s) {
-      const Index end = per_sequence ? batch.end_of(s, scores.rows()) : scores.rows();
+      const Index end = per_sequence ? pass.end_of(s, scores.rows()) : scores.rows();
       scratch.routed.clear();
-      for (Index n = per_sequence ? batch.first_of(s) : 0; n < end; ++n)
-        if (batch.routes(n)) scratch.routed.push_back(int(n));
+      for (Index n = per_sequence ? pass.first_of(s) : 0; n < end; ++n)
+        if (pass.routes(n)) scratch.routed.push_back(int(n));
       const Index tokens = Index(scratch.routed.size());
       scratch.taken.resize(std::size_t(taken_of(tokens, experts)));
       for (int e = 0; e < experts; ++e) {

@@ -28,7 +28,7 @@ namespace mole {
 /// The selection is a constant in backward; the weights are differentiated exactly. Tokens are independent of each
 /// other, unless Select looks at the whole call (BatchSelectPolicy). Of the experts, the last `shared` ones have no
 /// score: they serve every token with weight 1, behind those that are chosen for it (DeepSeekMoE). A token that
-/// batch.routes() leaves out has nobody; one that batch.forced names an expert for has that one, and the shared.
+/// pass.routes() leaves out has nobody; one that pass.forced names an expert for has that one, and the shared.
 ///
 /// Parts that have a form with vectors (LoopedScorePolicy, LaneSelectPolicy) use it wherever the execution names
 /// its Architecture; scores then agree with the scalar form up to rounding. No allocation after scratch().
@@ -104,7 +104,7 @@ class Gate {
         const std::span<T> weights = routing.weights_of(n);
         const std::size_t chosen = weights.size() - shared_in(weights.size());
         weigh_forward(std::span<const T>(scores.row(n)), std::span<const int>(routing.experts_of(n)).first(chosen),
-                      weights.first(chosen), call.batch);
+                      weights.first(chosen), call.pass);
         std::fill(weights.begin() + std::ptrdiff_t(chosen), weights.end(), T(1));
       }
     });
@@ -123,7 +123,7 @@ class Gate {
         const std::span<const T> weights = routing.weights_of(n);
         const std::size_t chosen = weights.size() - shared_in(weights.size());
         weigh_backward(scores.row(n), routing.experts_of(n).first(chosen), weights.first(chosen),
-                       routing.of_token(d_weight, n).first(chosen), d_scores.row(n), call.batch);
+                       routing.of_token(d_weight, n).first(chosen), d_scores.row(n), call.pass);
       }
       ScoreRows<ArchOf<C>>::backward(score, logits.middle_rows(first, tokens), scores.middle_rows(first, tokens),
                                      View<const T>(d_scores.middle_rows(first, tokens)),
@@ -172,17 +172,17 @@ class Gate {
 
   template <class T>
   void weigh_forward(std::span<const T> scores, std::span<const int> chosen, std::span<T> weights,
-                     [[maybe_unused]] const Batch& batch) const {
+                     [[maybe_unused]] const Pass& pass) const {
     if constexpr (BatchWeighPolicy<Weigh, T>)
-      weigh.forward(scores, chosen, weights, batch);
+      weigh.forward(scores, chosen, weights, pass);
     else
       weigh.forward(scores, chosen, weights);
   }
   template <class T>
   void weigh_backward(std::span<const T> scores, std::span<const int> chosen, std::span<const T> weights,
-                      std::span<const T> d_weights, std::span<T> d_scores, [[maybe_unused]] const Batch& batch) const {
+                      std::span<const T> d_weights, std::span<T> d_scores, [[maybe_unused]] const Pass& pass) const {
     if constexpr (BatchWeighPolicy<Weigh, T>)
-      weigh.backward(scores, chosen, weights, d_weights, d_scores, batch);
+      weigh.backward(scores, chosen, weights, d_weights, d_scores, pass);
     else
       weigh.backward(scores, chosen, weights, d_weights, d_scores);
   }
@@ -199,11 +199,11 @@ class Gate {
                                     count.subspan(std::size_t(first), std::size_t(tokens)));
       for (Index n = first; n < first + tokens; ++n) {
         int& chosen_for_n = count[std::size_t(n)];
-        if (!call.batch.routes(n)) {
+        if (!call.pass.routes(n)) {
           chosen_for_n = 0;
           continue;
         }
-        if (const int forced = call.batch.forced_expert(n); forced >= 0) {
+        if (const int forced = call.pass.forced_expert(n); forced >= 0) {
           chosen(n, 0) = forced;
           chosen_for_n = 1;
         }
@@ -217,23 +217,23 @@ class Gate {
   template <class T, class C>
   void choose_in_batch(Trace<T>& trace, C& call) const {
     const Index experts = trace.scored_experts();
-    const Batch& batch = call.batch;
+    const Pass& pass = call.pass;
     auto& emitted = call.scratch.emitted;
     const auto count = std::span(call.scratch.count).first(std::size_t(trace.tokens()));
     emitted.clear();
     for (Index n = 0; n < trace.tokens(); ++n)
-      if (const int forced = batch.forced_expert(n); forced >= 0 && batch.routes(n))
+      if (const int forced = pass.forced_expert(n); forced >= 0 && pass.routes(n))
         emitted.emplace_back(int(n), forced);
     select.select_batch(
-        std::as_const(trace).scores(), experts, batch,
+        std::as_const(trace).scores(), experts, pass,
         [&](Index n, int expert) {
-          if (batch.forced_expert(n) < 0) emitted.emplace_back(int(n), expert);
+          if (pass.forced_expert(n) < 0) emitted.emplace_back(int(n), expert);
         },
         call.scratch.select);
     std::fill(count.begin(), count.end(), 0);
     for (const auto& [n, expert] : emitted) ++count[std::size_t(n)];
     for (Index n = 0; n < trace.tokens(); ++n)
-      if (batch.routes(n)) count[std::size_t(n)] += int(shared);
+      if (pass.routes(n)) count[std::size_t(n)] += int(shared);
     trace.routing.start(trace.experts(), count);
     std::fill(count.begin(), count.end(), 0);
     const auto put = [&](Index n, int expert) {
@@ -241,7 +241,7 @@ class Gate {
     };
     for (const auto& [n, expert] : emitted) put(n, expert);
     for (Index n = 0; n < trace.tokens(); ++n)
-      for (Index s = 0; s < shared && batch.routes(n); ++s) put(n, int(experts + s));
+      for (Index s = 0; s < shared && pass.routes(n); ++s) put(n, int(experts + s));
   }
 
   /// The vectors that a call's execution has; void where it has none.

@@ -33,24 +33,24 @@ struct SoftmaxOverChosen {
 
   template <class T>
   void forward(std::span<const T> scores, std::span<const int> chosen, std::span<T> weights,
-               const Batch& batch = {}) const {
+               const Pass& pass = {}) const {
     const Exponential<T> exponential(*this, scores, chosen);
     for (std::size_t j = 0; j < chosen.size(); ++j) {
       const T score = scores[std::size_t(chosen[j])];
-      weights[j] = kept(score, batch) ? exponential(score) : T(0);
+      weights[j] = kept(score, pass) ? exponential(score) : T(0);
     }
   }
 
   /// d_score_e = softmax_e (kept_e d_weight_e - <weights, d_weights>) / temperature, for the chosen
   template <class T>
   void backward(std::span<const T> scores, std::span<const int> chosen, std::span<const T> weights,
-                std::span<const T> d_weights, std::span<T> d_scores, const Batch& batch = {}) const {
+                std::span<const T> d_weights, std::span<T> d_scores, const Pass& pass = {}) const {
     const Exponential<T> exponential(*this, scores, chosen);  // weights no longer say what the threshold took
     T mean = 0;
     for (std::size_t j = 0; j < chosen.size(); ++j) mean += weights[j] * d_weights[j];
     for (std::size_t j = 0; j < chosen.size(); ++j) {
       const auto e = std::size_t(chosen[j]);
-      const T d = kept(scores[e], batch) ? d_weights[j] : T(0);
+      const T d = kept(scores[e], pass) ? d_weights[j] : T(0);
       d_scores[e] += exponential(scores[e]) * (d - mean) / T(temperature);
     }
   }
@@ -74,8 +74,8 @@ struct SoftmaxOverChosen {
   };
 
   template <class T>
-  bool kept(T score, const Batch& batch) const {
-    return batch.training || !(score < T(least_score));
+  bool kept(T score, const Pass& pass) const {
+    return pass.training || !(score < T(least_score));
   }
 };
 

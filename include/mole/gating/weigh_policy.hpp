@@ -2,7 +2,7 @@
 // The contract of weighings: how much each chosen expert counts.
 #pragma once
 
-#include "mole/core/batch.hpp"
+#include "mole/core/pass.hpp"
 #include "mole/kernel/element_loops.hpp"
 
 #include <concepts>
@@ -27,9 +27,9 @@ concept WeighPolicy = std::copyable<W> &&
 /// A weighing that differs between training and inference: both calls take the batch last, and a Gate hands it over.
 template <class W, class T>
 concept BatchWeighPolicy = WeighPolicy<W, T> &&
-    requires(const W& weigh, std::span<const T> in, std::span<const int> chosen, std::span<T> out, const Batch& batch) {
-  weigh.forward(in, chosen, out, batch);
-  weigh.backward(in, chosen, in, in, out, batch);
+    requires(const W& weigh, std::span<const T> in, std::span<const int> chosen, std::span<T> out, const Pass& pass) {
+  weigh.forward(in, chosen, out, pass);
+  weigh.backward(in, chosen, in, in, out, pass);
 };
 
 }  // namespace mole

@@ -2,7 +2,7 @@
 // A layer of any composition behind one type, for hosts that hold many kinds.
 #pragma once
 
-#include "mole/core/batch.hpp"
+#include "mole/core/pass.hpp"
 #include "mole/core/error.hpp"
 #include "mole/core/state.hpp"
 #include "mole/core/trace.hpp"
@@ -34,7 +34,7 @@ class AnyLinear {
   Index in() const { return model_->in(); }
   Index out() const { return model_->out(); }
 
-  void forward(View<const T> x, View<T> y, const Batch& batch = {}) { model_->forward(x, y, batch); }
+  void forward(View<const T> x, View<T> y, const Pass& pass = {}) { model_->forward(x, y, pass); }
 
   /// Adds to d_x and to the gradients inside. Throws Error(not_trainable) for a layer of inference-only policies.
   void backward(View<const T> x, View<const T> d_y, View<T> d_x) { model_->backward(x, d_y, d_x); }
@@ -74,7 +74,7 @@ class AnyLinear {
     virtual ~Interface() = default;
     virtual Index in() const = 0;
     virtual Index out() const = 0;
-    virtual void forward(View<const T> x, View<T> y, const Batch& batch) = 0;
+    virtual void forward(View<const T> x, View<T> y, const Pass& pass) = 0;
     virtual void backward(View<const T> x, View<const T> d_y, View<T> d_x) = 0;
     virtual Trace<T>& trace() = 0;
     virtual void set_trainable(Trainable trainable) = 0;
@@ -92,7 +92,7 @@ class AnyLinear {
 
     Index in() const override { return layer.in(); }
     Index out() const override { return layer.out(); }
-    void forward(View<const T> x, View<T> y, const Batch& batch) override { layer.forward(x, y, work, batch); }
+    void forward(View<const T> x, View<T> y, const Pass& pass) override { layer.forward(x, y, work, pass); }
     void backward(View<const T> x, View<const T> d_y, View<T> d_x) override {
       if constexpr (requires { layer.backward(x, d_y, d_x, gradients, work); })
         layer.backward(x, d_y, d_x, gradients, work);

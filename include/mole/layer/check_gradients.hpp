@@ -19,7 +19,7 @@ struct GradientCheck {
   Index tokens = 7;
   double step = 1e-5;      ///< of the central differences
   std::uint64_t seed = 1;  ///< of x and of the upstream gradient
-  Batch batch = {};        ///< of every forward call
+  Pass pass = {};        ///< of every forward call
 };
 
 /// What a gradient check found. A difference is measured against the largest gradient of its tensor.
@@ -65,7 +65,7 @@ GradientReport check_gradients(Layer& layer, const GradientCheck& check, Loss lo
   auto gradients = layer.gradients({.router = true, .experts = true, .base = true});
 
   const auto value = [&] {
-    layer.forward(x, y, work, check.batch);
+    layer.forward(x, y, work, check.pass);
     double sum = loss(static_cast<Trace<T>&>(work));
     for (std::size_t i = 0; i < y.elements().size(); ++i) sum += double(y.elements()[i]) * double(d_y.elements()[i]);
     return sum;

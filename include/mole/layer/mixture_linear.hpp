@@ -154,9 +154,9 @@ class MixtureLinear {
   // ---- forward
 
   /// x -> logits, scores and routing in `work`.
-  void route(View<const T> x, Workspace& work, const Batch& batch = {}) const requires(!external) {
-    check_tokens(x, work, batch);
-    work.start(x.rows(), batch);
+  void route(View<const T> x, Workspace& work, const Pass& pass = {}) const requires(!external) {
+    check_tokens(x, work, pass);
+    work.start(x.rows(), pass);
     View<const T> features = x;
     if constexpr (reads_latent) {
       auto experts = experts_call(work);
@@ -173,23 +173,23 @@ class MixtureLinear {
   }
 
   /// y = base(x) + the experts that `routing` names.
-  void apply(View<const T> x, const Routing<T>& routing, View<T> y, Workspace& work, const Batch& batch = {}) const {
-    check_tokens(x, work, batch);
-    work.batch = batch;
+  void apply(View<const T> x, const Routing<T>& routing, View<T> y, Workspace& work, const Pass& pass = {}) const {
+    check_tokens(x, work, pass);
+    work.pass = pass;
     mix(x, {}, routing, y, work);
   }
 
-  void forward(View<const T> x, View<T> y, Workspace& work, const Batch& batch = {}) const requires(!external) {
+  void forward(View<const T> x, View<T> y, Workspace& work, const Pass& pass = {}) const requires(!external) {
     check_output("forward: rows of y", "forward: columns of y", y, x.rows());
-    route(x, work, batch);
+    route(x, work, pass);
     mix(x, work.latent, work.routing, y, work);
   }
 
   /// Leaves in `work` what forward would, for the price of routing and down-projection: one workspace serves the
   /// backward of any number of layers, if each recomputes first. Nothing need be kept of forward but x.
-  void recompute(View<const T> x, Workspace& work, const Batch& batch = {}) const
+  void recompute(View<const T> x, Workspace& work, const Pass& pass = {}) const
       requires(!external && RankedExpertPolicy<Experts, Execution>) {
-    route(x, work, batch);
+    route(x, work, pass);
     auto call = experts_call(work);
     experts_.down(x, work.latent, work.routing, call);
   }
@@ -239,7 +239,7 @@ class MixtureLinear {
   void backward(View<const T> x, View<const T> d_y, View<T> d_x, Gradients& gradients,
                 Workspace& work) const requires routing_trains && TrainableExpertPolicy<Experts, Execution> {
     if constexpr (LinearlyReadingRouter<Router> && !reads_latent) {
-      if (d_x && mixes_d_x(work) && router_.reads_plainly(work.batch)) {
+      if (d_x && mixes_d_x(work) && router_.reads_plainly(work.pass)) {
         check_gradient(x, d_x);
         apply_backward(x, work.routing, d_y, work.d_weight(), View<T>{}, gradients, work);
         route_backward(x, View<T>{}, gradients, work);
@@ -308,16 +308,16 @@ class MixtureLinear {
   }
 
   auto router_call(Workspace& work) const {
-    return Call<Execution, ScratchOf<Router>>{execution_, work.batch, work.router_scratch};
+    return Call<Execution, ScratchOf<Router>>{execution_, work.pass, work.router_scratch};
   }
   auto gating_call(Workspace& work) const {
-    return Call<Execution, ScratchOf<Gating>>{execution_, work.batch, work.gating_scratch};
+    return Call<Execution, ScratchOf<Gating>>{execution_, work.pass, work.gating_scratch};
   }
   auto base_call(Workspace& work) const {
-    return Call<Execution, ScratchOf<Base>>{execution_, work.batch, work.base_scratch};
+    return Call<Execution, ScratchOf<Base>>{execution_, work.pass, work.base_scratch};
   }
   auto experts_call(Workspace& work) const {
-    return Call<Execution, ScratchOf<Experts>>{execution_, work.batch, work.experts_scratch};
+    return Call<Execution, ScratchOf<Experts>>{execution_, work.pass, work.experts_scratch};
   }
 
   /// The latent may be empty: only forward() knows that it belongs to this x.
@@ -338,7 +338,7 @@ class MixtureLinear {
   }
 
   bool mixes_d_x(const Workspace& work) const {
-    if constexpr (mixes) return experts_.adds_terms_to_d_x(work.batch);
+    if constexpr (mixes) return experts_.adds_terms_to_d_x(work.pass);
     return false;
   }
 
@@ -351,29 +351,29 @@ class MixtureLinear {
     }
   }
 
-  void check_tokens(View<const T> x, const Workspace& work, const Batch& batch) const {
+  void check_tokens(View<const T> x, const Workspace& work, const Pass& pass) const {
     require_equal(ErrorCode::shape, "forward: columns of x", in(), x.cols());
     if (x.rows() > work.max_tokens())
       throw Error(ErrorCode::capacity, "forward: workspace made for " + std::to_string(work.max_tokens()) +
                                            " tokens, x has " + std::to_string(x.rows()));
     require_equal(ErrorCode::capacity, "forward: experts of the workspace", experts_.experts(), work.experts());
-    if (!batch.token_mask.empty())
-      require_equal(ErrorCode::shape, "forward: size of the token mask", x.rows(), Index(batch.token_mask.size()));
-    if (!batch.routed.empty())
+    if (!pass.token_mask.empty())
+      require_equal(ErrorCode::shape, "forward: size of the token mask", x.rows(), Index(pass.token_mask.size()));
+    if (!pass.routed.empty())
       require_equal(ErrorCode::shape, "forward: size of the flags of routed tokens", x.rows(),
-                    Index(batch.routed.size()));
-    check_forced(batch, x.rows());
-    const auto& begin = batch.sequence_begin;
+                    Index(pass.routed.size()));
+    check_forced(pass, x.rows());
+    const auto& begin = pass.sequence_begin;
     if (begin.empty()) return;
     if (begin.front() != 0 || !std::is_sorted(begin.begin(), begin.end()) || begin.back() > x.rows())
       throw Error(ErrorCode::shape, "forward: expected sequence starts that ascend from 0 to at most " +
                                         std::to_string(x.rows()) + " tokens");
   }
-  void check_forced(const Batch& batch, Index tokens) const {
-    if (batch.forced.empty()) return;
-    require_equal(ErrorCode::shape, "forward: size of the forced experts", tokens, Index(batch.forced.size()));
+  void check_forced(const Pass& pass, Index tokens) const {
+    if (pass.forced.empty()) return;
+    require_equal(ErrorCode::shape, "forward: size of the forced experts", tokens, Index(pass.forced.size()));
     const Index scored = Index(experts_.experts()) + std::min<Index>(0, extra());
-    for (int e : batch.forced)
+    for (int e : pass.forced)
       if (e < -1 || e >= scored)
         throw Error(ErrorCode::option, "forward: expected forced experts from -1 to " + std::to_string(scored - 1) +
                                            ", found " + std::to_string(e));

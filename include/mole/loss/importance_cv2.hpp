@@ -21,7 +21,7 @@ template <class T>
 double importance(const Trace<T>& trace, Index expert) {
   double sum = 0;
   for (int p : trace.routing.pairs_of(expert))
-    if (trace.batch.counts(trace.routing.token(p))) sum += double(trace.routing.weight(p));
+    if (trace.pass.counts(trace.routing.token(p))) sum += double(trace.routing.weight(p));
   return sum;
 }
 
@@ -40,7 +40,7 @@ double importance_cv2(Trace<T>& trace, const ImportanceCv2& options = {}) {
   for (Index e = 0; e < trace.scored_experts(); ++e) {
     const T d_importance = T(options.coefficient * cv.derivative(detail::importance(trace, e)));
     for (int p : trace.routing.pairs_of(e))
-      if (trace.batch.counts(trace.routing.token(p))) trace.d_weight()[std::size_t(p)] += d_importance;
+      if (trace.pass.counts(trace.routing.token(p))) trace.d_weight()[std::size_t(p)] += d_importance;
   }
   return options.coefficient * cv.value();
 }

@@ -61,10 +61,10 @@ struct BalanceGroup {
   template <class F>
   void for_each_token(F&& f) const {
     for (Trace<T>* trace : traces) {
-      const Index first = sequence < 0 ? 0 : trace->batch.first_of(sequence);
-      const Index end = sequence < 0 ? trace->tokens() : trace->batch.end_of(sequence, trace->tokens());
+      const Index first = sequence < 0 ? 0 : trace->pass.first_of(sequence);
+      const Index end = sequence < 0 ? trace->tokens() : trace->pass.end_of(sequence, trace->tokens());
       for (Index n = first; n < end; ++n)
-        if (trace->batch.counts(n)) f(*trace, n);
+        if (trace->pass.counts(n)) f(*trace, n);
     }
   }
   Index tokens() const {
@@ -213,7 +213,7 @@ class BalanceLoss {
 ///
 ///     coefficient * E * sum_e share_e P_e      P_e = mean over tokens of scores_e     (see the options for the rest)
 ///
-/// over the first E columns of the scores and the tokens that batch.counts(). Adds the gradient to d_scores, that of a
+/// over the first E columns of the scores and the tokens that pass.counts(). Adds the gradient to d_scores, that of a
 /// threshold included, or to d_weight where P is of weights; counts are constants there, except BalanceCount::weights,
 /// which adds to d_weight as well. Sequences without a token that counts
 /// are left out of the mean over sequences. 0 when no token counts, or nothing was chosen.
@@ -249,7 +249,7 @@ double load_balance(std::span<Trace<T>* const> traces, const LoadBalance& option
 
   const auto for_each_sequence = [&](auto&& f) {
     for (std::size_t i = 0; i < traces.size(); ++i)
-      for (Index s = 0; s < traces[i]->batch.sequences(); ++s) {
+      for (Index s = 0; s < traces[i]->pass.sequences(); ++s) {
         const detail::BalanceGroup<T> group{traces.subspan(i, 1), s};
         if (group.tokens() > 0) f(group);
       }

@@ -28,17 +28,17 @@ struct LocalizedBalance {
 /// Source: Dou et al. 2024 (LoRAMoE), arXiv:2312.09979; Ablustrund/LoRAMoE, peft/tuners/lora.py.
 template <class T>
 double localized_balance(Trace<T>& trace, const LocalizedBalance& options) {
-  const Batch& batch = trace.batch;
+  const Pass& pass = trace.pass;
   const Index experts = trace.scored_experts();
-  require_equal(ErrorCode::shape, "localized_balance: task types", batch.sequences(), Index(options.task_types.size()));
+  require_equal(ErrorCode::shape, "localized_balance: task types", pass.sequences(), Index(options.task_types.size()));
 
   const auto factor = [&](Index b, Index e) {
     const int home = e < experts / 2 ? 1 : 0;
     return options.task_types[std::size_t(b)] == home ? 1 + options.blc_alpha : 1 - options.blc_alpha;
   };
   const auto for_each_token = [&](Index b, auto&& f) {
-    for (Index n = batch.first_of(b); n < batch.end_of(b, trace.tokens()); ++n)
-      if (batch.counts(n)) f(n);
+    for (Index n = pass.first_of(b); n < pass.end_of(b, trace.tokens()); ++n)
+      if (pass.counts(n)) f(n);
   };
   const auto quantity = [&](Index i) {
     const Index b = i / experts, e = i % experts;
@@ -47,8 +47,8 @@ double localized_balance(Trace<T>& trace, const LocalizedBalance& options) {
     return factor(b, e) * sum;
   };
 
-  const SquaredCv cv = SquaredCv::of(batch.sequences() * experts, true, 1e-10, quantity);
-  for (Index i = 0; i < batch.sequences() * experts; ++i) {
+  const SquaredCv cv = SquaredCv::of(pass.sequences() * experts, true, 1e-10, quantity);
+  for (Index i = 0; i < pass.sequences() * experts; ++i) {
     const Index b = i / experts, e = i % experts;
     const T d_score = T(options.blc_weight * cv.derivative(quantity(i)) * factor(b, e));
     for_each_token(b, [&](Index n) { trace.d_scores()(n, e) += d_score; });

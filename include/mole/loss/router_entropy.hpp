@@ -39,13 +39,13 @@ double router_entropy(Trace<T>& trace, const RouterEntropy& options = {}) {
   const Index experts = trace.scored_experts();
   if (options.normalized && experts < 2) return 0;
   Index tokens = 0;
-  for (Index n = 0; n < trace.tokens(); ++n) tokens += trace.batch.counts(n);
+  for (Index n = 0; n < trace.tokens(); ++n) tokens += trace.pass.counts(n);
 
   const double most = options.normalized ? entropy.largest(experts) : 1;
   const double share = options.coefficient / (double(tokens) * most);
   double value = 0;
   for (Index n = 0; n < trace.tokens(); ++n) {
-    if (!trace.batch.counts(n)) continue;
+    if (!trace.pass.counts(n)) continue;
     const std::span<const T> scores = std::as_const(trace).scores().row(n).first(std::size_t(experts));
     const std::span<T> d_scores = trace.d_scores().row(n);
     value += share * entropy(scores);

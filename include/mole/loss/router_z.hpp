@@ -24,11 +24,11 @@ struct RouterZ {
 template <class T>
 double router_z(Trace<T>& trace, const RouterZ& options = {}) {
   Index tokens = 0;
-  for (Index n = 0; n < trace.tokens(); ++n) tokens += trace.batch.counts(n);
+  for (Index n = 0; n < trace.tokens(); ++n) tokens += trace.pass.counts(n);
 
   double value = 0;
   for (Index n = 0; n < trace.tokens(); ++n) {
-    if (!trace.batch.counts(n)) continue;
+    if (!trace.pass.counts(n)) continue;
     const std::span<const T> logits = trace.logits().row(n).first(std::size_t(trace.scored_experts()));
     const double most = double(*std::max_element(logits.begin(), logits.end()));
     if (most == -std::numeric_limits<double>::infinity()) continue;

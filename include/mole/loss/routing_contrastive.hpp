@@ -88,7 +88,7 @@ class ContrastiveLoss {
   template <class F>
   void for_each_token(Index expert, F&& f) const {
     for (int p : trace_.routing.pairs_of(expert))
-      if (const Index n = trace_.routing.token(p); trace_.batch.counts(n) && trace_.batch.forced_expert(n) < 0) f(n);
+      if (const Index n = trace_.routing.token(p); trace_.pass.counts(n) && trace_.pass.forced_expert(n) < 0) f(n);
   }
   Index tokens_of(Index expert) const {
     Index tokens = 0;
@@ -165,7 +165,7 @@ class ContrastiveLoss {
 ///   d_x [N x I], d_prototypes [P x I], accumulated; an empty one is not wanted
 ///
 /// Only prototypes with tokens take part; with fewer than two the loss is 0. A token of several experts is in each of
-/// their means; one that the mask leaves out or batch.forced names an expert for (ProMoE's null tokens) is in none.
+/// their means; one that the mask leaves out or pass.forced names an expert for (ProMoE's null tokens) is in none.
 /// Weights of the routing play no part, and its choice is a constant. A mean or prototype of zeros has cosines of 0 and
 /// gets no gradient (Direction).
 /// Throws Error(option) unless temperature > 0, Error(shape) where sizes disagree or there are more prototypes than

@@ -60,12 +60,12 @@ double sparsity_target(Trace<T>& trace, const SparsityTarget& options = {}) {
                                        " experts, found " + std::to_string(options.k));
   detail::require_column_behind_experts("sparsity_target", trace);
   Index tokens = 0;
-  for (Index n = 0; n < trace.tokens(); ++n) tokens += trace.batch.counts(n);
+  for (Index n = 0; n < trace.tokens(); ++n) tokens += trace.pass.counts(n);
 
   const double share = options.coefficient / double(tokens);
   double value = 0;
   for (Index n = 0; n < trace.tokens(); ++n) {
-    if (!trace.batch.counts(n)) continue;
+    if (!trace.pass.counts(n)) continue;
     const std::span<const T> logits = std::as_const(trace).logits().row(n).first(std::size_t(experts));
     const double missing = detail::lambda_for(logits, options.k) - double(trace.scores()(n, experts));
     if (!(missing > 0)) continue;

@@ -81,16 +81,16 @@ class SignBiasBalancer {
   template <class T>
   void observe(const Trace<T>& trace) {
     require_equal(ErrorCode::shape, "SignBiasBalancer: experts of the trace", experts(), trace.scored_experts());
-    if (!trace.batch.training && !options_.counts_evaluation)
+    if (!trace.pass.training && !options_.counts_evaluation)
       throw Error(ErrorCode::option, "SignBiasBalancer: expected a call that trains, found one that does not");
     const Routing<T>& routing = trace.routing;
-    if (options_.counts_padding || trace.batch.token_mask.empty()) {
+    if (options_.counts_padding || trace.pass.token_mask.empty()) {
       for (Index e = 0; e < experts(); ++e) counts_[std::size_t(e)] += routing.load(e);
       tokens_ += trace.tokens();
       return;
     }
     for (Index n = 0; n < trace.tokens(); ++n) {
-      if (!trace.batch.counts(n)) continue;
+      if (!trace.pass.counts(n)) continue;
       ++tokens_;
       for (int e : routing.experts_of(n))
         if (e < experts()) ++counts_[std::size_t(e)];

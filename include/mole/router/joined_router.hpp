@@ -109,7 +109,7 @@ class JoinedRouter {
   static void score_one(const Router& router, View<const T> in, View<T> logits, C& call, ScratchOf<Router>& scratch) {
     using Execution = std::remove_cvref_t<decltype(call.execution)>;
     if constexpr (detail::ScoresWithCall<Router, Execution>) {
-      Call<Execution, ScratchOf<Router>> own{call.execution, call.batch, scratch};
+      Call<Execution, ScratchOf<Router>> own{call.execution, call.pass, scratch};
       router.score(in, logits, own);
     } else {
       router.score(in, logits);
@@ -119,7 +119,7 @@ class JoinedRouter {
   template <class Router, class C>
   static void backward_one(const Router& router, View<const T> in, View<const T> d_logits, View<T> d_in,
                            ParametersOf<Router>& gradients, C& call, ScratchOf<Router>& scratch) {
-    Call<std::remove_cvref_t<decltype(call.execution)>, ScratchOf<Router>> own{call.execution, call.batch, scratch};
+    Call<std::remove_cvref_t<decltype(call.execution)>, ScratchOf<Router>> own{call.execution, call.pass, scratch};
     router.backward(in, d_logits, d_in, gradients, own);
   }
 

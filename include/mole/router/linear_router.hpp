@@ -53,7 +53,7 @@ class LinearRouter {
   const Parameters& parameters() const { return parameters_; }
 
   View<const T> input_weight() const { return parameters_.weight; }
-  bool reads_plainly(const Batch& batch) const { return !dropout_.acts(batch); }
+  bool reads_plainly(const Pass& pass) const { return !dropout_.acts(pass); }
 
   Scratch scratch(const Capacity& capacity) const {
     if (dropout_.rate == 0) return {};
@@ -72,19 +72,19 @@ class LinearRouter {
   void backward(View<const T> x, View<const T> d_logits, View<T> d_x, Parameters& gradients, auto& call) const {
     if (any_wanted(gradients)) gradients.add_gradients(seen(x, call), d_logits, call.execution);
     if (!d_x) return;
-    if (!dropout_.acts(call.batch)) return call.execution.product_nn(d_logits, parameters_.weight, d_x);
+    if (!dropout_.acts(call.pass)) return call.execution.product_nn(d_logits, parameters_.weight, d_x);
     const View<T> d_dropped = call.scratch.dropped.view().top(x.rows());
     fill(d_dropped, T(0));
     call.execution.product_nn(d_logits, parameters_.weight, d_dropped);
-    dropout_.backward(View<const T>(d_dropped), d_x, call.batch);
+    dropout_.backward(View<const T>(d_dropped), d_x, call.pass);
   }
 
  private:
   /// x as this router sees it.
   View<const T> seen(View<const T> x, auto& call) const {
-    if (!dropout_.acts(call.batch)) return x;
+    if (!dropout_.acts(call.pass)) return x;
     const View<T> dropped = call.scratch.dropped.view().top(x.rows());
-    dropout_.forward(x, dropped, call.batch);
+    dropout_.forward(x, dropped, call.pass);
     return dropped;
   }
 

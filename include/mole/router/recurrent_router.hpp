@@ -134,7 +134,7 @@ class RecurrentRouter {
  private:
   auto cell_call(auto& call) const {
     using Execution = std::remove_cvref_t<decltype(call.execution)>;
-    return Call<Execution, typename Cell::Scratch>{call.execution, call.batch, call.scratch.cell};
+    return Call<Execution, typename Cell::Scratch>{call.execution, call.pass, call.scratch.cell};
   }
 
   void check(const Carry& carry, Index tokens) const {

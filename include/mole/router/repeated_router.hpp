@@ -66,7 +66,7 @@ class RepeatedRouter {
   template <class C>
   static auto call_of_router(C& call) {
     return Call<std::remove_cvref_t<decltype(call.execution)>, typename LinearRouter<T>::Scratch>{
-        call.execution, call.batch, call.scratch.router};
+        call.execution, call.pass, call.scratch.router};
   }
 
   LinearRouter<T> router_;

@@ -17,7 +17,7 @@ namespace mole {
 /// Load and gate mass of each expert, apart, and how many experts tokens have.
 ///
 ///   load_e   pairs of expert e, an integer        mass_e   the sum of their weights, in double
-///   of those experts that have a score (shared ones serve every token), and the tokens that batch.counts()
+///   of those experts that have a score (shared ones serve every token), and the tokens that pass.counts()
 ///
 /// A token that no expert serves is a token with 0 experts. Counts are exact whatever the order of calls and merges;
 /// masses round as sums of doubles do. Experts are few beside tokens, so figures are computed when they are asked for.
@@ -37,16 +37,16 @@ class RoutingStats {
   /// Adds what one call has routed.
   template <class T>
   void observe(const Trace<T>& trace) {
-    observe(trace.routing, trace.batch, trace.shared);
+    observe(trace.routing, trace.pass, trace.shared);
   }
 
   /// The same for a routing from outside, whose last `shared` experts do not count.
   template <class T>
-  void observe(const Routing<T>& routing, const Batch& batch = {}, Index shared = 0) {
+  void observe(const Routing<T>& routing, const Pass& pass = {}, Index shared = 0) {
     require_equal(ErrorCode::shape, "RoutingStats: experts of the routing", experts(), routing.experts() - shared);
     const std::size_t scored = load_.size();
     for (Index n = 0; n < routing.tokens(); ++n) {
-      if (!batch.counts(n)) continue;
+      if (!pass.counts(n)) continue;
       const std::span<const int> chosen = routing.experts_of(n);
       const std::span<const T> weights = routing.weights_of(n);
       std::size_t count = 0;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// What a call is about beyond its numbers.
+// Per-call settings that are not tensors: training mode, random key, token masks, sequence boundaries.
 #pragma once
 
 #include "mole/core/config.hpp"
@@ -11,7 +11,7 @@ namespace mole {
 
 /// Mode, key of the random numbers and structure of the tokens of one forward call; everything has a default.
 /// The spans are borrowed and must outlive the backward call.
-struct Batch {
+struct Pass {
   bool training = false;   ///< dropout and noise act only when true
   std::uint64_t seed = 0;  ///< with `layer`, `step` and the token's number: the key of every random number
   std::uint64_t layer = 0;
