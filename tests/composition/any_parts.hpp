@@ -2,7 +2,7 @@
 // Parts of a gate behind one type each, so that a gate need not be compiled for each of many hundred compositions.
 #pragma once
 
-#include "mole/gating/batch_select_policy.hpp"
+#include "mole/gating/whole_call_select_policy.hpp"
 #include "mole/gating/score_policy.hpp"
 #include "mole/gating/select_policy.hpp"
 #include "mole/gating/weigh_policy.hpp"
@@ -68,30 +68,30 @@ struct AnySelect {
 static_assert(mole::SelectPolicy<AnySelect, double>);
 
 /// A selection of the whole call.
-struct AnyBatchSelect {
+struct AnyWholeCallSelect {
   using Emit = std::function<void(Index token, int expert)>;
   using Scratch = std::shared_ptr<void>;
 
   template <class Select>
-  explicit AnyBatchSelect(const Select& select) {
+  explicit AnyWholeCallSelect(const Select& select) {
     const auto part = std::make_shared<const Select>(select);
     check = detail::check_of(part);
     max_pairs = [part](Index tokens, Index experts) { return part->max_pairs(tokens, experts); };
     scratch = [part](const mole::Capacity& capacity) {
       return std::make_shared<typename Select::Scratch>(part->scratch(capacity));
     };
-    select_batch = [part](View<const double> scores, Index experts, const Pass& pass, const Emit& emit,
+    select_whole_call = [part](View<const double> scores, Index experts, const Pass& pass, const Emit& emit,
                           const Scratch& of_part) {
-      part->select_batch(scores, experts, pass, emit, *static_cast<typename Select::Scratch*>(of_part.get()));
+      part->select_whole_call(scores, experts, pass, emit, *static_cast<typename Select::Scratch*>(of_part.get()));
     };
   }
 
   std::function<void(Index)> check;
   std::function<Index(Index, Index)> max_pairs;
   std::function<Scratch(const mole::Capacity&)> scratch;
-  std::function<void(View<const double>, Index, const Pass&, const Emit&, const Scratch&)> select_batch;
+  std::function<void(View<const double>, Index, const Pass&, const Emit&, const Scratch&)> select_whole_call;
 };
-static_assert(mole::BatchSelectPolicy<AnyBatchSelect, double>);
+static_assert(mole::WholeCallSelectPolicy<AnyWholeCallSelect, double>);
 
 /// A weighing, with the batch for those that ask for it.
 struct AnyWeigh {

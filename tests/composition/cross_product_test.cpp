@@ -84,7 +84,7 @@ std::string broken_law(const NamedGate& named) {
     const auto trace = laws::routed(named.gate, logits, gate_experts);
     check_routing(trace, "random logits");
     failure.expect(trace.nan_tokens == 0, "random logits: NaN");
-    if (named.of_batch) continue;
+    if (named.whole_call) continue;
     const auto together = laws::detail::choices(trace);
     for (Index n = 0; n < tokens; ++n) {
       Matrix<double> alone(1, columns);

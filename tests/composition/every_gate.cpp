@@ -64,14 +64,14 @@ Score score(const char* name, Numbers made, const S& part) {
     return {name, made, AnyScore<0>(part)};
 }
 
-struct Select : Part<std::variant<AnySelect, AnyBatchSelect>> {
+struct Select : Part<std::variant<AnySelect, AnyWholeCallSelect>> {
   bool keeps_the_best = true;  ///< expert of every token
 };
 
 template <class S>
 Select select(const char* name, Numbers asked, const S& part, bool keeps_the_best = true) {
-  if constexpr (BatchSelectPolicy<S, double>) {
-    return {{name, asked, AnyBatchSelect(part)}, keeps_the_best};
+  if constexpr (WholeCallSelectPolicy<S, double>) {
+    return {{name, asked, AnyWholeCallSelect(part)}, keeps_the_best};
   } else {
     static_assert(SelectPolicy<S, double>);
     return {{name, asked, AnySelect(part)}, keeps_the_best};
@@ -171,7 +171,7 @@ EveryGate every_gate() {
         }
         const auto gate = [&](const auto& s, const auto& chooser) { return AnyGate(Gate(s, chooser, weigh.part)); };
         all.gates.push_back({name, std::visit(gate, score.part, select.part),
-                             std::holds_alternative<AnyBatchSelect>(select.part), weigh.gradient_is_derivative});
+                             std::holds_alternative<AnyWholeCallSelect>(select.part), weigh.gradient_is_derivative});
       }
   return all;
 }

@@ -4,7 +4,7 @@
 
 #include "mole/core/error.hpp"
 #include "mole/core/state.hpp"
-#include "mole/gating/batch_select_policy.hpp"
+#include "mole/gating/whole_call_select_policy.hpp"
 #include "mole/gating/select_policy.hpp"
 
 #include <algorithm>
@@ -89,7 +89,7 @@ struct ExpertCapacity {
   }
 
   template <class T, class Emit>
-  void select_batch(View<const T> scores, Index experts, const Pass& pass, Emit&& emit, Scratch& scratch) const {
+  void select_whole_call(View<const T> scores, Index experts, const Pass& pass, Emit&& emit, Scratch& scratch) const {
     const Index sequences = seats.per_sequence ? pass.sequences() : 1;
     for (Index s = 0; s < sequences; ++s) {
       const Index first = seats.per_sequence ? pass.first_of(s) : 0;

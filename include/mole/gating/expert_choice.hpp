@@ -3,7 +3,7 @@
 #pragma once
 
 #include "mole/core/error.hpp"
-#include "mole/gating/batch_select_policy.hpp"
+#include "mole/gating/whole_call_select_policy.hpp"
 #include "mole/gating/select_policy.hpp"
 
 #include <algorithm>
@@ -48,7 +48,7 @@ struct ExpertChoice {
   std::size_t scratch_bytes(const Capacity& capacity) const { return 2 * array_bytes<int>(capacity.tokens); }
 
   template <class T, class Emit>
-  void select_batch(View<const T> scores, Index experts, const Pass& pass, Emit&& emit, Scratch& scratch) const {
+  void select_whole_call(View<const T> scores, Index experts, const Pass& pass, Emit&& emit, Scratch& scratch) const {
     const Index sequences = per_sequence ? pass.sequences() : 1;
     for (Index s = 0; s < sequences; ++s) {
       const Index end = per_sequence ? pass.end_of(s, scores.rows()) : scores.rows();
@@ -70,6 +70,6 @@ struct ExpertChoice {
   }
 };
 
-static_assert(BatchSelectPolicy<ExpertChoice, float>);
+static_assert(WholeCallSelectPolicy<ExpertChoice, float>);
 
 }  // namespace mole

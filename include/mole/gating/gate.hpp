@@ -3,7 +3,7 @@
 #pragma once
 
 #include "mole/core/state.hpp"
-#include "mole/gating/batch_select_policy.hpp"
+#include "mole/gating/whole_call_select_policy.hpp"
 #include "mole/gating/gating_policy.hpp"
 #include "mole/gating/score_policy.hpp"
 #include "mole/gating/score_rows.hpp"
@@ -26,7 +26,7 @@ namespace mole {
 ///   logits [N x (E + extra)] -> scores [N x (E + extra)] -> routing
 ///
 /// The selection is a constant in backward; the weights are differentiated exactly. Tokens are independent of each
-/// other, unless Select looks at the whole call (BatchSelectPolicy). Of the experts, the last `shared` ones have no
+/// other, unless Select looks at the whole call (WholeCallSelectPolicy). Of the experts, the last `shared` ones have no
 /// score: they serve every token with weight 1, behind those that are chosen for it (DeepSeekMoE). A token that
 /// pass.routes() leaves out has nobody; one that pass.forced names an expert for has that one, and the shared.
 ///
@@ -64,7 +64,7 @@ class Gate {
     return -shared;
   }
   Index max_pairs(Index tokens, Index experts) const {
-    if constexpr (of_batch)
+    if constexpr (whole_call)
       return select.max_pairs(tokens, experts - shared) + tokens * (shared + 1);  // one may be forced
     else
       return tokens * slots(experts);
@@ -74,16 +74,16 @@ class Gate {
     Scratch scratch{std::pmr::vector<int>(std::size_t(capacity.tokens), capacity.memory),
                     std::pmr::vector<unsigned char>(std::size_t(capacity.tokens), capacity.memory),
                     std::pmr::vector<std::pair<int, int>>(capacity.memory), scratch_for(select, capacity)};
-    if constexpr (of_batch) scratch.emitted.reserve(std::size_t(capacity.pairs));
+    if constexpr (whole_call) scratch.emitted.reserve(std::size_t(capacity.pairs));
     return scratch;
   }
 
   template <class T, class C>
   void choose(Trace<T>& trace, C& call) const {
     static_assert(ScorePolicy<Score, T>, "mole: Score does not model ScorePolicy (mole/gating/score_policy.hpp)");
-    static_assert(of_batch || SelectPolicy<Select, T>,
-                  "mole: Select does not model SelectPolicy (mole/gating/select_policy.hpp), nor BatchSelectPolicy "
-                  "(mole/gating/batch_select_policy.hpp)");
+    static_assert(whole_call || SelectPolicy<Select, T>,
+                  "mole: Select does not model SelectPolicy (mole/gating/select_policy.hpp), nor WholeCallSelectPolicy "
+                  "(mole/gating/whole_call_select_policy.hpp)");
     static_assert(WeighPolicy<Weigh, T>, "mole: Weigh does not model WeighPolicy (mole/gating/weigh_policy.hpp)");
     trace.shared = shared;
     const View<const T> logits = std::as_const(trace).logits();
@@ -93,8 +93,8 @@ class Gate {
       ScoreRows<ArchOf<C>>::forward(score, logits.middle_rows(first, tokens), scores.middle_rows(first, tokens),
                                     nan.subspan(std::size_t(first), std::size_t(tokens)));
     });
-    if constexpr (of_batch)
-      choose_in_batch(trace, call);
+    if constexpr (whole_call)
+      choose_whole_call(trace, call);
     else
       choose_each(trace, call);
 
@@ -163,7 +163,7 @@ class Gate {
 
  private:
   /// Does Select look at all tokens of a call?
-  static constexpr bool of_batch = requires(const Select& s) { s.max_pairs(Index(), Index()); };
+  static constexpr bool whole_call = requires(const Select& s) { s.max_pairs(Index(), Index()); };
 
   /// Experts that a token may have.
   Index slots(Index experts) const { return select.max_chosen(experts - shared) + shared; }
@@ -215,7 +215,7 @@ class Gate {
 
   /// All tokens together: pairs are collected, counted, and put where their token is.
   template <class T, class C>
-  void choose_in_batch(Trace<T>& trace, C& call) const {
+  void choose_whole_call(Trace<T>& trace, C& call) const {
     const Index experts = trace.scored_experts();
     const Pass& pass = call.pass;
     auto& emitted = call.scratch.emitted;
@@ -224,7 +224,7 @@ class Gate {
     for (Index n = 0; n < trace.tokens(); ++n)
       if (const int forced = pass.forced_expert(n); forced >= 0 && pass.routes(n))
         emitted.emplace_back(int(n), forced);
-    select.select_batch(
+    select.select_whole_call(
         std::as_const(trace).scores(), experts, pass,
         [&](Index n, int expert) {
           if (pass.forced_expert(n) < 0) emitted.emplace_back(int(n), expert);

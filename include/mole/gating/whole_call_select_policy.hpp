@@ -17,15 +17,15 @@ struct EmitArchetype {
 
 /// Satisfied by a copyable type with
 ///     max_pairs(tokens, experts)   the most pairs that it can choose
-///     select_batch(scores, experts, pass, emit, scratch)   calls emit(token, expert) for every chosen pair
+///     select_whole_call(scores, experts, pass, emit, scratch)   calls emit(token, expert) for every chosen pair
 ///   scores [N x (E + extra)]
 /// Tokens that pass.routes() leaves out get nobody. The pairs of a token keep the order in which they are emitted.
 template <class S, class T>
-concept BatchSelectPolicy = std::copyable<S> &&
+concept WholeCallSelectPolicy = std::copyable<S> &&
     requires(const S& select, View<const T> scores, Index size, const Pass& pass, const detail::EmitArchetype& emit,
              ScratchOf<S>& scratch) {
   { select.max_pairs(size, size) } -> std::convertible_to<Index>;
-  select.select_batch(scores, size, pass, emit, scratch);
+  select.select_whole_call(scores, size, pass, emit, scratch);
 };
 
 }  // namespace mole
