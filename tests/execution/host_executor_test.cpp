@@ -26,7 +26,7 @@ struct HostLoop {
 TEST_CASE("A host's loop gets every task of two and more, and is not troubled for less", "[execution]") {
   int calls = 0;
   const HostExecutor executor(3, HostLoop{&calls});
-  CHECK(executor.concurrency() == 3);
+  CHECK(executor.threads() == 3);
   for (Index tasks : {0, 1, 2, 9}) {
     std::vector<int> seen(std::size_t(tasks), 0);
     calls = 0;

@@ -12,5 +12,5 @@ TEST_CASE("Serial runs each task once, in order", "[execution]") {
     mole::Serial{}.parallel_for(tasks, [&](mole::Index i) { seen.push_back(i); });
     CHECK(seen == expected);
   }
-  CHECK(mole::Serial{}.concurrency() == 1);
+  CHECK(mole::Serial{}.threads() == 1);
 }

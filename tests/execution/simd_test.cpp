@@ -165,7 +165,7 @@ struct Backwards {
     loops->push_back(tasks);
     for (Index i = tasks; i-- > 0;) f(i);
   }
-  int concurrency() const { return 2; }
+  int threads() const { return 2; }
 };
 
 }  // namespace

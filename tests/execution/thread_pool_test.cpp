@@ -50,7 +50,7 @@ bool eventually(Condition condition) {
 TEST_CASE("A pool runs each task exactly once", "[execution][threads]") {
   for (int threads : {1, 2, 5}) {
     const ThreadPool pool(threads);
-    CHECK(pool.concurrency() == threads);
+    CHECK(pool.threads() == threads);
     for (Index tasks : {0, 1, 2, 3, 100, 10'000}) {
       Tally tally(tasks);
       pool.parallel_for(tasks, tally);

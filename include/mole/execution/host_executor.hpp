@@ -15,7 +15,7 @@ class HostExecutor {
  public:
   using Loop = std::function<void(Index tasks, const std::function<void(Index)>& f)>;
 
-  HostExecutor(int concurrency, Loop loop) : concurrency_(concurrency), loop_(std::move(loop)) {}
+  HostExecutor(int threads, Loop loop) : threads_(threads), loop_(std::move(loop)) {}
 
   template <class F>
   void parallel_for(Index tasks, F&& f) const {
@@ -24,10 +24,10 @@ class HostExecutor {
     else if (tasks > 1)
       loop_(tasks, std::ref(f));
   }
-  int concurrency() const { return concurrency_; }
+  int threads() const { return threads_; }
 
  private:
-  int concurrency_;
+  int threads_;
   Loop loop_;
 };
 

@@ -11,7 +11,7 @@ struct Serial {
   void parallel_for(Index tasks, F&& f) const {
     for (Index i = 0; i < tasks; ++i) f(i);
   }
-  int concurrency() const { return 1; }
+  int threads() const { return 1; }
 };
 
 static_assert(ExecutorPolicy<Serial>);

@@ -33,7 +33,7 @@ class Simd {
   Simd() = default;
   explicit Simd(Executor executor) : executor_(std::move(executor)) {}
 
-  int threads() const { return executor_.concurrency(); }
+  int threads() const { return executor_.threads(); }
 
   template <class F>
   void parallel_for(Index tasks, F&& f) const {

@@ -39,7 +39,7 @@ class ThreadPool {
     if (tasks > 1 && pool_->run(tasks, call, &f)) return;
     for (Index i = 0; i < tasks; ++i) f(i);
   }
-  int concurrency() const { return int(pool_->workers.size()) + 1; }
+  int threads() const { return int(pool_->workers.size()) + 1; }
 
  private:
   using Task = void (*)(const void* context, Index i);

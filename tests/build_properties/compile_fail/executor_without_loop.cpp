@@ -3,7 +3,7 @@
 #include "parts.hpp"
 
 struct Nobody {
-  int concurrency() const { return 1; }
+  int threads() const { return 1; }
 };
 
 int main() {
