@@ -52,7 +52,7 @@ void score(benchmark::State& state) {
   mole::Call<Execution, decltype(scratch)> call{execution, pass, scratch};
   const auto before = support::random_matrix<float>(tokens, width, 3);
   if constexpr (requires { scratch.carry; }) scratch.carry = {.in = before};  // as in all layers but the first
-  const auto body = [&] { kind.router.score(x, logits.view(), call); };
+  const auto body = [&] { kind.router.forward(x, logits.view(), call); };
   const double seconds = support::seconds_per_run(state, body);
   state.counters["ns/token"] = 1e9 * seconds / double(tokens);
   state.counters["product"] = support::alternating_ratio(

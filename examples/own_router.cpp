@@ -12,7 +12,7 @@ struct WaveRouter {
 
   mole::Index outputs() const { return experts; }
 
-  void score(mole::View<const float> x, mole::View<float> logits) const {
+  void forward(mole::View<const float> x, mole::View<float> logits) const {
     for (mole::Index n = 0; n < x.rows(); ++n)
       for (mole::Index e = 0; e < experts; ++e) logits(n, e) = std::cos(x(n, 0) - float(e));
   }

@@ -14,10 +14,10 @@ template <class Router>
 mole::Matrix<typename Router::Scalar> logits_of(const Router& router, const mole::Matrix<typename Router::Scalar>& in,
                                                 auto& call) {
   mole::Matrix<typename Router::Scalar> logits(in.rows(), router.outputs());
-  if constexpr (mole::detail::ScoresWithCall<Router, mole::Reference>)
-    router.score(in, logits.view(), call);
+  if constexpr (mole::detail::ForwardsWithCall<Router, mole::Reference>)
+    router.forward(in, logits.view(), call);
   else
-    router.score(in, logits.view());
+    router.forward(in, logits.view());
   return logits;
 }
 template <class Router>

@@ -14,7 +14,7 @@ namespace {
 struct FirstColumns {
   using Scalar = float;
   Index outputs() const { return 4; }
-  void score(View<const float> x, View<float> logits) const {
+  void forward(View<const float> x, View<float> logits) const {
     for (Index n = 0; n < x.rows(); ++n)
       for (Index e = 0; e < 4; ++e) logits(n, e) = x(n, e);
   }

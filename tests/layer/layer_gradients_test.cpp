@@ -26,7 +26,7 @@ struct SummedLatent {
   Parameters& parameters() { return gains; }
   const Parameters& parameters() const { return gains; }
   Index outputs() const { return gains.gain.cols(); }
-  void score(View<const double> z, View<double> logits) const {
+  void forward(View<const double> z, View<double> logits) const {
     const Index ranks = z.cols() / outputs();
     for (Index n = 0; n < z.rows(); ++n)
       for (Index e = 0; e < outputs(); ++e) {

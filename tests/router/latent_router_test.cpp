@@ -35,5 +35,5 @@ TEST_CASE("LatentRouter refuses no experts, and experts of more than one rank", 
   CHECK_THROWS_AS(LatentRouter<float>(0), Error);
   const LatentRouter<float> router(3);
   Matrix<float> z(2, 6), logits(2, 3);
-  CHECK_THROWS_AS(router.score(z, logits.view()), Error);
+  CHECK_THROWS_AS(router.forward(z, logits.view()), Error);
 }

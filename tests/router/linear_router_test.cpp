@@ -57,7 +57,7 @@ TEST_CASE("LinearRouter with dropout sees the masked x in training only", "[rout
   support::Harness<LinearRouter<double>> harness(router, 6, 0, training);
   auto call = harness.call();
   Matrix<double> logits(6, 4), dropped(6, 20);
-  router.score(x, logits.view(), call);
+  router.forward(x, logits.view(), call);
   dropout.forward(x.view(), dropped.view(), training);
   CHECK(support::same_bits(logits, laws::detail::logits_of(router, dropped)));
   CHECK_FALSE(support::same_bits(logits, laws::detail::logits_of(router, x)));

@@ -51,7 +51,7 @@ struct Stack {
       carry = {.out = h[l], .d_out = d_h[l], .d_cell = &d_cell};
       if (l > 0) carry.in = h[l - 1], carry.d_in = d_h[l - 1];
       auto call = harness.call();
-      layers[l].score(x[l], logits[l].view(), call);
+      layers[l].forward(x[l], logits[l].view(), call);
       for (std::size_t i = 0; i < logits[l].elements().size(); ++i)
         value += logits[l].elements()[i] * d_logits[l].elements()[i];
       gradients.push_back(zeros_like(layers[l].parameters()));
@@ -182,7 +182,7 @@ TEST_CASE("A carry of another shape is refused before anything is written", "[ro
   for (const Carry& carry : {Carry{.in = short_one}, Carry{.in = narrow}, Carry{.out = short_one},
                              Carry{.d_out = narrow}, Carry{.d_in = short_one}}) {
     harness.scratch.carry = carry;
-    CHECK(test::code_of([&] { router.score(x, logits.view(), call); }) == ErrorCode::shape);
+    CHECK(test::code_of([&] { router.forward(x, logits.view(), call); }) == ErrorCode::shape);
     CHECK(test::code_of([&] { router.backward(x, logits, d_x.view(), gradients, call); }) == ErrorCode::shape);
   }
   CHECK(support::same_bits(logits, Matrix<double>(7, 3)));

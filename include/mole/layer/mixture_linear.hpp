@@ -163,10 +163,10 @@ class MixtureLinear {
       features = work.latent = experts_.project(x, experts);
     }
     auto call = router_call(work);
-    if constexpr (detail::ScoresWithCall<Router, Execution>)
-      router_.score(features, work.logits(), call);
+    if constexpr (detail::ForwardsWithCall<Router, Execution>)
+      router_.forward(features, work.logits(), call);
     else
-      router_.score(features, work.logits());
+      router_.forward(features, work.logits());
     auto gating = gating_call(work);
     gating_.choose(static_cast<Trace<T>&>(work), gating);
     work.start_d_weight();

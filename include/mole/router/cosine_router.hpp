@@ -103,7 +103,7 @@ class CosineRouter {
            array_bytes<double>(tokens) + array_bytes<double>(outputs());
   }
 
-  void score(View<const T> x, View<T> logits, auto& call) const {
+  void forward(View<const T> x, View<T> logits, auto& call) const {
     point_prototypes(call.scratch);
     project(x, call);
     const View<const T> h = features(x, call.scratch);
@@ -120,7 +120,7 @@ class CosineRouter {
     }
   }
 
-  /// With what score() has left in the scratch, u_n and v_e the directions of h_n and c_e, d_cos = scale d_logits:
+  /// With what forward() has left in the scratch, u_n and v_e the directions of h_n and c_e, d_cos = scale d_logits:
   ///   d_h_n = (sum_e d_cos_ne v_e - <d_cos_n, cos_n> u_n) / ||h_n||,   d_c_e alike;   d_log_scale += <d_cos, cos>
   void backward(View<const T> x, View<const T> d_logits, View<T> d_x, Parameters& gradients, auto& call) const {
     const View<const T> h = features(x, call.scratch);

@@ -85,7 +85,7 @@ class JoinedRouter {
     return scratch_bytes_for(first_, capacity) + scratch_bytes_for(second_, capacity);
   }
 
-  void score(View<const T> in, View<T> logits, auto& call) const {
+  void forward(View<const T> in, View<T> logits, auto& call) const {
     score_one(first_, in, columns_of_first(logits), call, call.scratch.first);
     score_one(second_, in, columns_of_second(logits), call, call.scratch.second);
   }
@@ -108,11 +108,11 @@ class JoinedRouter {
   template <class Router, class C>
   static void score_one(const Router& router, View<const T> in, View<T> logits, C& call, ScratchOf<Router>& scratch) {
     using Execution = std::remove_cvref_t<decltype(call.execution)>;
-    if constexpr (detail::ScoresWithCall<Router, Execution>) {
+    if constexpr (detail::ForwardsWithCall<Router, Execution>) {
       Call<Execution, ScratchOf<Router>> own{call.execution, call.pass, scratch};
-      router.score(in, logits, own);
+      router.forward(in, logits, own);
     } else {
-      router.score(in, logits);
+      router.forward(in, logits);
     }
   }
 

@@ -15,7 +15,7 @@ namespace mole {
 ///   z [N x E], bias [E], logits [N x E]
 ///
 /// The bias is state, not a parameter: it shifts who is chosen, never what the chosen add, gets no gradient and starts
-/// at 0. Whoever balances the experts writes it between calls. Throws Error(option) for less than 1 expert; score()
+/// at 0. Whoever balances the experts writes it between calls. Throws Error(option) for less than 1 expert; forward()
 /// throws Error(shape) where the experts have more than one rank. Source: Zou et al. 2025 (FlyLoRA), arXiv:2510.08396,
 /// eq. 8-10.
 template <class T>
@@ -47,7 +47,7 @@ class LatentRouter {
     f("bias", bias());
   }
 
-  void score(View<const T> z, View<T> logits) const {
+  void forward(View<const T> z, View<T> logits) const {
     require_equal(ErrorCode::shape, "LatentRouter: ranks of the latent, one an expert", outputs(), z.cols());
     for (Index n = 0; n < z.rows(); ++n)
       for (Index e = 0; e < z.cols(); ++e) logits.row_data(n)[e] = z.row_data(n)[e] + bias_[std::size_t(e)];

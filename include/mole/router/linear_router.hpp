@@ -64,7 +64,7 @@ class LinearRouter {
     return dropout_.rate == 0 ? 0 : array_bytes<T>(capacity.tokens * in());
   }
 
-  void score(View<const T> x, View<T> logits, auto& call) const {
+  void forward(View<const T> x, View<T> logits, auto& call) const {
     call.execution.linear(seen(x, call), parameters_.weights(), logits);
   }
 

@@ -66,7 +66,7 @@ class MlpRouter {
   }
   std::size_t scratch_bytes(const Capacity& capacity) const { return 2 * array_bytes<T>(capacity.tokens * hidden()); }
 
-  void score(View<const T> x, View<T> logits, auto& call) const {
+  void forward(View<const T> x, View<T> logits, auto& call) const {
     const View<T> h = call.scratch.hidden.view().top(x.rows());
     call.execution.linear(x, parameters_.hidden.weights(), h);
     for (Index n = 0; n < h.rows(); ++n)
@@ -74,7 +74,7 @@ class MlpRouter {
     call.execution.linear(h, parameters_.output.weights(), logits);
   }
 
-  /// With h from score():   d_h = d_logits W1 where h > 0;   gradients of two linear maps;   d_x += d_h W0
+  /// With h from forward():   d_h = d_logits W1 where h > 0;   gradients of two linear maps;   d_x += d_h W0
   void backward(View<const T> x, View<const T> d_logits, View<T> d_x, Parameters& gradients, auto& call) const {
     const View<T> h = call.scratch.hidden.view().top(x.rows()), d_h = call.scratch.d_hidden.view().top(x.rows());
     fill(d_h, T(0));

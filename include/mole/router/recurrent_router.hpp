@@ -22,7 +22,7 @@ namespace mole {
 ///     work.router_scratch.carry = {.in = h_1, .out = h_2, .d_out = d_h_2, .d_in = d_h_1, .d_cell = &d_cell};
 /// without one the state before is zero, and nobody wants the state after.
 ///
-/// W_in and W_out start as the usual linear layer's. Throws Error(option) for sizes below 1; score() and backward()
+/// W_in and W_out start as the usual linear layer's. Throws Error(option) for sizes below 1; forward() and backward()
 /// throw Error(shape) for a carry that does not fit the tokens.
 /// Source: Qiu et al. 2024 (RMoE), arXiv:2408.06793, eq. 4-6; released as qiuzh20/RMoE, with H = 256 where the paper
 /// has 128.
@@ -97,7 +97,7 @@ class RecurrentRouter {
            cell_->scratch_bytes(capacity);
   }
 
-  void score(View<const T> x, View<T> logits, auto& call) const {
+  void forward(View<const T> x, View<T> logits, auto& call) const {
     Scratch& scratch = call.scratch;
     check(scratch.carry, x.rows());
     const View<T> u = scratch.u.view().top(x.rows()), h = scratch.h.view().top(x.rows());
@@ -109,7 +109,7 @@ class RecurrentRouter {
     call.execution.product_nt(View<const T>(h), parameters_.output.weight, logits);
   }
 
-  /// With u and h from score():   d_h = d_out + d_logits W_out;   d_u, d_in and d_cell are the cell's;
+  /// With u and h from forward():   d_h = d_out + d_logits W_out;   d_u, d_in and d_cell are the cell's;
   /// d_W_out += d_logits^T h,  d_W_in += d_u^T x,  d_x += d_u W_in
   void backward(View<const T> x, View<const T> d_logits, View<T> d_x, Parameters& gradients, auto& call) const {
     Scratch& scratch = call.scratch;

@@ -44,10 +44,10 @@ class RepeatedRouter {
     return router_.scratch_bytes(capacity) + 2 * array_bytes<T>(capacity.tokens * router_.outputs());
   }
 
-  void score(View<const T> x, View<T> logits, auto& call) const {
+  void forward(View<const T> x, View<T> logits, auto& call) const {
     const View<T> own = call.scratch.logits.view().top(x.rows());
     auto inner = call_of_router(call);
-    router_.score(x, own, inner);
+    router_.forward(x, own, inner);
     for (Index n = 0; n < logits.rows(); ++n)
       for (Index e = 0; e < logits.cols(); ++e) logits(n, e) = own(n, e / times_);
   }

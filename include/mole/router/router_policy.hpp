@@ -23,24 +23,24 @@ constexpr Reads reads_of = [] {
 
 namespace detail {
 template <class R, class X>
-concept ScoresWithCall = requires(const R& router, View<const typename R::Scalar> in, View<typename R::Scalar> logits,
+concept ForwardsWithCall = requires(const R& router, View<const typename R::Scalar> in, View<typename R::Scalar> logits,
                                   Call<X, ScratchOf<R>>& call) {
-  router.score(in, logits, call);
+  router.forward(in, logits, call);
 };
 template <class R>
-concept ScoresAlone = requires(const R& router, View<const typename R::Scalar> in, View<typename R::Scalar> logits) {
-  router.score(in, logits);
+concept ForwardsAlone = requires(const R& router, View<const typename R::Scalar> in, View<typename R::Scalar> logits) {
+  router.forward(in, logits);
 };
 }  // namespace detail
 
 /// Satisfied by a type with a floating-point `Scalar`, `outputs()` and one of
-///     score(in, logits, call)      score(in, logits)
+///     forward(in, logits, call)      forward(in, logits)
 /// both const.   in [N x features], logits [N x outputs], overwritten
 template <class R, class Execution = ExecutionArchetype>
 concept RouterPolicy = std::floating_point<typename R::Scalar> && std::copy_constructible<R> &&
     requires(const R& router) {
   { router.outputs() } -> std::convertible_to<Index>;
-} &&(detail::ScoresWithCall<R, Execution> || detail::ScoresAlone<R>);
+} &&(detail::ForwardsWithCall<R, Execution> || detail::ForwardsAlone<R>);
 
 /// A router that also learns:   backward(in, d_logits, d_in, gradients, call)
 /// d_in is accumulated and empty when nobody wants it; `gradients` may hold frozen (empty) tensors.

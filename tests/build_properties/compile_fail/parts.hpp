@@ -26,7 +26,7 @@ inline auto base() {
 struct InferenceRouter {
   using Scalar = float;
   mole::Index outputs() const { return 2; }
-  void score(mole::View<const float>, mole::View<float> logits) const { mole::fill(logits, 0); }
+  void forward(mole::View<const float>, mole::View<float> logits) const { mole::fill(logits, 0); }
 };
 
 }  // namespace parts
