@@ -118,7 +118,7 @@ TEMPLATE_TEST_CASE("Simd computes the same bits on any number of threads", "[exe
   }
 }
 
-TEMPLATE_TEST_CASE("Simd mixes to the same bits as a linear map and then its terms", "[execution]", float, double) {
+TEMPLATE_TEST_CASE("A linear map of Simd with terms has the bits of the map and then its terms", "[execution]", float, double) {
   using T = TestType;
   TestRng rng;
   for (const Blocks& blocks : {Blocks::uniform(5, 17), Blocks::uniform(5, 1), Blocks::uniform(5, 40)})
@@ -138,13 +138,13 @@ TEMPLATE_TEST_CASE("Simd mixes to the same bits as a linear map and then its ter
             LinearWeights<T>{.panels = panels.view(), .transposed_panels = transposed.view()}}) {
         const Rng start(test_seed() + 2);
         RoutedResults<T> mixed(c, 0, start), apart(c, 0, start);
-        Simd<>{}.mix(c.x.view(), weights, mixed.y.view(), up);
+        Simd<>{}.linear(c.x.view(), weights, mixed.y.view(), up);
         Simd<>{}.linear(c.x.view(), weights, apart.y.view());
         Simd<>{}.routed_up(up, apart.y.view());
         CHECK(difference(mixed.y.view(), apart.y.view()) == 0);
         CHECK(mixed.y.intact());
 
-        Simd<>{}.mix_backward(c.d_y.view(), weights, mixed.d_x.view(), down, router);
+        Simd<>{}.linear_backward(c.d_y.view(), weights, mixed.d_x.view(), down, router);
         Simd<>{}.linear_backward(c.d_y.view(), weights, apart.d_x.view());
         Simd<>{}.routed_up(down, apart.d_x.view());
         CHECK(difference(mixed.d_x.view(), apart.d_x.view()) != 0);  // the router's share is still missing

@@ -28,12 +28,14 @@ struct ExecutionArchetype {
   template <class T>
   void product_tn(ConstView<T> d_y, ConstView<T> x, View<T> d_w) const;
 
-  /// y = x W^T + b.   x [N x I], y [N x O]
-  template <class T>
-  void linear(ConstView<T> x, const LinearWeights<T>& w, View<T> y) const;
-  /// d_x += d_y W
-  template <class T>
-  void linear_backward(ConstView<T> d_y, const LinearWeights<T>& w, View<T> d_x) const;
+  /// y = x W^T + b + terms.   x [N x I], y [N x O]
+  /// Terms are RankTerms (what experts add) and LinearTerm (what a router passes back); the result has the bits of the
+  /// map alone followed by one term after the other.
+  template <class T, class... Terms>
+  void linear(ConstView<T> x, const LinearWeights<T>& w, View<T> y, const Terms&... terms) const;
+  /// d_x += d_y W + terms
+  template <class T, class... Terms>
+  void linear_backward(ConstView<T> d_y, const LinearWeights<T>& w, View<T> d_x, const Terms&... terms) const;
 
   /// h_p = table_e x_n for every routed pair p = (n, e).   x [N x I], table [ranks x I]: A and x, or B and d_y
   template <class T>
@@ -58,30 +60,20 @@ struct ExecutionArchetype {
 template <class X, class T>
 concept ExecutionPolicy = std::copyable<X> &&
     requires(const X& execution, View<const T> in, View<T> out, std::span<const T> h, std::span<T> d_h,
-             const RankLayout<T>& layout, const RankTerms<T>& terms, const LinearWeights<T>& weights,
-             void (*task)(Index)) {
+             const RankLayout<T>& layout, const RankTerms<T>& ranks, const LinearTerm<T>& router,
+             const LinearWeights<T>& weights, void (*task)(Index)) {
   execution.product_nt(in, in, out);
   execution.product_nn(in, in, out);
   execution.product_tn(in, in, out);
   execution.linear(in, weights, out);
+  execution.linear(in, weights, out, ranks);
   execution.linear_backward(in, weights, out);
+  execution.linear_backward(in, weights, out, ranks, router);
   execution.routed_down(in, in, Side::down, layout, d_h);
-  execution.routed_up(terms, out);
+  execution.routed_up(ranks, out);
   execution.routed_outer(h, in, Side::down, layout, out);
   execution.parallel_for(Index(1), task);
   { execution.threads() } -> std::convertible_to<int>;
-};
-
-/// An execution that adds the ranks of experts, and what a router hands back, where a linear base leaves its result:
-///     mix(x, weights, y, terms...)              y = x W^T + b + terms
-///     mix_backward(d_y, weights, d_x, terms...)   d_x += d_y W + terms
-/// the same bits as linear() or linear_backward() and then one term after the other.
-template <class X, class T>
-concept MixingExecution = ExecutionPolicy<X, T> &&
-    requires(const X& execution, View<const T> in, View<T> out, const LinearWeights<T>& weights,
-             const RankTerms<T>& ranks, const LinearTerm<T>& router) {
-  execution.mix(in, weights, out, ranks);
-  execution.mix_backward(in, weights, out, ranks, router);
 };
 
 }  // namespace mole

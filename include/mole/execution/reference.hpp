@@ -35,24 +35,26 @@ struct Reference {
         for (Index i = 0; i < d_w.cols(); ++i) d_w(o, i) += d_y(n, o) * x(n, i);
   }
 
-  template <class T>
-  void linear(ConstView<T> x, const LinearWeights<T>& w, View<T> y) const {
+  template <class T, class... Terms>
+  void linear(ConstView<T> x, const LinearWeights<T>& w, View<T> y, const Terms&... terms) const {
     for (Index n = 0; n < y.rows(); ++n)
       for (Index o = 0; o < y.cols(); ++o) {
         T sum = 0;
         for (Index i = 0; i < x.cols(); ++i) sum += x(n, i) * w(o, i);
         y(n, o) = w.bias ? sum + w.bias(0, o) : sum;
       }
+    (add(terms, y), ...);
   }
 
-  template <class T>
-  void linear_backward(ConstView<T> d_y, const LinearWeights<T>& w, View<T> d_x) const {
+  template <class T, class... Terms>
+  void linear_backward(ConstView<T> d_y, const LinearWeights<T>& w, View<T> d_x, const Terms&... terms) const {
     for (Index n = 0; n < d_x.rows(); ++n)
       for (Index i = 0; i < d_x.cols(); ++i) {
         T sum = 0;
         for (Index o = 0; o < d_y.cols(); ++o) sum += d_y(n, o) * w(o, i);
         d_x(n, i) += sum;
       }
+    (add(terms, d_x), ...);
   }
 
   template <class T>
@@ -88,6 +90,15 @@ struct Reference {
   int threads() const { return 1; }
 
  private:
+  template <class T>
+  void add(const RankTerms<T>& terms, View<T> result) const {
+    routed_up(terms, result);
+  }
+  template <class T>
+  void add(const LinearTerm<T>& term, View<T> result) const {
+    product_nn(term.a, term.w, result);
+  }
+
   /// Calls f(token, row of the table, index in h), expert by expert.
   template <class T, class F>
   static void for_each_rank(const RankLayout<T>& layout, Side side, F f) {

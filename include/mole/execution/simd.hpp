@@ -132,27 +132,16 @@ class Simd {
     });
   }
 
-  template <class T>
-  void linear(ConstView<T> x, const LinearWeights<T>& w, View<T> y) const {
-    mix(x, w, y);
-  }
-  template <class T>
-  void linear_backward(ConstView<T> d_y, const LinearWeights<T>& w, View<T> d_x) const {
-    mix_backward(d_y, w, d_x);
-  }
-
-  /// y = x W^T + b + terms
   template <class T, class... Terms>
-  void mix(ConstView<T> x, const LinearWeights<T>& w, View<T> y, const Terms&... terms) const {
+  void linear(ConstView<T> x, const LinearWeights<T>& w, View<T> y, const Terms&... terms) const {
     if (w.panels) return multiply(x, w.panels, w.bias, y, false, terms...);
     product_nt(x, w.weight, y);
     if (w.bias) add_bias(w.bias, 0, y.rows(), 0, y.cols(), y);
     (add(terms, y), ...);
   }
 
-  /// d_x += d_y W + terms
   template <class T, class... Terms>
-  void mix_backward(ConstView<T> d_y, const LinearWeights<T>& w, View<T> d_x, const Terms&... terms) const {
+  void linear_backward(ConstView<T> d_y, const LinearWeights<T>& w, View<T> d_x, const Terms&... terms) const {
     if (w.transposed_panels) return multiply(d_y, w.transposed_panels, {}, d_x, true, terms...);
     if (w.weight)
       product_nn(d_y, w.weight, d_x);

@@ -34,22 +34,26 @@ class ThroughEigen {
     map(d_w).noalias() += map(d_y).transpose() * map(x);
   }
 
-  template <class T>
-  void linear(ConstView<T> x, const LinearWeights<T>& w, View<T> y) const {
+  template <class T, class... Terms>
+  void linear(ConstView<T> x, const LinearWeights<T>& w, View<T> y, const Terms&... terms) const {
     if (w.weight)
       product_nt(x, w.weight, y);
     else
       for_each_panel(w.panels,
                      [&](auto panel, Index o) { map(y).middleCols(o, panel.cols()).noalias() = map(x) * panel; });
     if (w.bias) map(y).rowwise() += map(w.bias).row(0);
+    (add(terms, y), ...);
   }
 
-  template <class T>
-  void linear_backward(ConstView<T> d_y, const LinearWeights<T>& w, View<T> d_x) const {
-    if (w.weight) return product_nn(d_y, w.weight, d_x);
-    for_each_panel(w.panels, [&](auto panel, Index o) {
-      map(d_x).noalias() += map(d_y).middleCols(o, panel.cols()) * panel.transpose();
-    });
+  template <class T, class... Terms>
+  void linear_backward(ConstView<T> d_y, const LinearWeights<T>& w, View<T> d_x, const Terms&... terms) const {
+    if (w.weight)
+      product_nn(d_y, w.weight, d_x);
+    else
+      for_each_panel(w.panels, [&](auto panel, Index o) {
+        map(d_x).noalias() += map(d_y).middleCols(o, panel.cols()) * panel.transpose();
+      });
+    (add(terms, d_x), ...);
   }
 
   template <class T>
@@ -84,6 +88,15 @@ class ThroughEigen {
   int threads() const { return 1; }
 
  private:
+  template <class T>
+  void add(const RankTerms<T>& terms, View<T> result) const {
+    routed_up(terms, result);
+  }
+  template <class T>
+  void add(const LinearTerm<T>& term, View<T> result) const {
+    product_nn(term.a, term.w, result);
+  }
+
   template <class T>
   using RowMajor = Eigen::Matrix<std::remove_const_t<T>, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
   template <class T>

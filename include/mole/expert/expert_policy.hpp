@@ -38,14 +38,14 @@ concept TrainableExpertPolicy = ExpertPolicy<E, Execution> &&
 /// Experts that only add rows to y and d_x, which an execution may do where a linear base leaves its result:
 ///     down(x, latent, routing, call)   all of forward but y: its terms, kept in the scratch
 ///     d_x_terms(routing, call)         after a backward with an empty d_x: the terms of d_x
-///     adds_terms_to_d_x(pass)         false where d_x has to pass a mask of dropout, and backward must be given it
+///     fuses_d_x(pass)         false where d_x has to pass a mask of dropout, and backward must be given it
 template <class E, class Execution = ExecutionArchetype>
 concept RankedExpertPolicy = TrainableExpertPolicy<E, Execution> &&
     requires(const E& experts, View<const typename E::Scalar> in, const Routing<typename E::Scalar>& routing,
              const Pass& pass, Call<Execution, ScratchOf<E>>& call) {
   { experts.down(in, in, routing, call) } -> std::same_as<RankTerms<typename E::Scalar>>;
   { experts.d_x_terms(routing, call) } -> std::same_as<RankTerms<typename E::Scalar>>;
-  { experts.adds_terms_to_d_x(pass) } -> std::convertible_to<bool>;
+  { experts.fuses_d_x(pass) } -> std::convertible_to<bool>;
 };
 
 /// Experts whose latent z = A x a router can read:

@@ -157,12 +157,12 @@ class LowRank {
     factors_.contract(gradients, s.factors);
   }
 
-  /// Only where adds_terms_to_d_x.
+  /// Only where fuses_d_x.
   RankTerms<T> d_x_terms(const Routing<T>& routing, auto& call) const {
     const RankLayout<T> layout{blocks(), routing, call.scratch.begin};
     return {layout, ranks_in(call.scratch.d_h, layout), factors_.factors(call.scratch.factors).a, Side::down};
   }
-  bool adds_terms_to_d_x(const Pass& pass) const { return !streamed && !dropout_.acts(pass); }
+  bool fuses_d_x(const Pass& pass) const { return !streamed && !dropout_.acts(pass); }
 
   View<const T> project(View<const T> x, auto& call) const {
     const View<T> z = call.scratch.latent.view().top(x.rows());

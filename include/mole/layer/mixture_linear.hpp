@@ -56,7 +56,7 @@ class MixtureLinear {
 
   /// The execution adds the ranks of the experts where the base leaves its result.
   static constexpr bool mixes =
-      LinearBasePolicy<Base> && RankedExpertPolicy<Experts, Execution> && MixingExecution<Execution, T>;
+      LinearBasePolicy<Base> && RankedExpertPolicy<Experts, Execution>;
 
   static_assert(ExpertPolicy<Experts, Execution>,
                 "mole: Experts do not model ExpertPolicy (mole/expert/expert_policy.hpp)");
@@ -239,7 +239,7 @@ class MixtureLinear {
   void backward(View<const T> x, View<const T> d_y, View<T> d_x, Gradients& gradients,
                 Workspace& work) const requires routing_trains && TrainableExpertPolicy<Experts, Execution> {
     if constexpr (LinearlyReadingRouter<Router> && !reads_latent) {
-      if (d_x && mixes_d_x(work) && router_.reads_plainly(work.pass)) {
+      if (d_x && mixes_d_x(work) && router_.fuses_d_x(work.pass)) {
         check_gradient(x, d_x);
         apply_backward(x, work.routing, d_y, work.d_weight(), View<T>{}, gradients, work);
         route_backward(x, View<T>{}, gradients, work);
@@ -329,7 +329,7 @@ class MixtureLinear {
       throw Error(ErrorCode::shape, "apply: expected a routing after finish(), found one before");
     auto call = experts_call(work);
     if constexpr (mixes) {
-      execution_.mix(x, base_.weights(), y, experts_.down(x, latent, routing, call));
+      execution_.linear(x, base_.weights(), y, experts_.down(x, latent, routing, call));
     } else {
       auto base = base_call(work);
       base_.forward(x, y, base);
@@ -338,7 +338,7 @@ class MixtureLinear {
   }
 
   bool mixes_d_x(const Workspace& work) const {
-    if constexpr (mixes) return experts_.adds_terms_to_d_x(work.pass);
+    if constexpr (mixes) return experts_.fuses_d_x(work.pass);
     return false;
   }
 
@@ -347,7 +347,7 @@ class MixtureLinear {
                     const auto&... router) const {
     if constexpr (mixes) {
       auto call = experts_call(work);
-      execution_.mix_backward(d_y, base_.weights(), d_x, experts_.d_x_terms(routing, call), router...);
+      execution_.linear_backward(d_y, base_.weights(), d_x, experts_.d_x_terms(routing, call), router...);
     }
   }
 

@@ -53,7 +53,7 @@ class LinearRouter {
   const Parameters& parameters() const { return parameters_; }
 
   View<const T> input_weight() const { return parameters_.weight; }
-  bool reads_plainly(const Pass& pass) const { return !dropout_.acts(pass); }
+  bool fuses_d_x(const Pass& pass) const { return !dropout_.acts(pass); }
 
   Scratch scratch(const Capacity& capacity) const {
     if (dropout_.rate == 0) return {};

@@ -53,11 +53,11 @@ concept TrainableRouterPolicy = RouterPolicy<R, Execution> &&
 
 /// A router of tokens whose part in d_x is d_logits times a weight [outputs x I]:
 ///     input_weight()      that weight
-///     reads_plainly(pass)   false where d_x has to pass a mask of dropout
+///     fuses_d_x(pass)   false where d_x has to pass a mask of dropout
 template <class R>
 concept LinearlyReadingRouter = requires(const R& router, const Pass& pass) {
   { router.input_weight() } -> std::same_as<View<const typename R::Scalar>>;
-  { router.reads_plainly(pass) } -> std::convertible_to<bool>;
+  { router.fuses_d_x(pass) } -> std::convertible_to<bool>;
 };
 
 }  // namespace mole
