@@ -187,11 +187,11 @@ TEST_CASE("A gate is constant where every token has all experts with one weight,
     check_constant(unit(EntropyHybrid{.confident = {.min_k = 5}}), 5, 1.0);
     check_constant(unit(EntropyHybrid{}), 5, {});
   }
-  SECTION("by seats and by the choice of experts") {
-    check_constant(unit(ExpertCapacity{TopK{5}, Seats{.factor = 1}}), 5, 1.0);
-    check_constant(unit(ExpertCapacity{TopK{5}, Seats{.factor = 0.9}}), 5, {});
-    check_constant(unit(ExpertCapacity{TopK{5}, Seats{.fixed = 9}}), 5, {});
-    check_constant(unit(ExpertCapacity{TopK{4}, Seats{.factor = 9}}), 5, {});
+  SECTION("by capacity and by the choice of experts") {
+    check_constant(unit(ExpertCapacity{TopK{5}, CapacityOptions{.factor = 1}}), 5, 1.0);
+    check_constant(unit(ExpertCapacity{TopK{5}, CapacityOptions{.factor = 0.9}}), 5, {});
+    check_constant(unit(ExpertCapacity{TopK{5}, CapacityOptions{.fixed = 9}}), 5, {});
+    check_constant(unit(ExpertCapacity{TopK{4}, CapacityOptions{.factor = 9}}), 5, {});
     check_constant(unit(ExpertChoice{5}), 5, 1.0);
     check_constant(unit(ExpertChoice{4.5}), 5, {});
   }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The selection that turns tokens away when an expert is full.
+// ExpertCapacity: a selection under an upper bound of tokens per expert.
 #pragma once
 
 #include "mole/core/error.hpp"
@@ -15,58 +15,59 @@
 
 namespace mole {
 
-/// Who takes an expert's seats first.
-enum class SeatOrder {
+/// Which pairs an expert keeps when more tokens choose it than its capacity allows.
+enum class CapacityPriority {
   position,     ///< the first choices of all tokens, token by token, then their second ones ...
   probability,  ///< the largest scores
   batch,        ///< as position, tokens with the larger best score before others
 };
 
-/// How many tokens an expert serves.
-struct Seats {
+/// How many tokens an expert serves: its capacity.
+struct CapacityOptions {
   double factor = 1;  ///< times an even share of the choices, rounded up
-  Index least = 1;    ///< ... and not below this
+  Index min = 1;      ///< ... and not below this
   Index fixed = 0;    ///< above 0: exactly so many
-  SeatOrder order = SeatOrder::position;
-  bool per_sequence = false;  ///< seats of each sequence, or of the call
+  CapacityPriority priority = CapacityPriority::position;
+  bool per_sequence = false;  ///< a capacity for each sequence instead of one for the call
 };
 
-/// What another selection chooses, as long as an expert has seats: seats of an expert = factor * choices / E.
+/// What another selection chooses, up to the capacity of each expert: factor * choices / E pairs.
 ///
-///   scores [N x (E + extra)]   ->   from 0 to max_chosen(E) experts a token
+///   scores [N x (E + extra)]   ->   from 0 to max_chosen(E) experts per token
 ///
-/// A pair that finds no seat is dropped before the weights are made; a token that loses all of them keeps the base's
-/// output. Throws Error(option) unless factor > 0, least >= 0 and fixed >= 0.  O(pairs log pairs).
+/// A pair beyond the capacity is dropped before the weights are made; a token that loses all of its pairs keeps the
+/// base's output. Throws Error(option) unless factor > 0, min >= 0 and fixed >= 0.  O(pairs log pairs).
 /// Source: position: Lepikhin et al. 2020 (GShard), arXiv:2006.16668, Fedus et al. 2021 (Switch), arXiv:2101.03961;
 /// probability: Liu et al. 2022, as in Megatron-LM; batch: Riquelme et al. 2021 (V-MoE), arXiv:2106.05974.
 template <class Select>
 struct ExpertCapacity {
   Select select;
-  Seats seats;
+  CapacityOptions options;
 
-  explicit ExpertCapacity(Select select_, Seats seats_ = {}) : select(std::move(select_)), seats(seats_) {}
+  explicit ExpertCapacity(Select select_, CapacityOptions options_ = {})
+      : select(std::move(select_)), options(options_) {}
 
   struct Scratch {
     std::pmr::vector<int> begin, expert, token, order;  // pairs, token by token
-    std::pmr::vector<int> taken;                        // seats of each expert
+    std::pmr::vector<int> taken;                        // pairs of each expert so far
     std::pmr::vector<unsigned char> kept;
   };
 
   void check(Index experts) const {
     if constexpr (requires { select.check(experts); }) select.check(experts);
-    if (!(seats.factor > 0) || seats.least < 0 || seats.fixed < 0)
+    if (!(options.factor > 0) || options.min < 0 || options.fixed < 0)
       throw Error(ErrorCode::option,
-                  "ExpertCapacity: expected a factor above 0 and numbers of seats from 0 up, found factor = " +
-                      std::to_string(seats.factor) + ", least = " + std::to_string(seats.least) +
-                      ", fixed = " + std::to_string(seats.fixed));
+                  "ExpertCapacity: expected a factor above 0 and capacities from 0 up, found factor = " +
+                      std::to_string(options.factor) + ", min = " + std::to_string(options.min) +
+                      ", fixed = " + std::to_string(options.fixed));
   }
 
   Index max_pairs(Index tokens, Index experts) const { return tokens * select.max_chosen(experts); }
 
-  /// Where nobody is turned away: a full choice needs a seat a token of every expert.
+  /// True only if every expert has capacity for every token.
   bool takes_all(Index experts) const {
     if constexpr (requires { select.takes_all(experts); })
-      return select.takes_all(experts) && seats.fixed == 0 && seats.factor >= 1;
+      return select.takes_all(experts) && options.fixed == 0 && options.factor >= 1;
     return false;
   }
 
@@ -90,12 +91,12 @@ struct ExpertCapacity {
 
   template <class T, class Emit>
   void select_whole_call(View<const T> scores, Index experts, const Pass& pass, Emit&& emit, Scratch& scratch) const {
-    const Index sequences = seats.per_sequence ? pass.sequences() : 1;
+    const Index sequences = options.per_sequence ? pass.sequences() : 1;
     for (Index s = 0; s < sequences; ++s) {
-      const Index first = seats.per_sequence ? pass.first_of(s) : 0;
-      const Index end = seats.per_sequence ? pass.end_of(s, scores.rows()) : scores.rows();
+      const Index first = options.per_sequence ? pass.first_of(s) : 0;
+      const Index end = options.per_sequence ? pass.end_of(s, scores.rows()) : scores.rows();
       choose(scores, experts, pass, first, end, scratch);
-      seat(scores, experts, first, scratch);
+      keep(scores, experts, first, scratch);
       for (std::size_t p = 0; p < scratch.expert.size(); ++p)
         if (scratch.kept[p]) emit(scratch.token[p], scratch.expert[p]);
     }
@@ -122,28 +123,28 @@ struct ExpertCapacity {
   }
 
   template <class T>
-  void seat(View<const T> scores, Index experts, Index first, Scratch& scratch) const {
+  void keep(View<const T> scores, Index experts, Index first, Scratch& scratch) const {
     const Index pairs = Index(scratch.expert.size());
     scratch.order.resize(std::size_t(pairs));
     for (int p = 0; p < pairs; ++p) scratch.order[std::size_t(p)] = p;
     const auto begin = [&](int p) { return scratch.begin[std::size_t(scratch.token[std::size_t(p)] - first)]; };
     const auto score = [&](int p) { return scores(scratch.token[std::size_t(p)], scratch.expert[std::size_t(p)]); };
     std::sort(scratch.order.begin(), scratch.order.end(), [&](int p, int q) {
-      if (seats.order == SeatOrder::probability) return chosen_before(score(p), p, score(q), q);
+      if (options.priority == CapacityPriority::probability) return chosen_before(score(p), p, score(q), q);
       const int slot_p = p - begin(p), slot_q = q - begin(q);
       if (slot_p != slot_q) return slot_p < slot_q;
-      return seats.order == SeatOrder::position ? p < q : chosen_before(score(begin(p)), p, score(begin(q)), q);
+      return options.priority == CapacityPriority::position ? p < q : chosen_before(score(begin(p)), p, score(begin(q)), q);
     });
-    const Index room = seats_of(pairs, experts);
+    const Index capacity = capacity_of(pairs, experts);
     scratch.taken.assign(std::size_t(experts), 0);
     scratch.kept.assign(std::size_t(pairs), 0);
     for (int p : scratch.order)
-      scratch.kept[std::size_t(p)] = scratch.taken[std::size_t(scratch.expert[std::size_t(p)])]++ < room;
+      scratch.kept[std::size_t(p)] = scratch.taken[std::size_t(scratch.expert[std::size_t(p)])]++ < capacity;
   }
 
-  Index seats_of(Index pairs, Index experts) const {
-    if (seats.fixed > 0) return seats.fixed;
-    return std::max(seats.least, Index(std::ceil(seats.factor * double(pairs) / double(experts))));
+  Index capacity_of(Index pairs, Index experts) const {
+    if (options.fixed > 0) return options.fixed;
+    return std::max(options.min, Index(std::ceil(options.factor * double(pairs) / double(experts))));
   }
 };
 
