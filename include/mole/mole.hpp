@@ -38,7 +38,7 @@
 #include "mole/gating/magnitude.hpp"
 #include "mole/gating/masked_softmax.hpp"
 #include "mole/gating/no_gating.hpp"
-#include "mole/gating/rank_k.hpp"
+#include "mole/gating/nth_best.hpp"
 #include "mole/gating/raw.hpp"
 #include "mole/gating/relative_threshold.hpp"
 #include "mole/gating/renormalized.hpp"

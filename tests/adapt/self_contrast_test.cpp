@@ -150,7 +150,7 @@ TEST_CASE("One layer makes a strong and a weak pass by two routings of the same 
   const Routing<double> of_strong = work.routing;
   layer.apply(x, work.routing, strong, work);
 
-  const Gate second_best{Softmax{}, RankK{}, Renormalized{}};
+  const Gate second_best{Softmax{}, NthBest{}, Renormalized{}};
   support::Harness<std::remove_const_t<decltype(second_best)>> harness(second_best, tokens);
   auto call = harness.call();
   second_best.choose(static_cast<Trace<double>&>(work), call);

@@ -16,7 +16,7 @@
 #include "mole/gating/learned_threshold.hpp"
 #include "mole/gating/magnitude.hpp"
 #include "mole/gating/masked_softmax.hpp"
-#include "mole/gating/rank_k.hpp"
+#include "mole/gating/nth_best.hpp"
 #include "mole/gating/raw.hpp"
 #include "mole/gating/relative_threshold.hpp"
 #include "mole/gating/renormalized.hpp"
@@ -111,7 +111,7 @@ std::vector<Select> selects() {
   return {
       select("All", of_any_sign, All{}),
       select("TopK", of_any_sign, TopK{2}),
-      select("RankK", of_any_sign, RankK{{1}}, false),
+      select("NthBest", of_any_sign, NthBest{{1}}, false),
       select("GroupedTopK", of_any_sign, GroupedTopK<double>(2, 2, 1, {0.1, 0, 0, 0.2}), false),  // its bias chooses
       select("Threshold", of_any_sign, Threshold{.least = 0.2}, false),
       select("ExpertCapacity", of_any_sign, ExpertCapacity{TopK{2}}, false),

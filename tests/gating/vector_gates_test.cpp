@@ -7,7 +7,7 @@
 #include "mole/gating/gate.hpp"
 #include "mole/gating/identity.hpp"
 #include "mole/gating/l2_normalized.hpp"
-#include "mole/gating/rank_k.hpp"
+#include "mole/gating/nth_best.hpp"
 #include "mole/gating/raw.hpp"
 #include "mole/gating/renormalized.hpp"
 #include "mole/gating/sigmoid.hpp"
@@ -108,7 +108,7 @@ void for_each_gate(Index experts, Check check) {
     check(Gate{Sigmoid{}, TopP{.p = 1.3, .max_k = k}, Raw{}});
   }
   check(Gate{Softmax{}, All{}, Raw{}});
-  check(Gate{Softmax{}, RankK{{experts / 2}}, Raw{}});
+  check(Gate{Softmax{}, NthBest{{experts / 2}}, Raw{}});
   check(Gate{Softmax{}, TopP{.p = 0.4}, Raw{}});
   for (bool crossing : {false, true})
     for (bool strict : {false, true}) {  // sums of logits are exact, and meet p
@@ -171,7 +171,7 @@ TEMPLATE_TEST_CASE("Vectors are at work in the other tests", "[gating]", float, 
   STATIC_REQUIRE(LoopedScorePolicy<Identity, Vector> && LoopedScorePolicy<Identity, T, Loops>);
   STATIC_REQUIRE(LaneSelectPolicy<TopK, Vector> && LaneSelectPolicy<TopP, Vector>);
   STATIC_REQUIRE_FALSE(LaneSelectPolicy<All, Vector>);
-  STATIC_REQUIRE_FALSE(LaneSelectPolicy<RankK, Vector>);
+  STATIC_REQUIRE_FALSE(LaneSelectPolicy<NthBest, Vector>);
 }
 
 TEMPLATE_TEST_CASE("Vectors of one element score and select as plain numbers do", "[gating]", float, double) {

@@ -25,7 +25,7 @@ struct SelfContrast {
 ///   strong, weak [V]   ->   contrasted [V], which may be the memory of either
 ///
 /// Both rows are of one model and one position, by two passes that each keep a cache of their own: the strong one
-/// routed as the model was trained, the weak one by RankK and Renormalized in every layer. Temperatures divide the
+/// routed as the model was trained, the weak one by NthBest and Renormalized in every layer. Temperatures divide the
 /// logits before.
 ///
 /// -infinity in `strong` stays out, also where the whole row is -infinity. An infinite logit in `weak` was masked, not

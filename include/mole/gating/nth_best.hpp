@@ -14,7 +14,7 @@ namespace mole {
 ///
 ///   scores [N x E]   ->   exactly as many experts a token as there are places, in the order of places
 ///
-/// "Rank" is here a place in that order, not a rank of a LoRA expert. Ties go to the lower expert index; NaN sorts
+/// Ties go to the lower expert index; NaN sorts
 /// last. With Renormalized a single expert has weight 1, whatever its score above 0 (eq. 4 of the paper); with Raw it
 /// has its own small probability (the released port to DeepSeekMoE).
 ///
@@ -23,15 +23,15 @@ namespace mole {
 /// as many pairs in every workspace: as quick as choose_best for places 1 and 2, a sixth as quick for 63 of 64.
 /// Source: Shi et al. 2024 (SCMoE), arXiv:2405.14507, whose weak pass it routes. The paper counts from 1, and its main
 /// setting, rank-2, is place 1; the released code (github.com/DavidFanzz/SCMoE) counts from 0, as here.
-struct RankK {
+struct NthBest {
   std::vector<Index> places{1};
 
   void check(Index experts) const {
-    if (places.empty()) throw Error(ErrorCode::option, "RankK: expected at least 1 place, found none");
+    if (places.empty()) throw Error(ErrorCode::option, "NthBest: expected at least 1 place, found none");
     Index least = 0;
     for (Index place : places) {
       if (place < least || place >= experts)
-        throw Error(ErrorCode::option, "RankK: expected places that ascend from 0 to less than " +
+        throw Error(ErrorCode::option, "NthBest: expected places that ascend from 0 to less than " +
                                            std::to_string(experts) + " experts, found " + std::to_string(place) +
                                            " where " + std::to_string(least) + " is the least that may follow");
       least = place + 1;
@@ -68,6 +68,6 @@ struct RankK {
   }
 };
 
-static_assert(SelectPolicy<RankK, float>);
+static_assert(SelectPolicy<NthBest, float>);
 
 }  // namespace mole

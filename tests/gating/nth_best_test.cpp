@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "mole/gating/rank_k.hpp"
+#include "mole/gating/nth_best.hpp"
 
 #include "laws/gating_laws.hpp"
 #include "mole/execution/simd.hpp"
@@ -56,23 +56,23 @@ bool same(const One& one, const Other& other, const Matrix<T>& logits) {
 
 }  // namespace
 
-TEST_CASE("RankK keeps the experts at its places", "[gating]") {
+TEST_CASE("NthBest keeps the experts at its places", "[gating]") {
   const std::vector<double> scores{0.1, 0.4, 0.2, 0.3};
-  CHECK(selected(RankK{}, scores) == Ints{3});
-  CHECK(selected(RankK{{0}}, scores) == Ints{1});
-  CHECK(selected(RankK{{3}}, scores) == Ints{0});
-  CHECK(selected(RankK{{0, 2}}, scores) == Ints{1, 2});
-  CHECK(selected(RankK{{1, 2, 3}}, scores) == Ints{3, 2, 0});
-  CHECK(selected(RankK{{2}}, std::vector<double>{1, 0, 2, 9}, 1) == Ints{1});  // the last column is no expert
+  CHECK(selected(NthBest{}, scores) == Ints{3});
+  CHECK(selected(NthBest{{0}}, scores) == Ints{1});
+  CHECK(selected(NthBest{{3}}, scores) == Ints{0});
+  CHECK(selected(NthBest{{0, 2}}, scores) == Ints{1, 2});
+  CHECK(selected(NthBest{{1, 2, 3}}, scores) == Ints{3, 2, 0});
+  CHECK(selected(NthBest{{2}}, std::vector<double>{1, 0, 2, 9}, 1) == Ints{1});  // the last column is no expert
 }
 
-TEST_CASE("RankK orders ties by index and puts NaN last", "[gating]") {
+TEST_CASE("NthBest orders ties by index and puts NaN last", "[gating]") {
   const double nan = std::numeric_limits<double>::quiet_NaN(), infinity = std::numeric_limits<double>::infinity();
   const std::vector<double> scores{nan, 1, -infinity, 1, nan, 2};
   const Ints order{5, 1, 3, 2, 0, 4};
-  for (Index place = 0; place < 6; ++place) CHECK(selected(RankK{{place}}, scores) == Ints{order[std::size_t(place)]});
-  CHECK(selected(RankK{{0, 1, 2, 3, 4, 5}}, scores) == order);
-  CHECK(selected(RankK{{1}}, std::vector<double>{nan, nan, nan}) == Ints{1});
+  for (Index place = 0; place < 6; ++place) CHECK(selected(NthBest{{place}}, scores) == Ints{order[std::size_t(place)]});
+  CHECK(selected(NthBest{{0, 1, 2, 3, 4, 5}}, scores) == order);
+  CHECK(selected(NthBest{{1}}, std::vector<double>{nan, nan, nan}) == Ints{1});
 }
 
 TEMPLATE_TEST_CASE("The first k places are top-k: experts, weights and gradients", "[gating]", float, double) {
@@ -82,12 +82,12 @@ TEMPLATE_TEST_CASE("The first k places are top-k: experts, weights and gradients
     for (Index tokens : {1, 7, 40}) {  // more than the lanes of a vector, which TopK uses under Simd
       const auto logits = logits_with_ties<T>(tokens, experts, rng);
       CAPTURE(experts, tokens);
-      const Gate by_places{Softmax{}, RankK{{0, 1}}, Renormalized{}};
+      const Gate by_places{Softmax{}, NthBest{{0, 1}}, Renormalized{}};
       const Gate top_2{Softmax{}, TopK{2}, Renormalized{}};
       CHECK(same<Reference>(by_places, top_2, logits));
       CHECK(same<Simd<>>(by_places, top_2, logits));
-      CHECK(same<Reference>(Gate{Softmax{}, RankK{{0}}, Raw{}}, Gate{Softmax{}, TopK{1}, Raw{}}, logits));
-      CHECK_FALSE(same<Reference>(Gate{Softmax{}, RankK{{1}}, Raw{}}, Gate{Softmax{}, TopK{1}, Raw{}}, logits));
+      CHECK(same<Reference>(Gate{Softmax{}, NthBest{{0}}, Raw{}}, Gate{Softmax{}, TopK{1}, Raw{}}, logits));
+      CHECK_FALSE(same<Reference>(Gate{Softmax{}, NthBest{{1}}, Raw{}}, Gate{Softmax{}, TopK{1}, Raw{}}, logits));
     }
 }
 
@@ -99,7 +99,7 @@ TEMPLATE_TEST_CASE("The places of a token cover every expert once", "[gating]", 
     const auto logits = logits_with_ties<T>(tokens, experts, rng);
     Matrix<int> times(tokens, experts);
     for (Index place = 0; place < experts; ++place) {
-      const auto trace = laws::routed(Gate{Softmax{}, RankK{{place}}, Raw{}}, logits, experts);
+      const auto trace = laws::routed(Gate{Softmax{}, NthBest{{place}}, Raw{}}, logits, experts);
       REQUIRE(trace.routing.pairs() == tokens);
       for (Index n = 0; n < tokens; ++n) ++times(n, trace.routing.expert(n));
     }
@@ -112,8 +112,8 @@ TEST_CASE("A single expert has weight 1 renormalized, and its own probability ra
   Matrix<double> logits(1, 3);
   logits(0, 1) = std::log(3.0);
   logits(0, 2) = std::log(2.0);  // probabilities 1/6, 1/2, 1/3
-  const auto one = laws::routed(Gate{Softmax{}, RankK{}, Renormalized{}}, logits, 3);
-  const auto own = laws::routed(Gate{Softmax{}, RankK{}, Raw{}}, logits, 3);
+  const auto one = laws::routed(Gate{Softmax{}, NthBest{}, Renormalized{}}, logits, 3);
+  const auto own = laws::routed(Gate{Softmax{}, NthBest{}, Raw{}}, logits, 3);
   REQUIRE(one.routing.pairs() == 1);
   REQUIRE(own.routing.pairs() == 1);
   CHECK(one.routing.expert(0) == 2);
@@ -122,36 +122,36 @@ TEST_CASE("A single expert has weight 1 renormalized, and its own probability ra
   CHECK(std::abs(own.routing.weight(0) - 1.0 / 3) < 1e-15);
 }
 
-TEMPLATE_TEST_CASE("A gate of RankK keeps the laws of gatings", "[gating]", float, double) {
+TEMPLATE_TEST_CASE("A gate of NthBest keeps the laws of gatings", "[gating]", float, double) {
   using T = TestType;
   const Index experts = GENERATE(2, 3, 8, 129);
   SECTION("the second best") {
-    laws::check_gating<T>(Gate{Softmax{}, RankK{{1}}, Renormalized{}}, experts, {1});
+    laws::check_gating<T>(Gate{Softmax{}, NthBest{{1}}, Renormalized{}}, experts, {1});
   }
   SECTION("the best and the worst, beside vectors") {
-    laws::check_gating<T, Simd<>>(Gate{Softmax{}, RankK{{0, experts - 1}}, Raw{}}, experts, {0, int(experts) - 1});
+    laws::check_gating<T, Simd<>>(Gate{Softmax{}, NthBest{{0, experts - 1}}, Raw{}}, experts, {0, int(experts) - 1});
   }
 }
 
-TEST_CASE("RankK has room for no more experts than it has places", "[gating]") {
-  CHECK(Gate{Softmax{}, RankK{{7}}, Renormalized{}}.max_pairs(10, 8) == 10);
-  CHECK(Gate{Softmax{}, RankK{{1, 7}}, Renormalized{}}.max_pairs(10, 8) == 20);
+TEST_CASE("NthBest has room for no more experts than it has places", "[gating]") {
+  CHECK(Gate{Softmax{}, NthBest{{7}}, Renormalized{}}.max_pairs(10, 8) == 10);
+  CHECK(Gate{Softmax{}, NthBest{{1, 7}}, Renormalized{}}.max_pairs(10, 8) == 20);
 }
 
-TEST_CASE("RankK takes all only where every place is listed", "[gating]") {
-  CHECK(RankK{{0, 1, 2}}.takes_all(3));
-  CHECK_FALSE(RankK{{0, 2}}.takes_all(3));
-  CHECK_FALSE(RankK{{0}}.takes_all(2));
+TEST_CASE("NthBest takes all only where every place is listed", "[gating]") {
+  CHECK(NthBest{{0, 1, 2}}.takes_all(3));
+  CHECK_FALSE(NthBest{{0, 2}}.takes_all(3));
+  CHECK_FALSE(NthBest{{0}}.takes_all(2));
 }
 
-TEST_CASE("RankK refuses places that are none, or are not in order", "[gating]") {
-  CHECK(support::refuses(RankK{{}}, 4));
-  CHECK(support::refuses(RankK{{4}}, 4));
-  CHECK(support::refuses(RankK{{0, 4}}, 4));
-  CHECK(support::refuses(RankK{{-1}}, 4));
-  CHECK(support::refuses(RankK{{1, 0}}, 4));
-  CHECK(support::refuses(RankK{{1, 1}}, 4));
-  CHECK(support::refuses(RankK{}, 1));
-  CHECK_FALSE(support::refuses(RankK{{0, 3}}, 4));
-  CHECK_FALSE(support::refuses(RankK{}, 2));
+TEST_CASE("NthBest refuses places that are none, or are not in order", "[gating]") {
+  CHECK(support::refuses(NthBest{{}}, 4));
+  CHECK(support::refuses(NthBest{{4}}, 4));
+  CHECK(support::refuses(NthBest{{0, 4}}, 4));
+  CHECK(support::refuses(NthBest{{-1}}, 4));
+  CHECK(support::refuses(NthBest{{1, 0}}, 4));
+  CHECK(support::refuses(NthBest{{1, 1}}, 4));
+  CHECK(support::refuses(NthBest{}, 1));
+  CHECK_FALSE(support::refuses(NthBest{{0, 3}}, 4));
+  CHECK_FALSE(support::refuses(NthBest{}, 2));
 }
