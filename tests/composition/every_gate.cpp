@@ -113,7 +113,7 @@ std::vector<Select> selects() {
       select("TopK", of_any_sign, TopK{2}),
       select("NthBest", of_any_sign, NthBest{{1}}, false),
       select("GroupedTopK", of_any_sign, GroupedTopK<double>(2, 2, 1, {0.1, 0, 0, 0.2}), false),  // its bias chooses
-      select("Threshold", of_any_sign, Threshold{.least = 0.2}, false),
+      select("Threshold", of_any_sign, Threshold{.threshold = 0.2}, false),
       select("ExpertCapacity", of_any_sign, ExpertCapacity{TopK{2}}, false),
       select("ExpertChoice", of_any_sign, ExpertChoice{}, false),
       select("TopP", not_negative, TopP{.p = 0.6}),

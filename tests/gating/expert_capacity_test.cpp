@@ -49,7 +49,7 @@ TEST_CASE("ExpertCapacity takes its capacity from an even share", "[gating]") {
   // 8 choices, 3 experts: 2.67 an expert
   CHECK(served({.factor = 1}, 2, crowd) == served({.fixed = 3}, 2, crowd));
   CHECK(served({.factor = 0.5}, 2, crowd) == served({.fixed = 2}, 2, crowd));
-  CHECK(served({.factor = 0.01, .least = 2}, 2, crowd) == served({.fixed = 2}, 2, crowd));
+  CHECK(served({.factor = 0.01, .min = 2}, 2, crowd) == served({.fixed = 2}, 2, crowd));
 }
 
 TEST_CASE("ExpertCapacity gives each sequence a capacity of its own, and none to tokens that are not routed", "[gating]") {

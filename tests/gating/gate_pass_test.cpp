@@ -180,8 +180,8 @@ TEST_CASE("A gate is constant where every token has all experts with one weight,
     check_constant(unit(GroupedTopK<double>(4, 3, 2)), 6, {});
     check_constant(unit(TopP{.p = 0, .min_k = 5}), 5, 1.0);
     check_constant(unit(TopP{.p = 1e9}), 5, {});  // a NaN crosses it
-    check_constant(unit(Threshold{.least = 1e9, .min_k = 5}), 5, 1.0);
-    check_constant(unit(Threshold{.least = -std::numeric_limits<double>::infinity()}), 5, {});
+    check_constant(unit(Threshold{.threshold = 1e9, .min_k = 5}), 5, 1.0);
+    check_constant(unit(Threshold{.threshold = -std::numeric_limits<double>::infinity()}), 5, {});
     check_constant(unit(RelativeThreshold{.ratio = 0, .k = 5}), 5, {});
     check_constant(unit(RelativeThreshold{.ratio = 1, .k = 1}), 1, 1.0);
     check_constant(unit(EntropyHybrid{.confident = {.min_k = 5}}), 5, 1.0);

@@ -99,7 +99,7 @@ TEMPLATE_TEST_CASE("L2Normalized is the same with vectors up to rounding", "[gat
 TEMPLATE_TEST_CASE("A gate over normalized scores keeps the laws of gatings", "[gating]", float, double) {
   const Index experts = GENERATE(1, 2, 3, 8, 129);
   const Index k = std::min<Index>(experts, GENERATE(1, 2, 8));
-  const Gate gate{L2Normalized{}, TopK{k}, SoftmaxOverChosen{.temperature = 0.05, .least_score = 0.1}};
+  const Gate gate{L2Normalized{}, TopK{k}, SoftmaxOverChosen{.temperature = 0.05, .min_score = 0.1}};
   laws::check_gating<TestType>(gate, experts);
   laws::check_gating<TestType, Simd<>>(gate, experts);
 }

@@ -28,5 +28,5 @@ TEST_CASE("LearnedSparsegen's gradients are derivatives, its lambda's too", "[ga
 
 TEMPLATE_TEST_CASE("A gate of learned sparsity keeps the laws of gatings", "[gating]", float, double) {
   const Index experts = GENERATE(1, 2, 8, 129);
-  laws::check_gating<TestType>(Gate{LearnedSparsegen{}, Threshold{.least = 0, .strict = true}, Raw{}}, experts);
+  laws::check_gating<TestType>(Gate{LearnedSparsegen{}, Threshold{.threshold = 0, .strict = true}, Raw{}}, experts);
 }

@@ -61,7 +61,7 @@ TEST_CASE("SoftmaxOverChosen takes scores of any size", "[gating]") {
 }
 
 TEST_CASE("The threshold of SoftmaxOverChosen acts in inference only, and shares nothing out", "[gating]") {
-  const SoftmaxOverChosen plain{.temperature = 0.5}, cut{.temperature = 0.5, .least_score = 1.5};
+  const SoftmaxOverChosen plain{.temperature = 0.5}, cut{.temperature = 0.5, .min_score = 1.5};
   const std::vector<double> scores{2, 9, 1.5, 1};
   const auto all = weights(plain, scores, {0, 3, 2}), kept = weights(cut, scores, {0, 3, 2});
   CHECK(kept == std::vector<double>{all[0], 0, all[2]});  // a score equal to the threshold stays
@@ -73,8 +73,8 @@ TEST_CASE("SoftmaxOverChosen's gradient is its derivative, with a threshold and 
   CHECK(support::weigh_gradient_error(SoftmaxOverChosen{}, 6, {4, 0, 1}) < 1e-8);
   CHECK(support::weigh_gradient_error(SoftmaxOverChosen{.temperature = 0.2}, 6, {4, 0, 1, 5}) < 1e-7);
   CHECK(support::weigh_gradient_error(SoftmaxOverChosen{}, 4, {2}) < 1e-8);
-  for (double least_score : {0.3, 0.5, 0.7, 9.0}) {
-    const SoftmaxOverChosen cut{.temperature = 0.5, .least_score = least_score};
+  for (double min_score : {0.3, 0.5, 0.7, 9.0}) {
+    const SoftmaxOverChosen cut{.temperature = 0.5, .min_score = min_score};
     CHECK(support::weigh_gradient_error(cut, 6, {4, 0, 1, 5}) < 1e-8);
     CHECK(support::weigh_gradient_error(InTraining{cut}, 6, {4, 0, 1, 5}) < 1e-8);
   }
@@ -83,7 +83,7 @@ TEST_CASE("SoftmaxOverChosen's gradient is its derivative, with a threshold and 
 TEST_CASE("SoftmaxOverChosen refuses temperatures not above 0 and a threshold of NaN", "[gating]") {
   CHECK_THROWS_AS(SoftmaxOverChosen{.temperature = 0}.check(4), Error);
   CHECK_THROWS_AS(SoftmaxOverChosen{.temperature = std::nan("")}.check(4), Error);
-  CHECK_THROWS_AS(SoftmaxOverChosen{.least_score = std::nan("")}.check(4), Error);
+  CHECK_THROWS_AS(SoftmaxOverChosen{.min_score = std::nan("")}.check(4), Error);
 }
 
 TEMPLATE_TEST_CASE("A softmax over the chosen logits is the renormalized softmax of all, and its laws", "[gating]",
@@ -104,7 +104,7 @@ TEMPLATE_TEST_CASE("A softmax over the chosen logits is the renormalized softmax
 
 TEMPLATE_TEST_CASE("A gate hands its batch to a weighing that asks for it, forward and backward", "[gating]", Reference,
                    Simd<>) {
-  const Gate gate{Identity{}, TopK{3}, SoftmaxOverChosen{.temperature = 0.7, .least_score = 0.2}};
+  const Gate gate{Identity{}, TopK{3}, SoftmaxOverChosen{.temperature = 0.7, .min_score = 0.2}};
   auto layer = support::routed_layer<double>({}, gate, TestType{});
   const auto x = support::random_matrix<double>(9, 11, 1);
   Matrix<double> y(9, 13);

@@ -100,5 +100,5 @@ TEMPLATE_TEST_CASE("Sparsegen ends where an expert's logit is the threshold of t
 
 TEMPLATE_TEST_CASE("A gate of sparse scores keeps the laws of gatings", "[gating]", float, double) {
   const Index experts = GENERATE(1, 2, 8, 129);
-  laws::check_gating<TestType>(Gate{Sparsegen{}, Threshold{.least = 0, .strict = true}, Raw{}}, experts);
+  laws::check_gating<TestType>(Gate{Sparsegen{}, Threshold{.threshold = 0, .strict = true}, Raw{}}, experts);
 }

@@ -46,7 +46,7 @@ void check_gated(Comparison<T>& file, Base base, Gating gating, Execution execut
 Method threshold() {
   return under_every_execution([]<class T>(Comparison<T>& file, auto execution) {
     check_gated(file, load_base(file),
-                mole::Gate{mole::Softmax{}, mole::Threshold{.least = file.number("threshold")}, mole::Renormalized{}},
+                mole::Gate{mole::Softmax{}, mole::Threshold{.threshold = file.number("threshold")}, mole::Renormalized{}},
                 execution, "load_balance", {.norm = BalanceNorm::k_at_uniform});
   });
 }
@@ -255,7 +255,7 @@ Method ld_mole() {
                            {file.matrix("lambda_mlp.2.weight"), file.matrix("lambda_mlp.2.bias")}};
     check_joined(
         file, lambda,
-        mole::Gate{mole::LearnedSparsegen{file.number("eps")}, mole::Threshold{.least = 0, .strict = true},
+        mole::Gate{mole::LearnedSparsegen{file.number("eps")}, mole::Threshold{.threshold = 0, .strict = true},
                    mole::Raw{}},
         execution,
         [&](const std::string& prefix, const auto& gradients) {

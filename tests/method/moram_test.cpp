@@ -60,7 +60,7 @@ Matrix<double> expected_output(const Layer& layer, const MoramOptions& options, 
     for (auto j : order) sum += std::exp(z[j] / std::sqrt(square) / options.temperature);
     for (auto j : order) {
       const double normal = z[j] / std::sqrt(square);
-      if (!training && normal < options.least_score) continue;
+      if (!training && normal < options.min_score) continue;
       const double w = std::exp(normal / options.temperature) / sum;
       for (Index o = 0; o < 13; ++o) y(n, o) += w * z[j] * f.b(Index(j), o);
     }
@@ -68,7 +68,7 @@ Matrix<double> expected_output(const Layer& layer, const MoramOptions& options, 
   return y;
 }
 
-const MoramOptions some{.ranks = {3}, .k = 3, .temperature = 0.2, .least_score = 0.3};
+const MoramOptions some{.ranks = {3}, .k = 3, .temperature = 0.2, .min_score = 0.3};
 const Matrix<double> x = support::random_matrix<double>(40, 11, 2);
 
 }  // namespace
@@ -140,7 +140,7 @@ TEMPLATE_TEST_CASE("moram is homogeneous: a token's length changes nothing but t
 }
 
 TEST_CASE("moram's weights sum to one in training, to at most one in inference, and few atoms pass", "[method]") {
-  MoramOptions options{.in = 11, .out = 13, .ranks = {64}, .k = 64, .temperature = 0.1, .least_score = 0.3};
+  MoramOptions options{.in = 11, .out = 13, .ranks = {64}, .k = 64, .temperature = 0.1, .min_score = 0.3};
   Rng rng(1);
   const auto layer = moram<double>(options, weight, rng);
   auto work = layer.workspace(40);
@@ -175,7 +175,7 @@ TEST_CASE("moram takes the release's defaults, refuses one atom alone, and merge
   const auto layer = moram<double>({.in = 11, .out = 13}, weight, rng, bias);
   CHECK(layer.gating().select.k == 16);
   CHECK(layer.gating().weigh.temperature == 0.01);
-  CHECK(layer.gating().weigh.least_score == 0.2);
+  CHECK(layer.gating().weigh.min_score == 0.2);
   CHECK(layer.experts().experts() == 16);
   CHECK(layer.experts().scale()[0] == 1);
   CHECK_FALSE(layer.merge_obstacle().empty());

@@ -133,7 +133,7 @@ Method moram(Index atoms, const Execution& execution) {
           .build =
               [=](const Site& site, mole::Rng& rng) {
                 const mole::MoramOptions options{
-                    .in = site.in(), .out = site.out(), .ranks = {int(atoms)}, .k = k, .least_score = 0};
+                    .in = site.in(), .out = site.out(), .ranks = {int(atoms)}, .k = k, .min_score = 0};
                 return Method::Layer(mole::moram<float>(options, site.weight, rng, {}, execution), site.max_tokens);
               },
           .touched = [=](const Site& site) { return Touched{.always = atoms * site.in(), .each = site.out()}; },

@@ -12,23 +12,23 @@
 
 namespace mole {
 
-/// weight = softmax(score / temperature) over the chosen; outside of training 0 where score < least_score.
+/// weight = softmax(score / temperature) over the chosen; outside of training 0 where score < min_score.
 ///
 /// What the threshold takes away is not given to the others: weights sum to 1 in training, to at most 1 in inference.
 /// A score of -infinity gets weight 0; where all are, all weights are 0.
-/// Throws Error(option) unless temperature > 0 and least_score is a number.  O(K) a token.
-/// Source: Lu et al. 2025 (MoRAM), arXiv:2506.21035, as released, where least_score is lora_threshold. Without it:
+/// Throws Error(option) unless temperature > 0 and min_score is a number.  O(K) a token.
+/// Source: Lu et al. 2025 (MoRAM), arXiv:2506.21035, as released, where min_score is lora_threshold. Without it:
 /// Jiang et al. 2024 (Mixtral), arXiv:2401.04088, eq. 1.
 struct SoftmaxOverChosen {
   double temperature = 1;
-  double least_score = -std::numeric_limits<double>::infinity();
+  double min_score = -std::numeric_limits<double>::infinity();
 
   void check(Index) const {
     if (!(temperature > 0))
       throw Error(ErrorCode::option,
                   "SoftmaxOverChosen: expected a temperature above 0, found " + std::to_string(temperature));
-    if (std::isnan(least_score))
-      throw Error(ErrorCode::option, "SoftmaxOverChosen: expected a number for least_score, found NaN");
+    if (std::isnan(min_score))
+      throw Error(ErrorCode::option, "SoftmaxOverChosen: expected a number for min_score, found NaN");
   }
 
   template <class T>
@@ -75,7 +75,7 @@ struct SoftmaxOverChosen {
 
   template <class T>
   bool kept(T score, const Pass& pass) const {
-    return pass.training || !(score < T(least_score));
+    return pass.training || !(score < T(min_score));
   }
 };
 

@@ -6,21 +6,21 @@
 
 namespace mole {
 
-/// score = softmax over the experts; behind them the token's threshold, largest * sigmoid(logit_E).
+/// score = softmax over the experts; behind them the token's threshold, max_threshold * sigmoid(logit_E).
 ///
 ///   logits [N x (E + 1)] -> scores [N x (E + 1)]
 ///
-/// `largest` 0 stands for 1 / E, the most with which every token is sure of an expert. For LearnedThreshold and
-/// Shifted. Throws Error(option) unless 0 <= largest <= 1.
+/// `max_threshold` 0 stands for 1 / E, the most with which every token is sure of an expert. For LearnedThreshold and
+/// Shifted. Throws Error(option) unless 0 <= max_threshold <= 1.
 /// Source: Liu and Luo 2024 (AdaMoLE), arXiv:2405.00361, eq. 4.
 struct SoftmaxWithThreshold {
   static constexpr Index extra = 1;
-  double largest = 0;
+  double max_threshold = 0;
 
   void check(Index) const {
-    if (!(largest >= 0 && largest <= 1))
+    if (!(max_threshold >= 0 && max_threshold <= 1))
       throw Error(ErrorCode::option,
-                  "SoftmaxWithThreshold: expected a largest threshold from 0 to 1, found " + std::to_string(largest));
+                  "SoftmaxWithThreshold: expected a max_threshold from 0 to 1, found " + std::to_string(max_threshold));
   }
 
   template <class T>
@@ -42,7 +42,7 @@ struct SoftmaxWithThreshold {
  private:
   template <class T>
   T bound(std::size_t experts) const {
-    return largest == 0 ? T(1) / T(experts) : T(largest);
+    return max_threshold == 0 ? T(1) / T(experts) : T(max_threshold);
   }
 };
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The selection of everybody who is good enough.
+// Threshold: the selection of every expert with a large enough score.
 #pragma once
 
 #include "mole/core/error.hpp"
@@ -10,22 +10,22 @@
 
 namespace mole {
 
-/// Keeps scores >= least, or > least where `strict`; at least the min_k best.
+/// Keeps scores >= threshold, or > threshold where `strict`; at least the min_k best.
 ///
 ///   scores [N x E]   ->   from min_k to E experts a token
 ///
-///   MoLE with a threshold   {.least = 1.0 / E}: nobody may be good enough, and the token keeps the base's output
-///   sparse scores           {.least = 0, .strict = true}: whoever has a share (Sparsegen)
+///   MoLE with a threshold   {.threshold = 1.0 / E}: a token may get no expert, and keeps the base's output
+///   sparse scores           {.threshold = 0, .strict = true}: every expert with a share (Sparsegen)
 ///
-/// NaN is never good enough. Throws Error(option) unless 0 <= min_k <= E and `least` is a number.  O(E), and the order
+/// NaN is never good enough. Throws Error(option) unless 0 <= min_k <= E and `threshold` is a number.  O(E), and the order
 /// of the kept.
 struct Threshold {
-  double least = 0;
+  double threshold = 0;
   bool strict = false;
   Index min_k = 0;
 
   void check(Index experts) const {
-    if (std::isnan(least)) throw Error(ErrorCode::option, "Threshold: expected a number for least, found NaN");
+    if (std::isnan(threshold)) throw Error(ErrorCode::option, "Threshold: expected a number, found NaN");
     if (min_k < 0 || min_k > experts)
       throw Error(ErrorCode::option, "Threshold: expected min_k from 0 to " + std::to_string(experts) +
                                          " experts, found " + std::to_string(min_k));
@@ -36,7 +36,7 @@ struct Threshold {
 
   template <class T>
   Index select(std::span<const T> scores, Index experts, std::span<int> chosen) const {
-    const T bound = T(least);
+    const T bound = T(threshold);
     const Index kept =
         choose_those(scores, experts, chosen, [&](T score) { return strict ? score > bound : score >= bound; });
     if (kept >= min_k) return kept;

@@ -45,7 +45,7 @@ LdMole<Base, Execution> ld_mole(const LdMoleOptions& options, Base base, Generat
   using T = typename Base::Scalar;
   return {JoinedRouter(LinearRouter<T>({.in = options.in, .experts = options.experts}, generator),
                        MlpRouter<T>({.in = options.in, .hidden = options.hidden, .experts = 1}, generator)),
-          Gate{LearnedSparsegen{options.epsilon}, Threshold{.least = 0, .strict = true}, Raw{}},
+          Gate{LearnedSparsegen{options.epsilon}, Threshold{.threshold = 0, .strict = true}, Raw{}},
           LowRank<DenseFactors<T>>(dense_factors_for<T>(options), generator), std::move(base), std::move(execution)};
 }
 

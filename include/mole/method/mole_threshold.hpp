@@ -38,7 +38,7 @@ MoleThreshold<Base, Execution> mole_threshold(const MoleThresholdOptions& option
                                               Execution execution = {}) {
   using T = typename Base::Scalar;
   return {LinearRouter<T>({.in = options.in, .experts = options.experts}, generator),
-          Gate{Softmax{}, Threshold{.least = options.threshold}, Renormalized{}},
+          Gate{Softmax{}, Threshold{.threshold = options.threshold}, Renormalized{}},
           LowRank<DenseFactors<T>>(dense_factors_for<T>(options), generator), std::move(base), std::move(execution)};
 }
 

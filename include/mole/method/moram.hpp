@@ -20,8 +20,8 @@ namespace mole {
 
 /// Lu et al. 2025 (MoRA, later MoRAM), arXiv:2506.21035; released as Artificer-AI-Lab/MoRAM, whose XTAIL code this is.
 ///
-/// Its loss is the task's alone. The paper's "rank pruning" is least_score, its "activation budget" k: no atom is ever
-/// removed. The release's program has other defaults than its runner, which these are: temperature 0.05, least_score
+/// Its loss is the task's alone. The paper's "rank pruning" is min_score, its "activation budget" k: no atom is ever
+/// removed. The release's program has other defaults than its runner, which these are: temperature 0.05, min_score
 /// 0.5. TRACE takes k = 8 of tasks of 8 atoms, temperature 0.03, eps 1e-8, and multiplies the newest B alone by alpha /
 /// r, so that atoms change their scale when the next task begins; here a task keeps the scale that it is appended with.
 struct MoramOptions {
@@ -30,7 +30,7 @@ struct MoramOptions {
   std::vector<int> ranks = {16};  ///< atoms of each task so far, oldest first
   Index k = 16;                   ///< atoms a token; 1 counts as 2, as in the release
   double temperature = 0.01;
-  double least_score = 0.2;  ///< outside of training
+  double min_score = 0.2;  ///< outside of training
   double dropout = 0;        ///< on the adapter's input, which the atoms are chosen by, too
   double eps = 1e-12;
 };
@@ -46,7 +46,7 @@ Moram<Base, Execution> moram(const MoramOptions& options, Base base, Generator& 
   using T = typename Base::Scalar;
   return {LatentRouter<T>(std::accumulate(options.ranks.begin(), options.ranks.end(), Index(0))),
           Gate{L2Normalized{.eps = options.eps}, TopK{.k = std::max<Index>(options.k, 2)},
-               SoftmaxOverChosen{.temperature = options.temperature, .least_score = options.least_score}},
+               SoftmaxOverChosen{.temperature = options.temperature, .min_score = options.min_score}},
           LowRank<GrowingBank<T>>({.in = options.in,
                                    .out = options.out,
                                    .ranks = options.ranks,
