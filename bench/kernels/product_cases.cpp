@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // The dense products of a layer, with and without a packed weight: panels and outer products, dot products.
 #include "bench/kernels/kernel_case.hpp"
-#include "mole/core/panels.hpp"
+#include "mole/core/weight_panels.hpp"
 #include "mole/execution/reference.hpp"
 #include "mole/execution/simd.hpp"
 #include "mole/execution/through_eigen.hpp"
@@ -52,14 +52,14 @@ struct DotProducts : Products {
 
 /// The same with panels of w, packed before.
 struct PanelProducts : Products {
-  PanelProducts(Index tokens, Index d) : Products(tokens, d, d), panels(mole::Panels<T>::of(w.view())) {}
+  PanelProducts(Index tokens, Index d) : Products(tokens, d, d), panels(mole::WeightPanels<T>::of(w.view())) {}
 
   void kernel() { mole::Simd<>{}.linear<T>(x, {.panels = panels.view()}, y.view()); }
   void plain() { mole::Reference{}.product_nt<T>(x, w, y.view()); }
   void eigen() { mole::ThroughEigen{}.product_nt<T>(x, w, y.view()); }
   Work work() const { return work_adding_to(0); }
 
-  mole::Panels<T> panels;
+  mole::WeightPanels<T> panels;
 };
 
 /// y = x w^T

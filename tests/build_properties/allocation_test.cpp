@@ -236,7 +236,7 @@ TEST_CASE("A training step allocates nothing with Simd on a host's loop", "[allo
 TEST_CASE("Eigen's routed primitives allocate nothing, whatever their width", "[allocation]") {
   TestRng rng;
   for (Index width : {Index(33), Index(50'000)}) {  // 200 kB: more than Eigen takes from the stack
-    const RoutedCase<float> c(Blocks::uniform(4, 8), random_routing<float>(Spread::random_pairs, 9, 4, rng), width,
+    const RoutedCase<float> c(RankBlocks::uniform(4, 8), random_routing<float>(Spread::random_pairs, 9, 4, rng), width,
                               width, 0, rng);
     RoutedResults<float> results(c, 0, rng);
     const AllocationCount count;

@@ -25,7 +25,7 @@ class AnyGate {
   void check(mole::Index experts) const { model_->check(experts); }
   mole::Index max_pairs(mole::Index tokens, mole::Index experts) const { return model_->max_pairs(tokens, experts); }
   mole::Index extra() const { return model_->extra(); }
-  Scratch scratch(const mole::Capacity& capacity) const { return {model_->scratch(capacity)}; }
+  Scratch scratch(const mole::CallSize& capacity) const { return {model_->scratch(capacity)}; }
   void choose(mole::Trace<double>& trace, auto& call) const {
     model_->choose(trace, call.pass, call.scratch.of_gate.get());
   }
@@ -39,7 +39,7 @@ class AnyGate {
     virtual void check(mole::Index experts) const = 0;
     virtual mole::Index max_pairs(mole::Index tokens, mole::Index experts) const = 0;
     virtual mole::Index extra() const = 0;
-    virtual std::shared_ptr<void> scratch(const mole::Capacity& capacity) const = 0;
+    virtual std::shared_ptr<void> scratch(const mole::CallSize& capacity) const = 0;
     virtual void choose(mole::Trace<double>& trace, const mole::Pass& pass, void* scratch) const = 0;
     virtual void backward(mole::Trace<double>& trace, const mole::Pass& pass, void* scratch) const = 0;
   };
@@ -55,7 +55,7 @@ class AnyGate {
       return gate.max_pairs(tokens, experts);
     }
     mole::Index extra() const override { return gate.extra(); }
-    std::shared_ptr<void> scratch(const mole::Capacity& capacity) const override {
+    std::shared_ptr<void> scratch(const mole::CallSize& capacity) const override {
       return std::make_shared<Scratch>(mole::scratch_for(gate, capacity));
     }
     void choose(mole::Trace<double>& trace, const mole::Pass& pass, void* scratch) const override {

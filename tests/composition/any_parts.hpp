@@ -77,7 +77,7 @@ struct AnyWholeCallSelect {
     const auto part = std::make_shared<const Select>(select);
     check = detail::check_of(part);
     max_pairs = [part](Index tokens, Index experts) { return part->max_pairs(tokens, experts); };
-    scratch = [part](const mole::Capacity& capacity) {
+    scratch = [part](const mole::CallSize& capacity) {
       return std::make_shared<typename Select::Scratch>(part->scratch(capacity));
     };
     select_whole_call = [part](View<const double> scores, Index experts, const Pass& pass, const Emit& emit,
@@ -88,7 +88,7 @@ struct AnyWholeCallSelect {
 
   std::function<void(Index)> check;
   std::function<Index(Index, Index)> max_pairs;
-  std::function<Scratch(const mole::Capacity&)> scratch;
+  std::function<Scratch(const mole::CallSize&)> scratch;
   std::function<void(View<const double>, Index, const Pass&, const Emit&, const Scratch&)> select_whole_call;
 };
 static_assert(mole::WholeCallSelectPolicy<AnyWholeCallSelect, double>);

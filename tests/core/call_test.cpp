@@ -11,7 +11,7 @@ struct WithScratch {
   struct Scratch {
     Index tokens, pairs;
   };
-  Scratch scratch(const Capacity& capacity) const { return {capacity.tokens, capacity.pairs}; }
+  Scratch scratch(const CallSize& capacity) const { return {capacity.tokens, capacity.pairs}; }
 };
 struct Without {};
 
@@ -30,6 +30,6 @@ TEST_CASE("A policy that names none gets the empty scratch", "[core]") {
 }
 
 TEST_CASE("A workspace takes the default memory unless told otherwise", "[core]") {
-  CHECK(Capacity{}.memory == std::pmr::get_default_resource());
-  CHECK_FALSE(Capacity{}.latent);
+  CHECK(CallSize{}.memory == std::pmr::get_default_resource());
+  CHECK_FALSE(CallSize{}.latent);
 }

@@ -7,7 +7,7 @@ using namespace mole;
 
 TEST_CASE("A rank layout tells where a pair's ranks begin and how many there are", "[core]") {
   const std::vector<int> ranks{2, 0, 3}, begin{0, 3, 3, 5};
-  const Blocks blocks = Blocks::ragged(ranks);
+  const RankBlocks blocks = RankBlocks::ragged(ranks);
   Routing<float> routing;
   routing.start(3);
   for (int e : {2, 1, 0}) routing.push(e, 1);
@@ -23,10 +23,10 @@ TEST_CASE("A rank layout tells where a pair's ranks begin and how many there are
 TEST_CASE("A rank layout tells which ranks of an expert lie in the last rows of a table", "[core]") {
   const std::vector<int> ranks{2, 0, 3};
   for (bool shared : {false, true}) {
-    const Blocks blocks = Blocks::ragged(ranks, shared);
+    const RankBlocks blocks = RankBlocks::ragged(ranks, shared);
     const Routing<float> routing;
     const RankLayout<float> layout{blocks, routing, {}};
-    for (Side side : {Side::down, Side::up})
+    for (FactorSide side : {FactorSide::down, FactorSide::up})
       for (Index last = 0; last <= layout.rows(side); ++last)
         for (Index e = 0; e < 3; ++e) {
           const auto share = layout.share_of_last(last, e, side);

@@ -22,7 +22,7 @@ View<double> out(Numbers& numbers, Index rows, Index cols) {
 /// Two tokens, three experts of 1, 2 and 0 ranks.   pairs: (0, e1, 2), (0, e0, 3), (1, e1, -1), (1, e2, 7)
 struct TinyRouting {
   std::vector<int> ranks{1, 2, 0};
-  Blocks blocks;
+  RankBlocks blocks;
   Routing<double> routing;
   std::vector<int> begin{0, 2, 3, 5, 5};
   RankLayout<double> layout;
@@ -33,7 +33,7 @@ struct TinyRouting {
   Numbers h{1, -1, 2, 3, 5};             // pair 0: 1, -1; pair 1: 2; pair 2: 3, 5; pair 3: nothing
 
   explicit TinyRouting(bool shared_down = false)
-      : blocks(Blocks::ragged(ranks, shared_down)), layout{blocks, routing, begin} {
+      : blocks(RankBlocks::ragged(ranks, shared_down)), layout{blocks, routing, begin} {
     d_y.insert(d_y.end(), {2, -3, 4});  // ... and token 1
     routing.start(3);
     routing.push(1, 2);
@@ -78,19 +78,19 @@ TEST_CASE("Reference: h_p = A_e x_n, in the order of the pairs", "[execution]") 
   const TinyRouting tiny;
   // Expert 0 owns row 0 of A, expert 1 rows 1 and 2.
   Numbers h(5, 99);
-  Reference{}.routed_down(in(tiny.x, 2, 2), in({10, 20, 1, -1, 5, 6}, 3, 2), Side::down, tiny.layout, std::span(h));
+  Reference{}.routed_down(in(tiny.x, 2, 2), in({10, 20, 1, -1, 5, 6}, 3, 2), FactorSide::down, tiny.layout, std::span(h));
   CHECK(h == Numbers{1 * 1 - 1 * 2, 5 * 1 + 6 * 2, 10 * 1 + 20 * 2, 1 * 3 - 1 * 4, 5 * 3 + 6 * 4});
 }
 
 TEST_CASE("Reference: experts that share A all read its first rows", "[execution]") {
   const TinyRouting tiny(true);
   Numbers h(5, 99);
-  Reference{}.routed_down(in(tiny.x, 2, 2), in({10, 20, 1, -1}, 2, 2), Side::down, tiny.layout, std::span(h));
+  Reference{}.routed_down(in(tiny.x, 2, 2), in({10, 20, 1, -1}, 2, 2), FactorSide::down, tiny.layout, std::span(h));
   CHECK(h == Numbers{10 * 1 + 20 * 2, 1 * 1 - 1 * 2, 10 * 1 + 20 * 2, 10 * 3 + 20 * 4, 1 * 3 - 1 * 4});
 
   // d_a of a shared row collects the pairs of both experts: row 0 from pairs 1 (token 0), 0 (token 0) and 2 (token 1).
   Numbers d_a{1000, 2000, 3000, 4000};
-  Reference{}.routed_outer(tiny.h, in(tiny.x, 2, 2), Side::down, tiny.layout, out(d_a, 2, 2));
+  Reference{}.routed_outer(tiny.h, in(tiny.x, 2, 2), FactorSide::down, tiny.layout, out(d_a, 2, 2));
   CHECK(d_a == Numbers{1000 + 2 * 1 + 1 * 1 + 3 * 3, 2000 + 2 * 2 + 1 * 2 + 3 * 4, 3000 - 1 * 1 + 5 * 3,
                        4000 - 1 * 2 + 5 * 4});
 }
@@ -98,7 +98,7 @@ TEST_CASE("Reference: experts that share A all read its first rows", "[execution
 TEST_CASE("Reference: y_n += B_e^T h_p", "[execution]") {
   const TinyRouting tiny;
   Numbers y{1, 2, 3, 4, 5, 6};
-  Reference{}.routed_up(RankTerms<double>{tiny.layout, tiny.h, in(tiny.b, 3, 3), Side::up}, out(y, 2, 3));
+  Reference{}.routed_up(RankTerms<double>{tiny.layout, tiny.h, in(tiny.b, 3, 3), FactorSide::up}, out(y, 2, 3));
   // Token 0: 1 b_1 - 1 b_2 + 2 b_0.   Token 1: 3 b_1 + 5 b_2, and expert 2 is empty.
   CHECK(y == Numbers{1 + 4 - 7 + 2 * 1, 2 + 5 - 8 + 2 * 2, 3 + 6 - 9 + 2 * 3, 4 + 3 * 4 + 5 * 7, 5 + 3 * 5 + 5 * 8,
                      6 + 3 * 6 + 5 * 9});
@@ -108,7 +108,7 @@ TEST_CASE("Reference: experts that share A add its first rows to d_x", "[executi
   const TinyRouting tiny(true);
   Numbers d_x{100, 200, 300, 400};
   const Numbers a{10, 20, 1, -1};
-  Reference{}.routed_up(RankTerms<double>{tiny.layout, tiny.h, in(a, 2, 2), Side::down}, out(d_x, 2, 2));
+  Reference{}.routed_up(RankTerms<double>{tiny.layout, tiny.h, in(a, 2, 2), FactorSide::down}, out(d_x, 2, 2));
   CHECK(d_x == Numbers{100 + 1 * 10 - 1 * 1 + 2 * 10, 200 + 1 * 20 + 1 * 1 + 2 * 20, 300 + 3 * 10 + 5 * 1,
                        400 + 3 * 20 - 5 * 1});
 }
@@ -117,7 +117,7 @@ TEST_CASE("Reference: d_b_e += h_p d_y_n^T", "[execution]") {
   const TinyRouting tiny;
   Numbers d_b(9, 0);
   d_b[0] = 7;
-  Reference{}.routed_outer(tiny.h, in(tiny.d_y, 2, 3), Side::up, tiny.layout, out(d_b, 3, 3));
+  Reference{}.routed_outer(tiny.h, in(tiny.d_y, 2, 3), FactorSide::up, tiny.layout, out(d_b, 3, 3));
   CHECK(d_b == Numbers{7 + 2 * 1, 2 * 10, 2 * 100,                       //
                        1 * 1 + 3 * 2, 1 * 10 + 3 * -3, 1 * 100 + 3 * 4,  //
                        -1 * 1 + 5 * 2, -1 * 10 + 5 * -3, -1 * 100 + 5 * 4});
@@ -126,17 +126,17 @@ TEST_CASE("Reference: d_b_e += h_p d_y_n^T", "[execution]") {
 TEST_CASE("Reference: a d_b of fewer rows than B is that of its last rows", "[execution]") {
   const TinyRouting tiny;
   Numbers all(9, 0);
-  Reference{}.routed_outer(tiny.h, in(tiny.d_y, 2, 3), Side::up, tiny.layout, out(all, 3, 3));
+  Reference{}.routed_outer(tiny.h, in(tiny.d_y, 2, 3), FactorSide::up, tiny.layout, out(all, 3, 3));
   for (Index rows : {1, 2}) {  // two rows: expert 1 alone; one: half of it
     Numbers last(std::size_t(3 * rows), 0);
-    Reference{}.routed_outer(tiny.h, in(tiny.d_y, 2, 3), Side::up, tiny.layout, out(last, rows, 3));
+    Reference{}.routed_outer(tiny.h, in(tiny.d_y, 2, 3), FactorSide::up, tiny.layout, out(last, rows, 3));
     CHECK(last == Numbers(all.end() - 3 * rows, all.end()));
   }
 }
 
 TEST_CASE("Reference: a linear map, its weight plain or in panels", "[execution]") {
   Numbers weight{5, 6, 7, 8, 9, 10}, bias{1000, 2000, 3000};
-  const auto packed = Panels<double>::of(in(weight, 3, 2));
+  const auto packed = WeightPanels<double>::of(in(weight, 3, 2));
   for (const LinearWeights<double>& w : {LinearWeights<double>{.weight = in(weight, 3, 2), .bias = in(bias, 1, 3)},
                                          LinearWeights<double>{.panels = packed.view(), .bias = in(bias, 1, 3)}}) {
     Numbers y(6, 99), d_x{1000, 2000, 3000, 4000};

@@ -40,7 +40,7 @@ TEST_CASE("Runs have every pair once, for any routing and any blocks", "[executi
       for (Index tokens : {0, 1, 30, 700})
         for (Spread spread : spreads) {
           if (spread == Spread::everybody && experts > 100) continue;  // a million pairs say no more
-          const Blocks blocks = Blocks::uniform(experts, ranks);
+          const RankBlocks blocks = RankBlocks::uniform(experts, ranks);
           const auto routing = random_routing<float>(spread, tokens, experts, rng);
           const std::vector<int> begin;
           std::vector<int> met(std::size_t(routing.pairs()), 0);
@@ -56,7 +56,7 @@ TEST_CASE("Experts of few ranks finish the tokens of a block before they begin a
   const Index tokens = 700, cols = 768;
   const std::vector<int> begin;
   const auto check = [&](Index experts, Index ranks, Index bytes) {
-    const Blocks blocks = Blocks::uniform(experts, ranks);
+    const RankBlocks blocks = RankBlocks::uniform(experts, ranks);
     const auto routing = random_routing<float>(Spread::random_pairs, tokens, experts, rng);
     const RankLayout<float> layout{blocks, routing, begin};
     const Index block = SimdRuns::tokens_that_stay_near(layout, cols);

@@ -14,7 +14,7 @@ using test::code_of;
 TEST_CASE("Frozen parts cost no gradient and change no other", "[layer]") {
   auto layer = support::routed_layer<double>({}, support::top_2());
   const auto x = random_matrix<double>(7, 11, 8), d_y = random_matrix<double>(7, 13, 9);
-  const auto gradients_of = [&](Trainable trainable) {
+  const auto gradients_of = [&](TrainableParts trainable) {
     Matrix<double> y(7, 13), d_x(7, 11);
     auto work = layer.workspace(7);
     auto gradients = layer.gradients(trainable);
@@ -24,7 +24,7 @@ TEST_CASE("Frozen parts cost no gradient and change no other", "[layer]") {
   };
   const auto [all, d_x] = gradients_of({.router = true, .experts = true, .base = true});
   for (int frozen = 0; frozen < 8; ++frozen) {
-    const Trainable trainable{.router = (frozen & 1) == 0, .experts = (frozen & 2) == 0, .base = (frozen & 4) == 0};
+    const TrainableParts trainable{.router = (frozen & 1) == 0, .experts = (frozen & 2) == 0, .base = (frozen & 4) == 0};
     const auto [some, d_x_some] = gradients_of(trainable);
     CHECK(same_bits(d_x, d_x_some));
     CHECK(same_bits(some.router.weight, trainable.router ? all.router.weight : Matrix<double>{}));

@@ -37,9 +37,9 @@ TEMPLATE_TEST_CASE("One expert and no router are a plain LoRA, bit for bit", "[l
   for (int n = 0; n <= 70; ++n) begin.push_back(5 * n);
   const RankLayout<float> ranks{lora.blocks(), everyone, begin};
   std::vector<float> h(70 * 5);
-  execution.routed_down(x, lora.parameters().lora_A, Side::down, ranks, std::span<float>(h));
+  execution.routed_down(x, lora.parameters().lora_A, FactorSide::down, ranks, std::span<float>(h));
   for (float& number : h) number *= lora.scale()[0];
-  execution.routed_up(RankTerms<float>{ranks, h, lora.parameters().lora_B, Side::up}, plain.view());
+  execution.routed_up(RankTerms<float>{ranks, h, lora.parameters().lora_B, FactorSide::up}, plain.view());
   CHECK(same_bits(output(layer, x), plain));
 }
 

@@ -195,7 +195,7 @@ TEST_CASE("A router says what its scratch takes", "[router]") {
   Rng rng(5);
   const RecurrentRouter<double> router({.in = 6, .experts = 3}, cell, rng);
   detail::CountingMemory memory;
-  const Capacity capacity{.tokens = 33, .memory = &memory};
+  const CallSize capacity{.tokens = 33, .memory = &memory};
   static_cast<void>(router.scratch(capacity));
   CHECK(memory.bytes == router.scratch_bytes(capacity));
 }

@@ -17,15 +17,15 @@ inline const std::vector<Index> token_counts{0, 1, 7, 63, 64, 65, 200};
 inline const std::vector<Index> feature_counts{1, 3, 16, 33, 100};
 
 /// The factors' cut: uniform blocks and ragged ones, own and shared down-projections.
-inline std::vector<Blocks> block_kinds() {
+inline std::vector<RankBlocks> block_kinds() {
   const std::vector<int> ragged{1, 5, 0, 2, 8};
-  std::vector<Blocks> kinds;
+  std::vector<RankBlocks> kinds;
   for (bool shared : {false, true}) {
-    for (Index ranks : {1, 3, 8, 17}) kinds.push_back(Blocks::uniform(5, ranks, shared));
-    kinds.push_back(Blocks::ragged(ragged, shared));
+    for (Index ranks : {1, 3, 8, 17}) kinds.push_back(RankBlocks::uniform(5, ranks, shared));
+    kinds.push_back(RankBlocks::ragged(ragged, shared));
   }
   // More ranks in one expert than a kernel's buffer holds.
-  kinds.push_back(Blocks::uniform(5, 70));
+  kinds.push_back(RankBlocks::uniform(5, 70));
   return kinds;
 }
 
@@ -71,13 +71,13 @@ Routing<T> random_routing(Spread spread, Index tokens, Index experts, Rng& rng) 
 /// One set of routed operands, and room for one execution's results.
 template <class T>
 struct RoutedCase {
-  Blocks blocks;
+  RankBlocks blocks;
   Routing<T> routing;
   Index in, out;
   std::vector<int> begin{0};
   GuardedMatrix<T> x, d_y, a, b, h;  // h [1 x ranks of all pairs]
 
-  RoutedCase(Blocks cut, Routing<T> route, Index in_, Index out_, Index padding, Rng& rng)
+  RoutedCase(RankBlocks cut, Routing<T> route, Index in_, Index out_, Index padding, Rng& rng)
       : blocks(std::move(cut)),
         routing(std::move(route)),
         in(in_),
@@ -120,14 +120,14 @@ struct RoutedResults {
   template <class Execution>
   void compute(const Execution& execution, const RoutedCase<T>& c) {
     const auto ranks = c.h.view().row(0);
-    execution.routed_down(c.x.view(), c.a.view(), Side::down, c.layout(), h.view().row(0));
-    execution.routed_up(RankTerms<T>{c.layout(), ranks, c.b.view(), Side::up}, y.view());
-    execution.routed_down(c.d_y.view(), c.b.view(), Side::up, c.layout(), u.view().row(0));
-    execution.routed_outer(ranks, c.d_y.view(), Side::up, c.layout(), d_b.view());
-    execution.routed_outer(ranks, c.x.view(), Side::down, c.layout(), d_a.view());
-    execution.routed_up(RankTerms<T>{c.layout(), ranks, c.a.view(), Side::down}, d_x.view());
-    for (auto& some : last_d_b) execution.routed_outer(ranks, c.d_y.view(), Side::up, c.layout(), some.view());
-    for (auto& some : last_d_a) execution.routed_outer(ranks, c.x.view(), Side::down, c.layout(), some.view());
+    execution.routed_down(c.x.view(), c.a.view(), FactorSide::down, c.layout(), h.view().row(0));
+    execution.routed_up(RankTerms<T>{c.layout(), ranks, c.b.view(), FactorSide::up}, y.view());
+    execution.routed_down(c.d_y.view(), c.b.view(), FactorSide::up, c.layout(), u.view().row(0));
+    execution.routed_outer(ranks, c.d_y.view(), FactorSide::up, c.layout(), d_b.view());
+    execution.routed_outer(ranks, c.x.view(), FactorSide::down, c.layout(), d_a.view());
+    execution.routed_up(RankTerms<T>{c.layout(), ranks, c.a.view(), FactorSide::down}, d_x.view());
+    for (auto& some : last_d_b) execution.routed_outer(ranks, c.d_y.view(), FactorSide::up, c.layout(), some.view());
+    for (auto& some : last_d_a) execution.routed_outer(ranks, c.x.view(), FactorSide::down, c.layout(), some.view());
   }
 
   /// f(name, matrix, other's matrix, terms of each sum)
@@ -168,7 +168,7 @@ void routed_primitives_equal_reference(const Execution& execution, const RoutedC
 template <class T, class Execution>
 void all_routed_primitives_equal_reference(const Execution& execution) {
   TestRng rng;
-  for (const Blocks& blocks : block_kinds())
+  for (const RankBlocks& blocks : block_kinds())
     for (Spread spread : spreads)
       for (Index tokens : token_counts) {
         // Each width meets each other one over the loops above; all pairs at every step would only take longer.
@@ -185,14 +185,14 @@ void all_routed_primitives_equal_reference(const Execution& execution) {
 template <class T>
 std::vector<RoutedCase<T>> large_routed_cases(Rng& rng) {
   std::vector<RoutedCase<T>> cases;
-  const auto add = [&](const Blocks& blocks, Spread spread, Index tokens) {
+  const auto add = [&](const RankBlocks& blocks, Spread spread, Index tokens) {
     cases.emplace_back(blocks, random_routing<T>(spread, tokens, blocks.experts(), rng), 333, 517, 1, rng);
   };
   const std::vector<int> few{1, 3, 0, 2, 1};
   for (Spread spread : {Spread::random_pairs, Spread::all_to_one})
-    for (const Blocks& blocks : {Blocks::uniform(5, 17), Blocks::uniform(5, 1), Blocks::ragged(few, true)})
+    for (const RankBlocks& blocks : {RankBlocks::uniform(5, 17), RankBlocks::uniform(5, 1), RankBlocks::ragged(few, true)})
       add(blocks, spread, 200);
-  for (Spread spread : {Spread::random_pairs, Spread::some_tokens_alone}) add(Blocks::uniform(100, 1), spread, 1000);
+  for (Spread spread : {Spread::random_pairs, Spread::some_tokens_alone}) add(RankBlocks::uniform(100, 1), spread, 1000);
   return cases;
 }
 
@@ -209,7 +209,7 @@ void large_primitives_equal_reference(const Execution& execution) {
 template <class T>
 struct DenseCase {
   GuardedMatrix<T> x, w, d_y, bias, y, d_x, d_w, linear_y, linear_d_x, packed_y, packed_d_x, turned_d_x;
-  Panels<T> panels, transposed_panels;
+  WeightPanels<T> panels, transposed_panels;
 
   DenseCase(Index n, Index in, Index out, Index padding, Rng rng)
       : x(random_input<T>(n, in, rng, {.padding = padding})),
@@ -224,8 +224,8 @@ struct DenseCase {
         packed_y(random_output<T>(n, out, rng, around(padding))),
         packed_d_x(random_output<T>(n, in, rng, around(padding))),
         turned_d_x(random_output<T>(n, in, rng, around(padding))),
-        panels(Panels<T>::of(std::as_const(w).view())),
-        transposed_panels(Panels<T>::of_transposed(std::as_const(w).view())) {}
+        panels(WeightPanels<T>::of(std::as_const(w).view())),
+        transposed_panels(WeightPanels<T>::of_transposed(std::as_const(w).view())) {}
 
   template <class Execution>
   void compute(const Execution& execution) {

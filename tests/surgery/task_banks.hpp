@@ -71,7 +71,7 @@ template <class Experts>
 Matrix<double> dense_update(const std::vector<WeightedBank<Experts>>& banks) {
   Matrix<double> update(banks.front().experts->out(), banks.front().experts->in());
   for (const auto& [experts, weight] : banks) {
-    const Blocks& blocks = experts->blocks();
+    const RankBlocks& blocks = experts->blocks();
     for (Index e = 0; e < blocks.experts(); ++e)
       for (Index j = 0; j < blocks.size(e); ++j)
         for (Index i = 0; i < update.cols(); ++i) {

@@ -36,14 +36,14 @@ class PackedBase {
       : in_(weight.cols()), out_(weight.rows()) {
     if (!bias.empty()) require_equal(ErrorCode::shape, "PackedBase: size of the bias", out_, Index(bias.size()));
     auto packed = std::make_shared<Packed>();
-    packed->forward = Panels<T>::of(weight, options.memory);
-    if (options.backward) packed->backward = Panels<T>::of_transposed(weight, options.memory);
+    packed->forward = WeightPanels<T>::of(weight, options.memory);
+    if (options.backward) packed->backward = WeightPanels<T>::of_transposed(weight, options.memory);
     packed->bias.assign(bias.begin(), bias.end());
     packed_ = std::move(packed);
   }
 
   static std::size_t bytes_for(Index in, Index out, bool backward = true) {
-    return Panels<T>::bytes_for(out, in) + (backward ? Panels<T>::bytes_for(in, out) : 0);
+    return WeightPanels<T>::bytes_for(out, in) + (backward ? WeightPanels<T>::bytes_for(in, out) : 0);
   }
 
   Index in() const { return in_; }
@@ -64,7 +64,7 @@ class PackedBase {
 
  private:
   struct Packed {
-    Panels<T> forward, backward;
+    WeightPanels<T> forward, backward;
     std::vector<T> bias;
   };
 

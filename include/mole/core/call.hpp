@@ -18,7 +18,7 @@ struct Call {
 };
 
 /// The largest call that a workspace is made for, and where its memory comes from.
-struct Capacity {
+struct CallSize {
   Index tokens = 0;
   Index pairs = 0;
   bool latent = false;  ///< the router reads the experts' latent
@@ -48,7 +48,7 @@ template <class Policy>
 using ScratchOf = typename detail::ScratchOf<Policy>::type;
 
 template <class Policy>
-ScratchOf<Policy> scratch_for(const Policy& policy, const Capacity& capacity) {
+ScratchOf<Policy> scratch_for(const Policy& policy, const CallSize& capacity) {
   if constexpr (requires { policy.scratch(capacity); })
     return policy.scratch(capacity);
   else
@@ -76,7 +76,7 @@ class CountingMemory final : public std::pmr::memory_resource {
 /// What scratch_for() will take from the capacity's memory: the policy's own scratch_bytes(capacity), or, where a
 /// policy does not say, what making its scratch once takes.
 template <class Policy>
-std::size_t scratch_bytes_for(const Policy& policy, Capacity capacity) {
+std::size_t scratch_bytes_for(const Policy& policy, CallSize capacity) {
   if constexpr (requires { policy.scratch_bytes(capacity); }) {
     return policy.scratch_bytes(capacity);
   } else if constexpr (requires { policy.scratch(capacity); }) {

@@ -2,7 +2,7 @@
 // A frozen linear map, in whatever orders its weight is at hand.
 #pragma once
 
-#include "mole/core/panels.hpp"
+#include "mole/core/weight_panels.hpp"
 
 namespace mole {
 

@@ -2,7 +2,7 @@
 // Where the ranks of each routed pair lie.
 #pragma once
 
-#include "mole/core/blocks.hpp"
+#include "mole/core/rank_blocks.hpp"
 #include "mole/core/routing.hpp"
 
 #include <algorithm>
@@ -10,28 +10,28 @@
 namespace mole {
 
 /// Which factor's rows: those of A, or those of B.
-enum class Side { down, up };
+enum class FactorSide { down, up };
 
 /// The projected ranks h of all routed pairs, pair after pair: pair p of expert e owns h[begin[p]] ... and has
 /// blocks.size(e) numbers there.   begin [pairs + 1]
 template <class T>
 struct RankLayout {
-  const Blocks& blocks;
+  const RankBlocks& blocks;
   const Routing<T>& routing;
   std::span<const int> begin;
 
   Index first(Index pair) const { return begin[std::size_t(pair)]; }
-  Index first_row(Index expert, Side side) const {
-    return side == Side::down ? blocks.down(expert) : blocks.up(expert);
+  Index first_row(Index expert, FactorSide side) const {
+    return side == FactorSide::down ? blocks.down(expert) : blocks.up(expert);
   }
-  Index rows(Side side) const { return side == Side::down ? blocks.ranks_down() : blocks.ranks_up(); }
+  Index rows(FactorSide side) const { return side == FactorSide::down ? blocks.ranks_down() : blocks.ranks_up(); }
 
   /// What of an expert's block lies in the last `last_rows` rows of a table: `count` ranks after the first `skip`, from
   /// row `row` of them on.
   struct Share {
     Index skip, count, row;
   };
-  Share share_of_last(Index last_rows, Index expert, Side side) const {
+  Share share_of_last(Index last_rows, Index expert, FactorSide side) const {
     const Index frozen = rows(side) - last_rows, first = first_row(expert, side), size = blocks.size(expert);
     const Index skip = std::clamp<Index>(frozen - first, 0, size);
     return {skip, size - skip, first + skip - frozen};

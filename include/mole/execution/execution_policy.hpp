@@ -39,14 +39,14 @@ struct ExecutionArchetype {
 
   /// h_p = table_e x_n for every routed pair p = (n, e).   x [N x I], table [ranks x I]: A and x, or B and d_y
   template <class T>
-  void routed_down(ConstView<T> x, ConstView<T> table, Side side, const RankLayout<T>& layout, std::span<T> h) const;
+  void routed_down(ConstView<T> x, ConstView<T> table, FactorSide side, const RankLayout<T>& layout, std::span<T> h) const;
   /// result_n += table_e^T h_p, as `terms` say
   template <class T>
   void routed_up(const RankTerms<T>& terms, View<T> result) const;
   /// d_table_e += h_p x_n^T.   A d_table of fewer rows than the table is that of its last rows; the rows before them
   /// are frozen and passed over
   template <class T>
-  void routed_outer(std::span<const std::type_identity_t<T>> h, ConstView<T> x, Side side, const RankLayout<T>& layout,
+  void routed_outer(std::span<const std::type_identity_t<T>> h, ConstView<T> x, FactorSide side, const RankLayout<T>& layout,
                     View<T> d_table) const;
 
   /// Calls f(i) once for each i in [0, tasks), in any order, perhaps at once.
@@ -69,9 +69,9 @@ concept ExecutionPolicy = std::copyable<X> &&
   execution.linear(in, weights, out, ranks);
   execution.linear_backward(in, weights, out);
   execution.linear_backward(in, weights, out, ranks, router);
-  execution.routed_down(in, in, Side::down, layout, d_h);
+  execution.routed_down(in, in, FactorSide::down, layout, d_h);
   execution.routed_up(ranks, out);
-  execution.routed_outer(h, in, Side::down, layout, out);
+  execution.routed_outer(h, in, FactorSide::down, layout, out);
   execution.parallel_for(Index(1), task);
   { execution.threads() } -> std::convertible_to<int>;
 };

@@ -58,7 +58,7 @@ struct Reference {
   }
 
   template <class T>
-  void routed_down(ConstView<T> x, ConstView<T> table, Side side, const RankLayout<T>& layout, std::span<T> h) const {
+  void routed_down(ConstView<T> x, ConstView<T> table, FactorSide side, const RankLayout<T>& layout, std::span<T> h) const {
     for_each_rank(layout, side, [&](Index n, Index row, std::size_t at) {
       T sum = 0;
       for (Index i = 0; i < table.cols(); ++i) sum += table(row, i) * x(n, i);
@@ -74,7 +74,7 @@ struct Reference {
   }
 
   template <class T>
-  void routed_outer(std::span<const std::type_identity_t<T>> h, ConstView<T> x, Side side, const RankLayout<T>& layout,
+  void routed_outer(std::span<const std::type_identity_t<T>> h, ConstView<T> x, FactorSide side, const RankLayout<T>& layout,
                     View<T> d_table) const {
     const Index frozen = layout.rows(side) - d_table.rows();
     for_each_rank(layout, side, [&](Index n, Index row, std::size_t at) {
@@ -101,7 +101,7 @@ struct Reference {
 
   /// Calls f(token, row of the table, index in h), expert by expert.
   template <class T, class F>
-  static void for_each_rank(const RankLayout<T>& layout, Side side, F f) {
+  static void for_each_rank(const RankLayout<T>& layout, FactorSide side, F f) {
     for (int p : layout.routing.by_expert())
       for (Index j = 0; j < layout.ranks(p); ++j)
         f(layout.routing.token(p), layout.first_row(layout.routing.expert(p), side) + j,

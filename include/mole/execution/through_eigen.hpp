@@ -57,7 +57,7 @@ class ThroughEigen {
   }
 
   template <class T>
-  void routed_down(ConstView<T> x, ConstView<T> table, Side side, const RankLayout<T>& layout, std::span<T> h) const {
+  void routed_down(ConstView<T> x, ConstView<T> table, FactorSide side, const RankLayout<T>& layout, std::span<T> h) const {
     for_each_pair(layout, table, side, [&](Index p, auto rows) {
       ranks(h, layout, p).transpose().noalias() = rows * row(x, layout.routing.token(p)).transpose();
     });
@@ -71,7 +71,7 @@ class ThroughEigen {
   }
 
   template <class T>
-  void routed_outer(std::span<const std::type_identity_t<T>> h, ConstView<T> x, Side side, const RankLayout<T>& layout,
+  void routed_outer(std::span<const std::type_identity_t<T>> h, ConstView<T> x, FactorSide side, const RankLayout<T>& layout,
                     View<T> d_table) const {
     for (int p : layout.routing.by_expert()) {
       const auto share = layout.share_of_last(d_table.rows(), layout.routing.expert(p), side);
@@ -130,7 +130,7 @@ class ThroughEigen {
 
   /// Calls f(pair, rows of the table that its expert owns), expert by expert.
   template <class T, class F>
-  static void for_each_pair(const RankLayout<std::remove_const_t<T>>& layout, View<T> table, Side side, F f) {
+  static void for_each_pair(const RankLayout<std::remove_const_t<T>>& layout, View<T> table, FactorSide side, F f) {
     for (int p : layout.routing.by_expert())
       if (layout.ranks(p) > 0)
         f(p, map(table.middle_rows(layout.first_row(layout.routing.expert(p), side), layout.ranks(p))));

@@ -83,7 +83,7 @@ class LowRank {
   Index experts() const { return blocks().experts(); }
   Index in() const { return factors_.in(); }
   Index out() const { return factors_.out(); }
-  const Blocks& blocks() const { return factors_.blocks(); }
+  const RankBlocks& blocks() const { return factors_.blocks(); }
   Factors& factors() { return factors_; }
   const Factors& factors() const { return factors_; }
   std::span<T> scale() { return scale_; }
@@ -91,7 +91,7 @@ class LowRank {
   decltype(auto) parameters() { return parameters_of(factors_); }
   decltype(auto) parameters() const { return parameters_of(factors_); }
 
-  Scratch scratch(const Capacity& capacity) const {
+  Scratch scratch(const CallSize& capacity) const {
     const auto ranks = std::size_t(capacity.pairs * blocks().max_size());
     Scratch scratch{std::pmr::vector<int>(capacity.memory),
                     std::pmr::vector<T>(ranks, capacity.memory),
@@ -106,7 +106,7 @@ class LowRank {
     return scratch;
   }
 
-  std::size_t scratch_bytes(const Capacity& capacity) const {
+  std::size_t scratch_bytes(const CallSize& capacity) const {
     return array_bytes<int>(capacity.pairs + 1) + 3 * array_bytes<T>(capacity.pairs * blocks().max_size()) +
            array_bytes<T>(dropped_rows(capacity) * in()) +
            2 * array_bytes<T>(latent_rows(capacity) * blocks().ranks_down()) + scratch_bytes_for(factors_, capacity);
@@ -124,14 +124,14 @@ class LowRank {
     if (latent || streamed)
       gather(latent ? latent : project(x, call), layout, h);
     else
-      call.execution.routed_down(seen(x, call), f.a, Side::down, layout, h);
+      call.execution.routed_down(seen(x, call), f.a, FactorSide::down, layout, h);
     for (Index p = 0; p < routing.pairs(); ++p) {
       const T factor = scale_[std::size_t(routing.expert(p))] * routing.weight(p);
       for (Index at = layout.first(p); at < layout.first(p) + layout.ranks(p); ++at)
         weighted[std::size_t(at)] = factor * h[std::size_t(at)];
     }
     if (f.gate) for_each_rank(layout, [&](Index, Index row, std::size_t at) { weighted[at] *= f.gate.data()[row]; });
-    return {layout, weighted, f.b, Side::up};
+    return {layout, weighted, f.b, FactorSide::up};
   }
 
   void backward(View<const T> x, const Routing<T>& routing, View<const T> d_y, std::span<T> d_weight, View<T> d_x,
@@ -143,11 +143,11 @@ class LowRank {
     const FactorViews<T> d = factors_.gradient_views(gradients, s.factors);
     const RankLayout<T> layout{blocks(), routing, s.begin};
     const auto h = ranks_in(s.h, layout), d_h = ranks_in(s.d_h, layout);
-    call.execution.routed_down(d_y, f.b, Side::up, layout, d_h);
+    call.execution.routed_down(d_y, f.b, FactorSide::up, layout, d_h);
     if (f.gate) gate_backward(layout, f.gate, h, d_h, d.gate);
     weigh_backward(layout, h, d_h, d_weight);
-    if (d.b) call.execution.routed_outer(ranks_in(s.weighted, layout), d_y, Side::up, layout, d.b);
-    if (d.a) call.execution.routed_outer(d_h, seen(x, call), Side::down, layout, d.a);
+    if (d.b) call.execution.routed_outer(ranks_in(s.weighted, layout), d_y, FactorSide::up, layout, d.b);
+    if (d.a) call.execution.routed_outer(d_h, seen(x, call), FactorSide::down, layout, d.a);
     add_through_dropout(d_x, call, [&](View<T> d_seen) {
       if constexpr (streamed)
         factors_.project_backward(scattered(d_h, layout, d_latent(x.rows(), call)), d_seen, call.execution);
@@ -160,7 +160,7 @@ class LowRank {
   /// Only where fuses_d_x.
   RankTerms<T> d_x_terms(const Routing<T>& routing, auto& call) const {
     const RankLayout<T> layout{blocks(), routing, call.scratch.begin};
-    return {layout, ranks_in(call.scratch.d_h, layout), factors_.factors(call.scratch.factors).a, Side::down};
+    return {layout, ranks_in(call.scratch.d_h, layout), factors_.factors(call.scratch.factors).a, FactorSide::down};
   }
   bool fuses_d_x(const Pass& pass) const { return !streamed && !dropout_.acts(pass); }
 
@@ -195,7 +195,7 @@ class LowRank {
 
   /// w += weight * scale_e B_e^T A_e.   w [O x I].  Offline: plain loops, and whatever memory Factors need.
   void add_delta(Index expert, double weight, View<T> w) const {
-    ScratchOf<Factors> scratch = scratch_for(factors_, Capacity{});
+    ScratchOf<Factors> scratch = scratch_for(factors_, CallSize{});
     const FactorViews<const T> f = factors_.factors(scratch);
     for (Index j = 0; j < blocks().size(expert); ++j)
       for (Index o = 0; o < w.rows(); ++o) {
@@ -212,8 +212,8 @@ class LowRank {
  private:
   static constexpr bool streamed = StreamedFactorPolicy<Factors>;
 
-  Index dropped_rows(const Capacity& capacity) const { return dropout_.rate > 0 ? capacity.tokens : 0; }
-  static Index latent_rows(const Capacity& capacity) { return capacity.latent || streamed ? capacity.tokens : 0; }
+  Index dropped_rows(const CallSize& capacity) const { return dropout_.rate > 0 ? capacity.tokens : 0; }
+  static Index latent_rows(const CallSize& capacity) { return capacity.latent || streamed ? capacity.tokens : 0; }
 
   RankLayout<T> lay_out(const Routing<T>& routing, Scratch& s) const {
     s.begin.assign(1, 0);
@@ -243,7 +243,7 @@ class LowRank {
   template <class F>
   static void for_each_rank(const RankLayout<T>& layout, F f) {
     for (Index p = 0; p < layout.routing.pairs(); ++p) {
-      const Index row = layout.first_row(layout.routing.expert(p), Side::up);
+      const Index row = layout.first_row(layout.routing.expert(p), FactorSide::up);
       for (Index j = 0; j < layout.ranks(p); ++j) f(p, row + j, std::size_t(layout.first(p) + j));
     }
   }

@@ -41,7 +41,7 @@ class DenseFactors {
 
   template <std::uniform_random_bit_generator Generator>
   DenseFactors(const Options& options, Generator& generator)
-      : blocks_(Blocks::of(options.experts, options.rank, options.ranks, options.shared_down)) {
+      : blocks_(RankBlocks::of(options.experts, options.rank, options.ranks, options.shared_down)) {
     if (options.in < 1 || options.out < 1)
       throw Error(ErrorCode::option, "DenseFactors: expected in and out of at least 1, found in = " +
                                          std::to_string(options.in) + ", out = " + std::to_string(options.out));
@@ -51,14 +51,14 @@ class DenseFactors {
 
   /// Of parameters that are there.   lora_A [ranks x I], lora_B [ranks x O].  Throws Error(shape) where `blocks`
   /// differ.
-  DenseFactors(Blocks blocks, Parameters parameters) : blocks_(std::move(blocks)), parameters_(std::move(parameters)) {
+  DenseFactors(RankBlocks blocks, Parameters parameters) : blocks_(std::move(blocks)), parameters_(std::move(parameters)) {
     require_equal(ErrorCode::shape, "DenseFactors: rows of A", blocks_.ranks_down(), parameters_.lora_A.rows());
     require_equal(ErrorCode::shape, "DenseFactors: rows of B", blocks_.ranks_up(), parameters_.lora_B.rows());
   }
 
   Index in() const { return parameters_.lora_A.cols(); }
   Index out() const { return parameters_.lora_B.cols(); }
-  const Blocks& blocks() const { return blocks_; }
+  const RankBlocks& blocks() const { return blocks_; }
   Parameters& parameters() { return parameters_; }
   const Parameters& parameters() const { return parameters_; }
 
@@ -74,7 +74,7 @@ class DenseFactors {
   void append(const DenseFactors& other) {
     require_equal(ErrorCode::shape, "DenseFactors: inputs of what is appended", in(), other.in());
     require_equal(ErrorCode::shape, "DenseFactors: outputs of what is appended", out(), other.out());
-    Blocks blocks = blocks_.followed_by(other.blocks_);
+    RankBlocks blocks = blocks_.followed_by(other.blocks_);
     parameters_ = {stacked(parameters_.lora_A, other.parameters_.lora_A),
                    stacked(parameters_.lora_B, other.parameters_.lora_B)};
     blocks_ = std::move(blocks);
@@ -87,7 +87,7 @@ class DenseFactors {
   void contract(Parameters&, NoScratch&) const {}
 
  private:
-  Blocks blocks_;
+  RankBlocks blocks_;
   Parameters parameters_;
 };
 

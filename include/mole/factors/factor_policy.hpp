@@ -2,7 +2,7 @@
 // The contract of factors: where A and B come from.
 #pragma once
 
-#include "mole/core/blocks.hpp"
+#include "mole/core/rank_blocks.hpp"
 #include "mole/core/call.hpp"
 #include "mole/core/parameters.hpp"
 #include "mole/core/scaling.hpp"
@@ -33,7 +33,7 @@ concept FactorPolicy = std::copyable<F> && std::floating_point<typename F::Scala
     requires(const F& factors, ScratchOf<F>& scratch, ParametersOf<F>& gradients, const typename F::Options& options) {
   { factors.in() } -> std::convertible_to<Index>;
   { factors.out() } -> std::convertible_to<Index>;
-  { factors.blocks() } -> std::convertible_to<const Blocks&>;
+  { factors.blocks() } -> std::convertible_to<const RankBlocks&>;
   { factors.factors(scratch) } -> std::same_as<FactorViews<const typename F::Scalar>>;
   { factors.gradient_views(gradients, scratch) } -> std::same_as<FactorViews<typename F::Scalar>>;
   factors.contract(gradients, scratch);

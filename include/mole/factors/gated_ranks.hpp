@@ -62,7 +62,7 @@ class GatedRanks {
 
   template <std::uniform_random_bit_generator Generator>
   GatedRanks(const Options& options, Generator& generator)
-      : blocks_(Blocks::of(options.experts, options.rank, options.ranks, options.shared_down)), start_(options.start) {
+      : blocks_(RankBlocks::of(options.experts, options.rank, options.ranks, options.shared_down)), start_(options.start) {
     if (options.in < 1 || options.out < 1)
       throw Error(ErrorCode::option, "GatedRanks: expected in and out of at least 1, found in = " +
                                          std::to_string(options.in) + ", out = " + std::to_string(options.out));
@@ -72,7 +72,7 @@ class GatedRanks {
   }
 
   /// Of parameters that are there. Throws Error(shape) where `blocks` differ.
-  GatedRanks(Blocks blocks, Parameters parameters, GateStart start = GateStart::normal)
+  GatedRanks(RankBlocks blocks, Parameters parameters, GateStart start = GateStart::normal)
       : blocks_(std::move(blocks)), start_(start), parameters_(std::move(parameters)) {
     require_equal(ErrorCode::shape, "GatedRanks: rows of A", blocks_.ranks_down(), parameters_.lora_A.rows());
     require_equal(ErrorCode::shape, "GatedRanks: rows of B", blocks_.ranks_up(), parameters_.lora_B.rows());
@@ -81,7 +81,7 @@ class GatedRanks {
 
   Index in() const { return parameters_.lora_A.cols(); }
   Index out() const { return parameters_.lora_B.cols(); }
-  const Blocks& blocks() const { return blocks_; }
+  const RankBlocks& blocks() const { return blocks_; }
   GateStart start() const { return start_; }
   Parameters& parameters() { return parameters_; }
   const Parameters& parameters() const { return parameters_; }
@@ -101,7 +101,7 @@ class GatedRanks {
   void contract(Parameters&, NoScratch&) const {}
 
  private:
-  Blocks blocks_;
+  RankBlocks blocks_;
   GateStart start_;
   Parameters parameters_;
 };

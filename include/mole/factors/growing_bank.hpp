@@ -54,7 +54,7 @@ class GrowingBank {
   };
 
   template <std::uniform_random_bit_generator Generator>
-  GrowingBank(const Options& options, Generator& generator) : blocks_(Blocks::uniform(1, 1)) {
+  GrowingBank(const Options& options, Generator& generator) : blocks_(RankBlocks::uniform(1, 1)) {
     if (options.in < 1 || options.out < 1 || options.ranks.empty())
       throw Error(ErrorCode::option, "GrowingBank: expected in and out of at least 1 and a range, found in = " +
                                          std::to_string(options.in) + ", out = " + std::to_string(options.out) + ", " +
@@ -71,13 +71,13 @@ class GrowingBank {
                   "GrowingBank: expected a range of at least 1 atom, found " + std::to_string(ranks));
     a_ = stacked(a_, Matrix<T>(ranks, in())), b_ = stacked(b_, Matrix<T>(ranks, out()));
     ranges_.push_back(int(ranks));
-    blocks_ = Blocks::uniform(a_.rows(), 1);
+    blocks_ = RankBlocks::uniform(a_.rows(), 1);
     fill_uniform(newest(a_.view()), 1 / std::sqrt(double(in())), generator);
   }
 
   Index in() const { return a_.cols(); }
   Index out() const { return b_.cols(); }
-  const Blocks& blocks() const { return blocks_; }
+  const RankBlocks& blocks() const { return blocks_; }
   const std::vector<int>& ranges() const { return ranges_; }  ///< atoms of each range, as Options::ranks
   Index frozen() const { return a_.rows() - ranges_.back(); }
 
@@ -116,7 +116,7 @@ class GrowingBank {
     return matrix;
   }
 
-  Blocks blocks_;
+  RankBlocks blocks_;
   std::vector<int> ranges_;
   Matrix<T> a_, b_;
 };

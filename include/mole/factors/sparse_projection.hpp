@@ -62,7 +62,7 @@ class SparseProjection {
 
   template <std::uniform_random_bit_generator Generator>
   SparseProjection(const Options& options, Generator& generator)
-      : blocks_(Blocks::uniform(options.experts, options.rank)),
+      : blocks_(RankBlocks::uniform(options.experts, options.rank)),
         in_(options.in),
         nonzeros_(options.nonzeros),
         detached_(options.detached) {
@@ -85,7 +85,7 @@ class SparseProjection {
   Index in() const { return in_; }
   Index out() const { return parameters_.lora_B.cols(); }
   Index nonzeros() const { return nonzeros_; }
-  const Blocks& blocks() const { return blocks_; }
+  const RankBlocks& blocks() const { return blocks_; }
   Parameters& parameters() { return parameters_; }
   const Parameters& parameters() const { return parameters_; }
 
@@ -207,7 +207,7 @@ class SparseProjection {
     return true;
   }
 
-  Blocks blocks_;
+  RankBlocks blocks_;
   Index in_ = 0, nonzeros_ = 0;
   bool detached_ = false;
   Parameters parameters_;
@@ -254,7 +254,7 @@ void SparseProjection<T>::append(const SparseProjection& other) {
   require_equal(ErrorCode::shape, "SparseProjection: non-zeros of a row of what is appended", nonzeros(),
                 other.nonzeros());
   const Projection above = projection(), below = other.projection();
-  Blocks blocks = blocks_.followed_by(other.blocks_);
+  RankBlocks blocks = blocks_.followed_by(other.blocks_);
   parameters_.lora_B = stacked(parameters_.lora_B, other.parameters_.lora_B);
   blocks_ = std::move(blocks);
   cut({stacked(above.columns, below.columns), stacked(above.values, below.values)});

@@ -76,7 +76,7 @@ struct ExpertCapacity {
     walk_state_within("select", select, f);
   }
 
-  Scratch scratch(const Capacity& capacity) const {
+  Scratch scratch(const CallSize& capacity) const {
     const auto ints = [&](Index size) {
       std::pmr::vector<int> numbers(capacity.memory);
       numbers.reserve(std::size_t(size));

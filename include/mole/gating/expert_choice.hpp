@@ -40,12 +40,12 @@ struct ExpertChoice {
   /// Where every expert may take every token.
   bool takes_all(Index experts) const { return factor >= double(experts); }
 
-  Scratch scratch(const Capacity& capacity) const {
+  Scratch scratch(const CallSize& capacity) const {
     Scratch scratch{std::pmr::vector<int>(capacity.memory), std::pmr::vector<int>(capacity.memory)};
     for (auto* tokens : {&scratch.routed, &scratch.taken}) tokens->reserve(std::size_t(capacity.tokens));
     return scratch;
   }
-  std::size_t scratch_bytes(const Capacity& capacity) const { return 2 * array_bytes<int>(capacity.tokens); }
+  std::size_t scratch_bytes(const CallSize& capacity) const { return 2 * array_bytes<int>(capacity.tokens); }
 
   template <class T, class Emit>
   void select_whole_call(View<const T> scores, Index experts, const Pass& pass, Emit&& emit, Scratch& scratch) const {

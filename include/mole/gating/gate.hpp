@@ -70,7 +70,7 @@ class Gate {
       return tokens * slots(experts);
   }
 
-  Scratch scratch(const Capacity& capacity) const {
+  Scratch scratch(const CallSize& capacity) const {
     Scratch scratch{std::pmr::vector<int>(std::size_t(capacity.tokens), capacity.memory),
                     std::pmr::vector<unsigned char>(std::size_t(capacity.tokens), capacity.memory),
                     std::pmr::vector<std::pair<int, int>>(capacity.memory), scratch_for(select, capacity)};

@@ -28,7 +28,7 @@ class AnyLinear {
   using Visitor = std::function<void(std::string_view name, View<T> parameter, View<T> gradient)>;
 
   template <class Layer>
-  requires std::same_as<typename Layer::Scalar, T> AnyLinear(Layer layer, Index max_tokens, Trainable trainable = {})
+  requires std::same_as<typename Layer::Scalar, T> AnyLinear(Layer layer, Index max_tokens, TrainableParts trainable = {})
       : model_(std::make_unique<Model<Layer>>(std::move(layer), max_tokens, trainable)) {}
 
   Index in() const { return model_->in(); }
@@ -43,7 +43,7 @@ class AnyLinear {
   Trace<T>& trace() { return model_->trace(); }
 
   /// Which parts learn from now on; gradients start at zero.
-  void set_trainable(Trainable trainable) { model_->set_trainable(trainable); }
+  void set_trainable(TrainableParts trainable) { model_->set_trainable(trainable); }
   void zero_gradients() { model_->zero_gradients(); }
   void walk(const Visitor& f) { model_->walk(f); }
   /// As MixtureLinear::walk_state.
@@ -77,7 +77,7 @@ class AnyLinear {
     virtual void forward(View<const T> x, View<T> y, const Pass& pass) = 0;
     virtual void backward(View<const T> x, View<const T> d_y, View<T> d_x) = 0;
     virtual Trace<T>& trace() = 0;
-    virtual void set_trainable(Trainable trainable) = 0;
+    virtual void set_trainable(TrainableParts trainable) = 0;
     virtual void zero_gradients() = 0;
     virtual void walk(const Visitor& f) = 0;
     virtual void walk_state(const StateVisitor& f) = 0;
@@ -87,7 +87,7 @@ class AnyLinear {
 
   template <class Layer>
   struct Model final : Interface {
-    Model(Layer l, Index max_tokens, Trainable trainable)
+    Model(Layer l, Index max_tokens, TrainableParts trainable)
         : layer(std::move(l)), work(layer.workspace(max_tokens)), gradients(layer.gradients(trainable)) {}
 
     Index in() const override { return layer.in(); }
@@ -101,7 +101,7 @@ class AnyLinear {
                     "AnyLinear: expected a layer of trainable policies, found inference-only ones");
     }
     Trace<T>& trace() override { return work; }
-    void set_trainable(Trainable trainable) override { gradients = layer.gradients(trainable); }
+    void set_trainable(TrainableParts trainable) override { gradients = layer.gradients(trainable); }
     void zero_gradients() override { set_zero(gradients); }
     void walk(const Visitor& f) override { layer.walk(f, gradients); }
     void walk_state(const StateVisitor& f) override { layer.walk_state(f); }

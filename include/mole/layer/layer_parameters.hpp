@@ -9,7 +9,7 @@
 namespace mole {
 
 /// Which parts of a layer learn. A part that does not has empty gradients: neither computed nor touched.
-struct Trainable {
+struct TrainableParts {
   bool router = true;
   bool experts = true;
   bool base = false;

@@ -117,7 +117,7 @@ class MixtureLinear {
   }
 
   /// Zero gradients for the parts that learn, empty ones for the others.
-  Gradients gradients(Trainable trainable = {}) const {
+  Gradients gradients(TrainableParts trainable = {}) const {
     Gradients gradients;
     if constexpr (!external)
       if (trainable.router) gradients.router = zeros_like(ParametersOf<Router>(parameters_of(router_)));
@@ -295,7 +295,7 @@ class MixtureLinear {
     else
       return gating_.extra();
   }
-  Capacity capacity(Index max_tokens, Index max_pairs, std::pmr::memory_resource* memory) const {
+  CallSize capacity(Index max_tokens, Index max_pairs, std::pmr::memory_resource* memory) const {
     if (max_tokens < 0 || max_pairs < 0)
       throw Error(ErrorCode::option, "workspace: expected sizes of at least 0, found " + std::to_string(max_tokens) +
                                          " tokens and " + std::to_string(max_pairs) + " pairs");

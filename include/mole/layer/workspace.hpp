@@ -12,7 +12,7 @@ namespace mole {
 template <class T, class Router, class Gating, class Experts, class Base>
 struct Workspace : Trace<T> {
   Workspace(const Router& router, const Gating& gating, const Experts& experts, const Base& base, Index extra,
-            const Capacity& capacity)
+            const CallSize& capacity)
       : Trace<T>(capacity.memory),
         router_scratch(scratch_for(router, capacity)),
         gating_scratch(scratch_for(gating, capacity)),
@@ -23,7 +23,7 @@ struct Workspace : Trace<T> {
 
   /// The memory that a workspace takes from the capacity's resource.
   static std::size_t bytes_for(const Router& router, const Gating& gating, const Experts& experts, const Base& base,
-                               Index extra, const Capacity& capacity) {
+                               Index extra, const CallSize& capacity) {
     return Trace<T>::bytes_for(capacity.tokens, experts.experts(), extra, capacity.pairs) +
            scratch_bytes_for(router, capacity) + scratch_bytes_for(gating, capacity) +
            scratch_bytes_for(experts, capacity) + scratch_bytes_for(base, capacity);

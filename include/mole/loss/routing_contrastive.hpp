@@ -2,7 +2,7 @@
 // The loss that pulls prototypes to their own tokens and away from those of others.
 #pragma once
 
-#include "mole/core/direction.hpp"
+#include "mole/core/unit_vector.hpp"
 #include "mole/core/error.hpp"
 #include "mole/core/trace.hpp"
 
@@ -80,7 +80,7 @@ class ContrastiveLoss {
  private:
   struct Active {
     Index expert, tokens;
-    Direction prototype, mean;
+    UnitVector prototype, mean;
     double prototype_radial = 0, mean_radial = 0;  // sums of d_cos cos: over the prototype's row, the mean's column
   };
 
@@ -111,9 +111,9 @@ class ContrastiveLoss {
       for_each_token(e, [&](Index n) {
         for (Index c = 0; c < x_.cols(); ++c) mean[std::size_t(c)] += double(x_(n, c)) / double(tokens);
       });
-      const Direction direction = Direction::of(std::span<const double>(mean));
+      const UnitVector direction = UnitVector::of(std::span<const double>(mean));
       for (double& element : mean) element *= direction.scale();
-      active_.push_back({e, tokens, Direction::of(prototypes_.row(e)), direction});
+      active_.push_back({e, tokens, UnitVector::of(prototypes_.row(e)), direction});
     }
   }
 
@@ -167,7 +167,7 @@ class ContrastiveLoss {
 /// Only prototypes with tokens take part; with fewer than two the loss is 0. A token of several experts is in each of
 /// their means; one that the mask leaves out or pass.forced names an expert for (ProMoE's null tokens) is in none.
 /// Weights of the routing play no part, and its choice is a constant. A mean or prototype of zeros has cosines of 0 and
-/// gets no gradient (Direction).
+/// gets no gradient (UnitVector).
 /// Throws Error(option) unless temperature > 0, Error(shape) where sizes disagree or there are more prototypes than
 /// experts. Computed in double.  O((pairs + A^2) I) for A prototypes with tokens; takes A (I + A) + I doubles and a few
 /// a prototype from `memory`, nothing when A < 2.

@@ -22,7 +22,7 @@ struct AdaMoleOptions {
   Index out = 0;
   Index experts = 8;
   Index rank = 8;
-  double largest_threshold = 0;  ///< 0: 1 / E, with which every token is sure of an expert
+  double max_threshold = 0;  ///< 0: 1 / E, with which every token is sure of an expert
   double alpha = 16;
   Scaling scaling = Scaling::alpha_over_rank;
   double dropout = 0.05;  ///< on the adapters' input; the router sees x whole
@@ -34,14 +34,14 @@ using AdaMole = MixtureLinear<JoinedRouter<LinearRouter<typename Base::Scalar>, 
                               LowRank<DenseFactors<typename Base::Scalar>>, Base, Execution>;
 
 /// y = W x + b + sum over p_e >= t of (p_e - t) / (their sum) s B_e A_e x,
-///     p = softmax(R x),  t = largest_threshold sigmoid(v x + c).
+///     p = softmax(R x),  t = max_threshold sigmoid(v x + c).
 template <BasePolicy Base, class Generator, class Execution = DefaultExecution>
 AdaMole<Base, Execution> ada_mole(const AdaMoleOptions& options, Base base, Generator& generator,
                                   Execution execution = {}) {
   using T = typename Base::Scalar;
   return {JoinedRouter(LinearRouter<T>({.in = options.in, .experts = options.experts}, generator),
                        LinearRouter<T>({.in = options.in, .experts = 1, .bias = true}, generator)),
-          Gate{SoftmaxWithThreshold{options.largest_threshold}, LearnedThreshold{}, Shifted{}},
+          Gate{SoftmaxWithThreshold{options.max_threshold}, LearnedThreshold{}, Shifted{}},
           LowRank<DenseFactors<T>>(dense_factors_for<T>(options), generator), std::move(base), std::move(execution)};
 }
 

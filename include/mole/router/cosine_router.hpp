@@ -2,7 +2,7 @@
 // The router that compares directions: each expert has a prototype.
 #pragma once
 
-#include "mole/core/direction.hpp"
+#include "mole/core/unit_vector.hpp"
 #include "mole/core/linear_parameters.hpp"
 #include "mole/core/random.hpp"
 #include "mole/router/router_policy.hpp"
@@ -19,7 +19,7 @@ namespace mole {
 ///   scale = exp(min(log_scale, log 100)), log_scale [1 x 1], or 1 without a learned one
 ///
 /// Logits lie in [-scale, scale] and do not change when h or a prototype is scaled. Norms are at least 1e-12
-/// (Direction): an h or a prototype of zeros has cosines of 0 and gets no gradient from them. A log_scale above its
+/// (UnitVector): an h or a prototype of zeros has cosines of 0 and gets no gradient from them. A log_scale above its
 /// bound gets none either.
 /// Prototypes start as N(0, deviation^2), the projection as a LinearRouter, log_scale as log 2.
 /// Throws Error(option) for sizes below 1, a negative projection, and unless deviation > 0.
@@ -84,7 +84,7 @@ class CosineRouter {
     return parameters_.log_scale.empty() ? 1 : std::exp(double(std::min(parameters_.log_scale(0, 0), most_log_scale)));
   }
 
-  Scratch scratch(const Capacity& capacity) const {
+  Scratch scratch(const CallSize& capacity) const {
     const Index tokens = capacity.tokens, projected = projects() ? tokens : 0;
     const auto matrix = [&](Index rows, Index cols) { return Matrix<T>(rows, cols, capacity.memory); };
     return {matrix(projected, width()),
@@ -96,7 +96,7 @@ class CosineRouter {
             Matrix<double>(1, tokens, capacity.memory),
             Matrix<double>(1, outputs(), capacity.memory)};
   }
-  std::size_t scratch_bytes(const Capacity& capacity) const {
+  std::size_t scratch_bytes(const CallSize& capacity) const {
     const Index tokens = capacity.tokens, projected = projects() ? tokens : 0;
     return 2 * (array_bytes<T>(projected * width()) + array_bytes<T>(tokens * outputs()) +
                 array_bytes<T>(outputs() * width())) +
@@ -111,7 +111,7 @@ class CosineRouter {
     call.execution.product_nt(h, call.scratch.directions, cosines);
     const T scale = T(this->scale());
     for (Index n = 0; n < cosines.rows(); ++n) {
-      const Direction token = Direction::of(h.row(n));
+      const UnitVector token = UnitVector::of(h.row(n));
       call.scratch.token_lengths(0, n) = token.length;
       for (Index e = 0; e < cosines.cols(); ++e) {
         cosines(n, e) *= T(token.scale());
@@ -168,7 +168,7 @@ class CosineRouter {
   void point_prototypes(Scratch& scratch) const {
     const View<const T> prototypes = parameters_.prototypes;
     for (Index e = 0; e < prototypes.rows(); ++e) {
-      const Direction direction = Direction::of(prototypes.row(e));
+      const UnitVector direction = UnitVector::of(prototypes.row(e));
       scratch.prototype_lengths(0, e) = direction.length;
       const T scale = T(direction.scale());
       for (Index j = 0; j < prototypes.cols(); ++j)
@@ -180,7 +180,7 @@ class CosineRouter {
   void weigh_by_length(View<const T> d_logits, Scratch& scratch) const {
     const double scale = this->scale();
     for (Index n = 0; n < d_logits.rows(); ++n) {
-      const T factor = T(scale * Direction{scratch.token_lengths(0, n)}.d_scale());
+      const T factor = T(scale * UnitVector{scratch.token_lengths(0, n)}.d_scale());
       for (Index e = 0; e < d_logits.cols(); ++e) scratch.d_cosines(n, e) = factor * d_logits(n, e);
     }
   }
@@ -196,7 +196,7 @@ class CosineRouter {
     call.execution.product_nn(call.scratch.d_cosines.view().top(h.rows()), call.scratch.directions, d_h);
     const double scale = this->scale();
     for (Index n = 0; n < h.rows(); ++n) {
-      const Direction token{call.scratch.token_lengths(0, n)};
+      const UnitVector token{call.scratch.token_lengths(0, n)};
       const T factor =
           T(scale * token.d_scale() * token.inward(radial_of_token(d_logits, call.scratch, n)) * token.scale());
       for (Index j = 0; j < h.cols(); ++j) d_h.row_data(n)[j] -= factor * h.row_data(n)[j];
@@ -208,7 +208,7 @@ class CosineRouter {
     fill(d_v, T(0));
     call.execution.product_tn(call.scratch.d_cosines.view().top(h.rows()), h, d_v);
     for (Index e = 0; e < d_v.rows(); ++e) {
-      const Direction prototype{call.scratch.prototype_lengths(0, e)};
+      const UnitVector prototype{call.scratch.prototype_lengths(0, e)};
       const T scale = T(prototype.d_scale()),
               inward = T(prototype.inward(radial_of_prototype(call.scratch, e, h.rows())));
       const T* const v = call.scratch.directions.view().row_data(e);
@@ -221,7 +221,7 @@ class CosineRouter {
     double sum = 0;
     for (Index n = 0; n < tokens; ++n)
       sum += double(scratch.d_cosines(n, e)) * double(scratch.cosines(n, e)) /
-             Direction{scratch.token_lengths(0, n)}.scale();
+             UnitVector{scratch.token_lengths(0, n)}.scale();
     return sum;
   }
 

@@ -86,11 +86,11 @@ class GruCell {
         parameters_, others...);
   }
 
-  Scratch scratch(const Capacity& capacity) const {
+  Scratch scratch(const CallSize& capacity) const {
     const auto each = [&] { return Matrix<T>(capacity.tokens, 3 * width(), capacity.memory); };
     return {each(), each(), each(), each(), Matrix<T>(1, width(), capacity.memory)};
   }
-  std::size_t scratch_bytes(const Capacity& capacity) const {
+  std::size_t scratch_bytes(const CallSize& capacity) const {
     return 4 * array_bytes<T>(capacity.tokens * 3 * width()) + array_bytes<T>(width());
   }
 

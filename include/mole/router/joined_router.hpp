@@ -78,10 +78,10 @@ class JoinedRouter {
     walk_state_within("second", second_, f);
   }
 
-  Scratch scratch(const Capacity& capacity) const {
+  Scratch scratch(const CallSize& capacity) const {
     return {scratch_for(first_, capacity), scratch_for(second_, capacity)};
   }
-  std::size_t scratch_bytes(const Capacity& capacity) const {
+  std::size_t scratch_bytes(const CallSize& capacity) const {
     return scratch_bytes_for(first_, capacity) + scratch_bytes_for(second_, capacity);
   }
 

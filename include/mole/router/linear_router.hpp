@@ -55,12 +55,12 @@ class LinearRouter {
   View<const T> input_weight() const { return parameters_.weight; }
   bool fuses_d_x(const Pass& pass) const { return !dropout_.acts(pass); }
 
-  Scratch scratch(const Capacity& capacity) const {
+  Scratch scratch(const CallSize& capacity) const {
     if (dropout_.rate == 0) return {};
     return {Matrix<T>(capacity.tokens, in(), capacity.memory)};
   }
 
-  std::size_t scratch_bytes(const Capacity& capacity) const {
+  std::size_t scratch_bytes(const CallSize& capacity) const {
     return dropout_.rate == 0 ? 0 : array_bytes<T>(capacity.tokens * in());
   }
 

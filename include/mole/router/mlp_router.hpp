@@ -60,11 +60,11 @@ class MlpRouter {
   Parameters& parameters() { return parameters_; }
   const Parameters& parameters() const { return parameters_; }
 
-  Scratch scratch(const Capacity& capacity) const {
+  Scratch scratch(const CallSize& capacity) const {
     return {Matrix<T>(capacity.tokens, hidden(), capacity.memory),
             Matrix<T>(capacity.tokens, hidden(), capacity.memory)};
   }
-  std::size_t scratch_bytes(const Capacity& capacity) const { return 2 * array_bytes<T>(capacity.tokens * hidden()); }
+  std::size_t scratch_bytes(const CallSize& capacity) const { return 2 * array_bytes<T>(capacity.tokens * hidden()); }
 
   void forward(View<const T> x, View<T> logits, auto& call) const {
     const View<T> h = call.scratch.hidden.view().top(x.rows());

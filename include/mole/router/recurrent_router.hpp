@@ -83,7 +83,7 @@ class RecurrentRouter {
   Parameters& parameters() { return parameters_; }
   const Parameters& parameters() const { return parameters_; }
 
-  Scratch scratch(const Capacity& capacity) const {
+  Scratch scratch(const CallSize& capacity) const {
     const auto rows_of = [&](Index cols) { return Matrix<T>(capacity.tokens, cols, capacity.memory); };
     return {{},
             rows_of(cell_->in()),
@@ -92,7 +92,7 @@ class RecurrentRouter {
             rows_of(cell_->width()),
             cell_->scratch(capacity)};
   }
-  std::size_t scratch_bytes(const Capacity& capacity) const {
+  std::size_t scratch_bytes(const CallSize& capacity) const {
     return 2 * array_bytes<T>(capacity.tokens * cell_->in()) + 2 * array_bytes<T>(capacity.tokens * cell_->width()) +
            cell_->scratch_bytes(capacity);
   }

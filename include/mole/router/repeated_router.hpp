@@ -36,11 +36,11 @@ class RepeatedRouter {
   Parameters& parameters() { return router_.parameters(); }
   const Parameters& parameters() const { return router_.parameters(); }
 
-  Scratch scratch(const Capacity& capacity) const {
+  Scratch scratch(const CallSize& capacity) const {
     return {router_.scratch(capacity), Matrix<T>(capacity.tokens, router_.outputs(), capacity.memory),
             Matrix<T>(capacity.tokens, router_.outputs(), capacity.memory)};
   }
-  std::size_t scratch_bytes(const Capacity& capacity) const {
+  std::size_t scratch_bytes(const CallSize& capacity) const {
     return router_.scratch_bytes(capacity) + 2 * array_bytes<T>(capacity.tokens * router_.outputs());
   }
 

@@ -23,7 +23,7 @@ void read_row_of_a(const Factors& factors, Index row, std::span<typename Factors
     std::fill(to.begin(), to.end(), T(0));
     factors.add_row(row, T(1), to);
   } else {
-    auto scratch = scratch_for(factors, Capacity{});
+    auto scratch = scratch_for(factors, CallSize{});
     std::ranges::copy(factors.factors(scratch).a.row(row), to.begin());
   }
 }

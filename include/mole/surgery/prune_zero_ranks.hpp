@@ -22,7 +22,7 @@ namespace mole {
 template <class Experts>
 Experts prune_zero_ranks(const Experts& experts) {
   using Factors = std::remove_cvref_t<decltype(experts.factors())>;
-  const Blocks& blocks = experts.blocks();
+  const RankBlocks& blocks = experts.blocks();
   if (blocks.shared_down() && blocks.experts() > 1)
     throw Error(ErrorCode::option,
                 "prune_zero_ranks: expected experts with a down-projection each, found a shared one");
@@ -45,7 +45,7 @@ Experts prune_zero_ranks(const Experts& experts) {
     std::copy_n(from.lora_B.view().row_data(row), experts.out(), to.lora_B.view().row_data(j));
     to.gate(0, j) = from.gate(0, row);
   }
-  return experts.with(Factors(Blocks::ragged(sizes), std::move(to), experts.factors().start()));
+  return experts.with(Factors(RankBlocks::ragged(sizes), std::move(to), experts.factors().start()));
 }
 
 }  // namespace mole

@@ -14,27 +14,27 @@ namespace mole {
 
 /// An expert is a block of ranks. Expert e owns rows up(e) ... up(e) + size(e) - 1 of B, and reads as many rows of A
 /// from down(e) on: its own, or, with a shared down-projection (HydraLoRA), the same rows as every other expert.
-class Blocks {
+class RankBlocks {
  public:
-  static Blocks uniform(Index experts, Index ranks, bool shared_down = false) {
-    return Blocks(std::vector<int>(std::size_t(std::max<Index>(experts, 0)), int(ranks)), shared_down);
+  static RankBlocks uniform(Index experts, Index ranks, bool shared_down = false) {
+    return RankBlocks(std::vector<int>(std::size_t(std::max<Index>(experts, 0)), int(ranks)), shared_down);
   }
-  static Blocks ragged(std::span<const int> ranks, bool shared_down = false) {
-    return Blocks({ranks.begin(), ranks.end()}, shared_down);
+  static RankBlocks ragged(std::span<const int> ranks, bool shared_down = false) {
+    return RankBlocks({ranks.begin(), ranks.end()}, shared_down);
   }
   /// Uniform blocks of `rank`, or, where `ranks` names any, one of that size for each expert.
-  static Blocks of(Index experts, Index rank, std::span<const int> ranks, bool shared_down = false) {
+  static RankBlocks of(Index experts, Index rank, std::span<const int> ranks, bool shared_down = false) {
     if (ranks.empty()) return uniform(experts, rank, shared_down);
-    require_equal(ErrorCode::option, "Blocks: number of ranks", experts, Index(ranks.size()));
+    require_equal(ErrorCode::option, "RankBlocks: number of ranks", experts, Index(ranks.size()));
     return ragged(ranks, shared_down);
   }
 
   /// These experts, then those of `other`. Throws Error(option) where several share their down-projection.
-  Blocks followed_by(const Blocks& other) const {
+  RankBlocks followed_by(const RankBlocks& other) const {
     std::vector<int> sizes;
-    for (const Blocks* some : {this, &other}) {
+    for (const RankBlocks* some : {this, &other}) {
       if (some->shared_down_ && some->experts() > 1)
-        throw Error(ErrorCode::option, "Blocks: expected experts with a down-projection each, found one that " +
+        throw Error(ErrorCode::option, "RankBlocks: expected experts with a down-projection each, found one that " +
                                            std::to_string(some->experts()) + " experts share");
       for (Index e = 0; e < some->experts(); ++e) sizes.push_back(int(some->size(e)));
     }
@@ -52,11 +52,11 @@ class Blocks {
   Index ranks_down() const { return shared_down_ ? max_size_ : begin_.back(); }  ///< rows of A
 
  private:
-  Blocks(const std::vector<int>& ranks, bool shared_down) : shared_down_(shared_down) {
-    if (ranks.empty()) throw Error(ErrorCode::option, "Blocks: expected at least 1 expert, found 0");
+  RankBlocks(const std::vector<int>& ranks, bool shared_down) : shared_down_(shared_down) {
+    if (ranks.empty()) throw Error(ErrorCode::option, "RankBlocks: expected at least 1 expert, found 0");
     for (int rank : ranks) {
       if (rank < 0)
-        throw Error(ErrorCode::option, "Blocks: expected a rank of at least 0, found " + std::to_string(rank));
+        throw Error(ErrorCode::option, "RankBlocks: expected a rank of at least 0, found " + std::to_string(rank));
       begin_.push_back(begin_.back() + rank);
       max_size_ = std::max<Index>(max_size_, rank);
     }

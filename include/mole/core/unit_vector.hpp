@@ -18,12 +18,12 @@ namespace mole {
 ///
 /// A vector of zeros has no direction: u is 0, and v gets no gradient. Torch's normalize, whose bound this is, hands
 /// back d_u / 1e-12 there.  O(size of v), in double, no allocation.
-struct Direction {
+struct UnitVector {
   static constexpr double least = 1e-12;
   double length = 0;  ///< ||v||
 
   template <class T>
-  static Direction of(std::span<const T> v) {
+  static UnitVector of(std::span<const T> v) {
     // Eight sums, so that additions do not wait for each other: of 768 floats 0.1 us, in one sum 0.9.
     constexpr std::size_t together = 8;
     std::array<double, together> squares{};

@@ -42,18 +42,18 @@ class PanelView {
 
 /// Owned panels: as much memory as the weight, its rows rounded up to whole panels. Copies take the default resource.
 template <class T>
-class Panels {
+class WeightPanels {
  public:
-  Panels() = default;
+  WeightPanels() = default;
 
   /// Packs a weight [rows x cols], ...
-  static Panels of(View<const T> weight, std::pmr::memory_resource* memory = std::pmr::get_default_resource()) {
-    return Panels(weight.rows(), weight.cols(), memory, [&](Index row, Index col) { return weight(row, col); });
+  static WeightPanels of(View<const T> weight, std::pmr::memory_resource* memory = std::pmr::get_default_resource()) {
+    return WeightPanels(weight.rows(), weight.cols(), memory, [&](Index row, Index col) { return weight(row, col); });
   }
   /// ... or its transpose.
-  static Panels of_transposed(View<const T> weight,
+  static WeightPanels of_transposed(View<const T> weight,
                               std::pmr::memory_resource* memory = std::pmr::get_default_resource()) {
-    return Panels(weight.cols(), weight.rows(), memory, [&](Index row, Index col) { return weight(col, row); });
+    return WeightPanels(weight.cols(), weight.rows(), memory, [&](Index row, Index col) { return weight(col, row); });
   }
 
   static std::size_t bytes_for(Index rows, Index cols) {
@@ -69,7 +69,7 @@ class Panels {
   };
 
   template <class Element>
-  Panels(Index rows, Index cols, std::pmr::memory_resource* memory, Element element)
+  WeightPanels(Index rows, Index cols, std::pmr::memory_resource* memory, Element element)
       : lines_(bytes_for(rows, cols) / sizeof(Line), memory), rows_(rows), cols_(cols) {
     if (lines_.empty()) return;
     const PanelView<T> view(lines_.front().elements, rows, cols);
