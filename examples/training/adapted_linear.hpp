@@ -20,7 +20,7 @@ class AdaptedLinear final : public host::Linear<float> {
   AdaptedLinear(const Method& method, const Site& site, std::uint64_t number, const mole::Pass& batch, mole::Rng& rng)
       : method_(method), layer_(method.build(site, rng)), number_(number), batch_(batch) {
     if (!method.balancer) return;
-    mole::SignBiasBalancerOptions options = *method.balancer;
+    mole::SignBiasBalancer::Options options = *method.balancer;
     with_bias([&](std::span<float> bias) { options.experts = mole::Index(bias.size()); });
     balancer_.emplace(options);
   }

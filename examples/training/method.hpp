@@ -49,7 +49,7 @@ struct Method {
   /// Adds the gradients of the method's own losses.
   std::function<void(mole::Trace<float>&)> loss = {};
   /// Balances without a loss; `experts` is filled in for each layer.
-  std::optional<mole::SignBiasBalancerOptions> balancer = {};
+  std::optional<mole::SignBiasBalancer::Options> balancer = {};
   /// After the optimizer's step `step` = 0, 1, ... of `steps`.
   std::function<void(Layer&, mole::Index step, mole::Index steps)> after_step = {};
   /// Between two tasks that arrive one after the other. `weight` is what the layer computes with: it may be written.

@@ -20,7 +20,7 @@ constexpr double infinity = std::numeric_limits<double>::infinity();
 constexpr double not_a_number = std::numeric_limits<double>::quiet_NaN();
 
 template <class T>
-std::vector<T> contrasted(const std::vector<T>& strong, const std::vector<T>& weak, const SelfContrast& options = {}) {
+std::vector<T> contrasted(const std::vector<T>& strong, const std::vector<T>& weak, const SelfContrastOptions& options = {}) {
   std::vector<T> result(strong.size(), T(77));
   self_contrast(strong, weak, std::span(result), options);
   return result;
@@ -40,7 +40,7 @@ std::vector<T> random_logits(std::size_t size, Rng& rng) {
 
 /// What contrasting rows of these sizes throws.
 std::optional<ErrorCode> code(std::size_t strong, std::size_t weak, std::size_t result,
-                              const SelfContrast& options = {}) {
+                              const SelfContrastOptions& options = {}) {
   const std::vector<float> of_strong(strong), of_weak(weak);
   std::vector<float> to(result);
   return test::code_of([&] { self_contrast(of_strong, of_weak, std::span(to), options); });

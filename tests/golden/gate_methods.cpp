@@ -14,7 +14,7 @@ namespace golden {
 namespace {
 
 using mole::BalanceNorm;
-using mole::LoadBalance;
+using mole::LoadBalanceOptions;
 
 template <class T>
 bool flag(const Comparison<T>& file, const std::string& key) {
@@ -30,7 +30,7 @@ auto without_base(const Comparison<T>& file) {
 /// Layer, gate, and the loss of one name.
 template <class T, class Base, class Gating, class Execution>
 void check_gated(Comparison<T>& file, Base base, Gating gating, Execution execution, const std::string& loss = "",
-                 const LoadBalance& balance = {}) {
+                 const LoadBalanceOptions& balance = {}) {
   const ExpertFiles<T> names(file);
   gating.shared = names.shared();
   mole::MixtureLinear layer(load_router(file), gating, names.load(file), std::move(base), execution);
@@ -60,7 +60,7 @@ Method dynamic_moe() {
 
 Method deepseek_moe() {
   return under_every_execution([]<class T>(Comparison<T>& file, auto execution) {
-    const LoadBalance aux{.coefficient = file.number("aux_alpha"),
+    const LoadBalanceOptions aux{.coefficient = file.number("aux_alpha"),
                           .scope = flag(file, "seq_aux") ? mole::BalanceScope::sequence : mole::BalanceScope::global};
     const mole::TopK top_k{file.integer("top_k")};
     if (flag(file, "norm_topk_prob"))

@@ -11,12 +11,12 @@ namespace {
 
 using mole::BalanceCount;
 using mole::BalanceNorm;
-using mole::LoadBalance;
+using mole::LoadBalanceOptions;
 
 /// Mixtral's balance loss over two layers, the second with half the logits in reversed order of the experts.
 template <class T, class Layer>
 void expect_loss_of_two_layers(Comparison<T>& file, Layer& layer, typename Layer::Workspace& work,
-                               const mole::Pass& pass, const LoadBalance& options) {
+                               const mole::Pass& pass, const LoadBalanceOptions& options) {
   expect_loss(file, "load_balance_two_layers", layer, work, pass, [&](mole::Trace<T>& first) {
     auto second = layer.workspace(first.tokens());
     second.start(first.tokens(), pass);
@@ -38,7 +38,7 @@ void expect_loss_of_two_layers(Comparison<T>& file, Layer& layer, typename Layer
 
 /// Everything that a routed layer is compared in.
 template <class T, class Base, class Gating, class Execution>
-void check_routed(Comparison<T>& file, Base base, Gating gating, Execution execution, const LoadBalance& balance) {
+void check_routed(Comparison<T>& file, Base base, Gating gating, Execution execution, const LoadBalanceOptions& balance) {
   const ExpertFiles<T> names(file);
   mole::MixtureLinear layer(load_router(file), gating, names.load(file), std::move(base), execution);
   const std::vector<Index> starts = sequence_starts(file);
@@ -92,7 +92,7 @@ Method plain_lora() {
   });
 }
 
-Method top_k(const LoadBalance& balance, bool float32_counts = false) {
+Method top_k(const LoadBalanceOptions& balance, bool float32_counts = false) {
   return under_every_execution([balance, float32_counts]<class T>(Comparison<T>& file, auto execution) {
     if (float32_counts) file.losses_have_float32_counts();
     const mole::Gate gate{mole::Softmax{}, mole::TopK{.k = file.integer("top_k")}, mole::Renormalized{}};
@@ -111,8 +111,8 @@ Method dense() {
 }  // namespace
 
 std::map<std::string, Method> linear_methods() {
-  const LoadBalance one{.norm = BalanceNorm::one_at_uniform}, k{.norm = BalanceNorm::k_at_uniform};
-  const LoadBalance first{.norm = BalanceNorm::one_at_uniform, .count = BalanceCount::first_choice};
+  const LoadBalanceOptions one{.norm = BalanceNorm::one_at_uniform}, k{.norm = BalanceNorm::k_at_uniform};
+  const LoadBalanceOptions first{.norm = BalanceNorm::one_at_uniform, .count = BalanceCount::first_choice};
   return {{"lora", plain_lora()},       {"rslora", plain_lora()},      {"mola", top_k(one, true)},
           {"mola-moepeft", top_k(one)}, {"mole-topk", top_k(k, true)}, {"mixtral", top_k(k)},
           {"unimoe", top_k(first)},     {"loramoe", dense()},          {"loramoe-moepeft", dense()},

@@ -71,7 +71,7 @@ TEST_CASE("Every loss passes the gradient check through a whole layer", "[layer]
   const std::vector<Index> starts{0, 3};
   const std::vector<std::uint8_t> mask{1, 1, 0, 1, 1, 1, 1};
   const std::vector<int> tasks{1, 0};
-  const GradientCheck options{.pass = {.token_mask = mask, .sequence_begin = starts}};
+  const CheckGradientsOptions options{.pass = {.token_mask = mask, .sequence_begin = starts}};
   auto layer = support::routed_layer<double>({}, Gate{Softmax{}, TopK{2}, Renormalized{}});
   const auto check = [&](auto loss) {
     const GradientReport report = check_gradients(layer, options, loss);

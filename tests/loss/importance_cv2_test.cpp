@@ -31,7 +31,7 @@ TEST_CASE("The importance loss adds the gradient of its value", "[loss]") {
   const std::vector<std::uint8_t> mask{1, 0, 1, 1, 1, 1};
   for (bool unbiased : {false, true}) {
     Trace<double> trace = random_trace(6, 5, 1, {.token_mask = mask});
-    const ImportanceCv2 options{.coefficient = 0.7, .unbiased = unbiased, .epsilon = 0.01};
+    const ImportanceCv2Options options{.coefficient = 0.7, .unbiased = unbiased, .epsilon = 0.01};
     importance_cv2(trace, options);
     const std::vector<double> gradient = copied(trace.d_weight());
     CHECK(gradient_error(trace.routing.weights(), gradient, [&] { return importance_cv2(trace, options); }) <
@@ -47,7 +47,7 @@ TEST_CASE("One expert, no token and no weight have no variation", "[loss]") {
   Trace<double> masked = random_trace(3, 3, 0, {.token_mask = none});
   for (bool unbiased : {false, true})
     for (double epsilon : {0.0, 1e-10}) {
-      const ImportanceCv2 options{.unbiased = unbiased, .epsilon = epsilon};
+      const ImportanceCv2Options options{.unbiased = unbiased, .epsilon = epsilon};
       CHECK(importance_cv2(alone, options) == 0);
       CHECK(importance_cv2(empty, options) == 0);
       CHECK(importance_cv2(masked, options) == 0);

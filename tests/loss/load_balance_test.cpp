@@ -103,7 +103,7 @@ TEST_CASE("Every combination of options has the gradient of its value", "[loss]"
       for (BalanceCount count : counts)
         for (BalanceScore score : means)
           for (BalanceScope scope : scopes) {
-            const LoadBalance options{.coefficient = 0.7, .norm = norm, .count = count, .score = score, .scope = scope};
+            const LoadBalanceOptions options{.coefficient = 0.7, .norm = norm, .count = count, .score = score, .scope = scope};
             INFO("E " << experts << ", norm " << int(norm) << ", count " << int(count) << ", score " << int(score)
                       << ", scope " << int(scope));
             Trace<double> trace = random_trace(11, experts, 2, pass);
@@ -124,7 +124,7 @@ TEST_CASE("What scores have above a threshold counts, and so does what they lack
   for (Index n = 0; n < 2; ++n)
     for (Index c = 0; c < 3; ++c) trace.scores()(n, c) = scores[n][c];
   route(trace, {{0}, {0, 1}});
-  const LoadBalance options{.norm = BalanceNorm::k_at_uniform, .score = BalanceScore::above_threshold};
+  const LoadBalanceOptions options{.norm = BalanceNorm::k_at_uniform, .score = BalanceScore::above_threshold};
   // P = ((0.3 + 0.5) / 2, (-0.1 + 0.3) / 2), m = (1, 1/2)
   CHECK(near(load_balance(trace, options), 2 * (1 * 0.4 + 0.5 * 0.1)));
   for (Index n = 0; n < 2; ++n) {
@@ -144,7 +144,7 @@ TEST_CASE("The mean of the weights is over all tokens, chosen or not", "[loss]")
   Trace<double> trace = empty_trace(4, 2);
   fill(trace.scores(), 9);  // nobody asks
   route(trace, {{0}, {0, 1}, {}, {0}}, 0.5);
-  const LoadBalance options{.score = BalanceScore::weights};
+  const LoadBalanceOptions options{.score = BalanceScore::weights};
   CHECK(near(load_balance(trace, options), 2 * (0.75 * 0.375 + 0.25 * 0.125)));
   CHECK(near(trace.d_weight()[0], 2 * 0.75 / 4));
   CHECK(near(trace.d_weight()[2], 2 * 0.25 / 4));

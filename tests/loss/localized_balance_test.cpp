@@ -40,7 +40,7 @@ TEST_CASE("The constraint adds the gradient of its value", "[loss]") {
   const std::vector<Index> begin{0, 3, 5};
   const std::array tasks{0, 1, 2};  // 2 belongs to no half
   Trace<double> trace = random_trace(8, 5, 1, {.token_mask = mask, .sequence_begin = begin});
-  const LocalizedBalance options{.task_types = tasks, .blc_alpha = 0.3, .blc_weight = 0.7};
+  const LocalizedBalanceOptions options{.task_types = tasks, .blc_alpha = 0.3, .blc_weight = 0.7};
   localized_balance(trace, options);
   const std::vector<double> gradient = copied(elements(trace.d_scores()));
   CHECK(gradient_error(elements(trace.scores()), gradient, [&] { return localized_balance(trace, options); }) <

@@ -45,7 +45,7 @@ TEST_CASE("The entropy adds the gradient of its value", "[loss]") {
   const std::vector<std::uint8_t> mask{1, 0, 1, 1, 1};
   for (bool normalized : {false, true}) {
     Trace<double> trace = random_trace(5, 6, 2, {.token_mask = mask});
-    const RouterEntropy options{.coefficient = 0.3, .normalized = normalized};
+    const RouterEntropyOptions options{.coefficient = 0.3, .normalized = normalized};
     router_entropy(trace, options);
     const std::vector<double> gradient = copied(elements(trace.d_scores()));
     CHECK(gradient_error(elements(trace.scores()), gradient, [&] { return router_entropy(trace, options); }) <
@@ -58,7 +58,7 @@ TEST_CASE("The entropy adds the gradient of its value", "[loss]") {
 TEST_CASE("Every entropy is 1 of an even token and 0 of a decided one, where it is normalized", "[loss]") {
   for (EntropyFamily family : {EntropyFamily::tsallis, EntropyFamily::renyi})
     for (double order : {0.5, 1.0, 1.1, 2.0}) {
-      const RouterEntropy options{.normalized = true, .entropy = {.family = family, .order = order}};
+      const RouterEntropyOptions options{.normalized = true, .entropy = {.family = family, .order = order}};
       Trace<double> even = empty_trace(2, 5);
       fill(even.scores(), 0.2);
       CHECK(near(router_entropy(even, options), 1));
@@ -89,7 +89,7 @@ TEST_CASE("Every entropy adds the gradient of its value", "[loss]") {
       for (double shift : {0.0, 1e-3})
         for (bool normalized : {false, true}) {
           INFO("family " << int(family) << ", order " << order << ", shift " << shift << ", normalized " << normalized);
-          const RouterEntropy options{.coefficient = 0.3,
+          const RouterEntropyOptions options{.coefficient = 0.3,
                                       .normalized = normalized,
                                       .entropy = {.family = family, .order = order, .shift = shift, .offset = shift}};
           Trace<double> trace = random_trace(5, 6, 2, {.token_mask = mask});

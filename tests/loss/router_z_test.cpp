@@ -26,7 +26,7 @@ TEST_CASE("Known logits have their known squared logsumexp", "[loss]") {
 TEST_CASE("The z loss adds the gradient of its value", "[loss]") {
   const std::vector<std::uint8_t> mask{1, 0, 1, 1, 1};
   Trace<double> trace = random_trace(5, 6, 2, {.token_mask = mask});
-  const RouterZ options{.coefficient = 0.3};
+  const RouterZOptions options{.coefficient = 0.3};
   router_z(trace, options);
   const std::vector<double> gradient = copied(elements(trace.d_logits()));
   CHECK(gradient_error(elements(trace.logits()), gradient, [&] { return router_z(trace, options); }) <

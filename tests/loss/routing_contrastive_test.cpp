@@ -34,10 +34,10 @@ struct Case {
     route(trace, chosen);
   }
 
-  double value(const RoutingContrastive& options = {}) const {
+  double value(const RoutingContrastiveOptions& options = {}) const {
     return routing_contrastive(x, prototypes, trace, {}, {}, options);
   }
-  double operator()(const RoutingContrastive& options = {}) {
+  double operator()(const RoutingContrastiveOptions& options = {}) {
     return routing_contrastive(x, prototypes, trace, d_x, d_prototypes, options);
   }
   bool no_gradient() const { return all_zero(d_x.elements()) && all_zero(d_prototypes.elements()); }
@@ -97,7 +97,7 @@ TEST_CASE("One prototype with tokens, or none, has nothing to be told apart from
 }
 
 TEST_CASE("The contrastive loss adds the gradient of its value to tokens and prototypes", "[loss]") {
-  const RoutingContrastive options{.coefficient = 0.7, .temperature = GENERATE(0.5, 2.0)};
+  const RoutingContrastiveOptions options{.coefficient = 0.7, .temperature = GENERATE(0.5, 2.0)};
   Case of = random_case();
   const double value = of(options);
   CHECK(value == of.value(options));

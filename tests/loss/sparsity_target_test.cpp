@@ -67,7 +67,7 @@ TEST_CASE("The target adds the gradient of its value", "[loss]") {
   const std::vector<std::uint8_t> mask{1, 1, 0, 1, 1, 1, 1};
   for (Index k : {Index(1), Index(2), Index(4)}) {
     INFO("k " << k);
-    const SparsityTarget options{.coefficient = 0.7, .k = k};
+    const SparsityTargetOptions options{.coefficient = 0.7, .k = k};
     Trace<double> trace = random_trace(7, 5, 1, {.token_mask = mask});
     Rng rng(8);
     for (Index n = 0; n < 7; ++n)  // now below what is asked for, now above it

@@ -89,7 +89,7 @@ TEMPLATE_TEST_CASE("moram computes what its release does, in training and in inf
 
 TEMPLATE_TEST_CASE("moram's gradients are exact through the value and through the score of z", "[method]", Reference,
                    Simd<>) {
-  const auto worst = [](const MoramOptions& options, const GradientCheck& check) {
+  const auto worst = [](const MoramOptions& options, const CheckGradientsOptions& check) {
     auto layer = grown_layer(options, TestType{});
     const auto report = check_gradients(layer, check);
     CAPTURE(report.worst_tensor, report.moved);

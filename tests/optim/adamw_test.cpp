@@ -26,7 +26,7 @@ struct PlainAdamW {
 
 /// Five steps over all tensors against PlainAdamW, with rate and decay by the tensor's number.
 template <class Arch = kernel::DefaultArchitecture, class Rate, class Decay>
-double difference(AdamWOptions options, Rate rate, Decay decay) {
+double difference(typename AdamW<double, Arch>::Options options, Rate rate, Decay decay) {
   Tensors<double> parameters = random_tensors<double>(1);
   AdamW<double, Arch> adamw(std::move(options));
   std::vector<std::vector<PlainAdamW>> plain;
@@ -80,7 +80,7 @@ TEST_CASE("AdamW follows the published formula over several steps", "[optim]") {
 }
 
 TEST_CASE("The first group whose text occurs in the name wins", "[optim]") {
-  const AdamWOptions options{.learning_rate = 0.02,
+  const AdamW<double>::Options options{.learning_rate = 0.02,
                              .weight_decay = 0.03,
                              .groups = {{.contains = "lora_B", .learning_rate_scale = 16},
                                         {.contains = "lora", .weight_decay = 0.0},
@@ -215,9 +215,9 @@ TEST_CASE("A walk that changes between steps is refused, by name, before anythin
 }
 
 TEST_CASE("Options out of range are refused", "[optim]") {
-  for (const AdamWOptions& options :
-       {AdamWOptions{.learning_rate = -1}, AdamWOptions{.beta1 = 1}, AdamWOptions{.beta2 = -0.1},
-        AdamWOptions{.epsilon = 0}, AdamWOptions{.weight_decay = std::nan("")}})
+  for (const AdamW<>::Options& options :
+       {AdamW<>::Options{.learning_rate = -1}, AdamW<>::Options{.beta1 = 1}, AdamW<>::Options{.beta2 = -0.1},
+        AdamW<>::Options{.epsilon = 0}, AdamW<>::Options{.weight_decay = std::nan("")}})
     CHECK(complaint(ErrorCode::option, [&] { AdamW<float> adamw(options); }).find("AdamW: expected ") == 0);
 }
 

@@ -14,7 +14,7 @@ using namespace mole::test;
 constexpr double tolerance = 1e-14;
 
 /// Five steps of `options` against the plain formula; the worst difference.
-double difference(const SgdOptions& options) {
+double difference(const Sgd<double>::Options& options) {
   Tensors<double> parameters = random_tensors<double>(1);
   Tensors<double> expected = parameters, velocity = parameters;
   for (Matrix<double>& u : velocity.values) u.set_zero();
@@ -107,7 +107,7 @@ TEST_CASE("SGD refuses a walk that changes, and options out of range", "[optim]"
   gradients.values[2] = {};
   CHECK(complaint(ErrorCode::shape, [&] { sgd.step(parameters, gradients); }).find("'experts.lora_B'") !=
         std::string::npos);
-  for (const SgdOptions& options : {SgdOptions{.learning_rate = -1}, SgdOptions{.momentum = 1},
-                                    SgdOptions{.nesterov = true}, SgdOptions{.weight_decay = -1}})
+  for (const Sgd<>::Options& options : {Sgd<>::Options{.learning_rate = -1}, Sgd<>::Options{.momentum = 1},
+                                    Sgd<>::Options{.nesterov = true}, Sgd<>::Options{.weight_decay = -1}})
     CHECK(complaint(ErrorCode::option, [&] { Sgd<float> refused(options); }).find("Sgd: expected ") == 0);
 }

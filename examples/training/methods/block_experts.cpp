@@ -293,7 +293,7 @@ Method deepseek_v3(const Execution& execution) {
               [](const Site& site) {
                 return Touched{.always = router_parameters(site, all - shared), .each = lora_parameters(site, rank)};
               },
-          .balancer = mole::SignBiasBalancerOptions{.rate = 1e-3}};
+          .balancer = mole::SignBiasBalancer::Options{.rate = 1e-3}};
 }
 
 }  // namespace

@@ -99,7 +99,7 @@ Method smora(const Execution& execution) {
               [](const Site& site) {
                 return Touched{.always = router_parameters(site, rank), .each = lora_parameters(site, 1)};
               },
-          .balancer = mole::SignBiasBalancerOptions{.rate = 1e-5, .counts_padding = true}};
+          .balancer = mole::SignBiasBalancer::Options{.rate = 1e-5, .counts_padding = true}};
 }
 
 /// A is frozen, so the ranks may be twice as many.
@@ -119,7 +119,7 @@ Method flylora(const Execution& execution) {
               [](const Site& site) {
                 return Touched{.always = rank * std::max<Index>(1, site.in() * k / rank), .each = site.out()};
               },
-          .balancer = mole::SignBiasBalancerOptions{.rate = 1e-3}};
+          .balancer = mole::SignBiasBalancer::Options{.rate = 1e-3}};
 }
 
 /// Tasks that arrive later append as many atoms again. The published threshold of inference, 0.2, is left out: here it

@@ -13,7 +13,7 @@
 namespace mole {
 
 /// Options of self_contrast(); the defaults are those of the released code.
-struct SelfContrast {
+struct SelfContrastOptions {
   double alpha = 0.1;  ///< a token of less than alpha times the likeliest one's probability is out
   double beta = 0.5;   ///< weight of the contrast
 };
@@ -37,7 +37,7 @@ struct SelfContrast {
 /// Source: Shi et al. 2024 (SCMoE), arXiv:2405.14507; released code: github.com/DavidFanzz/SCMoE.
 template <class T>
 void self_contrast(std::span<const std::type_identity_t<T>> strong, std::span<const std::type_identity_t<T>> weak,
-                   std::span<T> contrasted, const SelfContrast& options = {}) {
+                   std::span<T> contrasted, const SelfContrastOptions& options = {}) {
   require_equal(ErrorCode::shape, "self_contrast: size of weak", strong.size(), weak.size());
   require_equal(ErrorCode::shape, "self_contrast: size of contrasted", strong.size(), contrasted.size());
   if (!(options.alpha > 0 && options.alpha <= 1))

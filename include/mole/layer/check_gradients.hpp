@@ -15,7 +15,7 @@
 namespace mole {
 
 /// How a gradient check is done.
-struct GradientCheck {
+struct CheckGradientsOptions {
   Index tokens = 7;
   double step = 1e-5;      ///< of the central differences
   std::uint64_t seed = 1;  ///< of x and of the upstream gradient
@@ -54,7 +54,7 @@ std::vector<int> chosen_set(const Routing<T>& routing) {
 /// Meant for layers of double: with its default step differences of about 1e-8 are rounding. Two forward calls for
 /// each number, so keep the layer small. The layer's parameters are as before when it returns.
 template <class Layer, class Loss>
-GradientReport check_gradients(Layer& layer, const GradientCheck& check, Loss loss) {
+GradientReport check_gradients(Layer& layer, const CheckGradientsOptions& check, Loss loss) {
   using T = typename Layer::Scalar;
   Rng rng(check.seed);
   Matrix<T> x(check.tokens, layer.in()), d_x(check.tokens, layer.in());
@@ -110,7 +110,7 @@ GradientReport check_gradients(Layer& layer, const GradientCheck& check, Loss lo
 
 /// Without an auxiliary loss.
 template <class Layer>
-GradientReport check_gradients(Layer& layer, const GradientCheck& check = {}) {
+GradientReport check_gradients(Layer& layer, const CheckGradientsOptions& check = {}) {
   return check_gradients(layer, check, [](const auto&) { return 0.0; });
 }
 

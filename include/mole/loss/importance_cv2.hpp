@@ -8,7 +8,7 @@
 namespace mole {
 
 /// Options of importance_cv2().
-struct ImportanceCv2 {
+struct ImportanceCv2Options {
   double coefficient = 1;
   bool unbiased = true;    ///< variance by E - 1 (Tutel), or by E (the code of Shazeer et al.)
   double epsilon = 1e-10;  ///< added to the squared mean
@@ -33,7 +33,7 @@ double importance(const Trace<T>& trace, Index expert) {
 /// 0 for one expert, and when no token counts.  O(pairs + E), no allocation.
 /// Source: Shazeer et al. 2017, arXiv:1701.06538, eq. 6 and 7. Their load loss needs noisy logits and is not here.
 template <class T>
-double importance_cv2(Trace<T>& trace, const ImportanceCv2& options = {}) {
+double importance_cv2(Trace<T>& trace, const ImportanceCv2Options& options = {}) {
   const SquaredCv cv = SquaredCv::of(trace.scored_experts(), options.unbiased, options.epsilon,
                                      [&](Index e) { return detail::importance(trace, e); });
   MOLE_ASSERT(Index(trace.d_weight().size()) == trace.routing.pairs());

@@ -41,7 +41,7 @@ enum class BalanceScope {
 };
 
 /// Options of load_balance().
-struct LoadBalance {
+struct LoadBalanceOptions {
   double coefficient = 1;
   BalanceNorm norm = BalanceNorm::one_at_uniform;
   BalanceCount count = BalanceCount::all_choices;
@@ -79,7 +79,7 @@ struct BalanceGroup {
 template <class T>
 class BalanceLoss {
  public:
-  BalanceLoss(const BalanceGroup<T>& group, const LoadBalance& options, double coefficient)
+  BalanceLoss(const BalanceGroup<T>& group, const LoadBalanceOptions& options, double coefficient)
       : group_(group),
         count_(options.count),
         score_(options.score),
@@ -237,7 +237,7 @@ class BalanceLoss {
 /// Throws Error(shape) when the traces disagree in E, or have no column for a threshold that is asked for.
 /// O(N E) for up to 64 experts, a pass over the tokens for each 64 beyond; no allocation.
 template <class T>
-double load_balance(std::span<Trace<T>* const> traces, const LoadBalance& options = {}) {
+double load_balance(std::span<Trace<T>* const> traces, const LoadBalanceOptions& options = {}) {
   for (const Trace<T>* trace : traces)
     require_equal(ErrorCode::shape, "load_balance: experts of the traces", traces.front()->scored_experts(),
                   trace->scored_experts());
@@ -263,7 +263,7 @@ double load_balance(std::span<Trace<T>* const> traces, const LoadBalance& option
 
 /// The same for one trace.
 template <class T>
-double load_balance(Trace<T>& trace, const LoadBalance& options = {}) {
+double load_balance(Trace<T>& trace, const LoadBalanceOptions& options = {}) {
   Trace<T>* const one = &trace;
   return load_balance(std::span<Trace<T>* const>(&one, 1), options);
 }

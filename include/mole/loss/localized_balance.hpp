@@ -11,7 +11,7 @@
 namespace mole {
 
 /// Options of localized_balance().
-struct LocalizedBalance {
+struct LocalizedBalanceOptions {
   std::span<const int> task_types = {};  ///< one a sequence: 1 for the first half of the experts, 0 for the second
   double blc_alpha = 0.1;                ///< how much the halves are told apart, from 0 (not at all) to 1
   double blc_weight = 1;                 ///< the coefficient
@@ -27,7 +27,7 @@ struct LocalizedBalance {
 /// O(N E), no allocation.
 /// Source: Dou et al. 2024 (LoRAMoE), arXiv:2312.09979; Ablustrund/LoRAMoE, peft/tuners/lora.py.
 template <class T>
-double localized_balance(Trace<T>& trace, const LocalizedBalance& options) {
+double localized_balance(Trace<T>& trace, const LocalizedBalanceOptions& options) {
   const Pass& pass = trace.pass;
   const Index experts = trace.scored_experts();
   require_equal(ErrorCode::shape, "localized_balance: task types", pass.sequences(), Index(options.task_types.size()));

@@ -12,7 +12,7 @@
 namespace mole {
 
 /// Options of router_entropy().
-struct RouterEntropy {
+struct RouterEntropyOptions {
   double coefficient = 1;   ///< above 0: fewer experts per token; below 0: more
   bool normalized = false;  ///< divided by the entropy of an even token, which then has 1
   Entropy entropy = {};     ///< Shannon's
@@ -31,7 +31,7 @@ struct RouterEntropy {
 ///
 /// DynMoLE's release lets padding count.
 template <class T>
-double router_entropy(Trace<T>& trace, const RouterEntropy& options = {}) {
+double router_entropy(Trace<T>& trace, const RouterEntropyOptions& options = {}) {
   const Entropy& entropy = options.entropy;
   if (!(entropy.order > 0))
     throw Error(ErrorCode::option,

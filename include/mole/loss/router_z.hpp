@@ -11,7 +11,7 @@
 namespace mole {
 
 /// Options of router_z().
-struct RouterZ {
+struct RouterZOptions {
   double coefficient = 1;
 };
 
@@ -22,7 +22,7 @@ struct RouterZ {
 /// out do not count; 0 when none does.  O(N E), no allocation.
 /// Source: Zoph et al. 2022 (ST-MoE), arXiv:2202.08906, eq. 5.
 template <class T>
-double router_z(Trace<T>& trace, const RouterZ& options = {}) {
+double router_z(Trace<T>& trace, const RouterZOptions& options = {}) {
   Index tokens = 0;
   for (Index n = 0; n < trace.tokens(); ++n) tokens += trace.pass.counts(n);
 

@@ -17,7 +17,7 @@
 namespace mole {
 
 /// Options of routing_contrastive().
-struct RoutingContrastive {
+struct RoutingContrastiveOptions {
   double coefficient = 1;
   double temperature = 0.07;
 };
@@ -28,7 +28,7 @@ namespace detail {
 template <class T>
 class ContrastiveLoss {
  public:
-  ContrastiveLoss(View<const T> x, View<const T> prototypes, const Trace<T>& trace, const RoutingContrastive& options,
+  ContrastiveLoss(View<const T> x, View<const T> prototypes, const Trace<T>& trace, const RoutingContrastiveOptions& options,
                   std::pmr::memory_resource* memory)
       : x_(x),
         prototypes_(prototypes),
@@ -176,7 +176,7 @@ class ContrastiveLoss {
 template <class T>
 double routing_contrastive(View<const std::type_identity_t<T>> x, View<const std::type_identity_t<T>> prototypes,
                            const Trace<T>& trace, View<std::type_identity_t<T>> d_x,
-                           View<std::type_identity_t<T>> d_prototypes, const RoutingContrastive& options = {},
+                           View<std::type_identity_t<T>> d_prototypes, const RoutingContrastiveOptions& options = {},
                            std::pmr::memory_resource* memory = std::pmr::get_default_resource()) {
   if (!(options.temperature > 0))
     throw Error(ErrorCode::option,

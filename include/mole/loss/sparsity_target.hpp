@@ -14,7 +14,7 @@
 namespace mole {
 
 /// Options of sparsity_target().
-struct SparsityTarget {
+struct SparsityTargetOptions {
   double coefficient = 1;
   Index k = 2;  ///< experts a token, at most
 };
@@ -53,7 +53,7 @@ double lambda_for(std::span<const T> logits, Index k) {
 /// less than E, Error(shape) for scores without that column.  O(N k E), no allocation.
 /// Source: Zhuang et al. 2025 (LD-MoLE), arXiv:2509.25684; eshentw/LD-MoLE (lambda_reg_k2).
 template <class T>
-double sparsity_target(Trace<T>& trace, const SparsityTarget& options = {}) {
+double sparsity_target(Trace<T>& trace, const SparsityTargetOptions& options = {}) {
   const Index experts = trace.scored_experts();
   if (options.k < 1 || options.k >= experts)
     throw Error(ErrorCode::option, "sparsity_target: expected k from 1 to less than " + std::to_string(experts) +

@@ -12,30 +12,6 @@
 
 namespace mole {
 
-/// Options of AdamW.
-struct AdamWOptions {
-  double learning_rate = 1e-3;
-  double beta1 = 0.9;
-  double beta2 = 0.999;
-  double epsilon = 1e-8;
-  double weight_decay = 0.01;
-  bool epsilon_on_raw =
-      false;  ///< add epsilon to the root of v before its correction: Hugging Face transformers' AdamW
-  std::vector<ParameterGroup> groups = {};
-
-  void check() const {
-    const auto require = [](bool holds, const char* expected, double found) {
-      if (!holds)
-        throw Error(ErrorCode::option, std::string("AdamW: expected ") + expected + ", found " + std::to_string(found));
-    };
-    require(learning_rate >= 0, "a learning_rate of at least 0", learning_rate);
-    require(beta1 >= 0 && beta1 < 1, "beta1 in [0, 1)", beta1);
-    require(beta2 >= 0 && beta2 < 1, "beta2 in [0, 1)", beta2);
-    require(epsilon > 0, "an epsilon above 0", epsilon);
-    require(weight_decay >= 0, "a weight_decay of at least 0", weight_decay);
-  }
-};
-
 /// Follows the gradient by its running mean over the root of its running mean square.
 ///
 ///   m = beta1 m + (1 - beta1) g      v = beta2 v + (1 - beta2) g^2      at step t = 1, 2, ...
@@ -51,7 +27,31 @@ struct AdamWOptions {
 template <class State = float, class Arch = kernel::DefaultArchitecture>
 class AdamW {
  public:
-  explicit AdamW(AdamWOptions options = {}) : options_(std::move(options)) { options_.check(); }
+  struct Options {
+    double learning_rate = 1e-3;
+    double beta1 = 0.9;
+    double beta2 = 0.999;
+    double epsilon = 1e-8;
+    double weight_decay = 0.01;
+    bool epsilon_on_raw =
+        false;  ///< add epsilon to the root of v before its correction: Hugging Face transformers' AdamW
+    std::vector<ParameterGroup> groups = {};
+
+    void check() const {
+      const auto require = [](bool holds, const char* expected, double found) {
+        if (!holds)
+          throw Error(ErrorCode::option, std::string("AdamW: expected ") + expected + ", found " + std::to_string(found));
+      };
+      require(learning_rate >= 0, "a learning_rate of at least 0", learning_rate);
+      require(beta1 >= 0 && beta1 < 1, "beta1 in [0, 1)", beta1);
+      require(beta2 >= 0 && beta2 < 1, "beta2 in [0, 1)", beta2);
+      require(epsilon > 0, "an epsilon above 0", epsilon);
+      require(weight_decay >= 0, "a weight_decay of at least 0", weight_decay);
+    }
+  };
+
+  AdamW() = default;
+  explicit AdamW(Options options) : options_(std::move(options)) { options_.check(); }
 
   /// Zero state for the tensors of `walk` (see Moments), as the first step makes it.
   template <class Walk>
@@ -88,7 +88,7 @@ class AdamW {
   static void update_mixed(const kernel::AdamWUpdate<Arch, Work>& u, std::span<T> parameter, std::span<T> gradient,
                            State* first, State* second);
 
-  AdamWOptions options_;
+  Options options_;
   Index steps_ = 0;
   Moments<State, 2> moments_;
 };

@@ -10,26 +10,6 @@
 
 namespace mole {
 
-/// Options of Sgd.
-struct SgdOptions {
-  double learning_rate = 1e-2;
-  double momentum = 0;
-  bool nesterov = false;    ///< look ahead by one more step of the velocity
-  double weight_decay = 0;  ///< added to the gradient as weight_decay * p
-  std::vector<ParameterGroup> groups = {};
-
-  void check() const {
-    const auto require = [](bool holds, const char* expected, double found) {
-      if (!holds)
-        throw Error(ErrorCode::option, std::string("Sgd: expected ") + expected + ", found " + std::to_string(found));
-    };
-    require(learning_rate >= 0, "a learning_rate of at least 0", learning_rate);
-    require(momentum >= 0 && momentum < 1, "a momentum in [0, 1)", momentum);
-    require(weight_decay >= 0, "a weight_decay of at least 0", weight_decay);
-    require(!nesterov || momentum > 0, "a momentum above 0 with nesterov", momentum);
-  }
-};
-
 /// Follows the gradient, or its decaying sum.
 ///
 ///   g = g + weight_decay p      u = momentum u + g      p = p - rate u      (nesterov: p - rate (g + momentum u))
@@ -41,7 +21,27 @@ struct SgdOptions {
 template <class State = float>
 class Sgd {
  public:
-  explicit Sgd(SgdOptions options = {}) : options_(std::move(options)) { options_.check(); }
+  struct Options {
+    double learning_rate = 1e-2;
+    double momentum = 0;
+    bool nesterov = false;    ///< look ahead by one more step of the velocity
+    double weight_decay = 0;  ///< added to the gradient as weight_decay * p
+    std::vector<ParameterGroup> groups = {};
+
+    void check() const {
+      const auto require = [](bool holds, const char* expected, double found) {
+        if (!holds)
+          throw Error(ErrorCode::option, std::string("Sgd: expected ") + expected + ", found " + std::to_string(found));
+      };
+      require(learning_rate >= 0, "a learning_rate of at least 0", learning_rate);
+      require(momentum >= 0 && momentum < 1, "a momentum in [0, 1)", momentum);
+      require(weight_decay >= 0, "a weight_decay of at least 0", weight_decay);
+      require(!nesterov || momentum > 0, "a momentum above 0 with nesterov", momentum);
+    }
+  };
+
+  Sgd() = default;
+  explicit Sgd(Options options) : options_(std::move(options)) { options_.check(); }
 
   /// Zero state for the tensors of `walk` (see Moments), as the first step makes it.
   template <class Walk>
@@ -82,7 +82,7 @@ class Sgd {
   template <class Work>
   Update<Work> update_for(std::string_view name) const;
 
-  SgdOptions options_;
+  Options options_;
   Index steps_ = 0;
   Moments<State, 1> moments_;
 };

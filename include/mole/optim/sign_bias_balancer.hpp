@@ -22,15 +22,6 @@ enum class BalanceTarget {
   frequency,   ///< the share of tokens that an expert would have if all had alike: below 1, though it meets a count
 };
 
-/// Options of SignBiasBalancer.
-struct SignBiasBalancerOptions {
-  Index experts = 0;   ///< those that have a score; shared ones need no balance
-  double rate = 1e-3;  ///< what a bias moves by, up or down
-  BalanceTarget target = BalanceTarget::mean_count;
-  bool counts_padding = false;     ///< count tokens that the mask leaves out, too
-  bool counts_evaluation = false;  ///< count calls that do not train, too, instead of refusing them
-};
-
 /// bias_e += rate * sign(target - count_e),   target = mean over the experts of count   (BalanceTarget::mean_count)
 ///
 ///   count_e: pairs of expert e in what observe() was shown since the last update   bias [E]
@@ -56,7 +47,13 @@ struct SignBiasBalancerOptions {
 /// Source: Wang et al. 2024, arXiv:2408.15664.
 class SignBiasBalancer {
  public:
-  using Options = SignBiasBalancerOptions;
+  struct Options {
+    Index experts = 0;   ///< those that have a score; shared ones need no balance
+    double rate = 1e-3;  ///< what a bias moves by, up or down
+    BalanceTarget target = BalanceTarget::mean_count;
+    bool counts_padding = false;     ///< count tokens that the mask leaves out, too
+    bool counts_evaluation = false;  ///< count calls that do not train, too, instead of refusing them
+  };
 
   explicit SignBiasBalancer(const Options& options) : options_(options) {
     if (options.experts < 1)
