@@ -23,7 +23,7 @@ double entropy_of(std::span<const float> scores) {
 /// Gates of the layer that are not 0; -1 where it has none.
 mole::Index open_gates(mole::AnyLinear<float>& layer) {
   mole::Index open = -1;
-  layer.walk([&](std::string_view name, mole::View<float> parameter, mole::View<float>) {
+  layer.for_each_tensor([&](std::string_view name, mole::View<float> parameter, mole::View<float>) {
     if (!name.ends_with(".gate")) return;
     const auto gates = parameter.row(0);
     open = std::count_if(gates.begin(), gates.end(), [](float gate) { return gate != 0; });

@@ -60,7 +60,7 @@ class Transformer {
   /// in the same order: "embedding.0", ..., "blocks.0.attention_norm.gain", ..., "blocks.0.qkv.weight", ...,
   /// "head.weight".
   template <class F>
-  void walk(F&& f);
+  void for_each_tensor(F&& f);
 
   /// The same for every parameter of the host, to save and load; gradient is null where frozen. A layer that replaced
   /// one of the host's shows here what its visit() shows.
@@ -188,7 +188,7 @@ void Transformer<T>::freeze() {
 
 template <class T>
 template <class F>
-void Transformer<T>::walk(F&& f) {
+void Transformer<T>::for_each_tensor(F&& f) {
   visit([&](const std::string& name, Parameter<T>& parameter) {
     if (parameter.frozen()) return;
     f(std::string_view(name), parameter.value.data(), parameter.gradient.data(), parameter.value.size());

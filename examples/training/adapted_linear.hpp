@@ -16,9 +16,9 @@ namespace training {
 /// Stands at one of the four places of a block.
 class AdaptedLinear final : public host::Linear<float> {
  public:
-  /// `method` and `batch` are borrowed: mode and random key of the current step, to which it adds its own `number`.
-  AdaptedLinear(const Method& method, const Site& site, std::uint64_t number, const mole::Pass& batch, mole::Rng& rng)
-      : method_(method), layer_(method.build(site, rng)), number_(number), batch_(batch) {
+  /// `method` and `pass` are borrowed: mode and random key of the current step, to which it adds its own `number`.
+  AdaptedLinear(const Method& method, const Site& site, std::uint64_t number, const mole::Pass& pass, mole::Rng& rng)
+      : method_(method), layer_(method.build(site, rng)), number_(number), pass_(pass) {
     if (!method.balancer) return;
     mole::SignBiasBalancer::Options options = *method.balancer;
     with_bias([&](std::span<float> bias) { options.experts = mole::Index(bias.size()); });
@@ -29,9 +29,9 @@ class AdaptedLinear final : public host::Linear<float> {
   host::Index out() const override { return layer_.out(); }
 
   void forward(host::ConstView<float> x, host::View<float> y) override {
-    mole::Pass batch = batch_;
-    batch.layer = number_;
-    layer_.forward(x, y, batch);
+    mole::Pass pass = pass_;
+    pass.layer = number_;
+    layer_.forward(x, y, pass);
   }
 
   void backward(host::ConstView<float> x, host::ConstView<float> d_y, host::View<float> d_x) override {
@@ -47,9 +47,9 @@ class AdaptedLinear final : public host::Linear<float> {
 
   /// f(name, span) for all that is no parameter and that the next step depends on.
   template <class F>
-  void walk_state(F&& f) {
-    layer_.walk_state(f);
-    if (balancer_) mole::walk_state_within("balancer", *balancer_, f);
+  void for_each_state(F&& f) {
+    layer_.for_each_state(f);
+    if (balancer_) mole::for_each_state_within("balancer", *balancer_, f);
   }
 
   mole::AnyLinear<float>& layer() { return layer_; }
@@ -58,7 +58,7 @@ class AdaptedLinear final : public host::Linear<float> {
   /// Calls f(the balancing bias), wherever the method keeps it: in the router, in the score or in the selection.
   template <class F>
   void with_bias(F f) {
-    layer_.walk_state([&]<class T>(std::string_view name, std::span<T> numbers) {
+    layer_.for_each_state([&]<class T>(std::string_view name, std::span<T> numbers) {
       if constexpr (std::is_same_v<T, float>)
         if (name.ends_with(".bias")) f(numbers);
     });
@@ -67,7 +67,7 @@ class AdaptedLinear final : public host::Linear<float> {
   const Method& method_;
   mole::AnyLinear<float> layer_;
   std::uint64_t number_;
-  const mole::Pass& batch_;
+  const mole::Pass& pass_;
   std::optional<mole::SignBiasBalancer> balancer_;
 };
 

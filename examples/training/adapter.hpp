@@ -39,7 +39,7 @@ class Adapter {
     weights_.reserve(sites_.size());  // the layers borrow them
     for (std::size_t i = 0; i < sites_.size(); ++i) {
       if (weights == Weights::copied) own_weight(sites_[i]);
-      auto linear = std::make_unique<AdaptedLinear>(method, sites_[i], i, batch_, rng_);
+      auto linear = std::make_unique<AdaptedLinear>(method, sites_[i], i, pass_, rng_);
       adapted_.push_back(linear.get());
       layers_.push_back(std::move(linear));
       const std::size_t places = host::places.size();
@@ -65,23 +65,23 @@ class Adapter {
   const std::string& name_of(std::size_t i) const { return names_[i]; }
 
   /// f(name, parameter, gradient) for every tensor of every layer.
-  void walk(const mole::AnyLinear<float>::Visitor& f) {
+  void for_each_tensor(const mole::AnyLinear<float>::Visitor& f) {
     for (std::size_t i = 0; i < adapted_.size(); ++i)
-      layer(i).walk([&](std::string_view name, mole::View<float> parameter, mole::View<float> gradient) {
+      layer(i).for_each_tensor([&](std::string_view name, mole::View<float> parameter, mole::View<float> gradient) {
         f(names_[i] + "." + std::string(name), parameter, gradient);
       });
   }
   /// f(name, span) for what else a checkpoint needs.
   template <class F>
-  void walk_state(F&& f) {
-    for (std::size_t i = 0; i < adapted_.size(); ++i) mole::walk_state_within(names_[i], *adapted_[i], f);
+  void for_each_state(F&& f) {
+    for (std::size_t i = 0; i < adapted_.size(); ++i) mole::for_each_state_within(names_[i], *adapted_[i], f);
   }
   void zero_gradients() {
     for (AdaptedLinear* linear : adapted_) linear->layer().zero_gradients();
   }
 
   /// What the calls until the next one are about.
-  void start(const mole::Pass& batch) { batch_ = batch; }
+  void start(const mole::Pass& pass) { pass_ = pass; }
   void after_step(mole::Index step, mole::Index steps) {
     for (AdaptedLinear* linear : adapted_) linear->after_step(step, steps);
   }
@@ -95,7 +95,7 @@ class Adapter {
 
   mole::Index trainable_parameters() {
     mole::Index count = 0;
-    walk([&](std::string_view, mole::View<float> parameter, mole::View<float> gradient) {
+    for_each_tensor([&](std::string_view, mole::View<float> parameter, mole::View<float> gradient) {
       if (gradient) count += parameter.size();
     });
     return count;
@@ -120,7 +120,7 @@ class Adapter {
   const Method& method_;
   Model& model_;
   mole::Rng rng_;
-  mole::Pass batch_;
+  mole::Pass pass_;
   std::vector<mole::Matrix<float>> weights_;  // where they are copied
   std::vector<Site> sites_;
   std::vector<std::unique_ptr<host::Linear<float>>> layers_;

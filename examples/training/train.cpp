@@ -42,9 +42,9 @@ class Run {
   void load();
 
  private:
-  void walk(const mole::AnyLinear<float>::Visitor& f) {
-    if (training_.adapter != nullptr) return training_.adapter->walk(f);
-    model_.walk([&](std::string_view name, float* value, float* gradient, host::Index size) {
+  void for_each_tensor(const mole::AnyLinear<float>::Visitor& f) {
+    if (training_.adapter != nullptr) return training_.adapter->for_each_tensor(f);
+    model_.for_each_tensor([&](std::string_view name, float* value, float* gradient, host::Index size) {
       f(name, mole::View<float>(value, 1, size), mole::View<float>(gradient, 1, size));
     });
   }
@@ -69,7 +69,7 @@ void Run::start_adapter(const text::Batch& batch) {
 
 void Run::take_step(const text::Batch& batch) {
   const mole::Index step = steps_taken();
-  const auto walk_parameters = [this](const mole::AnyLinear<float>::Visitor& f) { walk(f); };
+  const auto walk_parameters = [this](const mole::AnyLinear<float>::Visitor& f) { for_each_tensor(f); };
   if (training_.adapter != nullptr)
     start_adapter(batch);
   else
@@ -92,7 +92,7 @@ void Run::save() {
   writer.set_text("configuration", training_.configuration);
   writer.set_number("step", curve_.size());
   writer.set_number("seed", training_.seed);
-  writer.add_parameters("parameters", [this](const mole::AnyLinear<float>::Visitor& f) { walk(f); });
+  writer.add_parameters("parameters", [this](const mole::AnyLinear<float>::Visitor& f) { for_each_tensor(f); });
   if (training_.adapter != nullptr) writer.add_state("state", *training_.adapter);
   writer.add_optimizer("optimizer", optimizer_);
   writer.add_numbers("curve", curve_);
@@ -100,7 +100,7 @@ void Run::save() {
 }
 
 void Run::load() {
-  const auto walk_parameters = [this](const mole::AnyLinear<float>::Visitor& f) { walk(f); };
+  const auto walk_parameters = [this](const mole::AnyLinear<float>::Visitor& f) { for_each_tensor(f); };
   const mole::CheckpointReader reader(training_.file);
   if (reader.text("configuration") != training_.configuration)
     throw mole::Error(mole::ErrorCode::file, training_.file.string() + ": expected a run of '" +

@@ -112,7 +112,7 @@ long training_allocations(Layer layer) {
   const Matrix<float> x = random_matrix(tokens, in), d_y = random_matrix(tokens, out);
   Matrix<float> y(tokens, out), d_x(tokens, in);
   AdamW<float> adamw;
-  adamw.reserve([&](auto&& f) { layer.walk(f, gradients); });
+  adamw.reserve([&](auto&& f) { layer.for_each_tensor(f, gradients); });
   const Index count_of_experts = layer.experts().experts();  // a bank has grown
   RoutingStats stats(count_of_experts);
   SignBiasBalancer balancer({.experts = count_of_experts});

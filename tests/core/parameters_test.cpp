@@ -26,7 +26,7 @@ TEST_CASE("Parameters and gradients are walked in lockstep by name", "[core]") {
   gradients.bias(0, 1) = 5;
   std::string names;
   float product = 0;
-  LinearParameters<float>::walk(
+  LinearParameters<float>::for_each_tensor(
       [&](std::string_view name, auto& value, auto& gradient) {
         names += std::string(name) + " ";
         if (name == "bias") product = value(0, 1) * gradient(0, 1);
@@ -46,7 +46,7 @@ TEST_CASE("A policy with parameters hands them out, one without hands out nothin
   Plain plain;
   int tensors = 0;
   auto& none = parameters_of(plain);
-  NoParameters::walk([&](std::string_view, auto&) { ++tensors; }, none);
+  NoParameters::for_each_tensor([&](std::string_view, auto&) { ++tensors; }, none);
   CHECK(tensors == 0);
   CHECK_FALSE(any_wanted(none));
 }

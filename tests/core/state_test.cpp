@@ -12,7 +12,7 @@ namespace {
 template <class Object>
 std::vector<std::pair<std::string, std::size_t>> state_of(Object& object) {
   std::vector<std::pair<std::string, std::size_t>> found;
-  object.walk_state([&](std::string_view name, auto numbers) { found.emplace_back(name, numbers.size()); });
+  object.for_each_state([&](std::string_view name, auto numbers) { found.emplace_back(name, numbers.size()); });
   return found;
 }
 using Found = std::vector<std::pair<std::string, std::size_t>>;
@@ -30,7 +30,7 @@ struct Remembering {
   void forward(View<const float>, View<float> logits) const { fill(logits, 0); }
 
   template <class F>
-  void walk_state(F&& f) {
+  void for_each_state(F&& f) {
     f("a", std::span<float>(a));
     f("b", std::span<double>(b));
     f("c", std::span<std::int32_t>(c));
@@ -55,7 +55,7 @@ const Found all_of_layer{{"router.a", 1}, {"router.b", 2},          {"router.c",
 TEST_CASE("Policies with a bias show it as state, and the numbers are theirs", "[core]") {
   LatentRouter<double> router(3);
   CHECK(state_of(router) == Found{{"bias", 3}});
-  router.walk_state([](std::string_view, std::span<double> bias) { bias[1] = 7; });
+  router.for_each_state([](std::string_view, std::span<double> bias) { bias[1] = 7; });
   CHECK(router.bias()[1] == 7);
 }
 
@@ -74,7 +74,7 @@ TEST_CASE("A bias that is switched off is no state", "[core]") {
 TEST_CASE("A layer shows the state of its roles by qualified names", "[core]") {
   auto layer = layer_with_state();
   CHECK(state_of(layer) == all_of_layer);
-  layer.walk_state([](std::string_view name, auto numbers) {
+  layer.for_each_state([](std::string_view name, auto numbers) {
     if (name == "gating.select.bias") numbers[3] = 2;
   });
   CHECK(layer.gating().select.bias[3] == 2);
@@ -86,7 +86,7 @@ TEST_CASE("A layer of erased type shows the same state", "[core]") {
   AnyLinear<float> any(layer_with_state(), 4);
   CHECK(state_of(any) == all_of_layer);
   std::size_t types = 0;
-  any.walk_state([&]<class U>(std::string_view name, std::span<U> numbers) {
+  any.for_each_state([&]<class U>(std::string_view name, std::span<U> numbers) {
     types += name == "router.c" && std::is_same_v<U, std::int32_t>;
     types += name == "router.e" && std::is_same_v<U, std::uint8_t> && numbers[4] == 5;
   });

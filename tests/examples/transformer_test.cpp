@@ -102,7 +102,7 @@ Worst check_gradients(host::Transformer<double>& model, Along along, double corr
   model.backward();
   Worst worst;
   host::Random random(13);
-  model.walk([&](std::string_view name, double* value, double* gradient, Index size) {
+  model.for_each_tensor([&](std::string_view name, double* value, double* gradient, Index size) {
     gradient[0] += corruption;
     const std::vector<double> kept(value, value + size);
     const auto error_along = [&](Index first, Index count, double step) {
@@ -145,7 +145,7 @@ std::vector<float> train(const host::Parallel& parallel) {
     model.zero_gradients();
     all.push_back(static_cast<float>(model.loss(random_bytes(options, step), random_bytes(options, step + 1))));
     model.backward();
-    model.walk([&](std::string_view, float* value, float* gradient, Index size) {
+    model.for_each_tensor([&](std::string_view, float* value, float* gradient, Index size) {
       for (Index i = 0; i < size; ++i) value[i] -= 0.1f * gradient[i];
     });
   }
@@ -242,7 +242,7 @@ TEST_CASE("a frozen model computes no weight gradients and stops at its lowest r
   scatter(model);
   model.freeze();
   int seen = 0;
-  model.walk([&](std::string_view, double*, double*, Index) { ++seen; });
+  model.for_each_tensor([&](std::string_view, double*, double*, Index) { ++seen; });
   CHECK(seen == 0);
   int all = 0;
   model.walk_all([&](std::string_view, double*, double* gradient, Index) {

@@ -94,7 +94,7 @@ void check_batch(Layer layer, Index tokens) {
   layer.backward(x, d_y, d_x, gradients, work);
   CHECK(finite(y));
   CHECK(finite(d_x));
-  decltype(gradients)::walk([](std::string_view, auto& gradient) { CHECK(finite(gradient.view())); }, gradients);
+  decltype(gradients)::for_each_tensor([](std::string_view, auto& gradient) { CHECK(finite(gradient.view())); }, gradients);
   bool as_before = true, learned = false;
   for (Index rank = 0; rank < ranks; ++rank)
     for (float number : gradients.experts.lora_B.view().row(rank))

@@ -179,7 +179,7 @@ TEST_CASE("Training changes no bit of a sparse A", "[expert]") {
     auto gradients = layer.gradients();
     layer.forward(x, y, work);
     layer.backward(x, d_y, {}, gradients, work);
-    optimizer.step([&](auto f) { layer.walk(f, gradients); });
+    optimizer.step([&](auto f) { layer.for_each_tensor(f, gradients); });
   }
   CHECK(support::same_bits(before, a()));
   CHECK_FALSE(support::same_bits(b, layer.experts().parameters().lora_B));

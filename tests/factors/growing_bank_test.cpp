@@ -193,10 +193,10 @@ TEST_CASE("After growth an old workspace and a router that has not grown are ref
 TEST_CASE("The walks of a layer with a bank visit all of it once", "[factors]") {
   auto layer = self_routed(grown_experts<float>(), Simd<>{}, false);
   std::vector<std::string> names;
-  layer.walk([&](std::string_view name, View<float> tensor) {
+  layer.for_each_tensor([&](std::string_view name, View<float> tensor) {
     names.push_back(std::string(name) + " " + std::to_string(tensor.rows()));
   });
-  layer.walk_state([&](std::string_view name, std::span<float> numbers) {
+  layer.for_each_state([&](std::string_view name, std::span<float> numbers) {
     names.push_back(std::string(name) + " " + std::to_string(numbers.size()));
   });
   CHECK(names == std::vector<std::string>{"experts.lora_A 5", "experts.lora_B 5", "base.weight 13", "router.bias 12",

@@ -136,7 +136,7 @@ TEST_CASE("A sparse projection that does not fit is refused, and nothing changes
   const auto code = [&] { return code_of([&] { factors.set_projection(a); }); };
   const auto code_as_state = [&] {
     return code_of([&] {
-      factors.walk_state([&]<class U>(std::string_view, std::span<U> numbers) {
+      factors.for_each_state([&]<class U>(std::string_view, std::span<U> numbers) {
         if constexpr (std::is_same_v<U, int>) std::ranges::copy(a.columns.elements(), numbers.begin());
       });
     });
@@ -164,7 +164,7 @@ TEST_CASE("A sparse projection is state, and what is written there is the projec
   }());
   std::vector<int> columns;
   std::vector<float> values;
-  from.walk_state([&]<class U>(std::string_view name, std::span<U> numbers) {
+  from.for_each_state([&]<class U>(std::string_view name, std::span<U> numbers) {
     if constexpr (std::is_same_v<U, int>) {
       CHECK(name == "columns_of_A");
       columns.assign(numbers.begin(), numbers.end());
@@ -173,7 +173,7 @@ TEST_CASE("A sparse projection is state, and what is written there is the projec
       values.assign(numbers.begin(), numbers.end());
     }
   });
-  to.walk_state([&]<class U>(std::string_view, std::span<U> numbers) {
+  to.for_each_state([&]<class U>(std::string_view, std::span<U> numbers) {
     if constexpr (std::is_same_v<U, int>)
       std::ranges::copy(columns, numbers.begin());
     else

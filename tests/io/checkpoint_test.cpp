@@ -70,7 +70,7 @@ struct Run {
     }
   }
   auto walk() {
-    return [this](auto&& f) { layer.walk(f, gradients); };
+    return [this](auto&& f) { layer.for_each_tensor(f, gradients); };
   }
 };
 
@@ -147,7 +147,7 @@ struct Flags {
   std::vector<std::uint8_t> flags{0, 255, 1};
 
   template <class F>
-  void walk_state(F&& f) {
+  void for_each_state(F&& f) {
     f("numbers", std::span(numbers));
     f("flags", std::span(flags));
   }
@@ -272,7 +272,7 @@ TEST_CASE("A checkpoint that does not fit is refused, and nothing is changed", "
   SECTION("a tensor has another shape") {
     auto small = support::routed_layer<float>({.rank = 2}, support::top_2());
     const auto message =
-        message_of([&](CheckpointWriter& w) { w.add_parameters("layer", [&](auto&& f) { small.walk(f); }); });
+        message_of([&](CheckpointWriter& w) { w.add_parameters("layer", [&](auto&& f) { small.for_each_tensor(f); }); });
     CHECK(message.find("layer.experts.lora_A") != std::string::npos);
     CHECK(message.find("12 x 11") != std::string::npos);
     CHECK(message.find("8 x 11") != std::string::npos);
@@ -280,7 +280,7 @@ TEST_CASE("A checkpoint that does not fit is refused, and nothing is changed", "
   SECTION("a tensor has another type") {
     auto wide = support::routed_layer<double>({}, support::top_2());
     const auto message =
-        message_of([&](CheckpointWriter& w) { w.add_parameters("layer", [&](auto&& f) { wide.walk(f); }); });
+        message_of([&](CheckpointWriter& w) { w.add_parameters("layer", [&](auto&& f) { wide.for_each_tensor(f); }); });
     CHECK(message.find("F32") != std::string::npos);
     CHECK(message.find("F64") != std::string::npos);
   }
@@ -334,7 +334,7 @@ struct BankRun {
   void save(const std::filesystem::path& path) {
     const auto& ranges = layer.experts().factors().ranges();
     CheckpointWriter writer;
-    writer.add_parameters("layer", [&](auto&& f) { layer.walk(f); });
+    writer.add_parameters("layer", [&](auto&& f) { layer.for_each_tensor(f); });
     writer.add_state("state", layer);
     writer.add_numbers("ranges", std::vector<double>(ranges.begin(), ranges.end()));
     writer.add_rng("rng", rng);
@@ -344,7 +344,7 @@ struct BankRun {
     const CheckpointReader reader(path);
     const std::vector<double> ranges = reader.numbers("ranges");
     BankRun run(std::vector<int>(ranges.begin(), ranges.end()));
-    reader.read_parameters("layer", [&](auto&& f) { run.layer.walk(f); });
+    reader.read_parameters("layer", [&](auto&& f) { run.layer.for_each_tensor(f); });
     reader.read_state("state", run.layer);
     reader.read_rng("rng", run.rng);
     return run;
@@ -422,7 +422,7 @@ struct FlyRun {
     }
   }
   auto walk() {
-    return [this](auto&& f) { layer.walk(f, gradients); };
+    return [this](auto&& f) { layer.for_each_tensor(f, gradients); };
   }
   const Matrix<float>& b() const { return layer.experts().parameters().lora_B; }
   Matrix<float> a() const { return layer.experts().factors().projection().values; }
@@ -435,8 +435,8 @@ struct Broken {
   decltype(FlyRun::layer)& layer;
 
   template <class F>
-  void walk_state(F&& f) {
-    layer.walk_state([&]<class U>(std::string_view name, std::span<U> numbers) {
+  void for_each_state(F&& f) {
+    layer.for_each_state([&]<class U>(std::string_view name, std::span<U> numbers) {
       std::vector<U> other(numbers.begin(), numbers.end());
       if constexpr (std::is_same_v<U, int>)
         other[1] = 11;  // of 11 inputs
@@ -476,7 +476,7 @@ TEST_CASE("A layer of erased type reads FlyLoRA's A, too", "[io]") {
   AnyLinear<float> any(std::move(other.layer), 30);
   CheckpointReader(folder / "fly.safetensors").read_state("state", any);
   Matrix<int> columns(12, 3);
-  any.walk_state([&]<class U>(std::string_view, std::span<U> numbers) {
+  any.for_each_state([&]<class U>(std::string_view, std::span<U> numbers) {
     if constexpr (std::is_same_v<U, int>) std::ranges::copy(numbers, columns.elements().begin());
   });
   CHECK(same_bits(columns, run.layer.experts().factors().projection().columns));

@@ -39,12 +39,12 @@ TEST_CASE("AnyLinear does what the layer inside does", "[layer]") {
   CHECK(any.trace().routing.pairs() == 20);
 
   std::vector<std::string> names;
-  layer.walk([&](std::string_view name, View<float>, View<float>) { names.emplace_back(name); }, gradients);
+  layer.for_each_tensor([&](std::string_view name, View<float>, View<float>) { names.emplace_back(name); }, gradients);
   std::size_t next = 0;
   std::vector<std::string> state;
-  any.walk_state([&](std::string_view name, auto) { state.emplace_back(name); });
+  any.for_each_state([&](std::string_view name, auto) { state.emplace_back(name); });
   CHECK(state == std::vector<std::string>{"experts.scale"});
-  any.walk([&](std::string_view name, View<float>, View<float> gradient) {
+  any.for_each_tensor([&](std::string_view name, View<float>, View<float> gradient) {
     REQUIRE(next < names.size());
     CHECK(name == names[next++]);
     CHECK(bool(gradient) == (name != "base.weight"));
@@ -60,7 +60,7 @@ TEST_CASE("AnyLinear freezes and clears gradients", "[layer]") {
   any.backward(x, d_y, View<float>{});
   const auto sum_of = [&](std::string_view wanted) {
     double sum = -1;
-    any.walk([&](std::string_view name, View<float>, View<float> gradient) {
+    any.for_each_tensor([&](std::string_view name, View<float>, View<float> gradient) {
       if (name != wanted || !gradient) return;
       sum = 0;
       for (Index r = 0; r < gradient.rows(); ++r)
@@ -109,7 +109,7 @@ TEST_CASE("AnyLinear gives its layer back under its own type, and under no other
   AnyLinear<float> any(layer, 4);
   REQUIRE(any.target<Layer>() != nullptr);
   any.target<Layer>()->experts().scale()[0] = 3;
-  any.walk_state([](std::string_view name, auto numbers) {
+  any.for_each_state([](std::string_view name, auto numbers) {
     if (name == "experts.scale") CHECK(double(numbers[0]) == 3);
   });
   using Other = Lora<DenseBase<View<const float>>>;

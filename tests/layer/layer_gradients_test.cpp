@@ -17,7 +17,7 @@ struct SummedLatent {
   struct Parameters {
     Matrix<double> gain;
     template <class F, class... P>
-    static void walk(F&& f, P&... p) {
+    static void for_each_tensor(F&& f, P&... p) {
       f("gain", p.gain...);
     }
   };

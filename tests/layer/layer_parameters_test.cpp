@@ -9,7 +9,7 @@ using namespace mole;
 TEST_CASE("A layer's tensors are named by role, and those that it does not have are passed over", "[layer]") {
   const auto names = [](auto layer) {
     std::vector<std::string> found;
-    layer.walk([&](std::string_view name, auto) { found.emplace_back(name); });
+    layer.for_each_tensor([&](std::string_view name, auto) { found.emplace_back(name); });
     return found;
   };
   using Names = std::vector<std::string>;

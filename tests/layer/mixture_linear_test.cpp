@@ -90,7 +90,7 @@ TEMPLATE_TEST_CASE("Executions agree with Reference in output and every gradient
     layer.forward(x, y, work, {.training = true, .seed = 1});
     layer.backward(x, d_y, d_x, gradients, work);
     std::vector<Matrix<T>> all{y, d_x};
-    layer.walk(
+    layer.for_each_tensor(
         [&](std::string_view, View<T>, View<T> gradient) {
           Matrix<T> copy(gradient.rows(), gradient.cols());
           for (Index r = 0; r < copy.rows(); ++r)

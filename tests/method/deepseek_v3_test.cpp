@@ -32,7 +32,7 @@ TEST_CASE("deepseek_v3's bias has no gradient, and the same added to all changes
       {.in = 11, .out = 13, .experts = 9, .shared = 1, .rank = 2, .k = 3, .groups = 4, .kept_groups = 2}, weight, rng,
       bias));
   auto gradients = layer.gradients({.router = true, .experts = true, .base = true});
-  layer.walk([](std::string_view name, auto, auto) { CHECK(name.find("gating") == std::string_view::npos); },
+  layer.for_each_tensor([](std::string_view name, auto, auto) { CHECK(name.find("gating") == std::string_view::npos); },
              gradients);
   const auto x = support::random_matrix<double>(9, 11, 3);
   const auto before = support::output(layer, x);

@@ -99,7 +99,7 @@ TEST_CASE("Frozen tensors keep their bits and have no state", "[optim]") {
   CHECK(equal_bits(parameters.values[1], before.values[1]));
   CHECK_FALSE(equal_bits(parameters.values[0], before.values[0]));
   std::vector<std::string> names;
-  adamw.walk_state([&](std::string_view name, std::span<float> first, std::span<float> second) {
+  adamw.for_each_state([&](std::string_view name, std::span<float> first, std::span<float> second) {
     names.emplace_back(name);
     CHECK(first.size() == second.size());
   });
@@ -132,7 +132,7 @@ TEST_CASE("Moments far below the resolution of the parameters accumulate in floa
   fill(d_p.view(), 1e-12f);
   AdamW adamw({.learning_rate = 0, .weight_decay = 0});
   for (int t = 0; t < 2000; ++t) adamw.step([&](auto&& f) { f("p", p.view(), d_p.view()); });
-  adamw.walk_state([&](std::string_view, std::span<float> first, std::span<float> second) {
+  adamw.for_each_state([&](std::string_view, std::span<float> first, std::span<float> second) {
     const double mean = 1 - std::pow(0.9, 2000), square = 1 - std::pow(0.999, 2000);
     CHECK(std::abs(double(first[7]) / 1e-12 - mean) < 1e-5);
     CHECK(std::abs(double(second[7]) / 1e-24 - square) < 1e-4);
@@ -148,16 +148,16 @@ TEST_CASE("Restored state continues with the same bits", "[optim]") {
     first.step(parameters, gradients);
   }
   std::vector<std::vector<float>> saved;
-  first.walk_state([&](std::string_view, std::span<float> m, std::span<float> v) {
+  first.for_each_state([&](std::string_view, std::span<float> m, std::span<float> v) {
     saved.emplace_back(m.begin(), m.end());
     saved.emplace_back(v.begin(), v.end());
   });
 
   Tensors<float> resumed = parameters, gradients = random_tensors<float>(20);
   AdamW second({.learning_rate = 0.01});
-  second.reserve([&](auto&& f) { resumed.walk(f, gradients); });
+  second.reserve([&](auto&& f) { resumed.for_each_tensor(f, gradients); });
   std::size_t next = 0;
-  second.walk_state([&](std::string_view, std::span<float> m, std::span<float> v) {
+  second.for_each_state([&](std::string_view, std::span<float> m, std::span<float> v) {
     std::copy(saved[next].begin(), saved[next].end(), m.begin());
     std::copy(saved[next + 1].begin(), saved[next + 1].end(), v.begin());
     next += 2;

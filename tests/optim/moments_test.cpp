@@ -15,10 +15,10 @@ TEST_CASE("State is zero, contiguous, and in the order of the walk", "[optim]") 
   Tensors<float> parameters = random_tensors<float>(1), gradients = random_tensors<float>(2);
   Moments<double, 2> moments;
   CHECK_FALSE(moments.reserved());
-  moments.reserve([&](auto&& f) { parameters.walk(f, gradients); });
+  moments.reserve([&](auto&& f) { parameters.for_each_tensor(f, gradients); });
   CHECK(moments.reserved());
   std::vector<std::span<double>> first, second;
-  moments.walk_state([&](std::string_view, std::span<double> a, std::span<double> b) {
+  moments.for_each_state([&](std::string_view, std::span<double> a, std::span<double> b) {
     first.push_back(a);
     second.push_back(b);
   });
@@ -33,7 +33,7 @@ TEST_CASE("State is zero, contiguous, and in the order of the walk", "[optim]") 
 
 TEST_CASE("A walk of frozen tensors alone is remembered as such", "[optim]") {
   Tensors<float> parameters = random_tensors<float>(1), gradients = parameters;
-  const auto walk = [&](auto&& f) { parameters.walk(f, gradients); };
+  const auto walk = [&](auto&& f) { parameters.for_each_tensor(f, gradients); };
   for (Matrix<float>& gradient : gradients.values) gradient = {};
   Moments<float, 1> moments;
   moments.reserve(walk);

@@ -86,11 +86,11 @@ TEST_CASE("Restored velocity continues with the same bits", "[optim]") {
   Sgd first({.momentum = 0.9}), second({.momentum = 0.9});
   first.step(parameters, gradients);
   Tensors<float> resumed = parameters;
-  second.reserve([&](auto&& f) { resumed.walk(f, gradients); });
+  second.reserve([&](auto&& f) { resumed.for_each_tensor(f, gradients); });
   std::vector<float> saved;
-  first.walk_state([&](std::string_view, std::span<float> u) { saved.insert(saved.end(), u.begin(), u.end()); });
+  first.for_each_state([&](std::string_view, std::span<float> u) { saved.insert(saved.end(), u.begin(), u.end()); });
   auto next = saved.cbegin();
-  second.walk_state([&](std::string_view, std::span<float> u) {
+  second.for_each_state([&](std::string_view, std::span<float> u) {
     std::copy_n(next, u.size(), u.begin());
     next += Index(u.size());
   });

@@ -14,14 +14,14 @@
 
 namespace mole::test {
 
-/// Stands for a layer: walk(f, gradients) visits its tensors in order, as MixtureLinear does.
+/// Stands for a layer: for_each_tensor(f, gradients) visits its tensors in order, as MixtureLinear does.
 template <class T>
 struct Tensors {
   std::vector<std::string> names;
   std::vector<Matrix<T>> values;
 
   template <class F>
-  void walk(F&& f, Tensors& gradients) {
+  void for_each_tensor(F&& f, Tensors& gradients) {
     for (std::size_t i = 0; i < names.size(); ++i)
       f(std::string_view(names[i]), values[i].view(), gradients.values[i].view());
   }

@@ -97,7 +97,7 @@ TEST_CASE("CosineRouter's gradients are those of its logits", "[router]") {
   };
   const Gradients found = gradients_of(tested, x, d_logits);
   CHECK(test::gradient_error(x.elements(), found.x.elements(), value) < test::gradient_tolerance);
-  ParametersOf<CosineRouter<double>>::walk(
+  ParametersOf<CosineRouter<double>>::for_each_tensor(
       [&](std::string_view name, Matrix<double>& parameter, const Matrix<double>& gradient) {
         INFO(name);
         CHECK(parameter.size() == gradient.size());

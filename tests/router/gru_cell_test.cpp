@@ -47,7 +47,7 @@ template <class T>
 double largest_difference(Step<T>& a, Step<T>& b) {
   double most = std::max({support::largest_difference(a.after, b.after), support::largest_difference(a.d_u, b.d_u),
                           support::largest_difference(a.d_before, b.d_before)});
-  GruCell<T>::Parameters::walk(
+  GruCell<T>::Parameters::for_each_tensor(
       [&](std::string_view, const auto& one, const auto& other) {
         most = std::max(most, support::largest_difference(one, other));
       },
@@ -95,7 +95,7 @@ TEST_CASE("All gradients of the cell agree with central differences", "[router]"
   };
   CHECK(error(u, found.d_u) < test::gradient_tolerance);
   CHECK(error(before, found.d_before) < test::gradient_tolerance);
-  GruCell<double>::Parameters::walk(
+  GruCell<double>::Parameters::for_each_tensor(
       [&](std::string_view name, auto& parameter, auto& gradient) {
         INFO(name);
         CHECK(error(parameter, gradient) < test::gradient_tolerance);
@@ -173,7 +173,7 @@ TEST_CASE("An optimizer steps a cell as it steps a layer", "[router]") {
   }
   CHECK(last < 0.01 * first);
   std::set<std::string> names;
-  cell.walk([&](std::string_view name, auto) { names.emplace(name); });
+  cell.for_each_tensor([&](std::string_view name, auto) { names.emplace(name); });
   CHECK(names == std::set<std::string>{"input.weight", "input.bias", "hidden.weight", "hidden.bias"});
 }
 

@@ -26,7 +26,7 @@ TEMPLATE_TEST_CASE("JoinedRouter keeps the laws of routers, and is both of its p
   }
   std::vector<std::string> names;
   auto own = router.parameters();
-  ParametersOf<JoinedRouter<LinearRouter<T>, MlpRouter<T>>>::walk(
+  ParametersOf<JoinedRouter<LinearRouter<T>, MlpRouter<T>>>::for_each_tensor(
       [&](std::string_view name, auto&...) { names.emplace_back(name); }, own);
   CHECK(names == std::vector<std::string>{"first.weight", "first.bias", "second.hidden.weight", "second.hidden.bias",
                                           "second.output.weight", "second.output.bias"});

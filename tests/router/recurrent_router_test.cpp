@@ -107,7 +107,7 @@ TEST_CASE("Gradients of a stack agree with central differences, the shared cell'
     CHECK(error(parameters.input.weight, gradients[l].input.weight) < test::gradient_tolerance);
     CHECK(error(parameters.output.weight, gradients[l].output.weight) < test::gradient_tolerance);
   }
-  GruCell<double>::Parameters::walk(
+  GruCell<double>::Parameters::for_each_tensor(
       [&](std::string_view name, auto& parameter, const auto& gradient) {
         INFO(name);
         CHECK(error(parameter, gradient) < test::gradient_tolerance);

@@ -24,7 +24,7 @@ using Base = mole::DenseBase<mole::View<const float>>;
 
 /// Moves the gates of a layer towards 0.
 void shrink_gates(Method::Layer& layer, double threshold, mole::ThresholdMode mode) {
-  layer.walk([&](std::string_view name, mole::View<float> parameter, mole::View<float>) {
+  layer.for_each_tensor([&](std::string_view name, mole::View<float> parameter, mole::View<float>) {
     if (name.ends_with(".gate")) mole::soft_threshold(parameter.row(0), threshold, mode);
   });
 }

@@ -13,7 +13,7 @@ struct LinearParameters {
   Matrix<T> weight, bias;
 
   template <class F, class... P>
-  static void walk(F&& f, P&... p) {
+  static void for_each_tensor(F&& f, P&... p) {
     f("weight", p.weight...);
     f("bias", p.bias...);
   }

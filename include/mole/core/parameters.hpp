@@ -15,12 +15,12 @@ namespace mole {
 /// The parameters of a policy that has none.
 ///
 /// A policy with parameters names a struct `Parameters` of Matrix members with one function
-///     template <class F, class... P> static void walk(F&& f, P&... p)   calling   f("name", p.name...)
+///     template <class F, class... P> static void for_each_tensor(F&& f, P&... p)   calling   f("name", p.name...)
 /// for each member, and offers `parameters()`, const and not. Its gradients are an object of the same type; an empty
 /// matrix there is a frozen tensor: neither computed nor touched. Default construction makes every tensor empty.
 struct NoParameters {
   template <class F, class... P>
-  static void walk(F&&, P&...) {}
+  static void for_each_tensor(F&&, P&...) {}
 };
 
 namespace detail {
@@ -73,8 +73,8 @@ class QualifiedName {
 
 /// The walk of a part, its names behind that of the part: "router.weight".
 template <class Parameters, class F, class... P>
-void walk_within(std::string_view part, F& f, P&... p) {
-  Parameters::walk([&](std::string_view name, auto&... tensors) { f(detail::QualifiedName(part, name), tensors...); },
+void for_each_tensor_within(std::string_view part, F& f, P&... p) {
+  Parameters::for_each_tensor([&](std::string_view name, auto&... tensors) { f(detail::QualifiedName(part, name), tensors...); },
                    p...);
 }
 
@@ -82,20 +82,20 @@ void walk_within(std::string_view part, F& f, P&... p) {
 template <class Parameters>
 Parameters zeros_like(const Parameters& parameters) {
   Parameters zeros = parameters;
-  Parameters::walk([](std::string_view, auto& tensor) { tensor.set_zero(); }, zeros);
+  Parameters::for_each_tensor([](std::string_view, auto& tensor) { tensor.set_zero(); }, zeros);
   return zeros;
 }
 
 template <class Parameters>
 void set_zero(Parameters& gradients) {
-  Parameters::walk([](std::string_view, auto& tensor) { tensor.set_zero(); }, gradients);
+  Parameters::for_each_tensor([](std::string_view, auto& tensor) { tensor.set_zero(); }, gradients);
 }
 
 /// False when every tensor is frozen.
 template <class Parameters>
 bool any_wanted(Parameters& gradients) {
   bool wanted = false;
-  Parameters::walk([&](std::string_view, auto& tensor) { wanted = wanted || !tensor.empty(); }, gradients);
+  Parameters::for_each_tensor([&](std::string_view, auto& tensor) { wanted = wanted || !tensor.empty(); }, gradients);
   return wanted;
 }
 

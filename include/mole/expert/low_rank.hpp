@@ -75,9 +75,9 @@ class LowRank {
 
   /// What is no parameter and yet needed to restore the experts: scales, and what Factors add.
   template <class F>
-  void walk_state(F&& f) {
+  void for_each_state(F&& f) {
     f("scale", std::span<T>(scale_));
-    if constexpr (requires { factors_.walk_state(f); }) factors_.walk_state(f);
+    if constexpr (requires { factors_.for_each_state(f); }) factors_.for_each_state(f);
   }
 
   Index experts() const { return blocks().experts(); }

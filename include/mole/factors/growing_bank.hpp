@@ -33,7 +33,7 @@ struct NewestRows {
 ///
 /// Each range starts at A ~ U(-1/sqrt(I), 1/sqrt(I)) and B = 0. Parameters, gradients and moments are of the newest
 /// range alone: a frozen atom costs its part of y and of d_x, and its bits never change. parameters() hands out views
-/// of rows of the tables; a copy of them, as gradients are, is of the type Parameters. walk_state() visits the frozen
+/// of rows of the tables; a copy of them, as gradients are, is of the type Parameters. for_each_state() visits the frozen
 /// rows for a checkpoint, which a bank made with the same `ranks` reads back.
 /// LowRank::append() grows experts with their scale: a range may have one of its own.
 /// Throws Error(option) for sizes below 1.  append() copies the tables.
@@ -86,7 +86,7 @@ class GrowingBank {
 
   /// The frozen rows of both tables, if there are any.
   template <class F>
-  void walk_state(F&& f) {
+  void for_each_state(F&& f) {
     if (frozen() == 0) return;
     f("frozen_A", a_.elements().first(std::size_t(frozen() * in())));
     f("frozen_B", b_.elements().first(std::size_t(frozen() * out())));

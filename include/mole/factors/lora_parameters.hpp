@@ -12,7 +12,7 @@ struct LoraParameters {
   Matrix<T> lora_A, lora_B;
 
   template <class F, class... P>
-  static void walk(F&& f, P&... p) {
+  static void for_each_tensor(F&& f, P&... p) {
     f("lora_A", p.lora_A...);
     f("lora_B", p.lora_B...);
   }

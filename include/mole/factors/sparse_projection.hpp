@@ -49,7 +49,7 @@ class SparseProjection {
     Matrix<T> lora_B;
 
     template <class F, class... P>
-    static void walk(F&& f, P&... p) {
+    static void for_each_tensor(F&& f, P&... p) {
       f("lora_B", p.lora_B...);
     }
   };
@@ -98,7 +98,7 @@ class SparseProjection {
 
   /// Copies of A's numbers, which become A where f changes them, or are refused as by set_projection().
   template <class F>
-  void walk_state(F&& f) {
+  void for_each_state(F&& f) {
     const Projection before = projection();
     Projection after = before;
     f("columns_of_A", after.columns.elements());

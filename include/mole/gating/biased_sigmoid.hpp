@@ -28,7 +28,7 @@ struct BiasedSigmoid {
   }
 
   template <class F>
-  void walk_state(F&& f) {
+  void for_each_state(F&& f) {
     f("bias", std::span<T>(bias));
   }
 

@@ -72,8 +72,8 @@ struct ExpertCapacity {
   }
 
   template <class F>
-  void walk_state(F&& f) {
-    walk_state_within("select", select, f);
+  void for_each_state(F&& f) {
+    for_each_state_within("select", select, f);
   }
 
   Scratch scratch(const CallSize& capacity) const {

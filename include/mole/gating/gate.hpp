@@ -133,10 +133,10 @@ class Gate {
 
   /// The state of the three parts, as "score.bias" and so on.
   template <class F>
-  void walk_state(F&& f) {
-    walk_state_within("score", score, f);
-    walk_state_within("select", select, f);
-    walk_state_within("weigh", weigh, f);
+  void for_each_state(F&& f) {
+    for_each_state_within("score", score, f);
+    for_each_state_within("select", select, f);
+    for_each_state_within("weigh", weigh, f);
   }
 
   /// The weight that every expert has for every token, if there is one; shared experts have 1.

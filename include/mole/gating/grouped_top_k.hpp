@@ -51,7 +51,7 @@ struct GroupedTopK {
   bool takes_all(Index experts) const { return k >= experts && kept_groups == groups; }
 
   template <class F>
-  void walk_state(F&& f) {
+  void for_each_state(F&& f) {
     if (!bias.empty()) f("bias", std::span<T>(bias));
   }
 

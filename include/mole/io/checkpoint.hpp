@@ -27,7 +27,7 @@ class CheckpointWriter {
  public:
   CheckpointWriter() { writer_.set_metadata("format", "mole.checkpoint.1"); }
 
-  /// All tensors of `walk`, frozen ones too, as "part.name". A layer's walk has its parameters, its walk_state what
+  /// All tensors of `walk`, frozen ones too, as "part.name". A layer's walk has its parameters, its for_each_state what
   /// else it needs, such as a bank's frozen atoms: give both, as two parts.
   template <class Walk>
   void add_parameters(const std::string& part, Walk&& walk) {
@@ -39,18 +39,18 @@ class CheckpointWriter {
   /// State and step of an optimizer, as "part.name.0", "part.name.1" ...
   template <class Optimizer>
   void add_optimizer(const std::string& part, Optimizer& optimizer) {
-    optimizer.walk_state([&](std::string_view name, auto... state) {
+    optimizer.for_each_state([&](std::string_view name, auto... state) {
       int number = 0;
       (writer_.add_vector(part + "." + std::string(name) + "." + std::to_string(number++), state), ...);
     });
     set_number(part + ".steps", std::uint64_t(optimizer.steps()));
   }
 
-  /// What the walk_state(f) of a layer, a balancer or another object calls f(name, span) with, as "part.name".
+  /// What the for_each_state(f) of a layer, a balancer or another object calls f(name, span) with, as "part.name".
   template <class Object>
   void add_state(const std::string& part, Object& object) {
     std::uint64_t tensors = 0;
-    object.walk_state([&]<class U>(std::string_view name, std::span<U> numbers) {
+    object.for_each_state([&]<class U>(std::string_view name, std::span<U> numbers) {
       const std::string full = part + "." + std::string(name);
       if constexpr (std::is_floating_point_v<U>)
         writer_.add_vector(full, std::span<const U>(numbers));
@@ -101,7 +101,7 @@ class CheckpointReader {
     if (steps == 0) return;  // an optimizer that has not stepped has no state yet
     optimizer.reserve(walk);
     const auto for_each = [&](auto&& f) {
-      optimizer.walk_state([&](std::string_view name, auto... state) {
+      optimizer.for_each_state([&](std::string_view name, auto... state) {
         int number = 0;
         (f(std::string(name) + "." + std::to_string(number++), state), ...);
       });
@@ -121,7 +121,7 @@ class CheckpointReader {
   template <class Object>
   void read_state(const std::string& part, Object& object) const {
     std::vector<std::vector<std::byte>> before;
-    object.walk_state([&]<class U>(std::string_view name, std::span<U> numbers) {
+    object.for_each_state([&]<class U>(std::string_view name, std::span<U> numbers) {
       check<U>(part, name, View<const U>(numbers.data(), 1, Index(numbers.size())));
       const auto bytes = std::as_bytes(numbers);
       before.emplace_back(bytes.begin(), bytes.end());
@@ -130,12 +130,12 @@ class CheckpointReader {
       throw file_error(source_, std::to_string(before.size()) + " tensors of state '" + part + "'",
                        std::to_string(stored));
     try {
-      object.walk_state([&]<class U>(std::string_view name, std::span<U> numbers) {
+      object.for_each_state([&]<class U>(std::string_view name, std::span<U> numbers) {
         read_numbers(part + "." + std::string(name), numbers);
       });
     } catch (const Error& error) {
       std::size_t next = 0;
-      object.walk_state([&](std::string_view, auto numbers) {
+      object.for_each_state([&](std::string_view, auto numbers) {
         std::ranges::copy(before[next++], std::as_writable_bytes(numbers).begin());
       });
       throw Error(ErrorCode::file, source_ + ": state '" + part + "' is refused: " + error.what());

@@ -45,11 +45,11 @@ class AnyLinear {
   /// Which parts learn from now on; gradients start at zero.
   void set_trainable(TrainableParts trainable) { model_->set_trainable(trainable); }
   void zero_gradients() { model_->zero_gradients(); }
-  void walk(const Visitor& f) { model_->walk(f); }
-  /// As MixtureLinear::walk_state.
+  void for_each_tensor(const Visitor& f) { model_->for_each_tensor(f); }
+  /// As MixtureLinear::for_each_state.
   template <class F>
-  void walk_state(F&& f) {
-    model_->walk_state([&](std::string_view name, StateSpan numbers) {
+  void for_each_state(F&& f) {
+    model_->for_each_state([&](std::string_view name, StateSpan numbers) {
       std::visit([&](auto span) { f(name, span); }, numbers);
     });
   }
@@ -79,8 +79,8 @@ class AnyLinear {
     virtual Trace<T>& trace() = 0;
     virtual void set_trainable(TrainableParts trainable) = 0;
     virtual void zero_gradients() = 0;
-    virtual void walk(const Visitor& f) = 0;
-    virtual void walk_state(const StateVisitor& f) = 0;
+    virtual void for_each_tensor(const Visitor& f) = 0;
+    virtual void for_each_state(const StateVisitor& f) = 0;
     virtual void merge_into(View<T> weight) const = 0;
     virtual std::string merge_obstacle() const = 0;
   };
@@ -103,8 +103,8 @@ class AnyLinear {
     Trace<T>& trace() override { return work; }
     void set_trainable(TrainableParts trainable) override { gradients = layer.gradients(trainable); }
     void zero_gradients() override { set_zero(gradients); }
-    void walk(const Visitor& f) override { layer.walk(f, gradients); }
-    void walk_state(const StateVisitor& f) override { layer.walk_state(f); }
+    void for_each_tensor(const Visitor& f) override { layer.for_each_tensor(f, gradients); }
+    void for_each_state(const StateVisitor& f) override { layer.for_each_state(f); }
     void merge_into(View<T> weight) const override { layer.merge_into(weight); }
     std::string merge_obstacle() const override { return layer.merge_obstacle(); }
 

@@ -103,7 +103,7 @@ GradientReport check_gradients(Layer& layer, const CheckGradientsOptions& check,
       }
   };
   compare("x", x, d_x);
-  layer.walk([&](std::string_view name, View<T> parameter, View<T> gradient) { compare(name, parameter, gradient); },
+  layer.for_each_tensor([&](std::string_view name, View<T> parameter, View<T> gradient) { compare(name, parameter, gradient); },
              gradients);
   return report;
 }

@@ -23,10 +23,10 @@ struct LayerParameters {
   ParametersOf<Base> base;
 
   template <class F, class... P>
-  static void walk(F&& f, P&... p) {
-    walk_within<ParametersOf<Router>>("router", f, p.router...);
-    walk_within<ParametersOf<Experts>>("experts", f, p.experts...);
-    walk_within<ParametersOf<Base>>("base", f, p.base...);
+  static void for_each_tensor(F&& f, P&... p) {
+    for_each_tensor_within<ParametersOf<Router>>("router", f, p.router...);
+    for_each_tensor_within<ParametersOf<Experts>>("experts", f, p.experts...);
+    for_each_tensor_within<ParametersOf<Base>>("base", f, p.base...);
   }
 };
 

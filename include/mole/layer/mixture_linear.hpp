@@ -129,7 +129,7 @@ class MixtureLinear {
   /// Calls f(name, parameter, other...) with one View per tensor that the layer has, for its parameters and each of
   /// `others`: gradients, moments.
   template <class F, class... Others>
-  void walk(F&& f, Others&... others) {
+  void for_each_tensor(F&& f, Others&... others) {
     struct Own {
       decltype(parameters_of(std::declval<Router&>())) router;
       decltype(parameters_of(std::declval<Experts&>())) experts;
@@ -138,17 +138,17 @@ class MixtureLinear {
     const auto visit = [&f](std::string_view name, auto& parameter, auto&... rest) {
       if (!parameter.empty()) f(name, parameter.view(), rest.view()...);
     };
-    Gradients::walk(visit, own, others...);
+    Gradients::for_each_tensor(visit, own, others...);
   }
 
   /// Calls f(name, span) for whatever the roles remember that is no parameter: "router.bias", "gating.select.bias",
   /// scales, frozen atoms and projections. A checkpoint holds what both walks visit.
   template <class F>
-  void walk_state(F&& f) {
-    walk_state_within("router", router_, f);
-    walk_state_within("gating", gating_, f);
-    walk_state_within("experts", experts_, f);
-    walk_state_within("base", base_, f);
+  void for_each_state(F&& f) {
+    for_each_state_within("router", router_, f);
+    for_each_state_within("gating", gating_, f);
+    for_each_state_within("experts", experts_, f);
+    for_each_state_within("base", base_, f);
   }
 
   // ---- forward

@@ -39,7 +39,7 @@ double clip_norm(Walk&& walk, double max_norm) {
 /// The same for the gradients of a layer.
 template <class Layer, class Gradients>
 double clip_norm(Layer& layer, Gradients& gradients, double max_norm) {
-  return clip_norm([&](auto&& f) { layer.walk(f, gradients); }, max_norm);
+  return clip_norm([&](auto&& f) { layer.for_each_tensor(f, gradients); }, max_norm);
 }
 
 }  // namespace mole

@@ -53,7 +53,7 @@ class Moments {
 
   /// f(name, span, ...) for the state of each trained tensor, Count spans: to save it or to put it back.
   template <class F>
-  void walk_state(F&& f) {
+  void for_each_state(F&& f) {
     for (const Tensor& tensor : tensors_)
       std::apply([&](auto... spans) { f(std::string_view(tensor.name), spans...); }, spans_of(tensor));
   }

@@ -54,20 +54,20 @@ class Sgd {
 
   template <class Layer, class Gradients>
   void step(Layer& layer, Gradients& gradients) {
-    step([&](auto&& f) { layer.walk(f, gradients); });
+    step([&](auto&& f) { layer.for_each_tensor(f, gradients); });
   }
 
   double learning_rate() const { return options_.learning_rate; }
   void set_learning_rate(double rate) { options_.learning_rate = rate; }
 
-  /// Steps taken so far. To resume: reserve(), fill the state through walk_state(), set_steps().
+  /// Steps taken so far. To resume: reserve(), fill the state through for_each_state(), set_steps().
   Index steps() const { return steps_; }
   void set_steps(Index steps) { steps_ = steps; }
 
   /// f(std::string_view name, std::span<State> velocity) for each trained tensor.
   template <class F>
-  void walk_state(F&& f) {
-    moments_.walk_state(f);
+  void for_each_state(F&& f) {
+    moments_.for_each_state(f);
   }
 
  private:

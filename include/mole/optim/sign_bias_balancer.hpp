@@ -28,7 +28,7 @@ enum class BalanceTarget {
 ///
 /// Nothing happens behind forward: the caller observes the calls that are to count, recomputed ones once, and updates
 /// when it likes. Counts are integers and their comparison is exact up to 2^52 pairs, so an expert that has its share
-/// keeps its bias; so do all when nothing was counted. Replicas add up what walk_state() visits before they update.
+/// keeps its bias; so do all when nothing was counted. Replicas add up what for_each_state() visits before they update.
 ///
 /// | published rule                                   | bias of       | observe, update        | options              |
 /// | ------------------------------------------------ | ------------- | ---------------------- | -------------------- |
@@ -119,7 +119,7 @@ class SignBiasBalancer {
 
   /// f(name, span) for the counts, so that a run may stop between two updates.
   template <class F>
-  void walk_state(F&& f) {
+  void for_each_state(F&& f) {
     f("counts", std::span(counts_));
     f("tokens", std::span(&tokens_, 1));
   }

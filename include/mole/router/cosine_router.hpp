@@ -45,8 +45,8 @@ class CosineRouter {
     Matrix<T> prototypes, log_scale;
 
     template <class F, class... P>
-    static void walk(F&& f, P&... p) {
-      walk_within<LinearParameters<T>>("projection", f, p.projection...);
+    static void for_each_tensor(F&& f, P&... p) {
+      for_each_tensor_within<LinearParameters<T>>("projection", f, p.projection...);
       f("prototypes", p.prototypes...);
       f("log_scale", p.log_scale...);
     }

@@ -28,7 +28,7 @@ namespace mole {
 ///
 /// Rows of the parameters are those of r, of z and of n, as in torch.nn.GRUCell (weight_ih, weight_hh), and start as
 /// there: U(-1/sqrt(H), 1/sqrt(H)). One cell serves many layers, so it belongs to none of them: whoever owns it has its
-/// gradients, steps it once and saves it once, with walk() as of a layer.
+/// gradients, steps it once and saves it once, with for_each_tensor() as of a layer.
 /// Throws Error(option) for sizes below 1.
 /// Source: Cho et al. 2014, arXiv:1406.1078, eq. 5-8, with r behind the hidden bias as cuDNN and PyTorch have it.
 template <class T>
@@ -45,9 +45,9 @@ class GruCell {
     LinearParameters<T> input, hidden;
 
     template <class F, class... P>
-    static void walk(F&& f, P&... p) {
-      walk_within<LinearParameters<T>>("input", f, p.input...);
-      walk_within<LinearParameters<T>>("hidden", f, p.hidden...);
+    static void for_each_tensor(F&& f, P&... p) {
+      for_each_tensor_within<LinearParameters<T>>("input", f, p.input...);
+      for_each_tensor_within<LinearParameters<T>>("hidden", f, p.hidden...);
     }
   };
 
@@ -68,7 +68,7 @@ class GruCell {
     parameters_ = {{Matrix<T>(rows, options.in), Matrix<T>(1, rows)},
                    {Matrix<T>(rows, options.width), Matrix<T>(1, rows)}};
     const double bound = 1 / std::sqrt(double(options.width));
-    Parameters::walk([&](std::string_view, Matrix<T>& tensor) { fill_uniform(tensor.view(), bound, generator); },
+    Parameters::for_each_tensor([&](std::string_view, Matrix<T>& tensor) { fill_uniform(tensor.view(), bound, generator); },
                      parameters_);
   }
 
@@ -80,8 +80,8 @@ class GruCell {
 
   /// Calls f(name, parameter, other...) with one View per tensor, for the parameters and each of `others`.
   template <class F, class... Others>
-  void walk(F&& f, Others&... others) {
-    Parameters::walk(
+  void for_each_tensor(F&& f, Others&... others) {
+    Parameters::for_each_tensor(
         [&](std::string_view name, auto& parameter, auto&... rest) { f(name, parameter.view(), rest.view()...); },
         parameters_, others...);
   }

@@ -32,9 +32,9 @@ class JoinedRouter {
     ParametersOf<Second> second;
 
     template <class F, class... P>
-    static void walk(F&& f, P&... p) {
-      walk_within<ParametersOf<First>>("first", f, p.first...);
-      walk_within<ParametersOf<Second>>("second", f, p.second...);
+    static void for_each_tensor(F&& f, P&... p) {
+      for_each_tensor_within<ParametersOf<First>>("first", f, p.first...);
+      for_each_tensor_within<ParametersOf<Second>>("second", f, p.second...);
     }
   };
 
@@ -73,9 +73,9 @@ class JoinedRouter {
   }
 
   template <class F>
-  void walk_state(F&& f) {
-    walk_state_within("first", first_, f);
-    walk_state_within("second", second_, f);
+  void for_each_state(F&& f) {
+    for_each_state_within("first", first_, f);
+    for_each_state_within("second", second_, f);
   }
 
   Scratch scratch(const CallSize& capacity) const {

@@ -43,7 +43,7 @@ class LatentRouter {
   std::span<const T> bias() const { return bias_; }
 
   template <class F>
-  void walk_state(F&& f) {
+  void for_each_state(F&& f) {
     f("bias", bias());
   }
 

@@ -30,9 +30,9 @@ class MlpRouter {
     LinearParameters<T> hidden, output;
 
     template <class F, class... P>
-    static void walk(F&& f, P&... p) {
-      walk_within<LinearParameters<T>>("hidden", f, p.hidden...);
-      walk_within<LinearParameters<T>>("output", f, p.output...);
+    static void for_each_tensor(F&& f, P&... p) {
+      for_each_tensor_within<LinearParameters<T>>("hidden", f, p.hidden...);
+      for_each_tensor_within<LinearParameters<T>>("output", f, p.output...);
     }
   };
 

@@ -41,9 +41,9 @@ class RecurrentRouter {
     LinearParameters<T> input, output;  // weights alone
 
     template <class F, class... P>
-    static void walk(F&& f, P&... p) {
-      walk_within<LinearParameters<T>>("input", f, p.input...);
-      walk_within<LinearParameters<T>>("output", f, p.output...);
+    static void for_each_tensor(F&& f, P&... p) {
+      for_each_tensor_within<LinearParameters<T>>("input", f, p.input...);
+      for_each_tensor_within<LinearParameters<T>>("output", f, p.output...);
     }
   };
 

@@ -100,7 +100,7 @@ class RoutingStats {
 
   /// f(name, span) for all counts: to save them, or to sum them over processes.
   template <class F>
-  void walk_state(F&& f) {
+  void for_each_state(F&& f) {
     f("load", std::span(load_));
     f("mass", std::span(mass_));
     f("tokens_by_experts", std::span(histogram_));
