@@ -25,7 +25,7 @@ using mole::Index;
 
 constexpr Index tokens = 1024;
 
-/// A gate, the trace that it reads and leaves, and its call: random logits and d_weight.
+/// A gate, the trace that it reads and leaves, and its call: random logits and d_gate.
 template <class Gating, class Execution>
 struct Setting {
   Setting(Gating gating_, Index experts) : gating(std::move(gating_)) {
@@ -36,8 +36,8 @@ struct Setting {
     mole::Rng rng(1);
     mole::fill_uniform(trace.logits(), 3, rng);
     choose();
-    trace.start_d_weight();
-    mole::fill_uniform(mole::View<T>(trace.d_weight(), 1, trace.routing.pairs()), 1, rng);
+    trace.start_d_gate();
+    mole::fill_uniform(mole::View<T>(trace.d_gate(), 1, trace.routing.pairs()), 1, rng);
   }
 
   void choose() {

@@ -61,7 +61,7 @@ struct Mixture : Tensors {
   Mixture(const LayerCase& one_, Index tokens, Index d, Execution execution)
       : Tensors(tokens, d), one(one_), layer(layer_of(one, d, std::move(execution))), work(layer.workspace(tokens)) {
     if constexpr (Layer::external) routing = mole::Routing<T>::from_dense(random_matrix<T>(tokens, one.experts, 5));
-    d_weight.resize(std::size_t(tokens * one.experts));
+    d_gate.resize(std::size_t(tokens * one.experts));
   }
 
   void forward() {
@@ -74,7 +74,7 @@ struct Mixture : Tensors {
   void backward() {
     if (!gradients) gradients = layer.gradients();
     if constexpr (Layer::external)
-      layer.apply_backward(x, routing, d_y, std::span(d_weight).first(std::size_t(routing.pairs())), d_x, *gradients,
+      layer.apply_backward(x, routing, d_y, std::span(d_gate).first(std::size_t(routing.pairs())), d_x, *gradients,
                            work);
     else
       layer.backward(x, d_y, d_x, *gradients, work);
@@ -92,7 +92,7 @@ struct Mixture : Tensors {
   Layer layer;
   typename Layer::Workspace work;
   mole::Routing<T> routing;
-  std::vector<T> d_weight;
+  std::vector<T> d_gate;
   std::optional<typename Layer::Gradients> gradients;  // made when wanted: of many experts they are large
 };
 

@@ -58,7 +58,7 @@ void RoutingCounts::add_layer(std::size_t i, const text::Batch& batch) {
   pairs_[i] += double(routing.pairs());
   for (mole::Index p = 0; p < routing.pairs(); ++p) {
     const auto e = std::size_t(routing.expert(p));
-    const double weight = routing.weight(p);
+    const double weight = routing.gate(p);
     layer.load[e] += weight;
     layer.by_domain(e, batch.domains.front()) += weight;
     layer.by_byte_class(e, std::size_t(byte_class(batch.inputs[std::size_t(routing.token(p))]))) += weight;

@@ -49,7 +49,6 @@
 #include "mole/gating/softmax_with_threshold.hpp"
 #include "mole/gating/sparsegen.hpp"
 #include "mole/gating/straight_through.hpp"
-#include "mole/gating/sum_to.hpp"
 #include "mole/gating/threshold.hpp"
 #include "mole/gating/top_k.hpp"
 #include "mole/gating/top_p.hpp"

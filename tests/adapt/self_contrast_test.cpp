@@ -158,7 +158,7 @@ TEST_CASE("One layer makes a strong and a weak pass by two routings of the same 
   REQUIRE(work.routing.pairs() == tokens);
   for (Index n = 0; n < tokens; ++n) {
     CHECK(work.routing.expert(n) == of_strong.experts_of(n)[1]);
-    CHECK(work.routing.weight(n) == 1);
+    CHECK(work.routing.gate(n) == 1);
   }
 
   CHECK(support::same_bits(strong, support::output(layer, x)));

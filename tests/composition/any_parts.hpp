@@ -108,21 +108,21 @@ struct AnyWeigh {
       else
         part->forward(scores, chosen, weights);
     };
-    backward_in = [part](Numbers scores, Chosen chosen, Numbers weights, Numbers d_weights, std::span<double> d_scores,
+    backward_in = [part](Numbers scores, Chosen chosen, Numbers weights, Numbers d_gates, std::span<double> d_scores,
                          const Pass& pass) {
       if constexpr (mole::BatchWeighPolicy<Weigh, double>)
-        part->backward(scores, chosen, weights, d_weights, d_scores, pass);
+        part->backward(scores, chosen, weights, d_gates, d_scores, pass);
       else
-        part->backward(scores, chosen, weights, d_weights, d_scores);
+        part->backward(scores, chosen, weights, d_gates, d_scores);
     };
   }
 
   void forward(Numbers scores, Chosen chosen, std::span<double> weights, const Pass& pass = {}) const {
     forward_in(scores, chosen, weights, pass);
   }
-  void backward(Numbers scores, Chosen chosen, Numbers weights, Numbers d_weights, std::span<double> d_scores,
+  void backward(Numbers scores, Chosen chosen, Numbers weights, Numbers d_gates, std::span<double> d_scores,
                 const Pass& pass = {}) const {
-    backward_in(scores, chosen, weights, d_weights, d_scores, pass);
+    backward_in(scores, chosen, weights, d_gates, d_scores, pass);
   }
 
   std::function<void(Index)> check;

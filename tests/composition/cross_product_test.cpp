@@ -70,7 +70,7 @@ std::string broken_law(const NamedGate& named) {
     const Routing<double>& routing = trace.routing;
     failure.expect(routing.finished() && routing.tokens() == trace.tokens(), when, ": tokens");
     failure.expect(routing.pairs() <= named.gate.max_pairs(trace.tokens(), gate_experts), when, ": too many pairs");
-    failure.expect(support::all_finite(routing.weights()), when, ": a weight is not finite");
+    failure.expect(support::all_finite(routing.gates()), when, ": a weight is not finite");
     for (Index n = 0; n < trace.tokens(); ++n) {
       const auto chosen = routing.experts_of(n);
       const std::set<int> distinct(chosen.begin(), chosen.end());
@@ -114,7 +114,7 @@ Matrix<double> plain_output(const Layer& layer, const Matrix<double>& x, const R
     Matrix<double> weight(out, in);
     for (Index r = 0; r < out; ++r) std::copy_n(layer.base().weight().row_data(r), in, weight.view().row_data(r));
     for (std::size_t j = 0; j < routing.experts_of(n).size(); ++j)
-      layer.experts().add_delta(routing.experts_of(n)[j], routing.weights_of(n)[j], weight.view());
+      layer.experts().add_delta(routing.experts_of(n)[j], routing.gates_of(n)[j], weight.view());
     for (Index o = 0; o < out; ++o)
       for (Index i = 0; i < in; ++i) y(n, o) += weight(o, i) * x(n, i);
   }

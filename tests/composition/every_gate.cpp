@@ -27,7 +27,6 @@
 #include "mole/gating/softmax_with_threshold.hpp"
 #include "mole/gating/sparsegen.hpp"
 #include "mole/gating/straight_through.hpp"
-#include "mole/gating/sum_to.hpp"
 #include "mole/gating/threshold.hpp"
 #include "mole/gating/top_k.hpp"
 #include "mole/gating/top_p.hpp"
@@ -128,7 +127,7 @@ std::vector<Weigh> weighs() {
           weigh("StraightThrough", of_any_sign, StraightThrough{}, false),
           weigh("SoftmaxOverChosen", of_any_sign, SoftmaxOverChosen{.temperature = 0.5}),
           weigh("Renormalized", not_negative, Renormalized{}),
-          weigh("SumTo", not_negative, SumTo{2}),
+          weigh("Renormalized to 2", not_negative, Renormalized{2}),
           weigh("Shifted", probabilities_and_threshold, Shifted{})};
 }
 

@@ -71,7 +71,7 @@ std::string broken_gate(Index tokens, Index experts, Index k) {
     const auto expected = best_of(logits.view().row(n), k);
     for (std::size_t j = 0; j < expected.size(); ++j) {
       const int e = trace.routing.experts_of(n)[j];
-      const double weight = double(trace.routing.weights_of(n)[j]);
+      const double weight = double(trace.routing.gates_of(n)[j]);
       failure.expect(e == expected[j].expert, "token ", n, ", choice ", j, ": expert ", e, ", not ",
                      expected[j].expert);
       failure.expect(std::abs(weight - expected[j].weight) < 16 * double(std::numeric_limits<T>::epsilon()), "token ",
@@ -112,10 +112,10 @@ Routing<T> some_routing(Index tokens, Index experts, Index k, bool one) {
 /// Everything that a layer makes of a batch.
 struct Results {
   Results(Index tokens, Index ranks, Index pairs)
-      : y(tokens, out), d_x(tokens, in), d_a(ranks, in), d_b(ranks, out), d_weight(std::size_t(pairs)) {}
+      : y(tokens, out), d_x(tokens, in), d_a(ranks, in), d_b(ranks, out), d_gate(std::size_t(pairs)) {}
 
   Matrix<double> y, d_x, d_a, d_b;
-  std::vector<double> d_weight;
+  std::vector<double> d_gate;
 };
 
 /// The formulae, pair by pair.
@@ -132,13 +132,13 @@ Results plain_results(const Layer& layer, Index rank, const Matrix<T>& x, const 
         results.d_x(n, i) += w * double(d_y(n, o));
       }
     for (Index pair = routing.first_pair(n); pair < routing.first_pair(n + 1); ++pair) {
-      const double weight = double(routing.weight(pair)), scale = 2;
+      const double weight = double(routing.gate(pair)), scale = 2;
       for (Index r = 0; r < rank; ++r) {
         const Index row = routing.expert(pair) * rank + r;
         double z = 0, u = 0;
         for (Index i = 0; i < in; ++i) z += double(p.lora_A(row, i)) * double(x(n, i));
         for (Index o = 0; o < out; ++o) u += double(p.lora_B(row, o)) * double(d_y(n, o));
-        results.d_weight[std::size_t(pair)] += scale * z * u;
+        results.d_gate[std::size_t(pair)] += scale * z * u;
         for (Index o = 0; o < out; ++o) {
           results.y(n, o) += scale * weight * z * double(p.lora_B(row, o));
           results.d_b(row, o) += scale * weight * z * double(d_y(n, o));
@@ -159,11 +159,11 @@ std::string broken_experts(Index tokens, Index experts, Index rank, Index k, boo
   const auto x = random_matrix<T>(tokens, in, 8), d_y = random_matrix<T>(tokens, out, 9);
   const auto routing = some_routing<T>(tokens, experts, k, one);
   Matrix<T> y(tokens, out), d_x(tokens, in);
-  std::vector<T> d_weight(std::size_t(routing.pairs()));
+  std::vector<T> d_gate(std::size_t(routing.pairs()));
   auto work = layer.workspace(tokens);
   auto gradients = layer.gradients();
   layer.apply(x, routing, y, work);
-  layer.apply_backward(x, routing, d_y, d_weight, d_x, gradients, work);
+  layer.apply_backward(x, routing, d_y, d_gate, d_x, gradients, work);
 
   const Results expected = plain_results(layer, rank, x, d_y, routing);
   support::FirstFailure failure;
@@ -178,7 +178,7 @@ std::string broken_experts(Index tokens, Index experts, Index rank, Index k, boo
   compare("d_x", d_x.elements(), expected.d_x.elements());
   compare("d_A", gradients.experts.lora_A.elements(), expected.d_a.elements());
   compare("d_B", gradients.experts.lora_B.elements(), expected.d_b.elements());
-  compare("d_weight", d_weight, expected.d_weight);
+  compare("d_gate", d_gate, expected.d_gate);
   return failure.text();
 }
 
@@ -218,7 +218,7 @@ TEST_CASE("Blocks of ranks are experts", "[composition]") {
   for (Index n = 0; n < tokens; ++n) {
     for (std::size_t j = 0; j < routing.experts_of(n).size(); ++j)
       for (Index r = 0; r < rank; ++r)
-        repeated.push(int(routing.experts_of(n)[j] * rank + r), routing.weights_of(n)[j]);
+        repeated.push(int(routing.experts_of(n)[j] * rank + r), routing.gates_of(n)[j]);
     repeated.end_token();
   }
   repeated.finish();
@@ -229,7 +229,7 @@ TEST_CASE("Blocks of ranks are experts", "[composition]") {
     auto work = layer.workspace(tokens);
     auto gradients = layer.gradients();
     layer.apply(x, by, all.y, work);
-    layer.apply_backward(x, by, d_y, all.d_weight, all.d_x, gradients, work);
+    layer.apply_backward(x, by, d_y, all.d_gate, all.d_x, gradients, work);
     all.d_a = gradients.experts.lora_A, all.d_b = gradients.experts.lora_B;
     return all;
   };
@@ -238,9 +238,9 @@ TEST_CASE("Blocks of ranks are experts", "[composition]") {
   CHECK(support::largest_difference(one.d_x, other.d_x) < 1e-13);
   CHECK(support::largest_difference(one.d_a, other.d_a) < 1e-13);
   CHECK(support::largest_difference(one.d_b, other.d_b) < 1e-13);
-  for (std::size_t pair = 0; pair < one.d_weight.size(); ++pair) {
+  for (std::size_t pair = 0; pair < one.d_gate.size(); ++pair) {
     double sum = 0;
-    for (std::size_t r = 0; r < std::size_t(rank); ++r) sum += other.d_weight[pair * std::size_t(rank) + r];
-    CHECK(std::abs(sum - one.d_weight[pair]) < 1e-13);
+    for (std::size_t r = 0; r < std::size_t(rank); ++r) sum += other.d_gate[pair * std::size_t(rank) + r];
+    CHECK(std::abs(sum - one.d_gate[pair]) < 1e-13);
   }
 }

@@ -44,15 +44,15 @@ TEST_CASE("Pairs are stored token by token, in the order in which they were push
   CHECK(routing.first_pair(0) == 0);
   CHECK(routing.first_pair(2) == 2);
   CHECK(routing.first_pair(3) == 5);
-  CHECK(routing.weights_of(0)[1] == 0.25);
+  CHECK(routing.gates_of(0)[1] == 0.25);
   CHECK(routing.token(1) == 0);
   CHECK(routing.token(3) == 2);
   CHECK(routing.expert(3) == 1);
-  CHECK(routing.weight(3) == 2);
-  CHECK(routing.weights_of(2)[2] == 0);  // a pair of weight 0 is a pair
+  CHECK(routing.gate(3) == 2);
+  CHECK(routing.gates_of(2)[2] == 0);  // a pair of weight 0 is a pair
 
-  routing.weights_of(2)[0] = 9;
-  CHECK(routing.weight(2) == 9);
+  routing.gates_of(2)[0] = 9;
+  CHECK(routing.gate(2) == 9);
   const std::vector<double> per_pair{10, 11, 12, 13, 14};
   CHECK(routing.of_token(std::span<const double>(per_pair), 2)[1] == 13);
 }
@@ -124,8 +124,8 @@ TEST_CASE("A routing from a dense matrix has a pair for every weight that is not
   CHECK(ints(routing.experts_of(0)) == Ints{0});
   CHECK(ints(routing.experts_of(1)).empty());
   CHECK(ints(routing.experts_of(2)) == Ints{0, 1});
-  CHECK(routing.weight(1) == -1);
-  CHECK(routing.weight(2) == 2);
+  CHECK(routing.gate(1) == -1);
+  CHECK(routing.gate(2) == 2);
 }
 
 TEST_CASE("A routing beyond its reserve is refused, one without a reserve grows", "[core]") {
@@ -154,7 +154,7 @@ TEST_CASE("A routing of known counts may be filled in any order", "[core]") {
   CHECK_FALSE(filled.finished());
   for (Index n : {2, 0}) {
     std::copy_n(pushed.experts_of(n).begin(), pushed.experts_of(n).size(), filled.experts_of(n).begin());
-    std::copy_n(pushed.weights_of(n).begin(), pushed.weights_of(n).size(), filled.weights_of(n).begin());
+    std::copy_n(pushed.gates_of(n).begin(), pushed.gates_of(n).size(), filled.gates_of(n).begin());
   }
   filled.finish();
   REQUIRE(filled.pairs() == pushed.pairs());
@@ -163,7 +163,7 @@ TEST_CASE("A routing of known counts may be filled in any order", "[core]") {
   for (Index p = 0; p < filled.pairs(); ++p) {
     CHECK(filled.token(p) == pushed.token(p));
     CHECK(filled.expert(p) == pushed.expert(p));
-    CHECK(filled.weight(p) == pushed.weight(p));
+    CHECK(filled.gate(p) == pushed.gate(p));
   }
   for (Index e = 0; e < 4; ++e) CHECK(filled.load(e) == pushed.load(e));
 }

@@ -43,7 +43,7 @@ TEST_CASE("A trace starts every call with gradients of zero and the call's batch
   CHECK(zero);
 }
 
-TEST_CASE("A trace has one d_weight for each pair of its routing, zero again for each routing", "[core]") {
+TEST_CASE("A trace has one d_gate for each pair of its routing, zero again for each routing", "[core]") {
   Trace<float> trace;
   trace.reserve(4, 2, 0, 3);
   for (Index pairs : {3, 1, 2}) {
@@ -51,9 +51,9 @@ TEST_CASE("A trace has one d_weight for each pair of its routing, zero again for
     for (Index p = 0; p < pairs; ++p) trace.routing.push(0, 1);
     trace.routing.end_token();
     trace.routing.finish();
-    trace.start_d_weight();
-    CHECK(Index(trace.d_weight().size()) == pairs);
-    for (float& d : trace.d_weight()) {
+    trace.start_d_gate();
+    CHECK(Index(trace.d_gate().size()) == pairs);
+    for (float& d : trace.d_gate()) {
       CHECK(d == 0);
       d = 5;
     }
@@ -79,8 +79,8 @@ TEST_CASE("All memory of a trace comes from the caller's resource", "[core]") {
     trace.routing.end_token();
   }
   trace.routing.finish();
-  trace.start_d_weight();
-  CHECK(inside(trace.routing.weights().data()));
+  trace.start_d_gate();
+  CHECK(inside(trace.routing.gates().data()));
   CHECK(inside(trace.routing.by_expert().data()));
-  CHECK(inside(trace.d_weight().data()));
+  CHECK(inside(trace.d_gate().data()));
 }

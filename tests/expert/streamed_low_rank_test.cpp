@@ -90,8 +90,8 @@ auto results(const Layer& layer, Index tokens) {
     }
     routing.finish();
     layer.apply(x, routing, y, work, pass);
-    std::vector<T> d_weight(std::size_t(routing.pairs()));
-    layer.apply_backward(x, routing, d_y, std::span<T>(d_weight), d_x, gradients, work);
+    std::vector<T> d_gate(std::size_t(routing.pairs()));
+    layer.apply_backward(x, routing, d_y, std::span<T>(d_gate), d_x, gradients, work);
   } else {
     layer.forward(x, y, work, pass);
     layer.backward(x, d_y, d_x, gradients, work);

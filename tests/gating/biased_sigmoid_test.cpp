@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "mole/gating/biased_sigmoid.hpp"
+#include "mole/gating/renormalized.hpp"
 
-#include "mole/gating/sum_to.hpp"
 #include "support/catch.hpp"
 #include "support/score_checks.hpp"
 #include "support/selected.hpp"

@@ -44,7 +44,7 @@ TEST_CASE("DynMoLE's weights sum to 1 only where everybody serves", "[gating]") 
   Index all = 0;
   for (Index n = 0; n < 200; ++n) {
     double sum = 0;
-    for (double w : trace.routing.weights_of(n)) sum += w;
+    for (double w : trace.routing.gates_of(n)) sum += w;
     const bool everybody = trace.routing.experts_of(n).size() == 6;
     all += everybody;
     CHECK((std::abs(sum - 1) < 1e-12) == everybody);

@@ -28,8 +28,8 @@ TEST_CASE("ExpertChoice gives every expert its best tokens", "[gating]") {
     double least = 1;
     for (int p : trace.routing.pairs_of(e)) {
       taken[std::size_t(trace.routing.token(p))] = true;
-      least = std::min(least, trace.routing.weight(p));
-      CHECK(trace.routing.weight(p) == trace.scores()(trace.routing.token(p), e));
+      least = std::min(least, trace.routing.gate(p));
+      CHECK(trace.routing.gate(p) == trace.scores()(trace.routing.token(p), e));
     }
     for (Index n = 0; n < 24; ++n)
       if (!taken[std::size_t(n)]) CHECK(trace.scores()(n, e) <= least);

@@ -29,7 +29,7 @@ auto layer_of(Gate<Softmax, TopK, Renormalized> gate, Execution execution) {
 
 /// Half of every chosen expert.
 struct Halves : Unit {
-  double constant_weight() const { return 0.5; }
+  double constant_gate() const { return 0.5; }
 
   template <class T>
   void forward(std::span<const T>, std::span<const int>, std::span<T> weights) const {
@@ -46,7 +46,7 @@ bool all_alike(const G& gate, Index experts) {
   for (Index e = 0; e < columns; ++e) logits(1, e) = std::nan(""), logits(2, e) = -infinity;
   logits(3, 0) = std::nan(""), logits(4, columns - 1) = -infinity, logits(5, columns - 1) = infinity;
   const auto trace = laws::routed<Execution>(gate, logits, experts);
-  const std::span<const double> weights = trace.routing.weights();
+  const std::span<const double> weights = trace.routing.gates();
   return trace.routing.pairs() == 24 * experts &&
          std::all_of(weights.begin(), weights.end(), [&](double w) { return w == weights[0]; });
 }
@@ -54,7 +54,7 @@ bool all_alike(const G& gate, Index experts) {
 template <class G>
 void check_constant(const G& gate, Index experts, std::optional<double> weight) {
   gate.check(experts);
-  CHECK(gate.constant_weight(experts) == weight);
+  CHECK(gate.constant_gate(experts) == weight);
   CHECK(gate.token_dependence(experts).empty() == weight.has_value());
   CHECK(all_alike<Reference>(gate, experts) == weight.has_value());
 }
@@ -98,7 +98,7 @@ TEST_CASE("A forced expert serves its token alone", "[gating]") {
     }
     REQUIRE(experts.size() == 1);
     CHECK(experts[0] == forced[std::size_t(n)]);
-    CHECK(trace.routing.weights_of(n)[0] == 1);
+    CHECK(trace.routing.gates_of(n)[0] == 1);
   }
   const auto by_experts = laws::routed(Gate{Softmax{}, ExpertChoice{1}, Unit{}}, logits, 5, {.forced = forced});
   CHECK(by_experts.routing.experts_of(2).size() == 1);
@@ -120,10 +120,10 @@ TEST_CASE("Shared experts serve every routed token with weight 1", "[gating]") {
     REQUIRE(experts.size() == 4);
     for (std::size_t j = 0; j < 2; ++j) {
       CHECK(experts[j] == alone.routing.experts_of(n)[j]);
-      CHECK(trace.routing.weights_of(n)[j] == alone.routing.weights_of(n)[j]);
+      CHECK(trace.routing.gates_of(n)[j] == alone.routing.gates_of(n)[j]);
     }
     CHECK((experts[2] == 5 && experts[3] == 6));
-    CHECK((trace.routing.weights_of(n)[2] == 1 && trace.routing.weights_of(n)[3] == 1));
+    CHECK((trace.routing.gates_of(n)[2] == 1 && trace.routing.gates_of(n)[3] == 1));
   }
 }
 

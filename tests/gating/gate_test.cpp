@@ -66,8 +66,8 @@ TEST_CASE("A gate with a token of four experts gives the published numbers", "[g
   REQUIRE(trace.routing.pairs() == 2);
   CHECK(trace.routing.expert(0) == 0);
   CHECK(trace.routing.expert(1) == 1);
-  CHECK(std::abs(trace.routing.weight(0) - 0.731058579) < 1e-9);
-  CHECK(std::abs(trace.routing.weight(1) - 0.268941421) < 1e-9);
+  CHECK(std::abs(trace.routing.gate(0) - 0.731058579) < 1e-9);
+  CHECK(std::abs(trace.routing.gate(1) - 0.268941421) < 1e-9);
 }
 
 TEST_CASE("A score may ask for a column of its own beside the experts", "[gating]") {
@@ -78,16 +78,16 @@ TEST_CASE("A score may ask for a column of its own beside the experts", "[gating
   logits(1, 3) = 9;  // not an expert, however large
   const auto trace = laws::routed(gate, logits, 3);
   CHECK(trace.routing.expert(0) == 1);
-  CHECK(trace.routing.weight(0) == 3);
+  CHECK(trace.routing.gate(0) == 3);
   CHECK(trace.routing.expert(1) == 1);
-  CHECK(trace.routing.weight(1) == 1.5);
+  CHECK(trace.routing.gate(1) == 1.5);
 
   Matrix<double> many(2 * kernel::step_of<kernel::DefaultArchitecture, double> + 1, 4);  // whole vectors of tokens
   for (Index n = 0; n < many.rows(); ++n) std::copy_n(logits.view().row_data(n % 2), 4, many.view().row_data(n));
   const auto by_vectors = laws::routed<Simd<>>(gate, many, 3);
   for (Index n = 0; n < many.rows(); ++n) {
     CHECK(by_vectors.routing.expert(n) == 1);
-    CHECK(by_vectors.routing.weight(n) == (n % 2 == 0 ? 3 : 1.5));
+    CHECK(by_vectors.routing.gate(n) == (n % 2 == 0 ? 3 : 1.5));
   }
 }
 

@@ -3,8 +3,8 @@
 
 #include "laws/gating_laws.hpp"
 #include "mole/gating/gate.hpp"
+#include "mole/gating/renormalized.hpp"
 #include "mole/gating/sigmoid.hpp"
-#include "mole/gating/sum_to.hpp"
 #include "mole/gating/top_k.hpp"
 #include "support/seed.hpp"
 #include "support/selected.hpp"
@@ -20,11 +20,11 @@ void check_example(std::vector<double> bias, const Ints& experts, const std::vec
   Matrix<double> logits(1, 8);
   const double row[] = {2, -1, 0.5, 0.4, 1.5, 1.4, -2, 0};
   std::copy(std::begin(row), std::end(row), logits.data());
-  const Gate gate{Sigmoid{}, GroupedTopK<double>(3, 4, 2, std::move(bias)), SumTo{2.5}};
+  const Gate gate{Sigmoid{}, GroupedTopK<double>(3, 4, 2, std::move(bias)), Renormalized{2.5}};
   const auto trace = laws::routed(gate, logits, 8);
   const auto chosen = trace.routing.experts_of(0);
   REQUIRE(Ints(chosen.begin(), chosen.end()) == experts);
-  for (Index j = 0; j < 3; ++j) CHECK(std::abs(trace.routing.weight(j) - weights[std::size_t(j)]) < 1e-6);
+  for (Index j = 0; j < 3; ++j) CHECK(std::abs(trace.routing.gate(j) - weights[std::size_t(j)]) < 1e-6);
 }
 
 }  // namespace
@@ -65,5 +65,5 @@ TEST_CASE("GroupedTopK refuses options that do not fit", "[gating]") {
 }
 
 TEMPLATE_TEST_CASE("A gate of GroupedTopK keeps the laws of gatings", "[gating]", float, double) {
-  laws::check_gating<TestType>(Gate{Sigmoid{}, GroupedTopK<TestType>(3, 4, 2), SumTo{2.5}}, 8);
+  laws::check_gating<TestType>(Gate{Sigmoid{}, GroupedTopK<TestType>(3, 4, 2), Renormalized{2.5}}, 8);
 }

@@ -32,7 +32,7 @@ Matrix<T> logits_with_ties(Index tokens, Index experts, Rng& rng) {
 template <class Execution, class T, class Gating>
 Matrix<T> gradient(const Gating& gate, Trace<T>& trace, std::uint64_t seed) {
   Rng upstream(seed);
-  fill_uniform(View<T>(trace.d_weight(), 1, trace.routing.pairs()), 1, upstream);
+  fill_uniform(View<T>(trace.d_gate(), 1, trace.routing.pairs()), 1, upstream);
   support::Harness<Gating, Execution> harness(gate, trace.tokens());
   auto call = harness.call();
   gate.backward(trace, call);
@@ -50,7 +50,7 @@ bool same(const One& one, const Other& other, const Matrix<T>& logits) {
   bool equal = a.routing.pairs() == b.routing.pairs();
   for (Index p = 0; equal && p < a.routing.pairs(); ++p)
     equal = a.routing.token(p) == b.routing.token(p) && a.routing.expert(p) == b.routing.expert(p) &&
-            a.routing.weight(p) == b.routing.weight(p);
+            a.routing.gate(p) == b.routing.gate(p);
   return equal && support::same_bits(gradient<Execution>(one, a, 5), gradient<Execution>(other, b, 5));
 }
 
@@ -118,8 +118,8 @@ TEST_CASE("A single expert has weight 1 renormalized, and its own probability ra
   REQUIRE(own.routing.pairs() == 1);
   CHECK(one.routing.expert(0) == 2);
   CHECK(own.routing.expert(0) == 2);
-  CHECK(one.routing.weight(0) == 1);
-  CHECK(std::abs(own.routing.weight(0) - 1.0 / 3) < 1e-15);
+  CHECK(one.routing.gate(0) == 1);
+  CHECK(std::abs(own.routing.gate(0) - 1.0 / 3) < 1e-15);
 }
 
 TEMPLATE_TEST_CASE("A gate of NthBest keeps the laws of gatings", "[gating]", float, double) {

@@ -98,7 +98,7 @@ TEMPLATE_TEST_CASE("A softmax over the chosen logits is the renormalized softmax
              expected = laws::routed(Gate{Softmax{}, TopK{k}, Renormalized{}}, logits, experts);
   for (Index p = 0; p < found.routing.pairs(); ++p) {
     CHECK(found.routing.expert(p) == expected.routing.expert(p));
-    CHECK(std::abs(found.routing.weight(p) - expected.routing.weight(p)) < 4 * std::numeric_limits<T>::epsilon());
+    CHECK(std::abs(found.routing.gate(p) - expected.routing.gate(p)) < 4 * std::numeric_limits<T>::epsilon());
   }
 }
 
@@ -113,7 +113,7 @@ TEMPLATE_TEST_CASE("A gate hands its batch to a weighing that asks for it, forwa
     layer.forward(x, y, work, {.training = training});
     Index below_one = 0;
     for (Index n = 0; n < 9; ++n) {
-      const auto w = work.routing.weights_of(n);
+      const auto w = work.routing.gates_of(n);
       const double sum = std::accumulate(w.begin(), w.end(), 0.0);
       CHECK(sum < 1 + 1e-12);
       below_one += sum < 0.999;

@@ -73,7 +73,7 @@ bool same_choice(const Trace<T>& a, const Trace<T>& b) {
     const auto one = a.routing.experts_of(n), other = b.routing.experts_of(n);
     same = std::equal(one.begin(), one.end(), other.begin(), other.end());
     same &= near(a.scores().row(n), b.scores().row(n));
-    same &= near(a.routing.weights_of(n), b.routing.weights_of(n));
+    same &= near(a.routing.gates_of(n), b.routing.gates_of(n));
   }
   return same;
 }
@@ -88,7 +88,7 @@ std::vector<unsigned char> bits_of(const Trace<T>& trace, Index n) {
   };
   append(trace.scores().row(n));
   append(trace.routing.experts_of(n));
-  append(trace.routing.weights_of(n));
+  append(trace.routing.gates_of(n));
   return bits;
 }
 
@@ -235,8 +235,8 @@ TEMPLATE_TEST_CASE("The gradient of a gate with vectors is Reference's up to rou
   test::TestRng rng;
   const auto gradient = [](const auto& gate, auto execution, Trace<T> trace, std::uint64_t seed) {
     Rng upstream(seed);
-    trace.start_d_weight();
-    fill_uniform(View<T>(trace.d_weight(), 1, trace.routing.pairs()), 1, upstream);
+    trace.start_d_gate();
+    fill_uniform(View<T>(trace.d_gate(), 1, trace.routing.pairs()), 1, upstream);
     fill_uniform(trace.d_scores(), 1, upstream);
     fill_uniform(trace.d_logits(), 1, upstream);
     support::Harness<std::remove_cvref_t<decltype(gate)>, decltype(execution)> harness(gate, trace.tokens());

@@ -25,9 +25,9 @@ class Projection {
     layer_.apply(x, routing, y, work_);
     return y;
   }
-  void backward(const Matrix<T>& x, const mole::Routing<T>& routing, const Matrix<T>& d_y, std::span<T> d_weight,
+  void backward(const Matrix<T>& x, const mole::Routing<T>& routing, const Matrix<T>& d_y, std::span<T> d_gate,
                 Matrix<T>& d_x) {
-    layer_.apply_backward(x, routing, d_y, d_weight, d_x, gradients_, work_);
+    layer_.apply_backward(x, routing, d_y, d_gate, d_x, gradients_, work_);
   }
   void expect_gradients(Comparison<T>& file) const {
     names_.expect_gradients(file, "grad.", layer_.experts(), gradients_.experts);
@@ -66,15 +66,15 @@ void check_block(Comparison<T>& file, Gating gating, Execution execution) {
   expect_gate<T>(file, work);
 
   Matrix<T> d_product(tokens, g.cols()), d_g(tokens, g.cols()), d_u(tokens, g.cols()), d_x(tokens, x.cols());
-  down.backward(product, work.routing, d_y, work.d_weight(), d_product);
+  down.backward(product, work.routing, d_y, work.d_gate(), d_product);
   for (Index n = 0; n < tokens; ++n)
     for (Index i = 0; i < g.cols(); ++i) {
       const T s = sigmoid(g(n, i));
       d_g(n, i) = d_product(n, i) * u(n, i) * (s + g(n, i) * s * (1 - s));
       d_u(n, i) = d_product(n, i) * g(n, i) * s;
     }
-  gate.backward(x, work.routing, d_g, work.d_weight(), d_x);
-  up.backward(x, work.routing, d_u, work.d_weight(), d_x);
+  gate.backward(x, work.routing, d_g, work.d_gate(), d_x);
+  up.backward(x, work.routing, d_u, work.d_gate(), d_x);
   router.route_backward(x, d_x, gradients, work);
   file.expect("grad_x", d_x);
   expect_router_gradients(file, "grad.", gradients.router);

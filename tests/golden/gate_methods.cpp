@@ -92,12 +92,12 @@ void check_weights(Comparison<T>& file, const Gating& gating, Execution executio
   layer.route(x, work);
   expect_gate<T>(file, work);
   if (!file.has("grad_gate")) return file.expect_all_compared();  // the release has no gradient there
-  const Matrix<T> d_weights = file.matrix("grad_gate");
+  const Matrix<T> d_gates = file.matrix("grad_gate");
   for (Index n = 0; n < x.rows(); ++n)
     for (Index p = work.routing.first_pair(n); p < work.routing.first_pair(n + 1); ++p)
-      for (Index slot = 0; slot < d_weights.cols(); ++slot)
-        if (indices[std::size_t(n * d_weights.cols() + slot)] == work.routing.expert(p))
-          work.d_weight()[std::size_t(p)] = d_weights(n, slot);
+      for (Index slot = 0; slot < d_gates.cols(); ++slot)
+        if (indices[std::size_t(n * d_gates.cols() + slot)] == work.routing.expert(p))
+          work.d_gate()[std::size_t(p)] = d_gates(n, slot);
   Matrix<T> d_x(x.rows(), x.cols());
   layer.route_backward(x, d_x, gradients, work);
   file.expect("grad_x", d_x);
@@ -116,7 +116,7 @@ Method deepseek_v3_gate() {
                                       bias);
     const double scale = file.number("route_scale");
     if (file.file().metadata().at("score_func") == "sigmoid")
-      check_weights(file, mole::Gate{mole::Sigmoid{}, select, mole::SumTo{scale}}, execution);
+      check_weights(file, mole::Gate{mole::Sigmoid{}, select, mole::Renormalized{scale}}, execution);
     else
       check_weights(file, mole::Gate{mole::Softmax{}, select, mole::Raw{scale}}, execution);
   });
@@ -187,7 +187,7 @@ Method dynmole() {
       return [=](mole::Trace<T>& trace) {
         return mole::load_balance(
             trace,
-            {.coefficient = coefficient, .norm = BalanceNorm::k_at_uniform, .count = mole::BalanceCount::weights});
+            {.coefficient = coefficient, .norm = BalanceNorm::k_at_uniform, .count = mole::BalanceCount::gates});
       };
     };
     const auto expect = [&](const std::string& name, auto loss) { expect_loss(file, name, layer, work, {}, loss); };
@@ -267,7 +267,7 @@ Method ld_mole() {
         },
         [](auto expect) {
           expect("load_balance", [](mole::Trace<T>& trace) {
-            return mole::load_balance(trace, {.score = mole::BalanceScore::weights});
+            return mole::load_balance(trace, {.score = mole::BalanceScore::gates});
           });
           expect("router_z", [](mole::Trace<T>& trace) { return mole::router_z(trace); });
           expect("lambda_reg_k2", [](mole::Trace<T>& trace) { return mole::sparsity_target(trace, {.k = 2}); });

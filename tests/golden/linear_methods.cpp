@@ -26,7 +26,7 @@ void expect_loss_of_two_layers(Comparison<T>& file, Layer& layer, typename Layer
     mole::Call<mole::Reference, typename std::remove_reference_t<decltype(layer.gating())>::Scratch> call{
         {}, pass, second.gating_scratch};
     layer.gating().choose(static_cast<mole::Trace<T>&>(second), call);
-    second.start_d_weight();
+    second.start_d_gate();
     mole::Trace<T>* const both[] = {&first, &second};
     const double value = mole::load_balance(std::span<mole::Trace<T>* const>(both), options);
     layer.gating().backward(static_cast<mole::Trace<T>&>(second), call);

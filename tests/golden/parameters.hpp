@@ -118,7 +118,7 @@ template <class T>
 Matrix<T> dense_weights(const mole::Routing<T>& routing, Index experts) {
   Matrix<T> dense(routing.tokens(), experts);
   for (Index p = 0; p < routing.pairs(); ++p)
-    if (routing.expert(p) < experts) dense(routing.token(p), routing.expert(p)) = routing.weight(p);
+    if (routing.expert(p) < experts) dense(routing.token(p), routing.expert(p)) = routing.gate(p);
   return dense;
 }
 

@@ -61,7 +61,7 @@ void check_experts(const Experts& experts) {
       mole::Routing<T> alone;
       alone.start(experts.experts());
       for (std::size_t j = 0; j < routing.experts_of(n).size(); ++j)
-        alone.push(routing.experts_of(n)[j], routing.weights_of(n)[j]);
+        alone.push(routing.experts_of(n)[j], routing.gates_of(n)[j]);
       alone.end_token();
       alone.finish();
       CHECK(support::same_bits(detail::added(experts, x_n, alone, before_n).view(), y.view().middle_rows(n, 1)));

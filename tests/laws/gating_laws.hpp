@@ -27,7 +27,7 @@ mole::Trace<T> routed(const Gating& gating, const mole::Matrix<T>& logits, mole:
   support::Harness<Gating, Execution> harness(gating, tokens, pairs, pass);
   auto call = harness.call();
   gating.choose(trace, call);
-  trace.start_d_weight();
+  trace.start_d_gate();
   return trace;
 }
 
@@ -39,7 +39,7 @@ std::vector<std::vector<std::pair<int, T>>> choices(const mole::Trace<T>& trace)
   for (mole::Index n = 0; n < trace.tokens(); ++n) {
     auto& token = all.emplace_back();
     for (mole::Index p = trace.routing.first_pair(n); p < trace.routing.first_pair(n + 1); ++p)
-      token.emplace_back(trace.routing.expert(p), trace.routing.weight(p));
+      token.emplace_back(trace.routing.expert(p), trace.routing.gate(p));
     std::sort(token.begin(), token.end());
   }
   return all;
@@ -51,7 +51,7 @@ void check_routing(const mole::Trace<T>& trace, mole::Index most) {
   REQUIRE(routing.finished());
   CHECK(routing.tokens() == trace.tokens());
   CHECK(routing.pairs() <= most);
-  CHECK(support::all_finite(routing.weights()));
+  CHECK(support::all_finite(routing.gates()));
   support::FirstFailure failure;
   for (mole::Index n = 0; n < trace.tokens(); ++n) {
     const auto experts = routing.experts_of(n);

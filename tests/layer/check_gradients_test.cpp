@@ -11,9 +11,9 @@ namespace {
 /// Raw, with a backward that forgets a factor.
 struct WrongWeigh : Raw {
   template <class T>
-  void backward(std::span<const T>, std::span<const int> chosen, std::span<const T>, std::span<const T> d_weights,
+  void backward(std::span<const T>, std::span<const int> chosen, std::span<const T>, std::span<const T> d_gates,
                 std::span<T> d_scores) const {
-    for (std::size_t j = 0; j < chosen.size(); ++j) d_scores[std::size_t(chosen[j])] += T(0.9) * d_weights[j];
+    for (std::size_t j = 0; j < chosen.size(); ++j) d_scores[std::size_t(chosen[j])] += T(0.9) * d_gates[j];
   }
 };
 

@@ -18,7 +18,7 @@ void every_composition_passes_the_gradient_check(Execution execution, const Laye
     auto layer = routed_layer<double>(sizes, gate, execution);
     const Pass training{.training = true, .seed = 3, .layer = 2, .step = 5};
     const GradientReport report = check_gradients(layer, {.pass = training}, [](auto& trace) {
-      return load_balance(trace, {.coefficient = 0.3, .count = BalanceCount::weights});
+      return load_balance(trace, {.coefficient = 0.3, .count = BalanceCount::gates});
     });
     INFO(report.worst_tensor << " " << report.worst);
     CHECK(report.worst < 1e-8);

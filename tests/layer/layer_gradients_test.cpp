@@ -79,7 +79,7 @@ TEST_CASE("Every loss passes the gradient check through a whole layer", "[layer]
     CHECK(report.worst < 1e-8);
   };
   // First and all choices count tokens: constants, as long as nobody's choice moves.
-  for (BalanceCount count : {BalanceCount::all_choices, BalanceCount::first_choice, BalanceCount::weights})
+  for (BalanceCount count : {BalanceCount::all_choices, BalanceCount::first_choice, BalanceCount::gates})
     for (BalanceScope scope : {BalanceScope::global, BalanceScope::sequence})
       check([&](auto& trace) { return load_balance(trace, {.coefficient = 3, .count = count, .scope = scope}); });
   check([](auto& trace) { return router_z(trace, {.coefficient = 0.5}); });

@@ -21,16 +21,16 @@ TEST_CASE("A routing from outside returns the gradient of its weights", "[layer]
   auto work = layer.workspace(7);
   auto gradients = layer.gradients();
   const auto routing = Routing<double>::from_dense(weights);
-  std::vector<double> d_weight(std::size_t(routing.pairs()), 1.0);  // accumulated
+  std::vector<double> d_gate(std::size_t(routing.pairs()), 1.0);  // accumulated
   layer.apply(x, routing, y, work);
-  layer.apply_backward(x, routing, d_y, d_weight, d_x, gradients, work);
+  layer.apply_backward(x, routing, d_y, d_gate, d_x, gradients, work);
   const auto value = [&] {
     layer.apply(x, Routing<double>::from_dense(weights), y, work);
     double sum = 0;
     for (std::size_t i = 0; i < y.elements().size(); ++i) sum += y.elements()[i] * d_y.elements()[i];
     return sum;
   };
-  for (std::size_t p = 0; p < d_weight.size(); ++p) {
+  for (std::size_t p = 0; p < d_gate.size(); ++p) {
     double& weight = weights.elements()[p];
     const double before = weight;
     weight = before + 1e-6;
@@ -38,7 +38,7 @@ TEST_CASE("A routing from outside returns the gradient of its weights", "[layer]
     weight = before - 1e-6;
     const double below = value();
     weight = before;
-    CHECK(std::abs((above - below) / 2e-6 - (d_weight[p] - 1)) < 1e-7);
+    CHECK(std::abs((above - below) / 2e-6 - (d_gate[p] - 1)) < 1e-7);
   }
 }
 
@@ -52,10 +52,10 @@ TEST_CASE("One routing serves two layers, whose weight gradients add up", "[laye
   q.route(x, work);
   q.apply(x, work.routing, y, work);
   k.apply(x, work.routing, y, work_k);
-  q.apply_backward(x, work.routing, d_y, work.d_weight(), View<double>{}, gradients, work);
-  std::vector<double> of_q(work.d_weight().begin(), work.d_weight().end()), of_k(of_q.size());
+  q.apply_backward(x, work.routing, d_y, work.d_gate(), View<double>{}, gradients, work);
+  std::vector<double> of_q(work.d_gate().begin(), work.d_gate().end()), of_k(of_q.size());
   k.apply(x, work.routing, y, work_alone);
   k.apply_backward(x, work.routing, d_y, of_k, View<double>{}, gradients_k, work_alone);
-  k.apply_backward(x, work.routing, d_y, work.d_weight(), View<double>{}, gradients_k, work_k);
-  for (std::size_t p = 0; p < of_q.size(); ++p) CHECK(std::abs(work.d_weight()[p] - of_q[p] - of_k[p]) < 1e-12);
+  k.apply_backward(x, work.routing, d_y, work.d_gate(), View<double>{}, gradients_k, work_k);
+  for (std::size_t p = 0; p < of_q.size(); ++p) CHECK(std::abs(work.d_gate()[p] - of_q[p] - of_k[p]) < 1e-12);
 }

@@ -24,7 +24,7 @@ TEST_CASE("Even importance has no variation", "[loss]") {
   Trace<double> trace = empty_trace(2, 4);
   route(trace, {{0, 1}, {2, 3}}, 0.5);
   CHECK(importance_cv2(trace) == 0);
-  CHECK(all_zero(trace.d_weight()));
+  CHECK(all_zero(trace.d_gate()));
 }
 
 TEST_CASE("The importance loss adds the gradient of its value", "[loss]") {
@@ -33,8 +33,8 @@ TEST_CASE("The importance loss adds the gradient of its value", "[loss]") {
     Trace<double> trace = random_trace(6, 5, 1, {.token_mask = mask});
     const ImportanceCv2Options options{.coefficient = 0.7, .unbiased = unbiased, .epsilon = 0.01};
     importance_cv2(trace, options);
-    const std::vector<double> gradient = copied(trace.d_weight());
-    CHECK(gradient_error(trace.routing.weights(), gradient, [&] { return importance_cv2(trace, options); }) <
+    const std::vector<double> gradient = copied(trace.d_gate());
+    CHECK(gradient_error(trace.routing.gates(), gradient, [&] { return importance_cv2(trace, options); }) <
           gradient_tolerance);
     CHECK(all_zero(trace.routing.of_token(std::span<const double>(gradient), 1)));
     CHECK(all_zero(elements(trace.d_scores())));
@@ -51,7 +51,7 @@ TEST_CASE("One expert, no token and no weight have no variation", "[loss]") {
       CHECK(importance_cv2(alone, options) == 0);
       CHECK(importance_cv2(empty, options) == 0);
       CHECK(importance_cv2(masked, options) == 0);
-      CHECK(all_zero(alone.d_weight()));
-      CHECK(all_zero(masked.d_weight()));
+      CHECK(all_zero(alone.d_gate()));
+      CHECK(all_zero(masked.d_gate()));
     }
 }

@@ -13,8 +13,8 @@ using namespace mole;
 using namespace mole::test;
 
 constexpr std::array norms{BalanceNorm::one_at_uniform, BalanceNorm::k_at_uniform, BalanceNorm::without_experts};
-constexpr std::array counts{BalanceCount::all_choices, BalanceCount::first_choice, BalanceCount::weights};
-constexpr std::array means{BalanceScore::scores, BalanceScore::above_threshold, BalanceScore::weights};
+constexpr std::array counts{BalanceCount::all_choices, BalanceCount::first_choice, BalanceCount::gates};
+constexpr std::array means{BalanceScore::scores, BalanceScore::above_threshold, BalanceScore::gates};
 constexpr std::array scopes{BalanceScope::global, BalanceScope::sequence};
 
 /// Eight tokens of four experts: two choices each, every expert equally often and each once the first.
@@ -59,7 +59,7 @@ TEST_CASE("Uniform routing has the value that names the normalization", "[loss]"
     CHECK(near(load_balance(trace, {.norm = BalanceNorm::k_at_uniform, .scope = scope}), 2));
     CHECK(near(load_balance(trace, {.norm = BalanceNorm::without_experts, .scope = scope}), 0.25));
     // Two weights of 0.5: the mean weight of an expert is 1/E.
-    CHECK(near(load_balance(trace, {.norm = BalanceNorm::k_at_uniform, .count = BalanceCount::weights}), 1));
+    CHECK(near(load_balance(trace, {.norm = BalanceNorm::k_at_uniform, .count = BalanceCount::gates}), 1));
     CHECK(near(load_balance(trace, {.coefficient = 0.01, .scope = scope}), 0.01));
   }
 }
@@ -109,12 +109,12 @@ TEST_CASE("Every combination of options has the gradient of its value", "[loss]"
             Trace<double> trace = random_trace(11, experts, 2, pass);
             load_balance(trace, options);
             const std::vector<double> d_scores = copied(elements(trace.d_scores()));
-            const std::vector<double> d_weight = copied(trace.d_weight());
+            const std::vector<double> d_gate = copied(trace.d_gate());
             const auto loss = [&] { return load_balance(trace, options); };
             CHECK(gradient_error(elements(trace.scores()), d_scores, loss) < gradient_tolerance);
-            CHECK(gradient_error(trace.routing.weights(), d_weight, loss) < gradient_tolerance);
-            if (count != BalanceCount::weights && score != BalanceScore::weights) CHECK(all_zero(d_weight));
-            if (score == BalanceScore::weights) CHECK(all_zero(d_scores));
+            CHECK(gradient_error(trace.routing.gates(), d_gate, loss) < gradient_tolerance);
+            if (count != BalanceCount::gates && score != BalanceScore::gates) CHECK(all_zero(d_gate));
+            if (score == BalanceScore::gates) CHECK(all_zero(d_scores));
           }
 }
 
@@ -144,10 +144,10 @@ TEST_CASE("The mean of the weights is over all tokens, chosen or not", "[loss]")
   Trace<double> trace = empty_trace(4, 2);
   fill(trace.scores(), 9);  // nobody asks
   route(trace, {{0}, {0, 1}, {}, {0}}, 0.5);
-  const LoadBalanceOptions options{.score = BalanceScore::weights};
+  const LoadBalanceOptions options{.score = BalanceScore::gates};
   CHECK(near(load_balance(trace, options), 2 * (0.75 * 0.375 + 0.25 * 0.125)));
-  CHECK(near(trace.d_weight()[0], 2 * 0.75 / 4));
-  CHECK(near(trace.d_weight()[2], 2 * 0.25 / 4));
+  CHECK(near(trace.d_gate()[0], 2 * 0.75 / 4));
+  CHECK(near(trace.d_gate()[2], 2 * 0.25 / 4));
   CHECK(all_zero(elements(trace.d_scores())));
 }
 
@@ -205,7 +205,7 @@ TEST_CASE("Nothing that counts gives 0, and no gradient", "[loss]") {
       Trace<double> masked = random_trace(4, 3, 0, {.token_mask = none});
       CHECK(load_balance(masked, {.count = count, .scope = scope}) == 0);
       CHECK(all_zero(elements(masked.d_scores())));
-      CHECK(all_zero(masked.d_weight()));
+      CHECK(all_zero(masked.d_gate()));
     }
   Trace<double> unrouted = empty_trace(2, 3);
   fill(unrouted.scores(), 1);
@@ -228,11 +228,11 @@ TEST_CASE("Several traces are one batch of all their tokens", "[loss]") {
     const Index row = n < 4 ? n : n - 4;
     for (Index e = 0; e < 5; ++e) joined.scores()(n, e) = from.scores()(row, e);
     for (std::size_t i = 0; i < from.routing.experts_of(row).size(); ++i)
-      joined.routing.push(from.routing.experts_of(row)[i], from.routing.weights_of(row)[i]);
+      joined.routing.push(from.routing.experts_of(row)[i], from.routing.gates_of(row)[i]);
     joined.routing.end_token();
   }
   joined.routing.finish();
-  joined.start_d_weight();
+  joined.start_d_gate();
 
   for (BalanceCount count : counts)
     CHECK(near(load_balance(pool, {.count = count}), load_balance(joined, {.count = count})));

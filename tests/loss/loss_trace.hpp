@@ -21,7 +21,7 @@ inline Trace<double> empty_trace(Index tokens, Index experts, Index extra = 0, c
   trace.routing.start(experts);
   for (Index n = 0; n < tokens; ++n) trace.routing.end_token();
   trace.routing.finish();
-  trace.start_d_weight();
+  trace.start_d_gate();
   return trace;
 }
 
@@ -33,7 +33,7 @@ inline void route(Trace<double>& trace, const std::vector<std::vector<int>>& cho
     trace.routing.end_token();
   }
   trace.routing.finish();
-  trace.start_d_weight();
+  trace.start_d_gate();
 }
 
 /// Random logits, positive scores that do not sum to one (so that no gradient hides behind a constraint), and one to
@@ -53,7 +53,7 @@ inline Trace<double> random_trace(Index tokens, Index experts, Index extra = 0, 
     trace.routing.end_token();
   }
   trace.routing.finish();
-  trace.start_d_weight();
+  trace.start_d_gate();
   return trace;
 }
 

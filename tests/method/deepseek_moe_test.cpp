@@ -41,7 +41,7 @@ TEST_CASE("Parts of an expert, all of them chosen alike, are the expert", "[meth
   Matrix<double> expected(8, 13);
   auto shared_only = coarse_work.routing;
   for (Index p = 0; p < shared_only.pairs(); ++p)
-    if (shared_only.expert(p) == 0) shared_only.weights()[std::size_t(p)] = 1.0 / 6;
+    if (shared_only.expert(p) == 0) shared_only.gates()[std::size_t(p)] = 1.0 / 6;
   coarse.apply(x, shared_only, expected, coarse_work);
   CHECK(support::largest_difference(z, expected) < 1e-12);
 }

@@ -21,7 +21,7 @@ TEST_CASE("deepseek_v3 chooses with its bias and weighs without", "[method]") {
   CHECK(work.routing.load(5) == 6);
   for (Index n = 0; n < 6; ++n) {
     double sum = 0;
-    for (std::size_t j = 0; j < 3; ++j) sum += work.routing.weights_of(n)[j];
+    for (std::size_t j = 0; j < 3; ++j) sum += work.routing.gates_of(n)[j];
     CHECK(std::abs(sum - 2.5) < 1e-12);
   }
 }

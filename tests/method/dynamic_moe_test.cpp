@@ -31,9 +31,9 @@ TEST_CASE("dynamic_moe's experts are the fewest whose probabilities pass p, and 
     for (Index n = 0; n < 60; ++n) {
       const auto experts = work.routing.experts_of(n);
       double sum = 0;
-      for (double w : work.routing.weights_of(n)) sum += w;
+      for (double w : work.routing.gates_of(n)) sum += w;
       CHECK(sum > p);
-      CHECK(sum - work.routing.weights_of(n).back() <= p);
+      CHECK(sum - work.routing.gates_of(n).back() <= p);
       auto& smaller = kept[std::size_t(n)];
       CHECK(std::equal(smaller.begin(), smaller.end(), experts.begin()));
       smaller.assign(experts.begin(), experts.end());

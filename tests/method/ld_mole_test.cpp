@@ -18,7 +18,7 @@ TEST_CASE("ld_mole's weights sum to 1, and lambda learns", "[method]") {
   layer.route(x, work);
   for (Index n = 0; n < 50; ++n) {
     double sum = 0;
-    for (double w : work.routing.weights_of(n)) sum += w;
+    for (double w : work.routing.gates_of(n)) sum += w;
     CHECK(std::abs(sum - 1) < 1e-12);
   }
 }

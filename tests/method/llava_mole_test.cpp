@@ -16,7 +16,7 @@ TEST_CASE("llava_mole adds one whole expert, whatever the size of the logits", "
   auto work = layer.workspace(9);
   layer.forward(x, y, work);
   CHECK(work.routing.pairs() == 9);
-  for (double w : work.routing.weights()) CHECK(w == 1);
+  for (double w : work.routing.gates()) CHECK(w == 1);
   for (double& w : layer.router().parameters().weight.elements()) w *= 3;
   for (double& b : layer.router().parameters().bias.elements()) b *= 3;
   layer.forward(x, larger, work);

@@ -132,7 +132,7 @@ TEMPLATE_TEST_CASE("moram is homogeneous: a token's length changes nothing but t
       most = std::max(most, std::abs(other.elements()[i] - c * one.elements()[i]));
     double weights = 0;
     for (Index p = 0; p < work.routing.pairs(); ++p)
-      weights = std::max(weights, std::abs(work.routing.weight(p) - scaled_work.routing.weight(p)));
+      weights = std::max(weights, std::abs(work.routing.gate(p) - scaled_work.routing.gate(p)));
     CAPTURE(c);
     CHECK((most < 1e-13) == (c > 0));
     CHECK((weights < 1e-13) == (c > 0));
@@ -148,7 +148,7 @@ TEST_CASE("moram's weights sum to one in training, to at most one in inference, 
   for (bool training : {true, false}) {
     layer.forward(x, y, work, {.training = training});
     for (Index n = 0; n < 40; ++n) {
-      const auto w = work.routing.weights_of(n);
+      const auto w = work.routing.gates_of(n);
       const double sum = std::accumulate(w.begin(), w.end(), 0.0);
       const auto passed = std::count_if(w.begin(), w.end(), [](double v) { return v > 0; });
       if (training) CHECK(std::abs(sum - 1) < 1e-13);

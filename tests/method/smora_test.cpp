@@ -41,12 +41,12 @@ TEST_CASE("smora's weights sum to k, whatever the bias", "[method]") {
   layer.route(x, shifted);
   for (Index n = 0; n < 9; ++n) {
     double sum = 0;
-    for (double w : shifted.routing.weights_of(n)) sum += w;
+    for (double w : shifted.routing.gates_of(n)) sum += w;
     CHECK(std::abs(sum - 5) < 1e-12);
     // The same added to all keeps the choice, and moves the weights towards each other.
     CHECK(std::equal(work.routing.experts_of(n).begin(), work.routing.experts_of(n).end(),
                      shifted.routing.experts_of(n).begin()));
-    CHECK(shifted.routing.weights_of(n)[0] < work.routing.weights_of(n)[0]);
+    CHECK(shifted.routing.gates_of(n)[0] < work.routing.gates_of(n)[0]);
   }
 }
 
@@ -61,7 +61,7 @@ TEMPLATE_TEST_CASE("smora with all ranks and a router of zeros is plain LoRA to 
     Matrix<double> y(tokens, 13);
     auto work = layer.workspace(tokens);
     layer.forward(x, y, work);
-    for (double w : work.routing.weights()) CHECK(w == 1);
+    for (double w : work.routing.gates()) CHECK(w == 1);
     CHECK(support::same_bits(y, plain_output(layer, x, 10)));
   }
 }

@@ -21,7 +21,7 @@ std::vector<T> copy_of(std::span<const T> numbers) {
 Trace<double> small_trace(const Pass& pass = {}) {
   Trace<double> trace = empty_trace(3, 4, 0, pass);
   route(trace, {{2, 0}, {2}, {}}, 0.25);
-  trace.routing.weights()[0] = 0.5;
+  trace.routing.gates()[0] = 0.5;
   return trace;
 }
 
@@ -96,7 +96,7 @@ TEST_CASE("Two stats merged are those of all calls", "[stats]") {
   RoutingStats all(5), first(5), second(5);
   for (std::uint64_t seed = 1; seed <= 6; ++seed) {
     Trace<double> trace = random_trace(40, 5, 0, {}, seed);
-    for (double& weight : trace.routing.weights()) weight = std::ceil(weight * 1024) / 1024;  // sums are exact
+    for (double& weight : trace.routing.gates()) weight = std::ceil(weight * 1024) / 1024;  // sums are exact
     all.observe(trace);
     (seed % 3 == 0 ? first : second).observe(trace);
   }

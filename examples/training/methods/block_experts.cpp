@@ -196,7 +196,7 @@ Method dyn_mole(const Execution& execution) {
                     trace, {.coefficient = 1e-2, .normalized = true, .entropy = mole::DynMoleOptions{}.entropy});
                 mole::load_balance(trace, {.coefficient = 1e-3,
                                            .norm = mole::BalanceNorm::k_at_uniform,
-                                           .count = mole::BalanceCount::weights});
+                                           .count = mole::BalanceCount::gates});
               }};
 }
 
@@ -235,7 +235,7 @@ Method ld_mole(const Execution& execution) {
               },
           .touched = [](const Site& site) { return touched_of_mixture(site, hidden * (site.in() + 2) + 1); },
           .loss = [](Trace& trace) {  // which losses is the paper's, the coefficients are ours
-            mole::load_balance(trace, {.coefficient = 1e-3, .score = mole::BalanceScore::weights});
+            mole::load_balance(trace, {.coefficient = 1e-3, .score = mole::BalanceScore::gates});
             mole::router_z(trace, {.coefficient = 1e-3});
             mole::sparsity_target(trace, {.coefficient = 1e-3, .k = chosen});
           }};

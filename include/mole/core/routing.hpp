@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Who serves which token, with which weight: the answer of a gate.
+// Routing: the experts that serve each token, and their gates.
 #pragma once
 
 #include "mole/core/allocation.hpp"
@@ -15,12 +15,12 @@
 
 namespace mole {
 
-/// A sparse [tokens x experts] matrix of weights with any number of experts per token.
+/// A sparse [tokens x experts] matrix of gates with any number of experts per token.
 ///
-/// Pairs (token, expert, weight) are stored token by token; `pairs_of(expert)` lists them expert by expert, tokens
+/// Pairs (token, expert, gate) are stored token by token; `pairs_of(expert)` lists them expert by expert, tokens
 /// ascending, which is the order in which gradients of an expert are summed. Build one with start(), then push() and
-/// end_token() for each token, or at once where the counts are known, then finish(). A pair of weight 0 is a pair: its
-/// weight has a gradient.
+/// end_token() for each token, or at once where the counts are known, then finish(). A pair of gate 0 is a pair: its
+/// gate has a gradient.
 template <class T>
 class Routing {
  public:
@@ -30,15 +30,15 @@ class Routing {
         token_(memory),
         expert_begin_(memory),
         by_expert_(memory),
-        weight_(memory) {}
+        gate_(memory) {}
 
-  /// Every weight that is not 0 becomes a pair.   weights [N x E]
-  static Routing from_dense(View<const T> weights) {
+  /// Every gate that is not 0 becomes a pair.   gates [N x E]
+  static Routing from_dense(View<const T> gates) {
     Routing routing;
-    routing.start(weights.cols());
-    for (Index n = 0; n < weights.rows(); ++n) {
-      for (Index e = 0; e < weights.cols(); ++e)
-        if (weights(n, e) != 0) routing.push(int(e), weights(n, e));
+    routing.start(gates.cols());
+    for (Index n = 0; n < gates.rows(); ++n) {
+      for (Index e = 0; e < gates.cols(); ++e)
+        if (gates(n, e) != 0) routing.push(int(e), gates(n, e));
       routing.end_token();
     }
     routing.finish();
@@ -56,7 +56,7 @@ class Routing {
     token_begin_.reserve(std::size_t(tokens) + 1);
     expert_begin_.reserve(std::size_t(experts) + 1);
     for (auto* column : {&expert_, &token_, &by_expert_}) column->reserve(std::size_t(pairs));
-    weight_.reserve(std::size_t(pairs));
+    gate_.reserve(std::size_t(pairs));
     max_pairs_ = pairs;
   }
 
@@ -71,7 +71,7 @@ class Routing {
 
   void start(Index experts) { start(experts, {}); }
   /// Begins a routing that is filled in any order: token n has counts[n] pairs, to be written through experts_of() and
-  /// weights_of() before finish(), without push() and end_token(). What was staged is there already.
+  /// gates_of() before finish(), without push() and end_token(). What was staged is there already.
   void start(Index experts, std::span<const int> counts) {
     const Index pairs = std::accumulate(counts.begin(), counts.end(), Index(0));
     if (max_pairs_ >= 0 && pairs > max_pairs_) {
@@ -84,16 +84,16 @@ class Routing {
     for (int count : counts) token_begin_.push_back(token_begin_.back() + count);
     close_gaps();
     for (auto* column : {&expert_, &token_}) column->resize(std::size_t(pairs));
-    weight_.resize(std::size_t(pairs));
+    gate_.resize(std::size_t(pairs));
     for (Index n = 0; n < tokens(); ++n)
       for (Index p = first_pair(n); p < first_pair(n + 1); ++p) token_[std::size_t(p)] = int(n);
   }
-  void push(int expert, T weight) {
+  void push(int expert, T gate) {
     MOLE_ASSERT(expert >= 0 && expert < experts_);
     if (max_pairs_ >= 0 && pairs() >= max_pairs_) too_many(pairs() + 1);
     expert_.push_back(expert);
     token_.push_back(int(tokens()));
-    weight_.push_back(weight);
+    gate_.push_back(gate);
   }
   void end_token() { token_begin_.push_back(int(expert_.size())); }
 
@@ -123,16 +123,16 @@ class Routing {
 
   int expert(Index pair) const { return expert_[std::size_t(pair)]; }
   int token(Index pair) const { return token_[std::size_t(pair)]; }
-  T weight(Index pair) const { return weight_[std::size_t(pair)]; }
-  std::span<T> weights() { return weight_; }
-  std::span<const T> weights() const { return weight_; }
+  T gate(Index pair) const { return gate_[std::size_t(pair)]; }
+  std::span<T> gates() { return gate_; }
+  std::span<const T> gates() const { return gate_; }
 
   /// The pairs of token n are first_pair(n) ... first_pair(n + 1) - 1, in the order of their selection.
   Index first_pair(Index token) const { return token_begin_[std::size_t(token)]; }
   std::span<int> experts_of(Index token) { return of_token(std::span<int>(expert_), token); }
   std::span<const int> experts_of(Index token) const { return of_token(std::span<const int>(expert_), token); }
-  std::span<const T> weights_of(Index token) const { return of_token(weights(), token); }
-  std::span<T> weights_of(Index token) { return of_token(weights(), token); }
+  std::span<const T> gates_of(Index token) const { return of_token(gates(), token); }
+  std::span<T> gates_of(Index token) { return of_token(gates(), token); }
   /// The part of `per_pair`, one number a pair, that belongs to `token`.
   template <class U>
   std::span<U> of_token(std::span<U> per_pair, Index token) const {
@@ -189,7 +189,7 @@ class Routing {
   bool dense_ = false;
   Index max_pairs_ = -1;  // no bound until reserve()
   std::pmr::vector<int> token_begin_, expert_, token_, expert_begin_, by_expert_;
-  std::pmr::vector<T> weight_;
+  std::pmr::vector<T> gate_;
 };
 
 }  // namespace mole

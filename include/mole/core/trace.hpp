@@ -10,7 +10,7 @@ namespace mole {
 
 /// Logits, scores and routing of one forward call, and the gradients that flow back into them.
 ///
-///   logits, scores, d_logits, d_scores [N x (E + extra)]      d_weight [pairs]
+///   logits, scores, d_logits, d_scores [N x (E + extra)]      d_gate [pairs]
 ///
 /// A loss is a function of the trace: it adds to whichever gradient it differentiates, between forward and backward.
 template <class T>
@@ -22,7 +22,7 @@ class Trace {
         scores_(0, 0, memory),
         d_logits_(0, 0, memory),
         d_scores_(0, 0, memory),
-        d_weight_(memory) {}
+        d_gate_(memory) {}
 
   /// The memory that reserve() takes.
   static std::size_t bytes_for(Index tokens, Index experts, Index extra, Index pairs) {
@@ -32,9 +32,9 @@ class Trace {
 
   /// Takes all memory that calls of up to `tokens` tokens and `pairs` pairs need.
   void reserve(Index tokens, Index experts, Index extra, Index pairs) {
-    auto* memory = d_weight_.get_allocator().resource();
+    auto* memory = d_gate_.get_allocator().resource();
     for (Matrix<T>* m : {&logits_, &scores_, &d_logits_, &d_scores_}) *m = Matrix<T>(tokens, experts + extra, memory);
-    d_weight_.reserve(std::size_t(pairs));
+    d_gate_.reserve(std::size_t(pairs));
     routing.reserve(tokens, experts, pairs);
     experts_ = experts;
   }
@@ -47,8 +47,8 @@ class Trace {
     fill(d_logits(), T(0));
     fill(d_scores(), T(0));
   }
-  /// After the gate has chosen: one d_weight a pair, zero.
-  void start_d_weight() { d_weight_.assign(std::size_t(routing.pairs()), T(0)); }
+  /// After the gate has chosen: one d_gate a pair, zero.
+  void start_d_gate() { d_gate_.assign(std::size_t(routing.pairs()), T(0)); }
 
   Index tokens() const { return tokens_; }
   Index max_tokens() const { return logits_.rows(); }
@@ -60,7 +60,7 @@ class Trace {
   View<T> scores() { return scores_.view().top(tokens_); }
   View<T> d_logits() { return d_logits_.view().top(tokens_); }
   View<T> d_scores() { return d_scores_.view().top(tokens_); }
-  std::span<T> d_weight() { return d_weight_; }
+  std::span<T> d_gate() { return d_gate_; }
   View<const T> logits() const { return logits_.view().top(tokens_); }
   View<const T> scores() const { return scores_.view().top(tokens_); }
   View<const T> d_logits() const { return d_logits_.view().top(tokens_); }
@@ -73,7 +73,7 @@ class Trace {
  private:
   Index tokens_ = 0, experts_ = 0;
   Matrix<T> logits_, scores_, d_logits_, d_scores_;
-  std::pmr::vector<T> d_weight_;
+  std::pmr::vector<T> d_gate_;
 };
 
 }  // namespace mole

@@ -24,15 +24,15 @@ concept ExpertPolicy = std::floating_point<typename E::Scalar> && std::copy_cons
   experts.forward(in, in, routing, y, call);
 };
 
-/// Experts that learn:   backward(x, routing, d_y, d_weight, d_x, gradients, call)
-/// after forward on the same scratch. d_weight [pairs] and d_x [N x I] are accumulated, and empty when nobody wants
+/// Experts that learn:   backward(x, routing, d_y, d_gate, d_x, gradients, call)
+/// after forward on the same scratch. d_gate [pairs] and d_x [N x I] are accumulated, and empty when nobody wants
 /// them.
 template <class E, class Execution = ExecutionArchetype>
 concept TrainableExpertPolicy = ExpertPolicy<E, Execution> &&
     requires(const E& experts, View<const typename E::Scalar> in, const Routing<typename E::Scalar>& routing,
-             std::span<typename E::Scalar> d_weight, View<typename E::Scalar> d_x, ParametersOf<E>& gradients,
+             std::span<typename E::Scalar> d_gate, View<typename E::Scalar> d_x, ParametersOf<E>& gradients,
              Call<Execution, ScratchOf<E>>& call) {
-  experts.backward(in, routing, in, d_weight, d_x, gradients, call);
+  experts.backward(in, routing, in, d_gate, d_x, gradients, call);
 };
 
 /// Experts that only add rows to y and d_x, which an execution may do where a linear base leaves its result:

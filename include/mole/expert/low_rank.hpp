@@ -126,15 +126,15 @@ class LowRank {
     else
       call.execution.routed_down(seen(x, call), f.a, FactorSide::down, layout, h);
     for (Index p = 0; p < routing.pairs(); ++p) {
-      const T factor = scale_[std::size_t(routing.expert(p))] * routing.weight(p);
+      const T factor = scale_[std::size_t(routing.expert(p))] * routing.gate(p);
       for (Index at = layout.first(p); at < layout.first(p) + layout.ranks(p); ++at)
         weighted[std::size_t(at)] = factor * h[std::size_t(at)];
     }
-    if (f.gate) for_each_rank(layout, [&](Index, Index row, std::size_t at) { weighted[at] *= f.gate.data()[row]; });
+    if (f.rank_gate) for_each_rank(layout, [&](Index, Index row, std::size_t at) { weighted[at] *= f.rank_gate.data()[row]; });
     return {layout, weighted, f.b, FactorSide::up};
   }
 
-  void backward(View<const T> x, const Routing<T>& routing, View<const T> d_y, std::span<T> d_weight, View<T> d_x,
+  void backward(View<const T> x, const Routing<T>& routing, View<const T> d_y, std::span<T> d_gate, View<T> d_x,
                 Parameters& gradients, auto& call) const {
     Scratch& s = call.scratch;
     require_equal(ErrorCode::shape, "LowRank: pairs in backward, as forward left them", Index(s.begin.size()) - 1,
@@ -144,8 +144,8 @@ class LowRank {
     const RankLayout<T> layout{blocks(), routing, s.begin};
     const auto h = ranks_in(s.h, layout), d_h = ranks_in(s.d_h, layout);
     call.execution.routed_down(d_y, f.b, FactorSide::up, layout, d_h);
-    if (f.gate) gate_backward(layout, f.gate, h, d_h, d.gate);
-    weigh_backward(layout, h, d_h, d_weight);
+    if (f.rank_gate) rank_gate_backward(layout, f.rank_gate, h, d_h, d.rank_gate);
+    weigh_backward(layout, h, d_h, d_gate);
     if (d.b) call.execution.routed_outer(ranks_in(s.weighted, layout), d_y, FactorSide::up, layout, d.b);
     if (d.a) call.execution.routed_outer(d_h, seen(x, call), FactorSide::down, layout, d.a);
     add_through_dropout(d_x, call, [&](View<T> d_seen) {
@@ -200,8 +200,8 @@ class LowRank {
     for (Index j = 0; j < blocks().size(expert); ++j)
       for (Index o = 0; o < w.rows(); ++o) {
         const Index row = blocks().up(expert) + j;
-        const T gate = f.gate ? f.gate(0, row) : T(1);
-        const T factor = T(weight) * scale_[std::size_t(expert)] * gate * f.b(row, o);
+        const T rank_gate = f.rank_gate ? f.rank_gate(0, row) : T(1);
+        const T factor = T(weight) * scale_[std::size_t(expert)] * rank_gate * f.b(row, o);
         if constexpr (streamed)
           factors_.add_row(blocks().down(expert) + j, factor, w.row(o));
         else
@@ -229,14 +229,14 @@ class LowRank {
     return std::span<T>(all).first(std::size_t(layout.begin.back()));
   }
 
-  /// From u = b d_y in d_h, where B = diag(gate) b:   d_gate_j += scale_e weight_p u_pj h_pj,   u_pj *= gate_j
-  void gate_backward(const RankLayout<T>& layout, View<const T> gate, std::span<const T> h, std::span<T> u,
-                     View<T> d_gate) const {
-    if (d_gate)
+  /// From u = b d_y in d_h, where B = diag(rank_gate) b:   d_rank_gate_j += scale_e weight_p u_pj h_pj,   u_pj *= rank_gate_j
+  void rank_gate_backward(const RankLayout<T>& layout, View<const T> rank_gate, std::span<const T> h, std::span<T> u,
+                     View<T> d_rank_gate) const {
+    if (d_rank_gate)
       for_each_rank(layout, [&](Index p, Index row, std::size_t at) {
-        d_gate.data()[row] += scale_[std::size_t(layout.routing.expert(p))] * layout.routing.weight(p) * u[at] * h[at];
+        d_rank_gate.data()[row] += scale_[std::size_t(layout.routing.expert(p))] * layout.routing.gate(p) * u[at] * h[at];
       });
-    for_each_rank(layout, [&](Index, Index row, std::size_t at) { u[at] *= gate.data()[row]; });
+    for_each_rank(layout, [&](Index, Index row, std::size_t at) { u[at] *= rank_gate.data()[row]; });
   }
 
   /// Calls f(pair, row of B, index in h).
@@ -248,17 +248,17 @@ class LowRank {
     }
   }
 
-  /// From u = B d_y in d_h:   d_h_p = scale_e weight_p u_p,   d_weight_p += scale_e <u_p, h_p>
+  /// From u = B d_y in d_h:   d_h_p = scale_e weight_p u_p,   d_gate_p += scale_e <u_p, h_p>
   void weigh_backward(const RankLayout<T>& layout, std::span<const T> h, std::span<T> d_h,
-                      std::span<T> d_weight) const {
+                      std::span<T> d_gate) const {
     for (Index p = 0; p < layout.routing.pairs(); ++p) {
-      const T scale = scale_[std::size_t(layout.routing.expert(p))], factor = scale * layout.routing.weight(p);
+      const T scale = scale_[std::size_t(layout.routing.expert(p))], factor = scale * layout.routing.gate(p);
       T d = 0;
       for (Index at = layout.first(p); at < layout.first(p) + layout.ranks(p); ++at) {
         d += d_h[std::size_t(at)] * h[std::size_t(at)];
         d_h[std::size_t(at)] *= factor;
       }
-      if (!d_weight.empty()) d_weight[std::size_t(p)] += scale * d;
+      if (!d_gate.empty()) d_gate[std::size_t(p)] += scale * d;
     }
   }
 

@@ -14,18 +14,18 @@ namespace mole {
 
 /// One pair of factors.   a [ranks x I], b [ranks x O], row i of each together one rank-1 expert
 ///
-/// Where there is a gate [1 x rows of b], row i of B counts gate_i times: B is diag(gate) b, which nobody has to make.
+/// Where there is a rank gate [1 x rows of b], row i of B counts rank_gate_i times: B is diag(rank_gate) b, which nobody has to make.
 template <class T>
 struct FactorViews {
   View<T> a, b;
-  View<T> gate = {};
+  View<T> rank_gate = {};
 };
 
 /// Satisfied by a copyable type with `Scalar`, `Options` (which hold `alpha`, `scaling` and `dropout` for the experts)
 /// and
 ///     in(), out(), blocks()
 ///     factors(scratch)                     A and B, made in `scratch` where they are not simply there
-///     gradient_views(gradients, scratch)   where to add d_a, d_b and d_gate; empty = frozen. Fewer rows than A and B
+///     gradient_views(gradients, scratch)   where to add d_a, d_b and d_rank_gate; empty = frozen. Fewer rows than A and B
 ///                                          have are those of their last rows: the rows before are frozen
 ///     contract(gradients, scratch)         from d_a and d_b to the gradients of its own parameters
 template <class F>

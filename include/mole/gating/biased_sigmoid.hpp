@@ -13,7 +13,7 @@ namespace mole {
 ///
 ///   bias [E]: state, written between calls by whoever balances the experts
 ///
-/// The bias is in the weight as well as in the selection, which is SMoRA's way; GroupedTopK has one for the selection
+/// The bias is in the gate as well as in the selection, which is SMoRA's way; GroupedTopK has one for the selection
 /// alone, DeepSeek-V3's. Its gradient is the sum over tokens of d_scores, and nobody needs it.
 /// Throws Error(option) unless the bias has E numbers.
 /// Source: Zhao et al. 2025 (SMoRA), arXiv:2501.15103; StyxXuan/smora.

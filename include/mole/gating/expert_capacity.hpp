@@ -35,7 +35,7 @@ struct CapacityOptions {
 ///
 ///   scores [N x (E + extra)]   ->   from 0 to max_chosen(E) experts per token
 ///
-/// A pair beyond the capacity is dropped before the weights are made; a token that loses all of its pairs keeps the
+/// A pair beyond the capacity is dropped before the gates are made; a token that loses all of its pairs keeps the
 /// base's output. Throws Error(option) unless factor > 0, min >= 0 and fixed >= 0.  O(pairs log pairs).
 /// Source: position: Lepikhin et al. 2020 (GShard), arXiv:2006.16668, Fedus et al. 2021 (Switch), arXiv:2101.03961;
 /// probability: Liu et al. 2022, as in Megatron-LM; batch: Riquelme et al. 2021 (V-MoE), arXiv:2106.05974.

@@ -25,9 +25,9 @@ namespace mole {
 ///
 ///   logits [N x (E + extra)] -> scores [N x (E + extra)] -> routing
 ///
-/// The selection is a constant in backward; the weights are differentiated exactly. Tokens are independent of each
+/// The selection is a constant in backward; the gates are differentiated exactly. Tokens are independent of each
 /// other, unless Select looks at the whole call (WholeCallSelectPolicy). Of the experts, the last `shared` ones have no
-/// score: they serve every token with weight 1, behind those that are chosen for it (DeepSeekMoE). A token that
+/// score: they serve every token with gate 1, behind those that are chosen for it (DeepSeekMoE). A token that
 /// pass.routes() leaves out has nobody; one that pass.forced names an expert for has that one, and the shared.
 ///
 /// Parts that have a form with vectors (LoopedScorePolicy, LaneSelectPolicy) use it wherever the execution names
@@ -101,11 +101,11 @@ class Gate {
     Routing<T>& routing = trace.routing;
     for_each_chunk(call, trace, [&](Index first, Index tokens) {
       for (Index n = first; n < first + tokens; ++n) {
-        const std::span<T> weights = routing.weights_of(n);
-        const std::size_t chosen = weights.size() - shared_in(weights.size());
+        const std::span<T> gates = routing.gates_of(n);
+        const std::size_t chosen = gates.size() - shared_in(gates.size());
         weigh_forward(std::span<const T>(scores.row(n)), std::span<const int>(routing.experts_of(n)).first(chosen),
-                      weights.first(chosen), call.pass);
-        std::fill(weights.begin() + std::ptrdiff_t(chosen), weights.end(), T(1));
+                      gates.first(chosen), call.pass);
+        std::fill(gates.begin() + std::ptrdiff_t(chosen), gates.end(), T(1));
       }
     });
     routing.finish();
@@ -117,13 +117,13 @@ class Gate {
     const View<const T> logits = std::as_const(trace).logits(), scores = std::as_const(trace).scores();
     const View<T> d_scores = trace.d_scores(), d_logits = trace.d_logits();
     const Routing<T>& routing = trace.routing;
-    const std::span<const T> d_weight = trace.d_weight();
+    const std::span<const T> d_gate = trace.d_gate();
     for_each_chunk(call, trace, [&](Index first, Index tokens) {
       for (Index n = first; n < first + tokens; ++n) {
-        const std::span<const T> weights = routing.weights_of(n);
-        const std::size_t chosen = weights.size() - shared_in(weights.size());
-        weigh_backward(scores.row(n), routing.experts_of(n).first(chosen), weights.first(chosen),
-                       routing.of_token(d_weight, n).first(chosen), d_scores.row(n), call.pass);
+        const std::span<const T> gates = routing.gates_of(n);
+        const std::size_t chosen = gates.size() - shared_in(gates.size());
+        weigh_backward(scores.row(n), routing.experts_of(n).first(chosen), gates.first(chosen),
+                       routing.of_token(d_gate, n).first(chosen), d_scores.row(n), call.pass);
       }
       ScoreRows<ArchOf<C>>::backward(score, logits.middle_rows(first, tokens), scores.middle_rows(first, tokens),
                                      View<const T>(d_scores.middle_rows(first, tokens)),
@@ -139,21 +139,21 @@ class Gate {
     for_each_state_within("weigh", weigh, f);
   }
 
-  /// The weight that every expert has for every token, if there is one; shared experts have 1.
-  std::optional<double> constant_weight(Index experts) const {
-    if constexpr (requires { weigh.constant_weight(); })
-      if (token_dependence(experts).empty()) return weigh.constant_weight();
+  /// The gate that every expert has for every token, if there is one; shared experts have 1.
+  std::optional<double> constant_gate(Index experts) const {
+    if constexpr (requires { weigh.constant_gate(); })
+      if (token_dependence(experts).empty()) return weigh.constant_gate();
     return {};
   }
   std::string token_dependence(Index experts) const {
     bool all = false;
     if constexpr (requires { select.takes_all(experts); }) all = select.takes_all(experts - shared);
     if (!all) return "its gate chooses experts for each token; All, or TopK of all experts, has nothing to choose";
-    if constexpr (requires { weigh.constant_weight(); }) {
-      if (shared == 0 || weigh.constant_weight() == 1) return "";
+    if constexpr (requires { weigh.constant_gate(); }) {
+      if (shared == 0 || weigh.constant_gate() == 1) return "";
       return "its gate weighs shared experts in another way than the others";
     }
-    return "its gate gives every token weights of its own; Unit has the same for all";
+    return "its gating gives each token gates of its own; Unit has the same for all";
   }
 
   [[no_unique_address]] Score score;
@@ -171,20 +171,20 @@ class Gate {
   std::size_t shared_in(std::size_t pairs) const { return pairs == 0 ? 0 : std::size_t(shared); }
 
   template <class T>
-  void weigh_forward(std::span<const T> scores, std::span<const int> chosen, std::span<T> weights,
+  void weigh_forward(std::span<const T> scores, std::span<const int> chosen, std::span<T> gates,
                      [[maybe_unused]] const Pass& pass) const {
     if constexpr (BatchWeighPolicy<Weigh, T>)
-      weigh.forward(scores, chosen, weights, pass);
+      weigh.forward(scores, chosen, gates, pass);
     else
-      weigh.forward(scores, chosen, weights);
+      weigh.forward(scores, chosen, gates);
   }
   template <class T>
-  void weigh_backward(std::span<const T> scores, std::span<const int> chosen, std::span<const T> weights,
-                      std::span<const T> d_weights, std::span<T> d_scores, [[maybe_unused]] const Pass& pass) const {
+  void weigh_backward(std::span<const T> scores, std::span<const int> chosen, std::span<const T> gates,
+                      std::span<const T> d_gates, std::span<T> d_scores, [[maybe_unused]] const Pass& pass) const {
     if constexpr (BatchWeighPolicy<Weigh, T>)
-      weigh.backward(scores, chosen, weights, d_weights, d_scores, pass);
+      weigh.backward(scores, chosen, gates, d_gates, d_scores, pass);
     else
-      weigh.backward(scores, chosen, weights, d_weights, d_scores);
+      weigh.backward(scores, chosen, gates, d_gates, d_scores);
   }
 
   /// Each token by itself, side by side in memory that start() closes up.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The contract of gatings: who serves the token, with which weight?
+// The contract of gatings: who serves the token, with which gate?
 #pragma once
 
 #include "mole/core/call.hpp"
@@ -26,8 +26,8 @@ concept GatingPolicy = std::copy_constructible<G> &&
   gating.choose(trace, call);
 };
 
-/// A gating whose weights are differentiable:   backward(trace, call)
-/// adds d_weight's share to d_scores, then d_scores' to d_logits; the chosen set is a constant.
+/// A gating whose gates are differentiable:   backward(trace, call)
+/// adds d_gate's share to d_scores, then d_scores' to d_logits; the chosen set is a constant.
 template <class G, class T, class Execution = ExecutionArchetype>
 concept TrainableGatingPolicy = GatingPolicy<G, T, Execution> &&
     requires(const G& gating, Trace<T>& trace, Call<Execution, ScratchOf<G>>& call) {
@@ -35,13 +35,13 @@ concept TrainableGatingPolicy = GatingPolicy<G, T, Execution> &&
 };
 
 /// A gating that may serve all tokens alike, and can be merged where it does:
-///     constant_weight(experts)    what every one of so many experts counts for every token; none: that depends on it
+///     constant_gate(experts)    what every one of so many experts counts for every token; none: that depends on it
 ///     token_dependence(experts)   what depends on the token, in words; empty where nothing does
 /// Both are about its options, not about scores: NaN and infinite ones make no difference. Nor is it asked about calls
 /// that leave tokens out or force experts.
 template <class G>
 concept ConstantGatingPolicy = requires(const G& gating, Index experts) {
-  { gating.constant_weight(experts) } -> std::same_as<std::optional<double>>;
+  { gating.constant_gate(experts) } -> std::same_as<std::optional<double>>;
   { gating.token_dependence(experts) } -> std::convertible_to<std::string>;
 };
 

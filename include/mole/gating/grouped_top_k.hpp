@@ -18,7 +18,7 @@ namespace mole {
 ///
 /// Experts e E/groups ... are a group. Its value is its largest score, or, with a bias, the sum of its two largest
 /// biased ones; the kept_groups groups of the largest values stay. The bias is state that whoever balances the experts
-/// writes between calls: it selects and is in no weight, and gets no gradient. One group is plain top-k with a bias.
+/// writes between calls: it selects and is in no gate, and gets no gradient. One group is plain top-k with a bias.
 ///
 /// Throws Error(option) unless 1 <= kept_groups <= groups, groups divides E, groups <= 256, k is from 1 to the number
 /// of experts in the kept groups, and the bias has none or E numbers.  Cost: choose_best, and two passes over E.

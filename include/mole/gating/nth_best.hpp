@@ -15,7 +15,7 @@ namespace mole {
 ///   scores [N x E]   ->   exactly as many experts a token as there are places, in the order of places
 ///
 /// Ties go to the lower expert index; NaN sorts
-/// last. With Renormalized a single expert has weight 1, whatever its score above 0 (eq. 4 of the paper); with Raw it
+/// last. With Renormalized a single expert has gate 1, whatever its score above 0 (eq. 4 of the paper); with Raw it
 /// has its own small probability (the released port to DeepSeekMoE).
 ///
 /// Throws Error(option) unless there is a place, and places ascend strictly from 0 to at most E - 1.

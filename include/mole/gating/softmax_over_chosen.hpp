@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Weights that are a softmax of the chosen scores.
+// Gates that are a softmax of the chosen scores.
 #pragma once
 
 #include "mole/core/error.hpp"
@@ -12,10 +12,10 @@
 
 namespace mole {
 
-/// weight = softmax(score / temperature) over the chosen; outside of training 0 where score < min_score.
+/// gate = softmax(score / temperature) over the chosen; outside of training 0 where score < min_score.
 ///
-/// What the threshold takes away is not given to the others: weights sum to 1 in training, to at most 1 in inference.
-/// A score of -infinity gets weight 0; where all are, all weights are 0.
+/// What the threshold takes away is not given to the others: gates sum to 1 in training, to at most 1 in inference.
+/// A score of -infinity gets gate 0; where all are, all gates are 0.
 /// Throws Error(option) unless temperature > 0 and min_score is a number.  O(K) a token.
 /// Source: Lu et al. 2025 (MoRAM), arXiv:2506.21035, as released, where min_score is lora_threshold. Without it:
 /// Jiang et al. 2024 (Mixtral), arXiv:2401.04088, eq. 1.
@@ -32,25 +32,25 @@ struct SoftmaxOverChosen {
   }
 
   template <class T>
-  void forward(std::span<const T> scores, std::span<const int> chosen, std::span<T> weights,
+  void forward(std::span<const T> scores, std::span<const int> chosen, std::span<T> gates,
                const Pass& pass = {}) const {
     const Exponential<T> exponential(*this, scores, chosen);
     for (std::size_t j = 0; j < chosen.size(); ++j) {
       const T score = scores[std::size_t(chosen[j])];
-      weights[j] = kept(score, pass) ? exponential(score) : T(0);
+      gates[j] = kept(score, pass) ? exponential(score) : T(0);
     }
   }
 
-  /// d_score_e = softmax_e (kept_e d_weight_e - <weights, d_weights>) / temperature, for the chosen
+  /// d_score_e = softmax_e (kept_e d_gate_e - <gates, d_gates>) / temperature, for the chosen
   template <class T>
-  void backward(std::span<const T> scores, std::span<const int> chosen, std::span<const T> weights,
-                std::span<const T> d_weights, std::span<T> d_scores, const Pass& pass = {}) const {
-    const Exponential<T> exponential(*this, scores, chosen);  // weights no longer say what the threshold took
+  void backward(std::span<const T> scores, std::span<const int> chosen, std::span<const T> gates,
+                std::span<const T> d_gates, std::span<T> d_scores, const Pass& pass = {}) const {
+    const Exponential<T> exponential(*this, scores, chosen);  // gates no longer say what the threshold took
     T mean = 0;
-    for (std::size_t j = 0; j < chosen.size(); ++j) mean += weights[j] * d_weights[j];
+    for (std::size_t j = 0; j < chosen.size(); ++j) mean += gates[j] * d_gates[j];
     for (std::size_t j = 0; j < chosen.size(); ++j) {
       const auto e = std::size_t(chosen[j]);
-      const T d = kept(scores[e], pass) ? d_weights[j] : T(0);
+      const T d = kept(scores[e], pass) ? d_gates[j] : T(0);
       d_scores[e] += exponential(scores[e]) * (d - mean) / T(temperature);
     }
   }

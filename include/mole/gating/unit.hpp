@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Weights that are one.
+// Gates that are one.
 #pragma once
 
 #include "mole/gating/weigh_policy.hpp"
@@ -8,14 +8,14 @@
 
 namespace mole {
 
-/// weight = 1 for every chosen expert, so the output gives the router no gradient: it learns from auxiliary losses.
+/// gate = 1 for every chosen expert, so the output gives the router no gradient: it learns from auxiliary losses.
 /// Source: Chen et al. 2024 (LLaVA-MoLE), arXiv:2401.16160, eq. 5.
 struct Unit {
-  double constant_weight() const { return 1; }
+  double constant_gate() const { return 1; }
 
   template <class T>
-  void forward(std::span<const T>, std::span<const int>, std::span<T> weights) const {
-    std::fill(weights.begin(), weights.end(), T(1));
+  void forward(std::span<const T>, std::span<const int>, std::span<T> gates) const {
+    std::fill(gates.begin(), gates.end(), T(1));
   }
 
   template <class T>

@@ -11,12 +11,12 @@
 namespace mole {
 
 /// Satisfied by a copyable type with, for one token,
-///     forward(scores, chosen, weights)                        weights overwritten, one a chosen expert
-///     backward(scores, chosen, weights, d_weights, d_scores)   d_scores accumulated
-///   scores, d_scores [E + extra], chosen, weights, d_weights [K]
-/// An expert with a score of -infinity is excluded: where weights depend on scores, its weight is 0, and so is its
+///     forward(scores, chosen, gates)                        gates overwritten, one a chosen expert
+///     backward(scores, chosen, gates, d_gates, d_scores)   d_scores accumulated
+///   scores, d_scores [E + extra], chosen, gates, d_gates [K]
+/// An expert with a score of -infinity is excluded: where gates depend on scores, its gate is 0, and so is its
 /// gradient.
-/// A weighing that gives all chosen experts of all tokens one weight may name it:   constant_weight()
+/// A weighing that gives all chosen experts of all tokens one gate may name it:   constant_gate()
 template <class W, class T>
 concept WeighPolicy = std::copyable<W> &&
     requires(const W& weigh, std::span<const T> in, std::span<const int> chosen, std::span<T> out) {

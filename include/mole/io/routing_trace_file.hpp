@@ -42,7 +42,7 @@ void write_routing_trace(const std::filesystem::path& path, const Recording& rec
       chosen.push_back(std::int64_t(of_token.size()));
       expert.insert(expert.end(), of_token.begin(), of_token.end());
     }
-    weight.insert(weight.end(), routing.weights().begin(), routing.weights().end());
+    weight.insert(weight.end(), routing.gates().begin(), routing.gates().end());
   }
   SafetensorsWriter writer;
   writer.set_metadata("format", "mole.routing.1");

@@ -169,7 +169,7 @@ class MixtureLinear {
       router_.forward(features, work.logits());
     auto gating = gating_call(work);
     gating_.choose(static_cast<Trace<T>&>(work), gating);
-    work.start_d_weight();
+    work.start_d_gate();
   }
 
   /// y = base(x) + the experts that `routing` names.
@@ -196,8 +196,8 @@ class MixtureLinear {
 
   // ---- backward, after the forward half on the same workspace, with the same x
 
-  /// d_weight [pairs] is accumulated: several layers that shared a routing add to one. Empty: not wanted.
-  void apply_backward(View<const T> x, const Routing<T>& routing, View<const T> d_y, std::span<T> d_weight, View<T> d_x,
+  /// d_gate [pairs] is accumulated: several layers that shared a routing add to one. Empty: not wanted.
+  void apply_backward(View<const T> x, const Routing<T>& routing, View<const T> d_y, std::span<T> d_gate, View<T> d_x,
                       Gradients& gradients, Workspace& work) const requires TrainableExpertPolicy<Experts, Execution> {
     if constexpr (!TrainableBasePolicy<Base, Execution>)
       if (d_x)
@@ -205,11 +205,11 @@ class MixtureLinear {
     check_output("backward: rows of d_y", "backward: columns of d_y", d_y, x.rows());
     check_gradient(x, d_x);
     require_equal(ErrorCode::shape, "backward: tokens of the routing", x.rows(), routing.tokens());
-    if (!d_weight.empty())
-      require_equal(ErrorCode::shape, "backward: size of d_weight", routing.pairs(), Index(d_weight.size()));
+    if (!d_gate.empty())
+      require_equal(ErrorCode::shape, "backward: size of d_gate", routing.pairs(), Index(d_gate.size()));
     auto call = experts_call(work);
     const bool mixes_here = d_x && mixes_d_x(work);
-    experts_.backward(x, routing, d_y, d_weight, mixes_here ? View<T>{} : d_x, gradients.experts, call);
+    experts_.backward(x, routing, d_y, d_gate, mixes_here ? View<T>{} : d_x, gradients.experts, call);
     if constexpr (TrainableBasePolicy<Base, Execution>) {
       auto base = base_call(work);
       base_.backward(x, d_y, mixes_here ? View<T>{} : d_x, gradients.base, base);
@@ -217,7 +217,7 @@ class MixtureLinear {
     if (mixes_here) mix_backward(d_y, routing, d_x, work);
   }
 
-  /// From work.d_weight(), and what losses added to work.d_scores() and work.d_logits(), to the router.
+  /// From work.d_gate(), and what losses added to work.d_scores() and work.d_logits(), to the router.
   void route_backward(View<const T> x, View<T> d_x, Gradients& gradients,
                       Workspace& work) const requires routing_trains {
     require_equal(ErrorCode::shape, "backward: rows of x", work.tokens(), x.rows());
@@ -241,13 +241,13 @@ class MixtureLinear {
     if constexpr (LinearlyReadingRouter<Router> && !reads_latent) {
       if (d_x && mixes_d_x(work) && router_.fuses_d_x(work.pass)) {
         check_gradient(x, d_x);
-        apply_backward(x, work.routing, d_y, work.d_weight(), View<T>{}, gradients, work);
+        apply_backward(x, work.routing, d_y, work.d_gate(), View<T>{}, gradients, work);
         route_backward(x, View<T>{}, gradients, work);
         const LinearTerm<T> router{std::as_const(work).d_logits(), router_.input_weight()};
         return mix_backward(d_y, work.routing, d_x, work, router);
       }
     }
-    apply_backward(x, work.routing, d_y, work.d_weight(), d_x, gradients, work);
+    apply_backward(x, work.routing, d_y, work.d_gate(), d_x, gradients, work);
     route_backward(x, d_x, gradients, work);
   }
 
@@ -275,7 +275,7 @@ class MixtureLinear {
       throw Error(ErrorCode::not_mergeable, "merge_into: this layer cannot be merged: " + obstacle);
     if constexpr (MergeableExpertPolicy<Experts> && ConstantGatingPolicy<Gating>)
       for (Index e = 0; e < experts_.experts(); ++e)
-        experts_.add_delta(e, gating_.constant_weight(experts_.experts()).value(), weight);
+        experts_.add_delta(e, gating_.constant_gate(experts_.experts()).value(), weight);
   }
 
   Router& router() { return router_; }

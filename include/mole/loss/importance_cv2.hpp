@@ -21,7 +21,7 @@ template <class T>
 double importance(const Trace<T>& trace, Index expert) {
   double sum = 0;
   for (int p : trace.routing.pairs_of(expert))
-    if (trace.pass.counts(trace.routing.token(p))) sum += double(trace.routing.weight(p));
+    if (trace.pass.counts(trace.routing.token(p))) sum += double(trace.routing.gate(p));
   return sum;
 }
 
@@ -29,18 +29,18 @@ double importance(const Trace<T>& trace, Index expert) {
 
 /// coefficient * CV^2(importance),   importance_e = sum over tokens of weight_e
 ///
-/// Adds the gradient to d_weight, so only chosen experts receive one. Tokens that the mask leaves out do not count.
+/// Adds the gradient to d_gate, so only chosen experts receive one. Tokens that the mask leaves out do not count.
 /// 0 for one expert, and when no token counts.  O(pairs + E), no allocation.
 /// Source: Shazeer et al. 2017, arXiv:1701.06538, eq. 6 and 7. Their load loss needs noisy logits and is not here.
 template <class T>
 double importance_cv2(Trace<T>& trace, const ImportanceCv2Options& options = {}) {
   const SquaredCv cv = SquaredCv::of(trace.scored_experts(), options.unbiased, options.epsilon,
                                      [&](Index e) { return detail::importance(trace, e); });
-  MOLE_ASSERT(Index(trace.d_weight().size()) == trace.routing.pairs());
+  MOLE_ASSERT(Index(trace.d_gate().size()) == trace.routing.pairs());
   for (Index e = 0; e < trace.scored_experts(); ++e) {
     const T d_importance = T(options.coefficient * cv.derivative(detail::importance(trace, e)));
     for (int p : trace.routing.pairs_of(e))
-      if (trace.pass.counts(trace.routing.token(p))) trace.d_weight()[std::size_t(p)] += d_importance;
+      if (trace.pass.counts(trace.routing.token(p))) trace.d_gate()[std::size_t(p)] += d_importance;
   }
   return options.coefficient * cv.value();
 }

@@ -24,14 +24,14 @@ enum class BalanceNorm {
 enum class BalanceCount {
   all_choices,   ///< its pairs in the routing, after any capacity
   first_choice,  ///< tokens that score it highest, ties to the lower index, before any capacity
-  weights,       ///< the sum of its weights; the one count with a gradient
+  gates,         ///< the sum of its gates; the one count with a gradient
 };
 
 /// What P_e is the mean of, over all tokens, chosen or not.
 enum class BalanceScore {
   scores,           ///< its scores
   above_threshold,  ///< its scores less the token's own number, in the column behind the experts; they may be negative
-  weights,          ///< its weights, 0 where it is not chosen
+  gates,            ///< its gates, 0 where it is not chosen
 };
 
 /// Over which tokens counts and means are taken.
@@ -99,9 +99,9 @@ class BalanceLoss {
         sum += block.count[std::size_t(j)] / total_ * (block.score[std::size_t(j)] / tokens_);
       add_gradient(block);
     }
-    // The weights' total is a divisor of every share: d(c_e / total) has a second term, the same for all pairs.
-    if (count_ == BalanceCount::weights && shares_)
-      add_to_d_weight([&](int e) { return e < experts_ ? -factor_ * sum / total_ : 0; });
+    // The gates' total is a divisor of every share: d(c_e / total) has a second term, the same for all pairs.
+    if (count_ == BalanceCount::gates && shares_)
+      add_to_d_gate([&](int e) { return e < experts_ ? -factor_ * sum / total_ : 0; });
     return factor_ * sum;
   }
 
@@ -122,7 +122,7 @@ class BalanceLoss {
     Block block{begin, std::min(width, experts_ - begin), {}, {}};
     group_.for_each_token([&](const Trace<T>& trace, Index n) {
       const T* const scores = trace.scores().row_data(n);
-      if (score_ != BalanceScore::weights) {
+      if (score_ != BalanceScore::gates) {
         const double threshold = score_ == BalanceScore::above_threshold ? double(scores[experts_]) : 0;
         for (Index j = 0; j < block.size; ++j) block.score[std::size_t(j)] += double(scores[begin + j]) - threshold;
       }
@@ -131,10 +131,10 @@ class BalanceLoss {
     return block;
   }
 
-  /// Counts token n, and its weights where they are what P is the mean of.
+  /// Counts token n, and its gates where P is their mean.
   void add_choices(const Trace<T>& trace, Index n, Block& block) const {
     const std::span<const int> chosen = trace.routing.experts_of(n);
-    const std::span<const T> weights = trace.routing.weights_of(n);
+    const std::span<const T> gates = trace.routing.gates_of(n);
     if (count_ == BalanceCount::first_choice) {
       const Index best = first_choice(trace.scores().row_data(n));
       if (block.holds(best)) block.count_of(best) += 1;
@@ -142,8 +142,8 @@ class BalanceLoss {
     for (std::size_t i = 0; i < chosen.size(); ++i) {
       if (!block.holds(chosen[i])) continue;
       if (count_ != BalanceCount::first_choice)
-        block.count_of(chosen[i]) += count_ == BalanceCount::weights ? double(weights[i]) : 1;
-      if (score_ == BalanceScore::weights) block.score_of(chosen[i]) += double(weights[i]);
+        block.count_of(chosen[i]) += count_ == BalanceCount::gates ? double(gates[i]) : 1;
+      if (score_ == BalanceScore::gates) block.score_of(chosen[i]) += double(gates[i]);
     }
   }
 
@@ -159,43 +159,43 @@ class BalanceLoss {
     double total = 0;
     group_.for_each_token([&](const Trace<T>& trace, Index n) {
       const std::span<const int> chosen = trace.routing.experts_of(n);
-      const std::span<const T> weights = trace.routing.weights_of(n);
+      const std::span<const T> gates = trace.routing.gates_of(n);
       for (std::size_t i = 0; i < chosen.size(); ++i)
-        if (chosen[i] < experts_) total += count_ == BalanceCount::weights ? double(weights[i]) : 1;
+        if (chosen[i] < experts_) total += count_ == BalanceCount::gates ? double(gates[i]) : 1;
     });
     return total;
   }
 
-  /// d_score_ne += factor (count_e / total) / T, or d_weight_ne where P is of weights, and less d_threshold_n where it
-  /// is of what scores have above it;   d_weight_ne += factor P_e / total, where counts are of weights
+  /// d_score_ne += factor (count_e / total) / T, or d_gate_ne where P is of gates, and less d_threshold_n where it
+  /// is of what scores have above it;   d_gate_ne += factor P_e / total, where counts are of gates
   void add_gradient(const Block& block) const {
     std::array<double, width> d_score;
     double sum = 0;
     for (std::size_t j = 0; j < std::size_t(block.size); ++j)
       sum += d_score[j] = factor_ * block.count[j] / total_ / tokens_;
-    if (score_ != BalanceScore::weights)
+    if (score_ != BalanceScore::gates)
       group_.for_each_token([&](Trace<T>& trace, Index n) {
         T* const d_scores = trace.d_scores().row_data(n);
         for (Index j = 0; j < block.size; ++j) d_scores[block.begin + j] += T(d_score[std::size_t(j)]);
         if (score_ == BalanceScore::above_threshold) d_scores[experts_] -= T(sum);
       });
-    const bool of_weights = score_ == BalanceScore::weights, counts_weights = count_ == BalanceCount::weights;
-    if (!of_weights && !counts_weights) return;
-    add_to_d_weight([&](int e) {
+    const bool of_gates = score_ == BalanceScore::gates, counts_gates = count_ == BalanceCount::gates;
+    if (!of_gates && !counts_gates) return;
+    add_to_d_gate([&](int e) {
       if (!block.holds(e)) return 0.0;
       const std::size_t j = std::size_t(e - block.begin);
-      return (of_weights ? d_score[j] : 0) + (counts_weights ? factor_ * block.score[j] / tokens_ / total_ : 0);
+      return (of_gates ? d_score[j] : 0) + (counts_gates ? factor_ * block.score[j] / tokens_ / total_ : 0);
     });
   }
 
-  /// d_weight += of_expert(e) for every pair of a counted token and an expert e.
+  /// d_gate += of_expert(e) for every pair of a counted token and an expert e.
   template <class F>
-  void add_to_d_weight(F&& of_expert) const {
+  void add_to_d_gate(F&& of_expert) const {
     group_.for_each_token([&](Trace<T>& trace, Index n) {
-      MOLE_ASSERT(Index(trace.d_weight().size()) == trace.routing.pairs());
+      MOLE_ASSERT(Index(trace.d_gate().size()) == trace.routing.pairs());
       const std::span<const int> chosen = trace.routing.experts_of(n);
-      const std::span<T> d_weight = trace.routing.of_token(trace.d_weight(), n);
-      for (std::size_t i = 0; i < chosen.size(); ++i) d_weight[i] += T(of_expert(chosen[i]));
+      const std::span<T> d_gate = trace.routing.of_token(trace.d_gate(), n);
+      for (std::size_t i = 0; i < chosen.size(); ++i) d_gate[i] += T(of_expert(chosen[i]));
     });
   }
 
@@ -214,8 +214,8 @@ class BalanceLoss {
 ///     coefficient * E * sum_e share_e P_e      P_e = mean over tokens of scores_e     (see the options for the rest)
 ///
 /// over the first E columns of the scores and the tokens that pass.counts(). Adds the gradient to d_scores, that of a
-/// threshold included, or to d_weight where P is of weights; counts are constants there, except BalanceCount::weights,
-/// which adds to d_weight as well. Sequences without a token that counts
+/// threshold included, or to d_gate where P is of gates; counts are constants there, except BalanceCount::gates,
+/// which adds to d_gate as well. Sequences without a token that counts
 /// are left out of the mean over sequences. 0 when no token counts, or nothing was chosen.
 ///
 /// | published loss                                 | norm            | count        | scope    | at uniform |
@@ -228,8 +228,8 @@ class BalanceLoss {
 /// | Mixtral, as in transformers; MoLE top-k        | k_at_uniform    | all_choices  | global   | k          |
 /// | MoLE threshold; Dynamic MoE, arXiv:2403.07652  | k_at_uniform    | all_choices  | global   | mean k     |
 /// | AdaMoLE, arXiv:2405.00361: above_threshold     | k_at_uniform    | all_choices  | global   | -          |
-/// | LD-MoLE, arXiv:2509.25684: weights             | one_at_uniform  | all_choices  | global   | 1          |
-/// | DynMoLE                                        | k_at_uniform    | weights      | global   | mean of w  |
+/// | LD-MoLE, arXiv:2509.25684: gates               | one_at_uniform  | all_choices  | global   | 1          |
+/// | DynMoLE                                        | k_at_uniform    | gates        | global   | mean of g  |
 /// | LLaVA-MoLE, arXiv:2401.16160                   | without_experts | first_choice | sequence | 1/E        |
 ///
 /// Transformers' Switch counts a token that its capacity dropped as a choice of expert 0; here it counts where it

@@ -6,8 +6,8 @@
 #include "mole/expert/low_rank.hpp"
 #include "mole/gating/gate.hpp"
 #include "mole/gating/grouped_top_k.hpp"
+#include "mole/gating/renormalized.hpp"
 #include "mole/gating/sigmoid.hpp"
-#include "mole/gating/sum_to.hpp"
 #include "mole/layer/mixture_linear.hpp"
 #include "mole/method/dense_factors_for.hpp"
 #include "mole/router/linear_router.hpp"
@@ -34,7 +34,7 @@ struct DeepseekV3Options {
 
 template <class Base, class Execution = DefaultExecution>
 using DeepseekV3 =
-    MixtureLinear<LinearRouter<typename Base::Scalar>, Gate<Sigmoid, GroupedTopK<typename Base::Scalar>, SumTo>,
+    MixtureLinear<LinearRouter<typename Base::Scalar>, Gate<Sigmoid, GroupedTopK<typename Base::Scalar>, Renormalized>,
                   LowRank<DenseFactors<typename Base::Scalar>>, Base, Execution>;
 
 /// y = W x + b + sum over the chosen of route_scale p_e / (their sum) s B_e A_e x + sum over the shared of s B_e A_e x,
@@ -47,7 +47,7 @@ DeepseekV3<Base, Execution> deepseek_v3(const DeepseekV3Options& options, Base b
           Gate{Sigmoid{},
                GroupedTopK<T>(options.k, options.groups, options.kept_groups,
                               std::vector<T>(std::size_t(std::max<Index>(0, options.experts - options.shared)))),
-               SumTo{options.route_scale}, options.shared},
+               Renormalized{options.route_scale}, options.shared},
           LowRank<DenseFactors<T>>(dense_factors_for<T>(options), generator), std::move(base), std::move(execution)};
 }
 

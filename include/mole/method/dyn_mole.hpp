@@ -17,7 +17,7 @@ namespace mole {
 /// Li et al. 2025 (DynMoLE), arXiv:2504.00661; released as mikecovlee/DynMoLE, which leaves out the expert that crosses
 /// p, shifts probabilities by 1e-5 in the entropy, and computes all experts whatever it chose.
 /// Its losses: router_entropy with the same entropy, normalized, coefficient 1e-2, and load_balance with
-/// BalanceNorm::k_at_uniform and BalanceCount::weights, 1e-3.
+/// BalanceNorm::k_at_uniform and BalanceCount::gates, 1e-3.
 struct DynMoleOptions {
   Index in = 0;
   Index out = 0;

@@ -6,7 +6,7 @@
 #include "mole/expert/low_rank.hpp"
 #include "mole/gating/biased_sigmoid.hpp"
 #include "mole/gating/gate.hpp"
-#include "mole/gating/sum_to.hpp"
+#include "mole/gating/renormalized.hpp"
 #include "mole/gating/top_k.hpp"
 #include "mole/layer/mixture_linear.hpp"
 #include "mole/method/dense_factors_for.hpp"
@@ -18,7 +18,7 @@ namespace mole {
 ///
 /// The weights of the k chosen ranks sum to k, and the scale is alpha / k, not alpha / rank. As in the release the
 /// balancing bias is in the weight, not only in the choice, and is moved after each training step by 1e-5 times the
-/// sign of the missing load; Gate{Sigmoid, GroupedTopK, SumTo} has it in the choice alone. Dropout gives the router and
+/// sign of the missing load; Gate{Sigmoid, GroupedTopK, Renormalized} has it in the choice alone. Dropout gives the router and
 /// A the same dropped x. rank_partition neighboring ranks share a row of the router; with a bias a choice may cut
 /// through them, as it does there.
 struct SmoraOptions {
@@ -33,7 +33,7 @@ struct SmoraOptions {
 
 template <class Base, class Execution = DefaultExecution>
 using Smora =
-    MixtureLinear<RepeatedRouter<typename Base::Scalar>, Gate<BiasedSigmoid<typename Base::Scalar>, TopK, SumTo>,
+    MixtureLinear<RepeatedRouter<typename Base::Scalar>, Gate<BiasedSigmoid<typename Base::Scalar>, TopK, Renormalized>,
                   LowRank<DenseFactors<typename Base::Scalar>>, Base, Execution>;
 
 namespace detail {
@@ -57,7 +57,7 @@ template <BasePolicy Base, class Generator, class Execution = DefaultExecution>
 Smora<Base, Execution> smora(const SmoraOptions& options, Base base, Generator& generator, Execution execution = {}) {
   using T = typename Base::Scalar;
   return {detail::smora_router<T>(options, generator),
-          Gate{BiasedSigmoid<T>(options.rank), TopK{.k = options.k}, SumTo{double(options.k)}},
+          Gate{BiasedSigmoid<T>(options.rank), TopK{.k = options.k}, Renormalized{double(options.k)}},
           LowRank<DenseFactors<T>>({.in = options.in,
                                     .out = options.out,
                                     .experts = options.rank,

@@ -16,7 +16,7 @@ namespace mole {
 
 /// Load and gate mass of each expert, apart, and how many experts tokens have.
 ///
-///   load_e   pairs of expert e, an integer        mass_e   the sum of their weights, in double
+///   load_e   pairs of expert e, an integer        mass_e   the sum of their gates, in double
 ///   of those experts that have a score (shared ones serve every token), and the tokens that pass.counts()
 ///
 /// A token that no expert serves is a token with 0 experts. Counts are exact whatever the order of calls and merges;
@@ -48,13 +48,13 @@ class RoutingStats {
     for (Index n = 0; n < routing.tokens(); ++n) {
       if (!pass.counts(n)) continue;
       const std::span<const int> chosen = routing.experts_of(n);
-      const std::span<const T> weights = routing.weights_of(n);
+      const std::span<const T> gates = routing.gates_of(n);
       std::size_t count = 0;
       for (std::size_t i = 0; i < chosen.size(); ++i) {
         const std::size_t e = std::size_t(chosen[i]);
         if (e >= scored) continue;
         ++load_[e];
-        mass_[e] += double(weights[i]);
+        mass_[e] += double(gates[i]);
         ++count;
       }
       MOLE_ASSERT(count < histogram_.size());

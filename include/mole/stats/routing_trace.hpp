@@ -34,7 +34,7 @@ class RoutingTrace {
       count_.push_back(int(experts.size()));
       expert_.insert(expert_.end(), experts.begin(), experts.end());
     }
-    weight_.insert(weight_.end(), routing.weights().begin(), routing.weights().end());
+    weight_.insert(weight_.end(), routing.gates().begin(), routing.gates().end());
   }
 
   Index calls() const { return Index(calls_.size()); }
@@ -54,7 +54,7 @@ class RoutingTrace {
                   std::span(count_).subspan(std::size_t(at(call).first_token), std::size_t(tokens(call))));
     for (Index n = 0, p = Index(first); n < routing.tokens(); ++n)
       for (int& expert : routing.experts_of(n)) expert = expert_[std::size_t(p++)];
-    std::copy_n(weight_.begin() + std::ptrdiff_t(first), size, routing.weights().begin());
+    std::copy_n(weight_.begin() + std::ptrdiff_t(first), size, routing.gates().begin());
     routing.finish();
   }
 
