@@ -8,9 +8,9 @@
 #include "mole/core/random.hpp"
 #include "mole/execution/default_execution.hpp"
 #include "mole/gating/gate.hpp"
-#include "mole/gating/renormalized.hpp"
-#include "mole/gating/softmax.hpp"
-#include "mole/gating/top_k.hpp"
+#include "mole/gating/score/softmax.hpp"
+#include "mole/gating/select/top_k.hpp"
+#include "mole/gating/weigh/renormalized.hpp"
 #include "mole/stats/routing_stats.hpp"
 
 namespace {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 // What gates do with rows of numbers: softmax with its exponentials, and the k largest.
 #include "bench/kernels/kernel_case.hpp"
-#include "mole/gating/select_policy.hpp"
-#include "mole/gating/softmax.hpp"
+#include "mole/gating/score/softmax.hpp"
+#include "mole/gating/select/select_policy.hpp"
 #include "mole/kernel/lanes.hpp"
 #include "mole/kernel/largest_in_lanes.hpp"
 #include "mole/kernel/vector_loops.hpp"

@@ -10,8 +10,8 @@
 #include <utility>
 #include <vector>
 
-#include "text/domain.hpp"
 #include "host/random.hpp"
+#include "text/domain.hpp"
 
 namespace text {
 

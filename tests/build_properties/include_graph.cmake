@@ -12,13 +12,16 @@ set(own_headers
   "execution/default_execution.*  : execution/.*"
   "execution/.*                   : execution/.* core/.* kernel/.*"
   "router/.*                      : router/.* core/.* kernel/.* execution/execution_policy\\.hpp"
+  "gating/score/.*                : gating/score/.* core/.* kernel/.*"
+  "gating/select/.*               : gating/select/.* core/.* kernel/.*"
+  "gating/weigh/.*                : gating/weigh/.* core/.* kernel/.*"
   "gating/.*                      : gating/.* core/.* kernel/.* execution/execution_policy\\.hpp"
   "factors/.*                     : factors/.* core/.* kernel/.* execution/execution_policy\\.hpp"
   "base/.*                        : base/.* core/.* kernel/.* execution/execution_policy\\.hpp"
   "expert/.*                      : expert/.* core/.* kernel/.* execution/execution_policy\\.hpp factors/factor_policy\\.hpp"
   "layer/.*                       : layer/.* core/.* [a-z]+/[a-z]+_policy\\.hpp execution/default_execution\\.hpp router/external\\.hpp"
   "optim/.*                       : optim/.* kernel/.* core/.*"
-  "(loss|init|surgery|adapt|stats|io)/.* : OWN/.* layer/.* core/.* [a-z]+/[a-z]+_policy\\.hpp"
+  "(loss|init|surgery|adapt|stats|io)/.* : OWN/.* layer/.* core/.* ([a-z]+/)?[a-z]+/[a-z]+_policy\\.hpp"
   "(interop|distributed)/.*       : .*")
 
 # Library : headers of mole that may include it. The standard library is everybody's.
@@ -28,7 +31,7 @@ set(other_libraries
   "Eigen/.*                            : execution/through_eigen\\.hpp interop/.* init/.* surgery/.*"
   "nlohmann/.*                         : io/.*"
   "(unistd|fcntl|sys/stat)\\.h         : io/.*"
-  "sys/mman\\.h                        : io/.* core/huge_pages\\.hpp"
+  "sys/mman\\.h                        : io/.* core/memory/huge_pages\\.hpp"
   "mpi\\.h                             : distributed/.*")
 
 # Sets `result` to the right-hand side of the first line of `table` whose left-hand side is all of `name`.

@@ -17,7 +17,7 @@ endfunction()
 
 file(REMOVE_RECURSE "${SCRATCH}")
 file(WRITE "${SCRATCH}/right/mole/core/view.hpp" "#pragma once\n#include \"mole/core/config.hpp\"\n#include <span>\n")
-file(WRITE "${SCRATCH}/right/mole/loss/balance.hpp" "#include \"mole/loss/own.hpp\"\n#include \"mole/gating/select_policy.hpp\"\n")
+file(WRITE "${SCRATCH}/right/mole/loss/balance.hpp" "#include \"mole/loss/own.hpp\"\n#include \"mole/gating/select/select_policy.hpp\"\n")
 check(right pass "2 headers")
 
 file(WRITE "${SCRATCH}/wrong/mole/core/view.hpp" "#pragma once\n\n#include \"mole/kernel/simd.hpp\"\n#include <Eigen/Core>\n")

@@ -2,10 +2,10 @@
 // Parts of a gate behind one type each, so that a gate need not be compiled for each of many hundred compositions.
 #pragma once
 
-#include "mole/gating/whole_call_select_policy.hpp"
-#include "mole/gating/score_policy.hpp"
-#include "mole/gating/select_policy.hpp"
-#include "mole/gating/weigh_policy.hpp"
+#include "mole/gating/score/score_policy.hpp"
+#include "mole/gating/select/select_policy.hpp"
+#include "mole/gating/select/whole_call_select_policy.hpp"
+#include "mole/gating/weigh/weigh_policy.hpp"
 
 #include <functional>
 #include <memory>

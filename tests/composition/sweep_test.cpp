@@ -4,9 +4,9 @@
 #include "mole/execution/simd.hpp"
 #include "mole/gating/gate.hpp"
 #include "mole/gating/no_gating.hpp"
-#include "mole/gating/renormalized.hpp"
-#include "mole/gating/softmax.hpp"
-#include "mole/gating/top_k.hpp"
+#include "mole/gating/score/softmax.hpp"
+#include "mole/gating/select/top_k.hpp"
+#include "mole/gating/weigh/renormalized.hpp"
 #include "mole/router/external.hpp"
 #include "support/layers.hpp"
 

@@ -12,8 +12,8 @@
 #include <string>
 #include <vector>
 
-#include "text/batch_sampler.hpp"
 #include "support/catch.hpp"
+#include "text/batch_sampler.hpp"
 
 namespace {
 

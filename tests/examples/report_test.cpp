@@ -14,9 +14,9 @@
 #include <string>
 #include <vector>
 
-#include "training/progress.hpp"
 #include "report/change_map.hpp"
 #include "support/catch.hpp"
+#include "training/progress.hpp"
 
 namespace {
 

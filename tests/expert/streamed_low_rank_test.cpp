@@ -3,7 +3,7 @@
 #include "mole/execution/thread_pool.hpp"
 #include "mole/execution/through_eigen.hpp"
 #include "mole/factors/sparse_projection.hpp"
-#include "mole/gating/magnitude.hpp"
+#include "mole/gating/score/magnitude.hpp"
 #include "mole/layer/check_gradients.hpp"
 #include "mole/mole.hpp"
 #include "mole/router/latent_router.hpp"

@@ -2,12 +2,12 @@
 // What a batch and shared experts change in a gate.
 #include "core/error_code.hpp"
 #include "laws/gating_laws.hpp"
-#include "mole/gating/expert_choice.hpp"
 #include "mole/gating/gate.hpp"
-#include "mole/gating/renormalized.hpp"
-#include "mole/gating/softmax.hpp"
-#include "mole/gating/top_k.hpp"
-#include "mole/gating/unit.hpp"
+#include "mole/gating/score/softmax.hpp"
+#include "mole/gating/select/expert_choice.hpp"
+#include "mole/gating/select/top_k.hpp"
+#include "mole/gating/weigh/renormalized.hpp"
+#include "mole/gating/weigh/unit.hpp"
 #include "mole/layer/check_gradients.hpp"
 #include "mole/mole.hpp"
 

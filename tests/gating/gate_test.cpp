@@ -3,14 +3,14 @@
 
 #include "laws/gating_laws.hpp"
 #include "mole/execution/simd.hpp"
-#include "mole/gating/all.hpp"
-#include "mole/gating/identity.hpp"
-#include "mole/gating/raw.hpp"
-#include "mole/gating/renormalized.hpp"
-#include "mole/gating/sigmoid.hpp"
-#include "mole/gating/softmax.hpp"
-#include "mole/gating/top_k.hpp"
-#include "mole/gating/unit.hpp"
+#include "mole/gating/score/identity.hpp"
+#include "mole/gating/score/sigmoid.hpp"
+#include "mole/gating/score/softmax.hpp"
+#include "mole/gating/select/all.hpp"
+#include "mole/gating/select/top_k.hpp"
+#include "mole/gating/weigh/raw.hpp"
+#include "mole/gating/weigh/renormalized.hpp"
+#include "mole/gating/weigh/unit.hpp"
 
 using namespace mole;
 

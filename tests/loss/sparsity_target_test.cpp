@@ -2,7 +2,7 @@
 #include "mole/loss/sparsity_target.hpp"
 
 #include "loss_trace.hpp"
-#include "mole/gating/sparsegen.hpp"
+#include "mole/gating/score/sparsegen.hpp"
 #include "support/catch.hpp"
 
 #include <limits>

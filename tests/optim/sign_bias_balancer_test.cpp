@@ -2,8 +2,8 @@
 #include "mole/optim/sign_bias_balancer.hpp"
 
 #include "loss/loss_trace.hpp"
-#include "mole/gating/biased_sigmoid.hpp"
-#include "mole/gating/grouped_top_k.hpp"
+#include "mole/gating/score/biased_sigmoid.hpp"
+#include "mole/gating/select/grouped_top_k.hpp"
 #include "mole/router/latent_router.hpp"
 #include "optim/tensors.hpp"
 #include "support/catch.hpp"

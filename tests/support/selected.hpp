@@ -3,7 +3,7 @@
 #pragma once
 
 #include "mole/core/error.hpp"
-#include "mole/gating/select_policy.hpp"
+#include "mole/gating/select/select_policy.hpp"
 
 #include <span>
 #include <vector>

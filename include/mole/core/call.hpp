@@ -2,7 +2,7 @@
 // What a policy is handed beside its inputs and outputs.
 #pragma once
 
-#include "mole/core/allocation.hpp"
+#include "mole/core/memory/allocation.hpp"
 #include "mole/core/pass.hpp"
 
 #include <memory_resource>

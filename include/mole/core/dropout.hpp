@@ -2,8 +2,8 @@
 // Inverted dropout whose mask is recomputed, never stored.
 #pragma once
 
-#include "mole/core/pass.hpp"
 #include "mole/core/error.hpp"
+#include "mole/core/pass.hpp"
 #include "mole/core/random.hpp"
 #include "mole/core/view.hpp"
 

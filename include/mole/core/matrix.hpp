@@ -2,7 +2,7 @@
 // An owned row-major matrix: parameters, gradients and scratch.
 #pragma once
 
-#include "mole/core/cache_line_memory.hpp"
+#include "mole/core/memory/cache_line_memory.hpp"
 #include "mole/core/view.hpp"
 
 #include <algorithm>

@@ -2,8 +2,8 @@
 // Routing: the experts that serve each token, and their gates.
 #pragma once
 
-#include "mole/core/allocation.hpp"
 #include "mole/core/error.hpp"
+#include "mole/core/memory/allocation.hpp"
 #include "mole/core/view.hpp"
 
 #include <algorithm>

@@ -2,8 +2,8 @@
 // What routing leaves behind: all that gates, losses and telemetry see.
 #pragma once
 
-#include "mole/core/pass.hpp"
 #include "mole/core/matrix.hpp"
+#include "mole/core/pass.hpp"
 #include "mole/core/routing.hpp"
 
 namespace mole {

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "mole/core/linear_weights.hpp"
-#include "mole/core/rank_terms.hpp"
+#include "mole/core/rank/rank_terms.hpp"
 #include "mole/execution/execution_policy.hpp"
 #include "mole/execution/serial.hpp"
 #include "mole/execution/simd_costs.hpp"

@@ -2,7 +2,7 @@
 // In which order Simd lets experts meet tokens.
 #pragma once
 
-#include "mole/core/rank_layout.hpp"
+#include "mole/core/rank/rank_layout.hpp"
 #include "mole/execution/simd_costs.hpp"
 
 #include <algorithm>

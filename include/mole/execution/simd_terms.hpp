@@ -2,7 +2,7 @@
 // What Simd adds to a block of a result that a linear map has just left there.
 #pragma once
 
-#include "mole/core/rank_terms.hpp"
+#include "mole/core/rank/rank_terms.hpp"
 #include "mole/execution/simd_costs.hpp"
 #include "mole/kernel/outer_products.hpp"
 #include "mole/kernel/row_sums.hpp"

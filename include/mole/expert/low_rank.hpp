@@ -3,7 +3,7 @@
 #pragma once
 
 #include "mole/core/dropout.hpp"
-#include "mole/core/rank_layout.hpp"
+#include "mole/core/rank/rank_layout.hpp"
 #include "mole/expert/expert_policy.hpp"
 #include "mole/factors/factor_policy.hpp"
 

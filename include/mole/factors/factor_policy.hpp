@@ -2,10 +2,10 @@
 // The contract of factors: where A and B come from.
 #pragma once
 
-#include "mole/core/rank_blocks.hpp"
 #include "mole/core/call.hpp"
 #include "mole/core/parameters.hpp"
-#include "mole/core/scaling.hpp"
+#include "mole/core/rank/rank_blocks.hpp"
+#include "mole/core/rank/scaling.hpp"
 #include "mole/execution/execution_policy.hpp"
 
 #include <concepts>

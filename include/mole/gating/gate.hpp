@@ -3,13 +3,13 @@
 #pragma once
 
 #include "mole/core/state.hpp"
-#include "mole/gating/whole_call_select_policy.hpp"
 #include "mole/gating/gating_policy.hpp"
-#include "mole/gating/score_policy.hpp"
-#include "mole/gating/score_rows.hpp"
-#include "mole/gating/select_policy.hpp"
-#include "mole/gating/select_rows.hpp"
-#include "mole/gating/weigh_policy.hpp"
+#include "mole/gating/score/score_policy.hpp"
+#include "mole/gating/score/score_rows.hpp"
+#include "mole/gating/select/select_policy.hpp"
+#include "mole/gating/select/select_rows.hpp"
+#include "mole/gating/select/whole_call_select_policy.hpp"
+#include "mole/gating/weigh/weigh_policy.hpp"
 #include "mole/kernel/architecture_of.hpp"
 
 #include <algorithm>
@@ -80,11 +80,11 @@ class Gate {
 
   template <class T, class C>
   void choose(Trace<T>& trace, C& call) const {
-    static_assert(ScorePolicy<Score, T>, "mole: Score does not model ScorePolicy (mole/gating/score_policy.hpp)");
+    static_assert(ScorePolicy<Score, T>, "mole: Score does not model ScorePolicy (mole/gating/score/score_policy.hpp)");
     static_assert(whole_call || SelectPolicy<Select, T>,
-                  "mole: Select does not model SelectPolicy (mole/gating/select_policy.hpp), nor WholeCallSelectPolicy "
-                  "(mole/gating/whole_call_select_policy.hpp)");
-    static_assert(WeighPolicy<Weigh, T>, "mole: Weigh does not model WeighPolicy (mole/gating/weigh_policy.hpp)");
+                  "mole: Select does not model SelectPolicy (mole/gating/select/select_policy.hpp), nor WholeCallSelectPolicy "
+                  "(mole/gating/select/whole_call_select_policy.hpp)");
+    static_assert(WeighPolicy<Weigh, T>, "mole: Weigh does not model WeighPolicy (mole/gating/weigh/weigh_policy.hpp)");
     trace.shared = shared;
     const View<const T> logits = std::as_const(trace).logits();
     const View<T> scores = trace.scores();

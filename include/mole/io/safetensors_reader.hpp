@@ -3,8 +3,8 @@
 #pragma once
 
 #include "mole/core/matrix.hpp"
-#include "mole/io/mapped_file.hpp"
 #include "mole/core/reduced_floats.hpp"
+#include "mole/io/mapped_file.hpp"
 #include "mole/io/safetensors_header.hpp"
 
 #include <bit>

@@ -2,8 +2,8 @@
 // A layer of any composition behind one type, for hosts that hold many kinds.
 #pragma once
 
-#include "mole/core/pass.hpp"
 #include "mole/core/error.hpp"
+#include "mole/core/pass.hpp"
 #include "mole/core/state.hpp"
 #include "mole/core/trace.hpp"
 #include "mole/layer/layer_parameters.hpp"

@@ -4,7 +4,7 @@
 
 #include "mole/core/error.hpp"
 #include "mole/core/trace.hpp"
-#include "mole/gating/select_policy.hpp"
+#include "mole/gating/select/select_policy.hpp"
 #include "mole/loss/column_behind_experts.hpp"
 
 #include <algorithm>

@@ -2,9 +2,9 @@
 // The loss that pulls prototypes to their own tokens and away from those of others.
 #pragma once
 
-#include "mole/core/unit_vector.hpp"
 #include "mole/core/error.hpp"
 #include "mole/core/trace.hpp"
+#include "mole/core/unit_vector.hpp"
 
 #include <algorithm>
 #include <cmath>

@@ -6,9 +6,9 @@
 #include "mole/expert/low_rank.hpp"
 #include "mole/factors/sparse_projection.hpp"
 #include "mole/gating/gate.hpp"
-#include "mole/gating/magnitude.hpp"
-#include "mole/gating/top_k.hpp"
-#include "mole/gating/unit.hpp"
+#include "mole/gating/score/magnitude.hpp"
+#include "mole/gating/select/top_k.hpp"
+#include "mole/gating/weigh/unit.hpp"
 #include "mole/layer/mixture_linear.hpp"
 #include "mole/router/latent_router.hpp"
 

@@ -4,10 +4,10 @@
 
 #include "mole/base/dense_base.hpp"
 #include "mole/expert/low_rank.hpp"
-#include "mole/gating/all.hpp"
 #include "mole/gating/gate.hpp"
-#include "mole/gating/raw.hpp"
-#include "mole/gating/softmax.hpp"
+#include "mole/gating/score/softmax.hpp"
+#include "mole/gating/select/all.hpp"
+#include "mole/gating/weigh/raw.hpp"
 #include "mole/layer/mixture_linear.hpp"
 #include "mole/method/dense_factors_for.hpp"
 #include "mole/router/linear_router.hpp"

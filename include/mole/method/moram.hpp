@@ -6,9 +6,9 @@
 #include "mole/expert/low_rank.hpp"
 #include "mole/factors/growing_bank.hpp"
 #include "mole/gating/gate.hpp"
-#include "mole/gating/l2_normalized.hpp"
-#include "mole/gating/softmax_over_chosen.hpp"
-#include "mole/gating/top_k.hpp"
+#include "mole/gating/score/l2_normalized.hpp"
+#include "mole/gating/select/top_k.hpp"
+#include "mole/gating/weigh/softmax_over_chosen.hpp"
 #include "mole/layer/mixture_linear.hpp"
 #include "mole/router/latent_router.hpp"
 

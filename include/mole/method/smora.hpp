@@ -4,10 +4,10 @@
 
 #include "mole/base/dense_base.hpp"
 #include "mole/expert/low_rank.hpp"
-#include "mole/gating/biased_sigmoid.hpp"
 #include "mole/gating/gate.hpp"
-#include "mole/gating/renormalized.hpp"
-#include "mole/gating/top_k.hpp"
+#include "mole/gating/score/biased_sigmoid.hpp"
+#include "mole/gating/select/top_k.hpp"
+#include "mole/gating/weigh/renormalized.hpp"
 #include "mole/layer/mixture_linear.hpp"
 #include "mole/method/dense_factors_for.hpp"
 #include "mole/router/repeated_router.hpp"

@@ -5,10 +5,10 @@
 #include "mole/base/dense_base.hpp"
 #include "mole/expert/low_rank.hpp"
 #include "mole/factors/gated_ranks.hpp"
-#include "mole/gating/all.hpp"
 #include "mole/gating/gate.hpp"
-#include "mole/gating/identity.hpp"
-#include "mole/gating/unit.hpp"
+#include "mole/gating/score/identity.hpp"
+#include "mole/gating/select/all.hpp"
+#include "mole/gating/weigh/unit.hpp"
 #include "mole/layer/mixture_linear.hpp"
 #include "mole/router/no_router.hpp"
 

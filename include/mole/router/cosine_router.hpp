@@ -2,9 +2,9 @@
 // The router that compares directions: each expert has a prototype.
 #pragma once
 
-#include "mole/core/unit_vector.hpp"
 #include "mole/core/linear_parameters.hpp"
 #include "mole/core/random.hpp"
+#include "mole/core/unit_vector.hpp"
 #include "mole/router/router_policy.hpp"
 
 #include <algorithm>

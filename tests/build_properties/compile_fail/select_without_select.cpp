@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// expect: Select does not model SelectPolicy (mole/gating/select_policy.hpp)
+// expect: Select does not model SelectPolicy (mole/gating/select/select_policy.hpp)
 #include "parts.hpp"
 
 struct Choiceless {

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: MIT
+// Where the ranks of each routed pair lie.
+#pragma once
+
+#include "mole/core/rank/rank_blocks.hpp"
+#include "mole/core/routing.hpp"
+
+#include <algorithm>
+
+namespace mole {
+
+/// Which factor's rows: those of A, or those of B.
+enum class FactorSide { down, up };
+
+/// The projected ranks h of all routed pairs, pair after pair: pair p of expert e owns h[begin[p]] ... and has
+/// blocks.size(e) numbers there.   begin [pairs + 1]
+template <class T>
+struct RankLayout {
+  const RankBlocks& blocks;
+  const Routing<T>& routing;
+  std::span<const int> begin;
+
+  Index first(Index pair) const { return begin[std::size_t(pair)]; }
+  Index first_row(Index expert, FactorSide side) const {
+    return side == FactorSide::down ? blocks.down(expert) : blocks.up(expert);
+  }
+  Index rows(FactorSide side) const { return side == FactorSide::down ? blocks.ranks_down() : blocks.ranks_up(); }
+
+  /// What of an expert's block lies in the last `last_rows` rows of a table: `count` ranks after the first `skip`, from
+  /// row `row` of them on.
+  struct Share {
+    Index skip, count, row;
+  };
+  Share share_of_last(Index last_rows, Index expert, FactorSide side) const {
+    const Index frozen = rows(side) - last_rows, first = first_row(expert, side), size = blocks.size(expert);
+    const Index skip = std::clamp<Index>(frozen - first, 0, size);
+    return {skip, size - skip, first + skip - frozen};
+  }
+
+  Index ranks(Index pair) const { return begin[std::size_t(pair) + 1] - begin[std::size_t(pair)]; }
+};
+
+}  // namespace mole

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: MIT
+// Independent scores with a balancing bias in them.
+#pragma once
+
+#include "mole/core/error.hpp"
+#include "mole/gating/score/sigmoid.hpp"
+
+#include <vector>
+
+namespace mole {
+
+/// score_e = sigmoid(logit_e) + bias_e.
+///
+///   bias [E]: state, written between calls by whoever balances the experts
+///
+/// The bias is in the gate as well as in the selection, which is SMoRA's way; GroupedTopK has one for the selection
+/// alone, DeepSeek-V3's. Its gradient is the sum over tokens of d_scores, and nobody needs it.
+/// Throws Error(option) unless the bias has E numbers.
+/// Source: Zhao et al. 2025 (SMoRA), arXiv:2501.15103; StyxXuan/smora.
+template <class T>
+struct BiasedSigmoid {
+  std::vector<T> bias;  ///< state
+
+  explicit BiasedSigmoid(Index experts) : bias(std::size_t(experts), T(0)) {}
+
+  void check(Index experts) const {
+    require_equal(ErrorCode::option, "BiasedSigmoid: numbers of the bias", experts, Index(bias.size()));
+  }
+
+  template <class F>
+  void for_each_state(F&& f) {
+    f("bias", std::span<T>(bias));
+  }
+
+  void forward(std::span<const T> logits, std::span<T> scores) const {
+    Sigmoid{}.forward(logits, scores);
+    for (std::size_t e = 0; e < scores.size(); ++e) scores[e] += bias[e];
+  }
+
+  /// d_logit = d_score s (1 - s),  s = sigmoid(logit)
+  void backward(std::span<const T> logits, std::span<const T>, std::span<const T> d_scores,
+                std::span<T> d_logits) const {
+    for (std::size_t e = 0; e < logits.size(); ++e) {
+      T s;
+      Sigmoid{}.forward(logits.subspan(e, 1), std::span<T>(&s, 1));
+      d_logits[e] += d_scores[e] * s * (1 - s);
+    }
+  }
+};
+
+static_assert(ScorePolicy<BiasedSigmoid<float>, float>);
+
+}  // namespace mole

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: MIT
+// Sparse scores whose sparsity the token brings with it.
+#pragma once
+
+#include "mole/gating/score/sparsegen.hpp"
+
+namespace mole {
+
+/// Sparsegen with a lambda of each token, from the column behind the experts:
+///
+///   lambda = log(sigmoid(logit_E)) + 1 - epsilon   (below 1 whatever the logit)
+///
+///   logits [N x (E + 1)] -> scores [N x (E + 1)], the last of them lambda
+///
+/// Throws Error(option) unless 0 < epsilon.
+/// Source: Zhuang et al. 2025 (LD-MoLE), arXiv:2509.25684; eshentw/LD-MoLE.
+struct LearnedSparsegen {
+  static constexpr Index extra = 1;
+  double epsilon = 0.01;
+
+  void check(Index) const {
+    if (!(epsilon > 0))
+      throw Error(ErrorCode::option, "LearnedSparsegen: expected an epsilon above 0, found " + std::to_string(epsilon));
+  }
+
+  template <class T>
+  void forward(std::span<const T> logits, std::span<T> scores) const {
+    const std::size_t experts = logits.size() - 1;
+    scores[experts] = log_sigmoid(logits[experts]) + T(1 - epsilon);
+    Sparsegen{double(scores[experts])}.forward(logits.first(experts), scores.first(experts));
+  }
+
+  /// As Sparsegen, and d_logit_E = (d_lambda + d_score_E) (1 - sigmoid(logit_E))
+  template <class T>
+  void backward(std::span<const T> logits, std::span<const T> scores, std::span<const T> d_scores,
+                std::span<T> d_logits) const {
+    const std::size_t experts = logits.size() - 1;
+    const T d_lambda = Sparsegen{double(scores[experts])}.backward(logits.first(experts), scores.first(experts),
+                                                                   d_scores.first(experts), d_logits.first(experts));
+    d_logits[experts] += (d_lambda + d_scores[experts]) / (1 + std::exp(logits[experts]));
+  }
+
+ private:
+  template <class T>
+  static T log_sigmoid(T x) {
+    return x < 0 ? x - std::log1p(std::exp(x)) : -std::log1p(std::exp(-x));
+  }
+};
+
+static_assert(ScorePolicy<LearnedSparsegen, float>);
+
+}  // namespace mole

@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: MIT
+// Probabilities over the experts that are allowed.
+#pragma once
+
+#include "mole/gating/score/softmax.hpp"
+
+#include <cstdint>
+#include <vector>
+
+namespace mole {
+
+/// score = softmax over the allowed experts, 0 for the others; 0 for all where nobody is allowed.
+///
+///   allowed [E], 0 or 1: experts of one tenant, of one modality, not yet pruned
+///
+/// Experts that differ from token to token are logits of -infinity, which Softmax takes.
+/// Throws Error(option) unless `allowed` has E flags.
+/// Source: Zong et al. 2024 (MoVA), arXiv:2404.13046; Wang et al. 2024 (HoME), arXiv:2408.05430.
+struct MaskedSoftmax {
+  std::vector<std::uint8_t> allowed;
+
+  void check(Index experts) const {
+    require_equal(ErrorCode::option, "MaskedSoftmax: flags of allowed experts", experts, Index(allowed.size()));
+  }
+
+  template <class T>
+  void forward(std::span<const T> logits, std::span<T> scores) const {
+    for (std::size_t e = 0; e < logits.size(); ++e)
+      scores[e] = allowed[e] ? logits[e] : -std::numeric_limits<T>::infinity();
+    Softmax{}.forward(std::span<const T>(scores), scores);
+  }
+
+  template <class T>
+  void backward(std::span<const T> logits, std::span<const T> scores, std::span<const T> d_scores,
+                std::span<T> d_logits) const {
+    Softmax{}.backward(logits, scores, d_scores, d_logits);  // a score of 0 hands nothing on
+  }
+};
+
+static_assert(ScorePolicy<MaskedSoftmax, float>);
+
+}  // namespace mole

@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: MIT
+// How a score meets many tokens: one by one, or with the vectors of an architecture.
+#pragma once
+
+#include "mole/core/view.hpp"
+#include "mole/gating/score/score_policy.hpp"
+#include "mole/kernel/lanes.hpp"
+#include "mole/kernel/vector_loops.hpp"
+
+#include <array>
+#include <cmath>
+#include <limits>
+#include <type_traits>
+
+namespace mole {
+
+/// The scores of some tokens.   logits, scores [tokens x columns]
+///
+/// A looped score works with vectors of experts, or of tokens where a row is narrower than a vector; any other, and
+/// every score where Arch is void, is called for one token after the other. Which form a token gets depends on its own
+/// row alone, so its bits do not depend on its neighbors, on its place among them or on their number.
+template <class Arch>
+struct ScoreRows {
+  /// Also says which tokens have a NaN among their logits. Those, and tokens with a logit of +infinity, get the scalar
+  /// form afterwards: vectors need not agree with it there.
+  template <class Score, class T>
+  static void forward(const Score& score, View<const T> logits, View<T> scores, std::span<unsigned char> nan) {
+    const bool done = forward_vectors(score, logits, scores);
+    if (done && all_ordinary(logits)) return void(std::fill(nan.begin(), nan.end(), 0));
+    for (Index n = 0; n < logits.rows(); ++n) {
+      const std::span<const T> row = logits.row(n);
+      bool ordinary = true;
+      nan[std::size_t(n)] = 0;
+      for (T logit : row) {
+        ordinary &= logit < std::numeric_limits<T>::infinity();
+        nan[std::size_t(n)] |= std::isnan(logit);
+      }
+      if (!done || !ordinary) score.forward(row, scores.row(n));
+    }
+  }
+
+  /// d_logits += ...; narrow rows one by one, as the way into lanes and back would cost what it saves.
+  template <class Score, class T>
+  static void backward(const Score& score, View<const T> logits, View<const T> scores, View<const T> d_scores,
+                       View<T> d_logits) {
+    for (Index n = 0; n < logits.rows(); ++n) {
+      if constexpr (along<Score, T>)
+        if (logits.cols() >= kernel::step_of<Arch, T>) {
+          score.backward(logits.row(n), scores.row(n), d_scores.row(n), d_logits.row(n), kernel::VectorLoops<Arch>{});
+          continue;
+        }
+      score.backward(logits.row(n), scores.row(n), d_scores.row(n), d_logits.row(n));
+    }
+  }
+
+ private:
+  /// Does the score work along a row?
+  template <class Score, class T>
+  static constexpr bool along = [] {
+    if constexpr (!std::is_void_v<Arch>) return LoopedScorePolicy<Score, T, kernel::VectorLoops<Arch>>;
+    return false;
+  }();
+
+  /// False where the score offers no form for rows of this width.
+  template <class Score, class T>
+  static bool forward_vectors(const Score& score, View<const T> logits, View<T> scores) {
+    if constexpr (!std::is_void_v<Arch>) {
+      if (logits.cols() < kernel::step_of<Arch, T>) {
+        if constexpr (LoopedScorePolicy<Score, kernel::Vector<Arch, T>>) return forward_lanes(score, logits, scores);
+      } else if constexpr (along<Score, T>) {
+        for (Index n = 0; n < logits.rows(); ++n)
+          score.forward(logits.row(n), scores.row(n), kernel::VectorLoops<Arch>{});
+        return true;
+      }
+    }
+    return false;
+  }
+
+  /// Tokens in lanes: a part of a vector of experts would cost as much as a whole one, 27 ns at E = 8 and not 9. A
+  /// token without neighbors pays for all lanes, 0.1 us more than the scalar form, which would give it other bits.
+  template <class Score, class T>
+  static bool forward_lanes(const Score& score, View<const T> logits, View<T> scores) {
+    using Lanes = kernel::Lanes<Arch, T>;
+    std::array<typename Lanes::Vector, std::size_t(Lanes::step)> in, out;
+    const auto columns = std::size_t(logits.cols());
+    for (Index n = 0; n < logits.rows(); n += Lanes::step) {
+      const Index tokens = std::min(Lanes::step, logits.rows() - n);
+      Lanes::gather(logits.row_data(n), logits.stride(), tokens, logits.cols(), in.data());
+      score.forward(std::span<const typename Lanes::Vector>(in).first(columns), std::span(out).first(columns),
+                    kernel::ElementLoops{});
+      Lanes::scatter(out.data(), tokens, scores.cols(), scores.row_data(n), scores.stride());
+    }
+    return true;
+  }
+
+  /// No NaN and no +infinity among contiguous rows; false may mean "not looked".
+  template <class T>
+  static bool all_ordinary(View<const T> logits) {
+    if constexpr (!std::is_void_v<Arch>) {
+      if (logits.stride() != logits.cols() || logits.size() < kernel::step_of<Arch, T>) return false;
+      const std::span<const T> all(logits.data(), std::size_t(logits.size()));
+      return kernel::VectorLoops<Arch>{}.all(
+          all, [](const auto& logit) { return logit < std::numeric_limits<T>::infinity(); });
+    }
+    return false;
+  }
+};
+
+}  // namespace mole

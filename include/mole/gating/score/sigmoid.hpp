@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: MIT
+// Scores that do not compete.
+#pragma once
+
+#include "mole/gating/score/score_policy.hpp"
+
+#include <cmath>
+
+namespace mole {
+
+/// score = 1 / (1 + exp(-logit)), each expert for itself.
+/// Source: DeepSeek-AI 2024, arXiv:2412.19437, eq. 15.
+struct Sigmoid {
+  template <class V, class Loops = kernel::ElementLoops>
+  void forward(std::span<const V> logits, std::span<V> scores, const Loops& loops = {}) const {
+    using std::exp;
+    using T = kernel::ScalarOf<V>;
+    loops.set(
+        scores, [](const auto& logit) { return T(1) / (T(1) + exp(-logit)); }, logits);
+  }
+
+  /// d_logit = d_score * score (1 - score)
+  template <class V, class Loops = kernel::ElementLoops>
+  void backward(std::span<const V>, std::span<const V> scores, std::span<const V> d_scores, std::span<V> d_logits,
+                const Loops& loops = {}) const {
+    using T = kernel::ScalarOf<V>;
+    loops.add(
+        d_logits, [](const auto& score, const auto& d_score) { return d_score * score * (T(1) - score); }, scores,
+        d_scores);
+  }
+};
+
+static_assert(ScorePolicy<Sigmoid, float>);
+
+}  // namespace mole

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: MIT
+// Scores that are probabilities.
+#pragma once
+
+#include "mole/core/error.hpp"
+#include "mole/gating/score/score_policy.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <string>
+
+namespace mole {
+
+/// score = softmax(logits / temperature).
+///
+/// Logits of -infinity get score 0; a token whose logits are all -infinity gets score 0 everywhere.
+/// Throws Error(option) unless temperature > 0.  O(E) a token.
+struct Softmax {
+  double temperature = 1;
+
+  void check(Index) const {
+    if (!(temperature > 0))
+      throw Error(ErrorCode::option, "Softmax: expected a temperature above 0, found " + std::to_string(temperature));
+  }
+
+  template <class V, class Loops = kernel::ElementLoops>
+  void forward(std::span<const V> logits, std::span<V> scores, const Loops& loops = {}) const {
+    using std::exp, std::max;
+    using T = kernel::ScalarOf<V>;
+    const T inverse = T(1 / temperature);
+    // At least the lowest number, so that -infinity less it stays -infinity.
+    const V most = max(loops.largest(logits), V(std::numeric_limits<T>::lowest()));
+    loops.set(
+        scores, [&](const auto& logit) { return exp((logit - most) * inverse); }, logits);
+    // The largest logit adds 1, unless all are -infinity.
+    const V scale = T(1) / max(loops.sum(std::span<const V>(scores)), V(T(1)));
+    loops.set(
+        scores, [&](const auto& score) { return score * scale; }, scores);
+  }
+
+  /// d_logit_e = score_e (d_score_e - <scores, d_scores>) / temperature
+  template <class V, class Loops = kernel::ElementLoops>
+  void backward(std::span<const V>, std::span<const V> scores, std::span<const V> d_scores, std::span<V> d_logits,
+                const Loops& loops = {}) const {
+    const auto inverse = kernel::ScalarOf<V>(1 / temperature);
+    const V mean = loops.dot(scores, d_scores);
+    loops.add(
+        d_logits, [&](const auto& score, const auto& d_score) { return score * (d_score - mean) * inverse; }, scores,
+        d_scores);
+  }
+};
+
+static_assert(ScorePolicy<Softmax, float>);
+
+}  // namespace mole

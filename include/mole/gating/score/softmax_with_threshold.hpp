@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: MIT
+// Probabilities, and beside them how large one must be.
+#pragma once
+
+#include "mole/gating/score/softmax.hpp"
+
+namespace mole {
+
+/// score = softmax over the experts; behind them the token's threshold, max_threshold * sigmoid(logit_E).
+///
+///   logits [N x (E + 1)] -> scores [N x (E + 1)]
+///
+/// `max_threshold` 0 stands for 1 / E, the most with which every token is sure of an expert. For LearnedThreshold and
+/// Shifted. Throws Error(option) unless 0 <= max_threshold <= 1.
+/// Source: Liu and Luo 2024 (AdaMoLE), arXiv:2405.00361, eq. 4.
+struct SoftmaxWithThreshold {
+  static constexpr Index extra = 1;
+  double max_threshold = 0;
+
+  void check(Index) const {
+    if (!(max_threshold >= 0 && max_threshold <= 1))
+      throw Error(ErrorCode::option,
+                  "SoftmaxWithThreshold: expected a max_threshold from 0 to 1, found " + std::to_string(max_threshold));
+  }
+
+  template <class T>
+  void forward(std::span<const T> logits, std::span<T> scores) const {
+    const std::size_t experts = logits.size() - 1;
+    Softmax{}.forward(logits.first(experts), scores.first(experts));
+    scores[experts] = bound<T>(experts) / (1 + std::exp(-logits[experts]));
+  }
+
+  /// d_logit_E = d_score_E score_E (1 - sigmoid(logit_E)); the others as Softmax
+  template <class T>
+  void backward(std::span<const T> logits, std::span<const T> scores, std::span<const T> d_scores,
+                std::span<T> d_logits) const {
+    const std::size_t experts = logits.size() - 1;
+    Softmax{}.backward(logits.first(experts), scores.first(experts), d_scores.first(experts), d_logits.first(experts));
+    d_logits[experts] += d_scores[experts] * scores[experts] / (1 + std::exp(logits[experts]));
+  }
+
+ private:
+  template <class T>
+  T bound(std::size_t experts) const {
+    return max_threshold == 0 ? T(1) / T(experts) : T(max_threshold);
+  }
+};
+
+static_assert(ScorePolicy<SoftmaxWithThreshold, float>);
+
+}  // namespace mole

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: MIT
+// Scores on the simplex of which many are exactly zero.
+#pragma once
+
+#include "mole/core/error.hpp"
+#include "mole/gating/score/score_policy.hpp"
+
+#include <cmath>
+#include <limits>
+#include <string>
+
+namespace mole {
+
+/// score = the p of the simplex that is nearest to the logits:   argmin |p - logits|^2 - lambda |p|^2
+///       = max(logit - tau, 0) / (1 - lambda),   tau such that the scores sum to 1
+///
+/// lambda = 0 is sparsemax; towards 1 one expert is left, towards -infinity all are alike. Logits of -infinity get 0; a
+/// token whose logits are all -infinity gets 0 everywhere. Throws Error(option) unless lambda < 1.
+/// O(E) for each set of experts that is tried, two or three as a rule; no sorting.
+/// Source: Laha et al. 2018, arXiv:1810.11975, eq. 6; Martins and Astudillo 2016 (sparsemax), arXiv:1602.02068.
+struct Sparsegen {
+  double lambda = 0;
+
+  void check(Index) const {
+    if (!(lambda < 1))
+      throw Error(ErrorCode::option, "Sparsegen: expected a lambda below 1, found " + std::to_string(lambda));
+  }
+
+  template <class T>
+  void forward(std::span<const T> logits, std::span<T> scores) const {
+    const T spread = T(1 - lambda), tau = threshold(logits, spread);
+    for (std::size_t e = 0; e < logits.size(); ++e) scores[e] = logits[e] > tau ? (logits[e] - tau) / spread : T(0);
+  }
+
+  /// d_logit_e = (d_score_e - mean of d_scores over the support) / (1 - lambda), on the support; returns
+  /// d_lambda = sum over the support of d_score_e (score_e - 1 / its size) / (1 - lambda)
+  template <class T>
+  T backward(std::span<const T>, std::span<const T> scores, std::span<const T> d_scores, std::span<T> d_logits) const {
+    const T spread = T(1 - lambda);
+    T size = 0, sum = 0, weighted = 0;
+    for (std::size_t e = 0; e < scores.size(); ++e)
+      if (scores[e] > 0) {
+        size += 1;
+        sum += d_scores[e];
+        weighted += d_scores[e] * scores[e];
+      }
+    if (size == 0) return 0;
+    for (std::size_t e = 0; e < scores.size(); ++e)
+      if (scores[e] > 0) d_logits[e] += (d_scores[e] - sum / size) / spread;
+    return (weighted - sum / size) / spread;
+  }
+
+ private:
+  /// Drops experts below the tau of those left until nobody is: each pass raises tau, and never above the largest
+  /// logit. By rounding tau may fall a last digit and let an expert in again whose logit it is; that is the end, too.
+  template <class T>
+  static T threshold(std::span<const T> logits, T spread) {
+    T tau = -std::numeric_limits<T>::infinity(), kept = -1;
+    for (;;) {
+      // Less the largest logit, so that sums of huge logits keep their digits.
+      T largest = tau, size = 0, sum = 0;
+      for (T logit : logits) largest = logit > largest ? logit : largest;
+      for (T logit : logits)
+        if (logit > tau) {
+          size += 1;
+          sum += logit - largest;
+        }
+      if (size == 0 || (kept > 0 && size >= kept)) return tau;
+      kept = size;
+      tau = largest + (sum - spread) / size;
+    }
+  }
+};
+
+static_assert(ScorePolicy<Sparsegen, float>);
+
+}  // namespace mole

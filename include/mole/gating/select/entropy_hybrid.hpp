@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: MIT
+// The selection that asks everybody when a token is undecided.
+#pragma once
+
+#include "mole/core/entropy.hpp"
+#include "mole/gating/select/top_p.hpp"
+
+namespace mole {
+
+/// All experts where the entropy of the scores, over its maximum, is above the threshold; else those of a TopP.
+///
+///   scores [N x E], probabilities   ->   from confident.min_k to E experts a token
+///
+/// The defaults are DynMoLE's: the crossing expert is left out, and at least two stay. A threshold of 1 or more never
+/// asks everybody. Throws Error(option) unless the threshold is at least 0, the order of the entropy above 0, and
+/// `confident` fits.  O(E) powers, and the cost of TopP.
+/// Source: Li et al. 2025 (DynMoLE), arXiv:2504.00661; mikecovlee/DynMoLE.
+struct EntropyHybrid {
+  TopP confident{.p = 0.75, .crossing = false, .min_k = 2};
+  double threshold = 0.9;
+  Entropy entropy{.order = 1.1, .shift = 1e-5, .offset = 1e-10};
+
+  void check(Index experts) const {
+    confident.check(experts);
+    if (!(threshold >= 0))
+      throw Error(ErrorCode::option,
+                  "EntropyHybrid: expected a threshold from 0 up, found " + std::to_string(threshold));
+    if (!(entropy.order > 0))
+      throw Error(ErrorCode::option,
+                  "EntropyHybrid: expected an entropy of order above 0, found " + std::to_string(entropy.order));
+  }
+
+  Index max_chosen(Index experts) const { return experts; }
+  bool takes_all(Index experts) const { return confident.takes_all(experts); }
+
+  template <class T>
+  Index select(std::span<const T> scores, Index experts, std::span<int> chosen) const {
+    if (threshold < 1 && undecided(scores.first(std::size_t(experts)))) {
+      choose_best(scores, experts, chosen.first(std::size_t(experts)));
+      return experts;
+    }
+    return confident.select(scores, experts, chosen);
+  }
+
+ private:
+  template <class T>
+  bool undecided(std::span<const T> scores) const {
+    return scores.size() > 1 && entropy(scores) > threshold * entropy.largest(Index(scores.size()));
+  }
+};
+
+static_assert(SelectPolicy<EntropyHybrid, float>);
+
+}  // namespace mole

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: MIT
+// The selection in which experts choose their tokens.
+#pragma once
+
+#include "mole/core/error.hpp"
+#include "mole/gating/select/select_policy.hpp"
+#include "mole/gating/select/whole_call_select_policy.hpp"
+
+#include <algorithm>
+#include <string>
+#include <vector>
+
+namespace mole {
+
+/// Each expert takes the tokens with its largest scores, factor * T / E of them and at least one.
+///
+///   scores [N x E]   ->   from 0 to E experts a token, the same load for every expert
+///
+/// T counts the tokens that are routed, of each sequence by itself or of the call; no expert takes more than T. There
+/// is nothing to balance, and a token's experts depend on tokens that come after it. Ties go to the earlier token.
+/// Throws Error(option) unless factor > 0.  O(N) and the cost of choose_best for each expert.
+/// Source: Zhou et al. 2022, arXiv:2202.09368.
+struct ExpertChoice {
+  double factor = 2;  ///< experts that a token has on average
+  bool per_sequence = false;
+
+  struct Scratch {
+    std::pmr::vector<int> routed, taken;  // tokens
+  };
+
+  void check(Index) const {
+    if (!(factor > 0))
+      throw Error(ErrorCode::option, "ExpertChoice: expected a factor above 0, found " + std::to_string(factor));
+  }
+
+  Index max_pairs(Index tokens, Index experts) const {
+    return per_sequence ? tokens * experts : experts * taken_of(tokens, experts);
+  }
+
+  /// Where every expert may take every token.
+  bool takes_all(Index experts) const { return factor >= double(experts); }
+
+  Scratch scratch(const CallSize& capacity) const {
+    Scratch scratch{std::pmr::vector<int>(capacity.memory), std::pmr::vector<int>(capacity.memory)};
+    for (auto* tokens : {&scratch.routed, &scratch.taken}) tokens->reserve(std::size_t(capacity.tokens));
+    return scratch;
+  }
+  std::size_t scratch_bytes(const CallSize& capacity) const { return 2 * array_bytes<int>(capacity.tokens); }
+
+  template <class T, class Emit>
+  void select_whole_call(View<const T> scores, Index experts, const Pass& pass, Emit&& emit, Scratch& scratch) const {
+    const Index sequences = per_sequence ? pass.sequences() : 1;
+    for (Index s = 0; s < sequences; ++s) {
+      const Index end = per_sequence ? pass.end_of(s, scores.rows()) : scores.rows();
+      scratch.routed.clear();
+      for (Index n = per_sequence ? pass.first_of(s) : 0; n < end; ++n)
+        if (pass.routes(n)) scratch.routed.push_back(int(n));
+      const Index tokens = Index(scratch.routed.size());
+      scratch.taken.resize(std::size_t(taken_of(tokens, experts)));
+      for (int e = 0; e < experts; ++e) {
+        choose_best_by([&](int i) { return scores(scratch.routed[std::size_t(i)], e); }, tokens, scratch.taken);
+        for (int i : scratch.taken) emit(scratch.routed[std::size_t(i)], e);
+      }
+    }
+  }
+
+ private:
+  Index taken_of(Index tokens, Index experts) const {
+    return std::min(tokens, std::max<Index>(1, Index(factor * double(tokens) / double(experts))));
+  }
+};
+
+static_assert(WholeCallSelectPolicy<ExpertChoice, float>);
+
+}  // namespace mole

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: MIT
+// The selection of the best experts of the best groups.
+#pragma once
+
+#include "mole/core/error.hpp"
+#include "mole/gating/select/select_policy.hpp"
+
+#include <array>
+#include <limits>
+#include <string>
+#include <vector>
+
+namespace mole {
+
+/// The k largest score_e + bias_e among the experts of the best groups.
+///
+///   scores [N x E], bias [E] or empty   ->   k experts a token
+///
+/// Experts e E/groups ... are a group. Its value is its largest score, or, with a bias, the sum of its two largest
+/// biased ones; the kept_groups groups of the largest values stay. The bias is state that whoever balances the experts
+/// writes between calls: it selects and is in no gate, and gets no gradient. One group is plain top-k with a bias.
+///
+/// Throws Error(option) unless 1 <= kept_groups <= groups, groups divides E, groups <= 256, k is from 1 to the number
+/// of experts in the kept groups, and the bias has none or E numbers.  Cost: choose_best, and two passes over E.
+/// Source: DeepSeek-AI 2024 (DeepSeek-V3), arXiv:2412.19437, 2.1.2; Wang et al. 2024 (the bias), arXiv:2408.15664.
+template <class T>
+struct GroupedTopK {
+  Index k = 1;
+  Index groups = 1;
+  Index kept_groups = 1;
+  std::vector<T> bias = {};  ///< state
+
+  GroupedTopK(Index k_, Index groups_ = 1, Index kept_groups_ = 1, std::vector<T> bias_ = {})
+      : k(k_), groups(groups_), kept_groups(kept_groups_), bias(std::move(bias_)) {}
+
+  void check(Index experts) const {
+    const auto refuse = [](const std::string& expected, Index found) {
+      throw Error(ErrorCode::option, "GroupedTopK: expected " + expected + ", found " + std::to_string(found));
+    };
+    if (groups < 1 || groups > most_groups || experts % groups != 0)
+      refuse("a number of groups up to 256 that divides " + std::to_string(experts) + " experts", groups);
+    if (kept_groups < 1 || kept_groups > groups)
+      refuse("kept_groups from 1 to " + std::to_string(groups) + " groups", kept_groups);
+    const Index eligible = experts / groups * kept_groups;
+    if (k < 1 || k > eligible) refuse("k from 1 to " + std::to_string(eligible) + " experts of the kept groups", k);
+    if (!bias.empty() && Index(bias.size()) != experts)
+      refuse("a bias for each of " + std::to_string(experts) + " experts", Index(bias.size()));
+  }
+
+  Index max_chosen(Index) const { return k; }
+  bool takes_all(Index experts) const { return k >= experts && kept_groups == groups; }
+
+  template <class F>
+  void for_each_state(F&& f) {
+    if (!bias.empty()) f("bias", std::span<T>(bias));
+  }
+
+  Index select(std::span<const T> scores, Index experts, std::span<int> chosen) const {
+    std::array<bool, std::size_t(most_groups)> kept;
+    keep_groups(scores, experts / groups, kept);
+    const auto key = [&](int e) {
+      return kept[std::size_t(e / (experts / groups))] ? biased(scores, e) : -std::numeric_limits<T>::infinity();
+    };
+    choose_best_by(key, experts, chosen.first(std::size_t(k)));
+    return k;
+  }
+
+ private:
+  static constexpr Index most_groups = 256;
+
+  T biased(std::span<const T> scores, Index e) const {
+    return bias.empty() ? scores[std::size_t(e)] : scores[std::size_t(e)] + bias[std::size_t(e)];
+  }
+
+  void keep_groups(std::span<const T> scores, Index size, std::array<bool, std::size_t(most_groups)>& kept) const {
+    std::fill_n(kept.begin(), groups, kept_groups == groups);
+    if (kept_groups == groups) return;
+    std::array<T, std::size_t(most_groups)> value;
+    for (Index g = 0; g < groups; ++g) value[std::size_t(g)] = value_of_group(scores, g * size, size);
+    std::array<int, std::size_t(most_groups)> best;
+    const std::span<int> room = std::span(best).first(std::size_t(kept_groups));
+    choose_best(std::span<const T>(value), groups, room);
+    for (int g : room) kept[std::size_t(g)] = true;
+  }
+
+  T value_of_group(std::span<const T> scores, Index first, Index size) const {
+    T largest = -std::numeric_limits<T>::infinity(), second = largest;
+    for (Index e = first; e < first + size; ++e) {
+      const T key = biased(scores, e);
+      second = std::max(second, std::min(largest, key));
+      largest = std::max(largest, key);
+    }
+    return bias.empty() || size == 1 ? largest : largest + second;
+  }
+};
+
+static_assert(SelectPolicy<GroupedTopK<float>, float>);
+
+}  // namespace mole

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: MIT
+// The selection that drops whoever is far behind the best.
+#pragma once
+
+#include "mole/core/error.hpp"
+#include "mole/gating/select/select_policy.hpp"
+
+#include <algorithm>
+#include <string>
+
+namespace mole {
+
+/// Of the k best, keeps those with score >= ratio * (largest score); the best always.
+///
+///   scores [N x E], not negative   ->   from 1 to k experts a token
+///
+/// Throws Error(option) unless 0 <= ratio <= 1 and 1 <= k <= E.  Cost: choose_best.
+/// Source: Lu et al. 2024, arXiv:2402.14800, which drops the second of two experts so.
+struct RelativeThreshold {
+  double ratio = 0.5;
+  Index k = 2;
+
+  void check(Index experts) const {
+    if (!(ratio >= 0 && ratio <= 1))
+      throw Error(ErrorCode::option, "RelativeThreshold: expected a ratio from 0 to 1, found " + std::to_string(ratio));
+    if (k < 1 || k > experts)
+      throw Error(ErrorCode::option, "RelativeThreshold: expected k from 1 to " + std::to_string(experts) +
+                                         " experts, found " + std::to_string(k));
+  }
+
+  Index max_chosen(Index) const { return k; }
+  bool takes_all(Index experts) const { return experts == 1; }
+
+  template <class T>
+  Index select(std::span<const T> scores, Index experts, std::span<int> chosen) const {
+    const auto best = chosen.first(std::size_t(k));
+    choose_best(scores, experts, best);
+    const T least = T(ratio) * scores[std::size_t(best[0])];
+    Index kept = 1;
+    while (kept < k && scores[std::size_t(best[std::size_t(kept)])] >= least) ++kept;
+    return kept;
+  }
+};
+
+static_assert(SelectPolicy<RelativeThreshold, float>);
+
+}  // namespace mole

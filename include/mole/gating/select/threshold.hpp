@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: MIT
+// Threshold: the selection of every expert with a large enough score.
+#pragma once
+
+#include "mole/core/error.hpp"
+#include "mole/gating/select/select_policy.hpp"
+
+#include <algorithm>
+#include <string>
+
+namespace mole {
+
+/// Keeps scores >= threshold, or > threshold where `strict`; at least the min_k best.
+///
+///   scores [N x E]   ->   from min_k to E experts a token
+///
+///   MoLE with a threshold   {.threshold = 1.0 / E}: a token may get no expert, and keeps the base's output
+///   sparse scores           {.threshold = 0, .strict = true}: every expert with a share (Sparsegen)
+///
+/// NaN is never good enough. Throws Error(option) unless 0 <= min_k <= E and `threshold` is a number.  O(E), and the order
+/// of the kept.
+struct Threshold {
+  double threshold = 0;
+  bool strict = false;
+  Index min_k = 0;
+
+  void check(Index experts) const {
+    if (std::isnan(threshold)) throw Error(ErrorCode::option, "Threshold: expected a number, found NaN");
+    if (min_k < 0 || min_k > experts)
+      throw Error(ErrorCode::option, "Threshold: expected min_k from 0 to " + std::to_string(experts) +
+                                         " experts, found " + std::to_string(min_k));
+  }
+
+  Index max_chosen(Index experts) const { return experts; }
+  bool takes_all(Index experts) const { return min_k >= experts; }  // nothing is low enough for a NaN
+
+  template <class T>
+  Index select(std::span<const T> scores, Index experts, std::span<int> chosen) const {
+    const T bound = T(threshold);
+    const Index kept =
+        choose_those(scores, experts, chosen, [&](T score) { return strict ? score > bound : score >= bound; });
+    if (kept >= min_k) return kept;
+    choose_best(scores, experts, chosen.first(std::size_t(min_k)));
+    return min_k;
+  }
+};
+
+static_assert(SelectPolicy<Threshold, float>);
+
+}  // namespace mole

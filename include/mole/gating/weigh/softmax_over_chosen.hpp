@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: MIT
+// Gates that are a softmax of the chosen scores.
+#pragma once
+
+#include "mole/core/error.hpp"
+#include "mole/gating/weigh/weigh_policy.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <string>
+
+namespace mole {
+
+/// gate = softmax(score / temperature) over the chosen; outside of training 0 where score < min_score.
+///
+/// What the threshold takes away is not given to the others: gates sum to 1 in training, to at most 1 in inference.
+/// A score of -infinity gets gate 0; where all are, all gates are 0.
+/// Throws Error(option) unless temperature > 0 and min_score is a number.  O(K) a token.
+/// Source: Lu et al. 2025 (MoRAM), arXiv:2506.21035, as released, where min_score is lora_threshold. Without it:
+/// Jiang et al. 2024 (Mixtral), arXiv:2401.04088, eq. 1.
+struct SoftmaxOverChosen {
+  double temperature = 1;
+  double min_score = -std::numeric_limits<double>::infinity();
+
+  void check(Index) const {
+    if (!(temperature > 0))
+      throw Error(ErrorCode::option,
+                  "SoftmaxOverChosen: expected a temperature above 0, found " + std::to_string(temperature));
+    if (std::isnan(min_score))
+      throw Error(ErrorCode::option, "SoftmaxOverChosen: expected a number for min_score, found NaN");
+  }
+
+  template <class T>
+  void forward(std::span<const T> scores, std::span<const int> chosen, std::span<T> gates,
+               const Pass& pass = {}) const {
+    const Exponential<T> exponential(*this, scores, chosen);
+    for (std::size_t j = 0; j < chosen.size(); ++j) {
+      const T score = scores[std::size_t(chosen[j])];
+      gates[j] = kept(score, pass) ? exponential(score) : T(0);
+    }
+  }
+
+  /// d_score_e = softmax_e (kept_e d_gate_e - <gates, d_gates>) / temperature, for the chosen
+  template <class T>
+  void backward(std::span<const T> scores, std::span<const int> chosen, std::span<const T> gates,
+                std::span<const T> d_gates, std::span<T> d_scores, const Pass& pass = {}) const {
+    const Exponential<T> exponential(*this, scores, chosen);  // gates no longer say what the threshold took
+    T mean = 0;
+    for (std::size_t j = 0; j < chosen.size(); ++j) mean += gates[j] * d_gates[j];
+    for (std::size_t j = 0; j < chosen.size(); ++j) {
+      const auto e = std::size_t(chosen[j]);
+      const T d = kept(scores[e], pass) ? d_gates[j] : T(0);
+      d_scores[e] += exponential(scores[e]) * (d - mean) / T(temperature);
+    }
+  }
+
+ private:
+  /// One number of the softmax over the chosen.
+  template <class T>
+  class Exponential {
+   public:
+    Exponential(const SoftmaxOverChosen& weigh, std::span<const T> scores, std::span<const int> chosen)
+        : inverse_(T(1 / weigh.temperature)) {
+      for (int e : chosen) most_ = std::max(most_, scores[std::size_t(e)]);
+      T sum = 0;
+      for (int e : chosen) sum += std::exp((scores[std::size_t(e)] - most_) * inverse_);
+      scale_ = sum == 0 ? T(0) : 1 / sum;
+    }
+    T operator()(T score) const { return std::exp((score - most_) * inverse_) * scale_; }
+
+   private:
+    T inverse_, most_ = std::numeric_limits<T>::lowest(), scale_ = 0;
+  };
+
+  template <class T>
+  bool kept(T score, const Pass& pass) const {
+    return pass.training || !(score < T(min_score));
+  }
+};
+
+static_assert(BatchWeighPolicy<SoftmaxOverChosen, float>);
+
+}  // namespace mole

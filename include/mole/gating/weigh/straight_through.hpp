@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: MIT
+// Gates that are one, and learn as if they were the scores.
+#pragma once
+
+#include "mole/gating/weigh/weigh_policy.hpp"
+
+#include <algorithm>
+
+namespace mole {
+
+/// gate = 1, with the gradient of gate = score:   1 - constant(score) + score.
+///
+/// Where Unit lets no gradient of the task reach the router, this does.
+/// Source: Bengio et al. 2013, arXiv:1308.3432; built, and not used, in forwchen/LLaVA-MoLE.
+struct StraightThrough {
+  double constant_gate() const { return 1; }
+
+  template <class T>
+  void forward(std::span<const T>, std::span<const int>, std::span<T> gates) const {
+    std::fill(gates.begin(), gates.end(), T(1));
+  }
+
+  template <class T>
+  void backward(std::span<const T>, std::span<const int> chosen, std::span<const T>, std::span<const T> d_gates,
+                std::span<T> d_scores) const {
+    for (std::size_t j = 0; j < chosen.size(); ++j) d_scores[std::size_t(chosen[j])] += d_gates[j];
+  }
+};
+
+static_assert(WeighPolicy<StraightThrough, float>);
+
+}  // namespace mole

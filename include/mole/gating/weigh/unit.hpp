@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: MIT
+// Gates that are one.
+#pragma once
+
+#include "mole/gating/weigh/weigh_policy.hpp"
+
+#include <algorithm>
+
+namespace mole {
+
+/// gate = 1 for every chosen expert, so the output gives the router no gradient: it learns from auxiliary losses.
+/// Source: Chen et al. 2024 (LLaVA-MoLE), arXiv:2401.16160, eq. 5.
+struct Unit {
+  double constant_gate() const { return 1; }
+
+  template <class T>
+  void forward(std::span<const T>, std::span<const int>, std::span<T> gates) const {
+    std::fill(gates.begin(), gates.end(), T(1));
+  }
+
+  template <class T>
+  void backward(std::span<const T>, std::span<const int>, std::span<const T>, std::span<const T>, std::span<T>) const {}
+};
+
+static_assert(WeighPolicy<Unit, float>);
+
+}  // namespace mole

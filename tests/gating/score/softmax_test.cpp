@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: MIT
+#include "mole/gating/score/softmax.hpp"
+
+#include "support/catch.hpp"
+#include "support/score_checks.hpp"
+
+#include <vector>
+
+using namespace mole;
+
+namespace {
+std::vector<double> softmax(const Softmax& score, std::vector<double> logits) {
+  std::vector<double> scores(logits.size());
+  score.forward(std::span<const double>(logits), std::span<double>(scores));
+  return scores;
+}
+bool near(const std::vector<double>& found, const std::vector<double>& expected) {
+  for (std::size_t e = 0; e < found.size(); ++e)
+    if (!(std::abs(found[e] - expected[e]) < 1e-9)) return false;
+  return found.size() == expected.size();
+}
+}  // namespace
+
+TEST_CASE("Softmax gives the published numbers, with and without temperature", "[gating]") {
+  CHECK(near(softmax({}, {2, 1, 0, -1}),
+             {0.6439142598879722, 0.23688281808991013, 0.08714431874203257, 0.03205860328008499}));
+  CHECK(near(softmax({0.5}, {2, 1, 0, -1}), {0.864954877, 0.117058913, 0.015842201, 0.002144009}));
+}
+
+TEST_CASE("Softmax takes logits of any size", "[gating]") {
+  const double infinity = std::numeric_limits<double>::infinity();
+  CHECK(near(softmax({}, {1e4, 0, -1e4}), {1, 0, 0}));
+  CHECK(near(softmax({}, {-infinity, 0, 0}), {0, 0.5, 0.5}));
+  CHECK(near(softmax({}, {-infinity, -infinity}), {0, 0}));
+  CHECK(near(softmax({}, {7}), {1}));
+}
+
+TEST_CASE("Softmax's gradient is its derivative", "[gating]") {
+  CHECK(support::score_gradient_error(Softmax{}, 5) < 1e-8);
+  CHECK(support::score_gradient_error(Softmax{0.3}, 9) < 1e-7);
+}

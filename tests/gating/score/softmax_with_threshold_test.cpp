@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: MIT
+#include "mole/gating/score/softmax_with_threshold.hpp"
+
+#include "support/catch.hpp"
+#include "support/score_checks.hpp"
+#include "support/selected.hpp"
+
+using namespace mole;
+
+TEST_CASE("SoftmaxWithThreshold never asks for more than somebody has", "[gating]") {
+  const std::vector<double> logits{0.5, -1, 0.25, 40};
+  std::vector<double> scores(4);
+  SoftmaxWithThreshold{}.forward(std::span<const double>(logits), std::span<double>(scores));
+  CHECK(std::abs(scores[0] + scores[1] + scores[2] - 1) < 1e-15);
+  CHECK(std::abs(scores[3] - 1.0 / 3) < 1e-15);
+  CHECK(*std::max_element(scores.begin(), scores.begin() + 3) >= scores[3]);
+  SoftmaxWithThreshold{0.5}.forward(std::span<const double>(std::vector<double>{1, 1, 0}), std::span(scores).first(3));
+  CHECK(scores[2] == 0.25);
+  CHECK(support::refuses(SoftmaxWithThreshold{1.5}, 4));
+  CHECK(support::refuses(SoftmaxWithThreshold{-0.5}, 4));
+}
+
+TEST_CASE("SoftmaxWithThreshold's gradient is its derivative", "[gating]") {
+  CHECK(support::score_gradient_error(SoftmaxWithThreshold{}, 6) < 1e-8);
+  CHECK(support::score_gradient_error(SoftmaxWithThreshold{0.4}, 2) < 1e-8);
+}

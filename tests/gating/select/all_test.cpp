@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: MIT
+#include "mole/gating/select/all.hpp"
+
+#include "support/catch.hpp"
+
+#include <vector>
+
+TEST_CASE("All chooses every expert in the order of their indices", "[gating]") {
+  const std::vector<float> scores{0.1f, 0.9f, 0.5f};
+  std::vector<int> chosen(3, -1);
+  CHECK(mole::All{}.max_chosen(3) == 3);
+  CHECK(mole::All{}.select(std::span<const float>(scores), 3, std::span<int>(chosen)) == 3);
+  CHECK(chosen == std::vector<int>{0, 1, 2});
+}

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: MIT
+#include "mole/gating/select/expert_capacity.hpp"
+
+#include "laws/gating_laws.hpp"
+#include "mole/gating/gate.hpp"
+#include "mole/gating/score/identity.hpp"
+#include "mole/gating/score/softmax.hpp"
+#include "mole/gating/select/top_k.hpp"
+#include "mole/gating/weigh/raw.hpp"
+#include "support/selected.hpp"
+
+using namespace mole;
+
+namespace {
+
+/// Who serves each token, as "012" per token.
+std::vector<std::string> served(const CapacityOptions& options, Index k, const std::vector<std::vector<double>>& scores,
+                                const Pass& pass = {}) {
+  Matrix<double> logits(Index(scores.size()), Index(scores.front().size()));
+  for (Index n = 0; n < logits.rows(); ++n)
+    std::copy(scores[std::size_t(n)].begin(), scores[std::size_t(n)].end(), logits.view().row_data(n));
+  const auto trace =
+      laws::routed(Gate{Identity{}, ExpertCapacity{TopK{k}, options}, Raw{}}, logits, logits.cols(), pass);
+  std::vector<std::string> all;
+  for (Index n = 0; n < logits.rows(); ++n) {
+    all.emplace_back();
+    for (int e : trace.routing.experts_of(n)) all.back() += char('0' + e);
+  }
+  return all;
+}
+
+using Strings = std::vector<std::string>;
+const std::vector<std::vector<double>> crowd{{5, 1, 0}, {7, 6, 0}, {6, 0, 2}, {8, 7, 0}};
+
+}  // namespace
+
+TEST_CASE("ExpertCapacity keeps by position, probability or batch", "[gating]") {
+  CHECK(served({.fixed = 2}, 1, crowd) == Strings{"0", "0", "", ""});
+  CHECK(served({.fixed = 2, .priority = CapacityPriority::probability}, 1, crowd) == Strings{"", "0", "", "0"});
+  CHECK(served({.fixed = 2, .priority = CapacityPriority::batch}, 1, crowd) == Strings{"", "0", "", "0"});
+  // Second choices come after all first ones: expert 1 takes token 0 before token 1, and is full before token 3.
+  CHECK(served({.fixed = 2}, 2, crowd) == Strings{"01", "01", "2", ""});
+  CHECK(served({.fixed = 2, .priority = CapacityPriority::batch}, 2, crowd) == Strings{"", "01", "2", "01"});
+  CHECK(served({.fixed = 1, .priority = CapacityPriority::probability}, 2, crowd) == Strings{"", "", "2", "01"});
+  CHECK(served({.fixed = 4}, 2, crowd) == Strings{"01", "01", "02", "01"});
+}
+
+TEST_CASE("ExpertCapacity takes its capacity from an even share", "[gating]") {
+  // 8 choices, 3 experts: 2.67 an expert
+  CHECK(served({.factor = 1}, 2, crowd) == served({.fixed = 3}, 2, crowd));
+  CHECK(served({.factor = 0.5}, 2, crowd) == served({.fixed = 2}, 2, crowd));
+  CHECK(served({.factor = 0.01, .min = 2}, 2, crowd) == served({.fixed = 2}, 2, crowd));
+}
+
+TEST_CASE("ExpertCapacity gives each sequence a capacity of its own, and none to tokens that are not routed", "[gating]") {
+  const Index starts[] = {0, 2};
+  CHECK(served({.fixed = 1, .per_sequence = true}, 1, crowd, {.sequence_begin = starts}) == Strings{"0", "", "0", ""});
+  const std::vector<std::uint8_t> flags{0, 1, 1, 1};
+  CHECK(served({.fixed = 2}, 1, crowd, {.routed = flags}) == Strings{"", "0", "0", ""});
+}
+
+TEST_CASE("ExpertCapacity with room for all is the selection alone", "[gating]") {
+  const auto logits = support::random_matrix<float>(50, 7, 64, 2);
+  const auto limited = laws::routed(Gate{Softmax{}, ExpertCapacity{TopK{3}, CapacityOptions{.factor = 7}}, Raw{}}, logits, 7);
+  const auto free = laws::routed(Gate{Softmax{}, TopK{3}, Raw{}}, logits, 7);
+  CHECK(laws::detail::choices(limited) == laws::detail::choices(free));
+}
+
+TEST_CASE("ExpertCapacity refuses options that do not fit", "[gating]") {
+  CHECK(support::refuses(ExpertCapacity{TopK{2}, CapacityOptions{.factor = 0}}, 4));
+  CHECK(support::refuses(ExpertCapacity{TopK{2}, CapacityOptions{.min = -1}}, 4));
+  CHECK(support::refuses(ExpertCapacity{TopK{5}}, 4));
+}
