@@ -10,7 +10,7 @@ int main() {
   for (auto* matrix : {&weights, &x}) fill_uniform(matrix->view(), 1, rng);
   mole::Simd<>{}.product_nt(x, weights, goal.view());  // what the frozen layer gives today
 
-  auto layer = mole::mola<float>({.in = 64, .out = 64, .experts = 8, .rank = 16, .k = 2}, weights, rng);
+  auto layer = mole::mola({.experts = 8, .rank = 16, .k = 2}, mole::DenseBase{weights}, rng);
   auto work = layer.workspace(/*max_tokens=*/512);
   auto gradients = layer.gradients();
   mole::AdamW adamw({.learning_rate = 1e-2, .weight_decay = 0});

@@ -97,7 +97,7 @@ auto gated(Execution execution) {
 template <class Execution>
 auto grown(Execution execution) {
   Rng rng(3);
-  auto layer = moram({.in = in, .out = out, .ranks = {9}, .k = 4, .dropout = 0.2}, base(), rng, execution);
+  auto layer = moram({.ranks = {9}, .k = 4, .dropout = 0.2}, base(), rng, execution);
   fill_uniform(layer.experts().parameters().lora_B.view(), 0.1, rng);
   next_task(layer, 7, rng);
   fill_uniform(layer.experts().parameters().lora_B.view(), 0.1, rng);

@@ -24,12 +24,12 @@ class AnyGate {
 
   void check(mole::Index experts) const { model_->check(experts); }
   mole::Index max_pairs(mole::Index tokens, mole::Index experts) const { return model_->max_pairs(tokens, experts); }
-  mole::Index extra() const { return model_->extra(); }
-  Scratch scratch(const mole::CallSize& capacity) const { return {model_->scratch(capacity)}; }
-  void choose(mole::Trace<double>& trace, auto& call) const {
+  mole::Index columns(mole::Index experts) const { return model_->columns(experts); }
+  Scratch scratch(const mole::CallSize& size, mole::Arena&) const { return {model_->scratch(size)}; }
+  void choose(mole::Trace<double>& trace, auto call) const {
     model_->choose(trace, call.pass, call.scratch.of_gate.get());
   }
-  void backward(mole::Trace<double>& trace, auto& call) const {
+  void backward(mole::Trace<double>& trace, auto call) const {
     model_->backward(trace, call.pass, call.scratch.of_gate.get());
   }
 
@@ -38,15 +38,15 @@ class AnyGate {
     virtual ~Interface() = default;
     virtual void check(mole::Index experts) const = 0;
     virtual mole::Index max_pairs(mole::Index tokens, mole::Index experts) const = 0;
-    virtual mole::Index extra() const = 0;
-    virtual std::shared_ptr<void> scratch(const mole::CallSize& capacity) const = 0;
+    virtual mole::Index columns(mole::Index experts) const = 0;
+    virtual std::shared_ptr<void> scratch(const mole::CallSize& size) const = 0;
     virtual void choose(mole::Trace<double>& trace, const mole::Pass& pass, void* scratch) const = 0;
     virtual void backward(mole::Trace<double>& trace, const mole::Pass& pass, void* scratch) const = 0;
   };
 
   template <class Gate>
   struct Model final : Interface {
-    using Scratch = mole::ScratchOf<Gate>;
+    using Scratch = mole::OwnedScratch<Gate>;
 
     explicit Model(Gate g) : gate(std::move(g)) {}
 
@@ -54,16 +54,16 @@ class AnyGate {
     mole::Index max_pairs(mole::Index tokens, mole::Index experts) const override {
       return gate.max_pairs(tokens, experts);
     }
-    mole::Index extra() const override { return gate.extra(); }
-    std::shared_ptr<void> scratch(const mole::CallSize& capacity) const override {
-      return std::make_shared<Scratch>(mole::scratch_for(gate, capacity));
+    mole::Index columns(mole::Index experts) const override { return gate.columns(experts); }
+    std::shared_ptr<void> scratch(const mole::CallSize& size) const override {
+      return std::make_shared<Scratch>(gate, size);
     }
     void choose(mole::Trace<double>& trace, const mole::Pass& pass, void* scratch) const override {
-      mole::Call<mole::Reference, Scratch> call{reference, pass, *static_cast<Scratch*>(scratch)};
+      mole::Call call{reference, pass, **static_cast<Scratch*>(scratch)};
       gate.choose(trace, call);
     }
     void backward(mole::Trace<double>& trace, const mole::Pass& pass, void* scratch) const override {
-      mole::Call<mole::Reference, Scratch> call{reference, pass, *static_cast<Scratch*>(scratch)};
+      mole::Call call{reference, pass, **static_cast<Scratch*>(scratch)};
       gate.backward(trace, call);
     }
 

@@ -77,23 +77,23 @@ struct AnyWholeCallSelect {
     const auto part = std::make_shared<const Select>(select);
     check = detail::check_of(part);
     max_pairs = [part](Index tokens, Index experts) { return part->max_pairs(tokens, experts); };
-    scratch = [part](const mole::CallSize& capacity) {
-      return std::make_shared<typename Select::Scratch>(part->scratch(capacity));
+    scratch = [part](const mole::CallSize& size, mole::Arena&) {
+      return std::make_shared<mole::OwnedScratch<Select>>(*part, size);
     };
     select_whole_call = [part](View<const double> scores, Index experts, const Pass& pass, const Emit& emit,
                           const Scratch& of_part) {
-      part->select_whole_call(scores, experts, pass, emit, *static_cast<typename Select::Scratch*>(of_part.get()));
+      part->select_whole_call(scores, experts, pass, emit, **static_cast<mole::OwnedScratch<Select>*>(of_part.get()));
     };
   }
 
   std::function<void(Index)> check;
   std::function<Index(Index, Index)> max_pairs;
-  std::function<Scratch(const mole::CallSize&)> scratch;
+  std::function<Scratch(const mole::CallSize&, mole::Arena&)> scratch;
   std::function<void(View<const double>, Index, const Pass&, const Emit&, const Scratch&)> select_whole_call;
 };
 static_assert(mole::WholeCallSelectPolicy<AnyWholeCallSelect, double>);
 
-/// A weighing, with the batch for those that ask for it.
+/// A weighing, with the pass for those that ask for it.
 struct AnyWeigh {
   using Numbers = std::span<const double>;
   using Chosen = std::span<const int>;
@@ -102,33 +102,33 @@ struct AnyWeigh {
   explicit AnyWeigh(const Weigh& weigh) {
     const auto part = std::make_shared<const Weigh>(weigh);
     check = detail::check_of(part);
-    forward_in = [part](Numbers scores, Chosen chosen, std::span<double> weights, const Pass& pass) {
-      if constexpr (mole::BatchWeighPolicy<Weigh, double>)
-        part->forward(scores, chosen, weights, pass);
+    forward_in = [part](Numbers scores, Chosen chosen, std::span<double> gates, const Pass& pass) {
+      if constexpr (requires { part->forward(scores, chosen, gates, pass); })
+        part->forward(scores, chosen, gates, pass);
       else
-        part->forward(scores, chosen, weights);
+        part->forward(scores, chosen, gates);
     };
-    backward_in = [part](Numbers scores, Chosen chosen, Numbers weights, Numbers d_gates, std::span<double> d_scores,
+    backward_in = [part](Numbers scores, Chosen chosen, Numbers gates, Numbers d_gates, std::span<double> d_scores,
                          const Pass& pass) {
-      if constexpr (mole::BatchWeighPolicy<Weigh, double>)
-        part->backward(scores, chosen, weights, d_gates, d_scores, pass);
+      if constexpr (requires { part->backward(scores, chosen, gates, d_gates, d_scores, pass); })
+        part->backward(scores, chosen, gates, d_gates, d_scores, pass);
       else
-        part->backward(scores, chosen, weights, d_gates, d_scores);
+        part->backward(scores, chosen, gates, d_gates, d_scores);
     };
   }
 
-  void forward(Numbers scores, Chosen chosen, std::span<double> weights, const Pass& pass = {}) const {
-    forward_in(scores, chosen, weights, pass);
+  void forward(Numbers scores, Chosen chosen, std::span<double> gates, const Pass& pass) const {
+    forward_in(scores, chosen, gates, pass);
   }
-  void backward(Numbers scores, Chosen chosen, Numbers weights, Numbers d_gates, std::span<double> d_scores,
-                const Pass& pass = {}) const {
-    backward_in(scores, chosen, weights, d_gates, d_scores, pass);
+  void backward(Numbers scores, Chosen chosen, Numbers gates, Numbers d_gates, std::span<double> d_scores,
+                const Pass& pass) const {
+    backward_in(scores, chosen, gates, d_gates, d_scores, pass);
   }
 
   std::function<void(Index)> check;
   std::function<void(Numbers, Chosen, std::span<double>, const Pass&)> forward_in;
   std::function<void(Numbers, Chosen, Numbers, Numbers, std::span<double>, const Pass&)> backward_in;
 };
-static_assert(mole::BatchWeighPolicy<AnyWeigh, double>);
+static_assert(mole::WeighPolicy<AnyWeigh, double>);
 
 }  // namespace composition

@@ -34,7 +34,7 @@ template <class Factors>
 auto layer_of(LowRank<Factors> experts, const composition::AnyGate& gate) {
   Rng rng(5);
   return support::with_random_b(
-      MixtureLinear(LinearRouter<double>({.in = in, .experts = gate_experts + gate.extra(), .bias = true}, rng), gate,
+      MixtureLinear(LinearRouter<double>({.in = in, .experts = gate.columns(gate_experts), .bias = true}, rng), gate,
                     std::move(experts), DenseBase(random_matrix<double>(out, in, 6)), Simd<>{}));
 }
 
@@ -64,7 +64,7 @@ LowRank<GrowingBank<double>> grown() {
 
 /// Where a gate breaks a law; "" where it keeps them.
 std::string broken_law(const NamedGate& named) {
-  const Index columns = gate_experts + named.gate.extra();
+  const Index columns = named.gate.columns(gate_experts);
   support::FirstFailure failure;
   const auto check_routing = [&](const Trace<double>& trace, const char* when) {
     const Routing<double>& routing = trace.routing;

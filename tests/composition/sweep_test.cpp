@@ -3,11 +3,9 @@
 #include "laws/gating_laws.hpp"
 #include "mole/execution/simd.hpp"
 #include "mole/gating/gate.hpp"
-#include "mole/gating/no_gating.hpp"
 #include "mole/gating/score/softmax.hpp"
 #include "mole/gating/select/top_k.hpp"
 #include "mole/gating/weigh/renormalized.hpp"
-#include "mole/router/external.hpp"
 #include "support/layers.hpp"
 
 #include <cmath>
@@ -89,8 +87,7 @@ template <class T>
 auto outside_layer(Index experts, Index rank) {
   Rng rng(5);
   return support::with_random_b(
-      MixtureLinear(External{}, NoGating{},
-                    LowRank<DenseFactors<T>>(
+      ExpertLinear(LowRank<DenseFactors<T>>(
                         {.in = in, .out = out, .experts = experts, .rank = rank, .alpha = 2 * double(rank)}, rng),
                     DenseBase(random_matrix<T>(out, in, 6)), Simd<>{}));
 }

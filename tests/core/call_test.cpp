@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "mole/core/call.hpp"
 
+#include "core/error_code.hpp"
+#include "mole/execution/reference.hpp"
 #include "support/catch.hpp"
 
 using namespace mole;
@@ -9,27 +11,52 @@ namespace {
 
 struct WithScratch {
   struct Scratch {
-    Index tokens, pairs;
+    View<float> rows;
+    std::span<int> pairs;
   };
-  Scratch scratch(const CallSize& capacity) const { return {capacity.tokens, capacity.pairs}; }
+  Scratch scratch(const CallSize& size, Arena& arena) const {
+    return {arena.matrix<float>(size.tokens, 5), arena.array<int>(size.pairs)};
+  }
 };
 struct Without {};
+struct Both {
+  struct Scratch {
+    WithScratch::Scratch part;
+    int own = 7;
+  };
+};
 
 }  // namespace
 
 TEST_CASE("A policy that names a scratch gets one of the workspace's size", "[core]") {
-  const auto scratch = scratch_for(WithScratch{}, {.tokens = 3, .pairs = 7});
+  OwnedScratch<WithScratch> scratch(WithScratch{}, {.tokens = 3, .pairs = 7});
   STATIC_REQUIRE(std::is_same_v<ScratchOf<WithScratch>, WithScratch::Scratch>);
-  CHECK(scratch.tokens == 3);
-  CHECK(scratch.pairs == 7);
+  CHECK((*scratch).rows.rows() == 3);
+  CHECK((*scratch).rows.cols() == 5);
+  CHECK((*scratch).pairs.size() == 7);
 }
 
 TEST_CASE("A policy that names none gets the empty scratch", "[core]") {
   STATIC_REQUIRE(std::is_same_v<ScratchOf<Without>, NoScratch>);
-  STATIC_REQUIRE(std::is_same_v<decltype(scratch_for(Without{}, {})), NoScratch>);
+  Arena arena;
+  STATIC_REQUIRE(std::is_same_v<decltype(scratch_for(Without{}, {}, arena)), NoScratch>);
+  static_cast<void>(scratch_for(Without{}, {.tokens = 9}, arena));
+  CHECK(arena.used() == 0);
 }
 
-TEST_CASE("A workspace takes the default memory unless told otherwise", "[core]") {
-  CHECK(CallSize{}.memory == std::pmr::get_default_resource());
-  CHECK_FALSE(CallSize{}.latent);
+TEST_CASE("A call is handed on with the scratch of a part", "[core]") {
+  const Pass pass{.step = 3};
+  const Reference execution;
+  Both::Scratch scratch;
+  const Call call{execution, pass, scratch};
+  const auto inner = call.with(call.scratch.part);
+  CHECK(&inner.scratch == &scratch.part);
+  CHECK(&inner.pass == &pass);
+  CHECK(&inner.execution == &execution);
+}
+
+TEST_CASE("A size of less than nothing is refused", "[core]") {
+  CHECK(test::code_of([] { CallSize::check(-1, 0); }) == ErrorCode::option);
+  CHECK(test::code_of([] { CallSize::check(0, -1); }) == ErrorCode::option);
+  CHECK_NOTHROW(CallSize::check(0, 0));
 }

@@ -29,7 +29,7 @@ TEST_CASE("Gradients of a linear map are added to, frozen ones are left alone", 
   for (Index n = 0; n < 5; ++n)
     for (Index o = 0; o < 3; ++o) {
       expected.bias(0, o) += d_out(n, o);
-      for (Index i = 0; i < 4; ++i) expected.gate(o, i) += d_out(n, o) * in(n, i);
+      for (Index i = 0; i < 4; ++i) expected.weight(o, i) += d_out(n, o) * in(n, i);
     }
   auto both = start;
   both.add_gradients(in, d_out, Reference{});

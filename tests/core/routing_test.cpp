@@ -128,9 +128,10 @@ TEST_CASE("A routing from a dense matrix has a pair for every weight that is not
   CHECK(routing.gate(2) == 2);
 }
 
-TEST_CASE("A routing beyond its reserve is refused, one without a reserve grows", "[core]") {
-  Routing<double> routing;
-  routing.reserve(2, 3, 2);
+TEST_CASE("A routing beyond the room it was given is refused", "[core]") {
+  MemoryBlock memory(4096, std::pmr::get_default_resource());
+  Arena arena(memory.bytes());
+  Routing<double> routing({.tokens = 2, .pairs = 2, .experts = 3}, arena);
   for (int round = 0; round < 2; ++round) {  // the bound is one of every routing to come
     routing.start(3);
     routing.push(0, 1);
@@ -140,8 +141,7 @@ TEST_CASE("A routing beyond its reserve is refused, one without a reserve grows"
   }
   CHECK(text_of([&] { routing.push(2, 1); }) == "Routing: room for 2 pairs of token and expert, found at least 3");
 
-  Routing<double> none;
-  none.reserve(2, 3, 0);
+  Routing<double> none({.tokens = 2, .pairs = 0, .experts = 3}, arena);
   none.start(3);
   CHECK(code_of([&] { none.push(2, 1); }) == ErrorCode::capacity);
 }
@@ -168,9 +168,10 @@ TEST_CASE("A routing of known counts may be filled in any order", "[core]") {
   for (Index e = 0; e < 4; ++e) CHECK(filled.load(e) == pushed.load(e));
 }
 
-TEST_CASE("A routing of known counts beyond its memory is an error", "[core]") {
-  Routing<float> routing;
-  routing.reserve(3, 4, 5);
+TEST_CASE("A routing of known counts beyond its room is an error", "[core]") {
+  MemoryBlock memory(4096, std::pmr::get_default_resource());
+  Arena arena(memory.bytes());
+  Routing<float> routing({.tokens = 3, .pairs = 5, .experts = 4}, arena);
   CHECK(code_of([&] { routing.start(4, Ints{2, 2, 2}); }) == ErrorCode::capacity);
   CHECK(routing.tokens() == 0);
   routing.start(4, Ints{2, 2, 1});

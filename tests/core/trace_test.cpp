@@ -8,8 +8,7 @@ using namespace mole;
 using namespace mole::test;
 
 TEST_CASE("A trace shows as many rows as its call has tokens", "[core]") {
-  Trace<float> trace;
-  trace.reserve(8, 3, 2, 16);
+  Trace<float> trace({.tokens = 8, .pairs = 16, .experts = 3, .columns = 5});
   CHECK(trace.max_tokens() == 8);
   CHECK(trace.experts() == 3);
   trace.start(5, {});
@@ -25,9 +24,8 @@ TEST_CASE("A trace shows as many rows as its call has tokens", "[core]") {
   CHECK(std::as_const(trace).d_logits().data() == trace.d_logits().data());
 }
 
-TEST_CASE("A trace starts every call with gradients of zero and the call's batch", "[core]") {
-  Trace<float> trace;
-  trace.reserve(4, 2, 0, 8);
+TEST_CASE("A trace starts every call with gradients of zero and the settings of the call", "[core]") {
+  Trace<float> trace({.tokens = 4, .pairs = 8, .experts = 2, .columns = 2});
   trace.start(4, {.step = 7});
   CHECK(trace.pass.step == 7);
   fill(trace.d_logits(), 1);
@@ -44,8 +42,7 @@ TEST_CASE("A trace starts every call with gradients of zero and the call's batch
 }
 
 TEST_CASE("A trace has one d_gate for each pair of its routing, zero again for each routing", "[core]") {
-  Trace<float> trace;
-  trace.reserve(4, 2, 0, 3);
+  Trace<float> trace({.tokens = 4, .pairs = 3, .experts = 2, .columns = 2});
   for (Index pairs : {3, 1, 2}) {
     trace.routing.start(2);
     for (Index p = 0; p < pairs; ++p) trace.routing.push(0, 1);
@@ -66,8 +63,7 @@ TEST_CASE("A trace has one d_gate for each pair of its routing, zero again for e
 TEST_CASE("All memory of a trace comes from the caller's resource", "[core]") {
   std::vector<std::byte> buffer(4096);
   std::pmr::monotonic_buffer_resource memory(buffer.data(), buffer.size(), std::pmr::null_memory_resource());
-  Trace<float> trace(&memory);
-  trace.reserve(4, 3, 1, 8);
+  Trace<float> trace({.tokens = 4, .pairs = 8, .experts = 3, .columns = 4}, &memory);
   trace.start(4, {});
   const auto inside = [&](const void* p) { return p >= buffer.data() && p < buffer.data() + buffer.size(); };
   CHECK(inside(trace.logits().data()));

@@ -17,19 +17,18 @@ template <class Execution>
 auto fly(Execution execution) {
   Rng rng(2);
   return support::with_random_b(
-      flylora({.in = in, .out = out, .rank = ranks, .k = k}, PackedBase<float>(weight.view()), rng, execution));
+      flylora({.rank = ranks, .k = k}, PackedBase<float>(weight.view()), rng, execution));
 }
 template <class Execution>
 auto sm(Execution execution) {
   Rng rng(2);
   return support::with_random_b(
-      smora<float>({.in = in, .out = out, .rank = ranks, .k = k}, weight.view(), rng, {}, execution));
+      smora({.rank = ranks, .k = k}, DenseBase{weight.view()}, rng, execution));
 }
 template <class Execution>
 auto moram_of(Execution execution) {
   Rng rng(2);
-  return support::with_random_b(moram({.in = in, .out = out, .ranks = {ranks}, .k = k, .temperature = 1},
-                                      PackedBase<float>(weight.view()), rng, execution));
+  return support::with_random_b(moram({.ranks = {ranks}, .k = k, .temperature = 1}, PackedBase<float>(weight.view()), rng, execution));
 }
 
 /// What makes an expert wanted by every token.

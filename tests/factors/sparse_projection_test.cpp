@@ -20,8 +20,17 @@ namespace {
 template <class T>
 Matrix<T> expanded(const SparseProjection<T>& factors) {
   Matrix<T> a(factors.blocks().ranks_down(), factors.in());
-  for (Index j = 0; j < a.rows(); ++j) factors.add_row(j, 1, a.view().row(j));
+  NoScratch none;
+  for (Index j = 0; j < a.rows(); ++j) factors.add_row(j, 1, a.view().row(j), none);
   return a;
+}
+
+/// The call of a layer, for factors alone.
+template <class Execution>
+auto call(const Execution& execution) {
+  static NoScratch none;
+  static const Pass pass;
+  return Call{execution, pass, none};
 }
 
 template <class T, class Execution>
@@ -35,8 +44,8 @@ void check_equals_dense(const SparseProjection<T>& factors, Index tokens, const 
   for (Index n = 0; n < tokens; ++n) std::copy_n(d_x.row(n), factors.in(), dense_d_x.view().row_data(n));
   Reference{}.product_nt(x.view(), a, dense_z.view());
   Reference{}.product_nn(d_z.view(), a, dense_d_x.view());
-  factors.project(x.view(), z.view(), execution);
-  factors.project_backward(d_z.view(), d_x.view(), execution);
+  factors.project(x.view(), z.view(), call(execution));
+  factors.project_backward(d_z.view(), d_x.view(), call(execution));
   CHECK(difference(z.view(), dense_z.view()) <= Tolerance<T>::sum(factors.nonzeros()));
   CHECK(difference(d_x.view(), dense_d_x.view()) <= Tolerance<T>::sum(a.rows()));
   CHECK(z.intact());
@@ -101,13 +110,13 @@ TEST_CASE("A sparse projection has the same bits on any number of threads", "[fa
   const SparseProjection<float> factors({.in = 768, .out = 2, .nonzeros = 192}, rng);
   const auto x = support::random_matrix<float>(333, 768, 1), d_z = support::random_matrix<float>(333, 32, 2);
   Matrix<float> z(333, 32), d_x(333, 768);
-  factors.project(x, z.view(), Simd<>{});
-  factors.project_backward(d_z, d_x.view(), Simd<>{});
+  factors.project(x, z.view(), call(Simd<>{}));
+  factors.project_backward(d_z, d_x.view(), call(Simd<>{}));
   for (int threads : {1, 2, 5}) {
     const Simd execution{ThreadPool(threads)};
     Matrix<float> other_z(333, 32), other_d_x(333, 768);
-    factors.project(x, other_z.view(), execution);
-    factors.project_backward(d_z, other_d_x.view(), execution);
+    factors.project(x, other_z.view(), call(execution));
+    factors.project_backward(d_z, other_d_x.view(), call(execution));
     CAPTURE(threads);
     CHECK(support::same_bits(z, other_z));
     CHECK(support::same_bits(d_x, other_d_x));
@@ -183,8 +192,8 @@ TEST_CASE("A sparse projection is state, and what is written there is the projec
   CHECK(support::same_bits(from.projection().values, to.projection().values));
   const auto x = support::random_matrix<float>(9, 50, 1), d_z = support::random_matrix<float>(9, 19, 2);
   Matrix<float> z(9, 19), other_z(9, 19), d_x(9, 50), other_d_x(9, 50);
-  from.project(x, z.view(), Simd<>{}), to.project(x, other_z.view(), Simd<>{});
-  from.project_backward(d_z, d_x.view(), Simd<>{}), to.project_backward(d_z, other_d_x.view(), Simd<>{});
+  from.project(x, z.view(), call(Simd<>{})), to.project(x, other_z.view(), call(Simd<>{}));
+  from.project_backward(d_z, d_x.view(), call(Simd<>{})), to.project_backward(d_z, other_d_x.view(), call(Simd<>{}));
   CHECK(support::same_bits(z, other_z));
   CHECK(support::same_bits(d_x, other_d_x));
 }
@@ -205,6 +214,6 @@ TEST_CASE("A detached projection hands x no gradient", "[factors]") {
   const SparseProjection<float> factors({.in = 20, .out = 6, .experts = 4, .nonzeros = 5, .detached = true}, rng);
   const auto d_z = support::random_matrix<float>(3, 4, 1);
   Matrix<float> d_x(3, 20);
-  factors.project_backward(d_z, d_x.view(), Simd<>{});
+  factors.project_backward(d_z, d_x.view(), call(Simd<>{}));
   CHECK(support::same_bits(d_x, Matrix<float>(3, 20)));
 }

@@ -20,7 +20,7 @@ const Gate top2{Softmax{}, TopK{2}, Renormalized{}};
 template <class T, class Execution>
 auto layer_of(Gate<Softmax, TopK, Renormalized> gate, Execution execution) {
   Rng rng(71);
-  const Index routed = 6 - gate.shared;
+  const Index routed = 6 - gate.shared();
   LowRank<DenseFactors<T>> experts({.in = 20, .out = 12, .experts = 6, .rank = 3, .alpha = 6}, rng);
   fill_uniform(experts.parameters().lora_B.view(), 1, rng);
   return MixtureLinear(LinearRouter<T>({.in = 20, .experts = routed}, rng), gate, experts,
@@ -41,7 +41,7 @@ struct Halves : Unit {
 template <class Execution, class G>
 bool all_alike(const G& gate, Index experts) {
   constexpr double infinity = std::numeric_limits<double>::infinity();
-  const Index columns = experts + gate.extra();
+  const Index columns = gate.columns(experts);
   Matrix<double> logits = support::random_matrix<double>(24, columns, 75, 3);
   for (Index e = 0; e < columns; ++e) logits(1, e) = std::nan(""), logits(2, e) = -infinity;
   logits(3, 0) = std::nan(""), logits(4, columns - 1) = -infinity, logits(5, columns - 1) = infinity;
@@ -106,8 +106,7 @@ TEST_CASE("A forced expert serves its token alone", "[gating]") {
 }
 
 TEST_CASE("Shared experts serve every routed token with weight 1", "[gating]") {
-  Gate gate = top2;
-  gate.shared = 2;
+  const Gate gate(top2.score, top2.select, top2.weigh, 2);
   const auto logits = support::random_matrix<double>(9, 5, 76);
   const std::vector<std::uint8_t> flags{1, 1, 0, 1, 1, 1, 1, 1, 1};
   const auto trace = laws::routed(gate, logits, 7, {.routed = flags}), alone = laws::routed(top2, logits, 5);
@@ -128,8 +127,7 @@ TEST_CASE("Shared experts serve every routed token with weight 1", "[gating]") {
 }
 
 TEST_CASE("A layer with shared experts has exact gradients, and losses that leave them out", "[gating]") {
-  Gate gate = top2;
-  gate.shared = 2;
+  const Gate gate(top2.score, top2.select, top2.weigh, 2);
   auto layer = layer_of<double>(gate, Reference{});
   const auto x = support::random_matrix<double>(15, 20, 77);
   CHECK(check_gradients(layer).worst < 1e-6);

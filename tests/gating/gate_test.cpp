@@ -72,7 +72,7 @@ TEST_CASE("A gate with a token of four experts gives the published numbers", "[g
 
 TEST_CASE("A score may ask for a column of its own beside the experts", "[gating]") {
   const Gate gate{Halving{}, TopK{1}, Raw{}};
-  CHECK(gate.extra() == 1);
+  CHECK(gate.columns(4) == 5);
   Matrix<double> logits(2, 4);
   logits(0, 1) = logits(1, 1) = 3;
   logits(1, 3) = 9;  // not an expert, however large

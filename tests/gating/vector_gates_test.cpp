@@ -233,7 +233,7 @@ TEMPLATE_TEST_CASE("Gates with vectors keep the laws of gatings", "[gating]", fl
 TEMPLATE_TEST_CASE("The gradient of a gate with vectors is Reference's up to rounding", "[gating]", float, double) {
   using T = TestType;
   test::TestRng rng;
-  const auto gradient = [](const auto& gate, auto execution, Trace<T> trace, std::uint64_t seed) {
+  const auto gradient = [](const auto& gate, auto execution, Trace<T>& trace, std::uint64_t seed) {
     Rng upstream(seed);
     trace.start_d_gate();
     fill_uniform(View<T>(trace.d_gate(), 1, trace.routing.pairs()), 1, upstream);
@@ -249,7 +249,7 @@ TEMPLATE_TEST_CASE("The gradient of a gate with vectors is Reference's up to rou
     const auto logits = some_logits<T>(step<T> + 3, experts, Rows::ordinary, rng);
     CAPTURE(experts);
     for_each_gate(experts, [&](const auto& gate) {
-      const auto trace = laws::routed(gate, logits, experts);
+      auto trace = laws::routed(gate, logits, experts);
       const auto found = gradient(gate, Simd<>{}, trace, 3), expected = gradient(gate, Reference{}, trace, 3);
       double worst = 0;
       for (std::size_t i = 0; i < found.size(); ++i) worst = std::max(worst, double(std::abs(found[i] - expected[i])));
@@ -264,14 +264,12 @@ TEST_CASE("A gate's bits do not depend on the number of threads", "[gating][thre
   const auto logits = some_logits<float>(tokens, experts, Rows::special, rng);
   const Gate gate{Softmax{}, TopK{2}, Renormalized{}};
   const auto alone = laws::routed<Simd<>>(gate, logits, experts);
-  Trace<float> shared;
-  shared.reserve(tokens, experts, 0, 2 * tokens);
+  Trace<float> shared({.tokens = tokens, .pairs = 2 * tokens, .experts = experts, .columns = experts});
   shared.start(tokens, {});
   std::copy_n(logits.data(), logits.size(), shared.logits().data());
-  auto scratch = gate.scratch({.tokens = tokens, .pairs = 2 * tokens});
+  OwnedScratch scratch(gate, {.tokens = tokens, .pairs = 2 * tokens});
   const Simd execution{ThreadPool{3}};
-  Call<std::remove_cvref_t<decltype(execution)>, decltype(scratch)> call{execution, shared.pass, scratch};
-  gate.choose(shared, call);
+  gate.choose(shared, Call{execution, shared.pass, *scratch});
   bool same = shared.nan_tokens == alone.nan_tokens;
   for (Index n = 0; n < tokens; ++n) same &= bits_of(shared, n) == bits_of(alone, n);
   CHECK(same);

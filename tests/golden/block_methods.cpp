@@ -15,7 +15,7 @@ class Projection {
  public:
   Projection(const Comparison<T>& file, const std::string& name, Index tokens, Execution execution)
       : names_(file, name + "."),
-        layer_(mole::External{}, mole::NoGating{}, names_.load(file),
+        layer_(names_.load(file),
                mole::DenseBase(file.matrix("base." + name + ".weight")), execution),
         work_(layer_.workspace(tokens)),
         gradients_(layer_.gradients()) {}
@@ -34,7 +34,7 @@ class Projection {
   }
 
  private:
-  using Layer = mole::MixtureLinear<mole::External, mole::NoGating, Experts<T>, mole::DenseBase<Matrix<T>>, Execution>;
+  using Layer = mole::ExpertLinear<Experts<T>, mole::DenseBase<Matrix<T>>, Execution>;
 
   ExpertFiles<T> names_;
   Layer layer_;

@@ -32,8 +32,8 @@ template <class T, class Base, class Gating, class Execution>
 void check_gated(Comparison<T>& file, Base base, Gating gating, Execution execution, const std::string& loss = "",
                  const LoadBalanceOptions& balance = {}) {
   const ExpertFiles<T> names(file);
-  gating.shared = names.shared();
-  mole::MixtureLinear layer(load_router(file), gating, names.load(file), std::move(base), execution);
+  const mole::Gate shared(gating.score, gating.select, gating.weigh, names.shared());
+  mole::MixtureLinear layer(load_router(file), shared, names.load(file), std::move(base), execution);
   const std::vector<Index> starts = sequence_starts(file);
   const mole::Pass pass{.sequence_begin = starts};
   auto work = layer.workspace(file.matrix("x").rows());

@@ -23,8 +23,8 @@ void expect_loss_of_two_layers(Comparison<T>& file, Layer& layer, typename Layer
     const Index last = first.experts() - 1;
     for (Index n = 0; n < first.tokens(); ++n)
       for (Index e = 0; e <= last; ++e) second.logits()(n, e) = first.logits()(n, last - e) / 2;
-    mole::Call<mole::Reference, typename std::remove_reference_t<decltype(layer.gating())>::Scratch> call{
-        {}, pass, second.gating_scratch};
+    const mole::Reference reference;
+    const mole::Call call{reference, pass, second.gating_scratch};
     layer.gating().choose(static_cast<mole::Trace<T>&>(second), call);
     second.start_d_gate();
     mole::Trace<T>* const both[] = {&first, &second};
@@ -77,13 +77,12 @@ Method plain_lora() {
     expect_layer(file, layer, work, {}, names);
 
     Matrix<T> delta(layer.out(), layer.in()), merged = file.matrix("base.weight");
-    layer.merge_into(delta);
-    layer.merge_into(merged);
+    merge_into(layer, delta.view());
+    merge_into(layer, merged.view());
     file.expect("delta_weight", delta);
     file.expect("merged.weight", merged);
-    mole::MixtureLinear merged_layer(
-        mole::External{}, mole::NoGating{}, layer.experts(),
-        mole::DenseBase(merged, file.has("base.bias") ? file.matrix("base.bias") : Matrix<T>{}), execution);
+    const Matrix<T> bias = file.has("base.bias") ? file.matrix("base.bias") : Matrix<T>{};
+    mole::ExpertLinear merged_layer(layer.experts(), mole::DenseBase(merged, bias), execution);
     Matrix<T> y(x.rows(), layer.out());
     auto merged_work = merged_layer.workspace(x.rows());
     merged_layer.apply(x, mole::Routing<T>::from_dense(Matrix<T>(x.rows(), 1)), y, merged_work);

@@ -201,9 +201,11 @@ class RecurrentStack {
   /// A loss of the tokens of all layers, as if they were those of one; its gradient goes to each layer's trace.
   template <class Loss>
   double loss_of_all(Loss loss) {
-    mole::Trace<T> all;
     const Index tokens = x_[0].rows(), layers = Index(layers_.size()), experts = work_[0].experts();
-    all.reserve(tokens * layers, experts, 0, tokens * layers * experts);
+    mole::Trace<T> all({.tokens = tokens * layers,
+                        .pairs = tokens * layers * experts,
+                        .experts = experts,
+                        .columns = experts});
     all.start(tokens * layers, {});
     all.routing.start(experts);
     for (Index l = 0; l < layers; ++l) {

@@ -400,10 +400,10 @@ struct FlyRun {
 
   Rng start, rng{2};
   Matrix<float> weight = base();
-  Flylora<DenseBase<View<const float>>> layer =
-      flylora<float>({.in = 11, .out = 13, .rank = 12, .k = 4, .dropout = 0.1}, weight, start);
-  decltype(layer)::Gradients gradients = layer.gradients();
-  decltype(layer)::Workspace work = layer.workspace(16);
+  using Layer = decltype(flylora({}, DenseBase{weight}, start));
+  Layer layer = flylora({.rank = 12, .k = 4, .dropout = 0.1}, DenseBase{weight}, start);
+  typename Layer::Gradients gradients = layer.gradients();
+  typename Layer::Workspace work = layer.workspace(16);
   AdamW<float> optimizer{{.learning_rate = 1e-2}};
   SignBiasBalancer balancer{{.experts = 12, .rate = 0.01}};
   std::uint64_t step = 0;

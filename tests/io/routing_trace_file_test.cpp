@@ -91,11 +91,11 @@ TEST_CASE("What the columns of a file mean", "[io]") {
   CHECK(first.tokens() == 2);
   CHECK(first.expert(0) == 2);
   CHECK(first.expert(1) == 0);
-  CHECK(first.weight(1) == 0.25f);
+  CHECK(first.gate(1) == 0.25f);
   CHECK(first.experts_of(1).empty());
   CHECK(second.experts() == 2);
   CHECK(second.expert(0) == 1);
-  CHECK(second.weight(0) == 1);
+  CHECK(second.gate(0) == 1);
 }
 
 TEST_CASE("A file that is no recording, or does not add up, is refused", "[io]") {

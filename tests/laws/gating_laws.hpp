@@ -19,20 +19,22 @@ template <class Execution = mole::Reference, class Gating, class T>
 mole::Trace<T> routed(const Gating& gating, const mole::Matrix<T>& logits, mole::Index experts,
                       const mole::Pass& pass = {}) {
   const mole::Index tokens = logits.rows(), pairs = gating.max_pairs(tokens, experts);
-  mole::Trace<T> trace;
-  trace.reserve(tokens, experts, gating.extra(), pairs);
+  mole::Trace<T> trace({.tokens = tokens,
+                        .pairs = pairs,
+                        .experts = experts,
+                        .columns = gating.columns(experts),
+                        .shared = mole::shared_experts(gating)});
   trace.start(tokens, pass);
   for (mole::Index n = 0; n < tokens; ++n)
     std::copy_n(logits.view().row_data(n), logits.cols(), trace.logits().row_data(n));
   support::Harness<Gating, Execution> harness(gating, tokens, pairs, pass);
-  auto call = harness.call();
-  gating.choose(trace, call);
+  gating.choose(trace, harness.call());
   trace.start_d_gate();
   return trace;
 }
 
 namespace detail {
-/// The routing as (expert, weight) of each token, by expert.
+/// The routing as (expert, gate) of each token, by expert.
 template <class T>
 std::vector<std::vector<std::pair<int, T>>> choices(const mole::Trace<T>& trace) {
   std::vector<std::vector<std::pair<int, T>>> all;
@@ -70,7 +72,7 @@ template <class T, class Execution = mole::Reference, class Gating>
 void check_gating(const Gating& gating, mole::Index experts, const std::vector<int>& of_equals = {}) {
   static_assert(mole::TrainableGatingPolicy<Gating, T>);
   gating.check(experts);
-  const mole::Index columns = experts + gating.extra();
+  const mole::Index columns = gating.columns(experts);
   SECTION("a token's choice depends on no other token") {
     for (mole::Index tokens : {0, 1, 7, 64, 130}) {
       INFO("tokens " << tokens << ", experts " << experts);

@@ -12,12 +12,9 @@ namespace laws {
 namespace detail {
 template <class Router>
 mole::Matrix<typename Router::Scalar> logits_of(const Router& router, const mole::Matrix<typename Router::Scalar>& in,
-                                                auto& call) {
+                                                auto call) {
   mole::Matrix<typename Router::Scalar> logits(in.rows(), router.outputs());
-  if constexpr (mole::detail::ForwardsWithCall<Router, mole::Reference>)
-    router.forward(in, logits.view(), call);
-  else
-    router.forward(in, logits.view());
+  mole::forward_router(router, in, logits.view(), call);
   return logits;
 }
 template <class Router>

@@ -3,6 +3,7 @@
 #include "mole/layer/mixture_linear.hpp"
 
 #include "core/error_code.hpp"
+#include "mole/surgery/merge.hpp"
 #include "support/catch.hpp"
 #include "support/layers.hpp"
 
@@ -20,10 +21,10 @@ TEST_CASE("A layer merges when its gate is the same for all tokens, and says why
   };
   const auto layer = support::with_random_b(MixtureLinear(NoRouter<double>(3), Gate{Identity{}, All{}, Unit{}},
                                                           experts(), DenseBase(weight.view()), Reference{}));
-  CHECK(layer.merge_obstacle().empty());
-  CHECK(layer.can_merge());
+  CHECK(merge_obstacle(layer).empty());
+  CHECK(can_merge(layer));
   Matrix<double> merged = weight;
-  layer.merge_into(merged);
+  merge_into(layer, merged);
   const auto x = random_matrix<double>(9, 11, 8);
   Matrix<double> y(9, 13);
   Reference{}.product_nt(x, merged, y.view());
@@ -31,12 +32,12 @@ TEST_CASE("A layer merges when its gate is the same for all tokens, and says why
 
   const auto routed = support::routed_layer<double>({}, support::top_2());
   Matrix<double> untouched = weight;
-  CHECK(code_of([&] { routed.merge_into(untouched); }) == ErrorCode::not_mergeable);
+  CHECK(code_of([&] { merge_into(routed, untouched); }) == ErrorCode::not_mergeable);
   CHECK(same_bits(untouched, weight));
-  CHECK_FALSE(routed.can_merge());
-  CHECK(routed.merge_obstacle().find("chooses experts for each token") != std::string::npos);
+  CHECK_FALSE(can_merge(routed));
+  CHECK(merge_obstacle(routed).find("chooses experts for each token") != std::string::npos);
   Matrix<double> wrong(12, 11);
-  CHECK(code_of([&] { layer.merge_into(wrong); }) == ErrorCode::shape);
+  CHECK(code_of([&] { merge_into(layer, wrong); }) == ErrorCode::shape);
 }
 
 TEST_CASE("Roles that do not fit each other are refused at construction", "[layer]") {

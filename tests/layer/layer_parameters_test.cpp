@@ -17,7 +17,7 @@ TEST_CASE("A layer's tensors are named by role, and those that it does not have 
         Names{"router.weight", "router.bias", "experts.lora_A", "experts.lora_B", "base.weight"});
   Rng rng(1);
   const Matrix<float> weight(13, 11);
-  CHECK(names(lora<float>({.in = 11, .out = 13}, weight, rng)) == Names{"experts.lora_A", "experts.lora_B"});
+  CHECK(names(lora({}, DenseBase{weight}, rng)) == Names{"experts.lora_A", "experts.lora_B"});
 }
 
 TEST_CASE("A name is refused only beyond its room", "[layer]") {

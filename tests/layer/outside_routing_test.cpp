@@ -8,13 +8,11 @@
 using namespace mole;
 using support::random_matrix;
 
-TEST_CASE("A routing from outside returns the gradient of its weights", "[layer]") {
+TEST_CASE("A routing from outside returns the gradient of its gates", "[layer]") {
   Rng rng(5);
   auto layer = support::with_random_b(
-      MixtureLinear(External{}, NoGating{},
-                    LowRank<DenseFactors<double>>({.in = 11, .out = 13, .experts = 4, .rank = 3, .alpha = 6}, rng),
-                    DenseBase(random_matrix<double>(13, 11, 6))));
-  STATIC_REQUIRE(decltype(layer)::external);
+      ExpertLinear(LowRank<DenseFactors<double>>({.in = 11, .out = 13, .experts = 4, .rank = 3, .alpha = 6}, rng),
+                   DenseBase(random_matrix<double>(13, 11, 6))));
   Matrix<double> weights = random_matrix<double>(7, 4, 1);
   const auto x = random_matrix<double>(7, 11, 8), d_y = random_matrix<double>(7, 13, 9);
   Matrix<double> y(7, 13), d_x(7, 11);
@@ -42,7 +40,7 @@ TEST_CASE("A routing from outside returns the gradient of its weights", "[layer]
   }
 }
 
-TEST_CASE("One routing serves two layers, whose weight gradients add up", "[layer]") {
+TEST_CASE("One routing serves two layers, whose gate gradients add up", "[layer]") {
   auto q = support::routed_layer<double>({}, support::top_2());
   const auto k = support::with_random_b(q, 99);
   const auto x = random_matrix<double>(7, 11, 8), d_y = random_matrix<double>(7, 13, 9);

@@ -3,6 +3,7 @@
 #include "mole/layer/workspace.hpp"
 
 #include "support/catch.hpp"
+#include "support/counting_memory.hpp"
 #include "support/layers.hpp"
 
 #include <memory_resource>
@@ -52,13 +53,13 @@ TEST_CASE("One workspace serves the backward of several layers, if each recomput
 TEST_CASE("A workspace takes exactly the bytes that the layer announced", "[layer]") {
   const auto check = [](const auto& layer, Index tokens, Index pairs = 0) {
     const std::size_t bytes = layer.workspace_bytes(tokens, pairs);
-    detail::CountingMemory counted;
+    support::CountingMemory counted;
     { const auto work = layer.workspace(tokens, pairs, &counted); }
     CAPTURE(tokens, pairs);
     CHECK(counted.bytes == bytes);
 
-    std::vector<std::byte> memory(bytes);
-    std::pmr::monotonic_buffer_resource arena(memory.data(), memory.size(), std::pmr::null_memory_resource());
+    MemoryBlock memory(bytes, std::pmr::get_default_resource());
+    std::pmr::monotonic_buffer_resource arena(memory.bytes().data(), bytes, std::pmr::null_memory_resource());
     CHECK_NOTHROW(layer.workspace(tokens, pairs, &arena));
   };
   for (Index tokens : {0, 1, 7, 64, 513}) {
@@ -69,8 +70,8 @@ TEST_CASE("A workspace takes exactly the bytes that the layer announced", "[laye
     LinearRouter<float> dropping({.in = 11, .experts = 4, .dropout = {.rate = 0.5}}, rng);
     LowRank<DenseFactors<float>> experts({.in = 11, .out = 13, .experts = 4, .rank = 3}, rng);
     check(MixtureLinear(dropping, support::top_2(), experts, NoBase<float>{11, 13}), tokens);
-    check(MixtureLinear(External{}, NoGating{}, experts, NoBase<float>{11, 13}), tokens);
-    check(MixtureLinear(External{}, NoGating{}, experts, NoBase<float>{11, 13}), tokens, 3);
+    check(ExpertLinear(experts, NoBase<float>{11, 13}), tokens);
+    check(ExpertLinear(experts, NoBase<float>{11, 13}), tokens, 3);
     LowRank<SparseProjection<float>> sparse({.in = 11, .out = 13, .experts = 8, .nonzeros = 3}, rng);
     check(MixtureLinear(LatentRouter<float>(8), Gate{Magnitude{}, TopK{2}, Unit{}}, sparse, NoBase<float>{11, 13}),
           tokens);

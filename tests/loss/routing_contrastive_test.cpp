@@ -5,6 +5,7 @@
 #include "loss_trace.hpp"
 #include "mole/core/call.hpp"
 #include "support/catch.hpp"
+#include "support/counting_memory.hpp"
 #include "support/random_matrix.hpp"
 
 #include <initializer_list>
@@ -87,7 +88,7 @@ TEST_CASE("One prototype with tokens, or none, has nothing to be told apart from
     Case of(matrix({{.9, .1}, {.2, .8}, {.3, .3}}), axes, chosen, 3);
     CHECK(of() == 0);
     CHECK(of.no_gradient());
-    detail::CountingMemory memory;
+    support::CountingMemory memory;
     routing_contrastive(of.x, of.prototypes, of.trace, of.d_x, of.d_prototypes, {}, &memory);
     CHECK(memory.bytes == 0);
   }
@@ -170,8 +171,7 @@ TEST_CASE("The contrastive loss is finite at temperatures whose powers are not",
 
 TEST_CASE("The contrastive loss of float is that of double", "[loss]") {
   const Case in_double = random_case();
-  Trace<float> trace;
-  trace.reserve(9, 5, 0, 45);
+  Trace<float> trace({.tokens = 9, .pairs = 45, .experts = 5, .columns = 5});
   trace.start(9, {});
   trace.routing.start(5);
   for (Index n = 0; n < 9; ++n) {
@@ -185,7 +185,7 @@ TEST_CASE("The contrastive loss of float is that of double", "[loss]") {
 
 TEST_CASE("The contrastive loss takes from its memory what it says", "[loss]") {
   Case of = random_case();  // A = 3, I = 3
-  detail::CountingMemory memory;
+  support::CountingMemory memory;
   routing_contrastive(of.x, of.prototypes, of.trace, of.d_x, of.d_prototypes, {}, &memory);
   CHECK(memory.bytes >= 8 * (3 * (3 + 3) + 3));
   CHECK(memory.bytes <= 8 * (3 * (3 + 3) + 3) + 3 * 64);

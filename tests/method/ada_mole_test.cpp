@@ -10,7 +10,7 @@ using namespace method_checks;
 
 TEST_CASE("ada_mole keeps somebody for every token, and its threshold learns", "[method]") {
   Rng rng(1);
-  auto layer = ada_mole<double>({.in = 11, .out = 13, .experts = 6, .rank = 2}, weight, rng, bias);
+  auto layer = ada_mole({.experts = 6, .rank = 2}, DenseBase{weight, bias}, rng);
   CHECK(layer.router().outputs() == 7);
   CHECK(gradient_error(layer) < 1e-7);
   const auto x = support::random_matrix<double>(200, 11, 3, 5);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Which presets can become one weight, and what the others say.
 #include "method/method_checks.hpp"
+#include "mole/surgery/merge.hpp"
 #include "support/catch.hpp"
 
 using namespace mole;
@@ -12,10 +13,10 @@ constexpr const char *mergeable = "", *chooses = "chooses experts for each token
 
 template <class Layer>
 void check(const char* name, const Layer& layer, const std::string& obstacle) {
-  CAPTURE(name, layer.merge_obstacle());
-  CHECK(layer.can_merge() == obstacle.empty());
-  CHECK(layer.merge_obstacle().empty() == obstacle.empty());
-  CHECK(layer.merge_obstacle().find(obstacle) != std::string::npos);
+  CAPTURE(name, merge_obstacle(layer));
+  CHECK(can_merge(layer) == obstacle.empty());
+  CHECK(merge_obstacle(layer).empty() == obstacle.empty());
+  CHECK(merge_obstacle(layer).find(obstacle) != std::string::npos);
 }
 
 }  // namespace
@@ -24,31 +25,31 @@ TEST_CASE("Presets can be merged where every token has all experts with one weig
   Rng rng(1);
   using T = double;
   const Index in = 11, out = 13;
-  check("lora", lora<T>({.in = in, .out = out}, weight, rng), mergeable);
-  check("sora", sora<T>({.in = in, .out = out}, weight, rng), mergeable);
-  check("codyra", codyra<T>({.in = in, .out = out}, weight, rng), mergeable);
+  check("lora", lora({}, DenseBase{weight}, rng), mergeable);
+  check("sora", sora({}, DenseBase{weight}, rng), mergeable);
+  check("codyra", codyra({}, DenseBase{weight}, rng), mergeable);
 
-  check("mola", mola<T>({.in = in, .out = out}, weight, rng), chooses);
-  check("mola, all", mola<T>({.in = in, .out = out, .experts = 4, .k = 4}, weight, rng), weighs);
-  check("loramoe", loramoe<T>({.in = in, .out = out}, weight, rng), weighs);
-  check("hydralora", loramoe<T>({.in = in, .out = out, .shared_down = true}, weight, rng), weighs);
-  check("llava_mole", llava_mole<T>({.in = in, .out = out}, weight, rng), chooses);
-  check("llava_mole, one expert", llava_mole<T>({.in = in, .out = out, .experts = 1}, weight, rng), mergeable);
-  check("dynamic_moe", dynamic_moe<T>({.in = in, .out = out}, weight, rng), chooses);
-  check("dynamic_moe, p = 1", dynamic_moe<T>({.in = in, .out = out, .p = 1}, weight, rng), chooses);
-  check("mole_threshold", mole_threshold<T>({.in = in, .out = out}, weight, rng), chooses);
-  check("dyn_mole", dyn_mole<T>({.in = in, .out = out}, weight, rng), chooses);
-  check("ada_mole", ada_mole<T>({.in = in, .out = out}, weight, rng), chooses);
-  check("ld_mole", ld_mole<T>({.in = in, .out = out}, weight, rng), chooses);
-  check("deepseek_moe", deepseek_moe<T>({.in = in, .out = out}, weight, rng), chooses);
-  check("deepseek_moe, all", deepseek_moe<T>({.in = in, .out = out, .experts = 8, .k = 6}, weight, rng), weighs);
-  check("deepseek_v3", deepseek_v3<T>({.in = in, .out = out}, weight, rng), chooses);
+  check("mola", mola({}, DenseBase{weight}, rng), chooses);
+  check("mola, all", mola({.experts = 4, .k = 4}, DenseBase{weight}, rng), weighs);
+  check("loramoe", loramoe({}, DenseBase{weight}, rng), weighs);
+  check("hydralora", loramoe({.shared_down = true}, DenseBase{weight}, rng), weighs);
+  check("llava_mole", llava_mole({}, DenseBase{weight}, rng), chooses);
+  check("llava_mole, one expert", llava_mole({.experts = 1}, DenseBase{weight}, rng), mergeable);
+  check("dynamic_moe", dynamic_moe({}, DenseBase{weight}, rng), chooses);
+  check("dynamic_moe, p = 1", dynamic_moe({.p = 1}, DenseBase{weight}, rng), chooses);
+  check("mole_threshold", mole_threshold({}, DenseBase{weight}, rng), chooses);
+  check("dyn_mole", dyn_mole({}, DenseBase{weight}, rng), chooses);
+  check("ada_mole", ada_mole({}, DenseBase{weight}, rng), chooses);
+  check("ld_mole", ld_mole({}, DenseBase{weight}, rng), chooses);
+  check("deepseek_moe", deepseek_moe({}, DenseBase{weight}, rng), chooses);
+  check("deepseek_moe, all", deepseek_moe({.experts = 8, .k = 6}, DenseBase{weight}, rng), weighs);
+  check("deepseek_v3", deepseek_v3({}, DenseBase{weight}, rng), chooses);
 
-  check("smora", smora<T>({.in = in, .out = out}, weight, rng), chooses);
-  check("smora, k = r", smora<T>({.in = in, .out = out, .rank = 8, .k = 8}, weight, rng), weighs);
-  check("flylora", flylora<T>({.in = in, .out = out}, weight, rng), chooses);
-  check("flylora, k = r - 1", flylora<T>({.in = in, .out = out, .rank = 8, .k = 7}, weight, rng), chooses);
-  check("flylora, k = r", flylora<T>({.in = in, .out = out, .rank = 8, .k = 8}, weight, rng), mergeable);
-  check("moram", moram<T>({.in = in, .out = out, .k = 8}, weight, rng), chooses);
-  check("moram, all", moram<T>({.in = in, .out = out}, weight, rng), weighs);
+  check("smora", smora({}, DenseBase{weight}, rng), chooses);
+  check("smora, k = r", smora({.rank = 8, .k = 8}, DenseBase{weight}, rng), weighs);
+  check("flylora", flylora({}, DenseBase{weight}, rng), chooses);
+  check("flylora, k = r - 1", flylora({.rank = 8, .k = 7}, DenseBase{weight}, rng), chooses);
+  check("flylora, k = r", flylora({.rank = 8, .k = 8}, DenseBase{weight}, rng), mergeable);
+  check("moram", moram({.k = 8}, DenseBase{weight}, rng), chooses);
+  check("moram, all", moram({}, DenseBase{weight}, rng), weighs);
 }

@@ -11,16 +11,16 @@ using namespace method_checks;
 
 TEMPLATE_TEST_CASE("codyra has scale 1, and its gradients are exact", "[method]", Reference, Simd<>) {
   Rng rng(1);
-  const auto layer = codyra<double>({.in = 11, .out = 13, .rank = 5}, weight, rng, bias, TestType{});
+  const auto layer = codyra({.rank = 5}, DenseBase{weight, bias}, rng, TestType{});
   CHECK(layer.experts().scale()[0] == 1);
-  CHECK(codyra<double>({.in = 11, .out = 13}, weight, rng).experts().parameters().gate.size() == 16);
+  CHECK(codyra({}, DenseBase{weight}, rng).experts().parameters().gate.size() == 16);
   CHECK(gradient_error(layer) < 1e-8);
 }
 
 TEST_CASE("At the end of a task the survivors join the weight, and the function stays what it was", "[method]") {
   Rng rng(1);
   Matrix<double> host = weight;
-  auto layer = support::with_random_b(codyra<double>({.in = 11, .out = 13}, host, rng, bias));
+  auto layer = support::with_random_b(codyra({}, DenseBase{host, bias}, rng));
   for (Index j : {0, 3, 4, 9}) layer.experts().parameters().gate(0, j) = 0;
   const auto x = support::random_matrix<double>(5, 11, 2);
   auto work = layer.workspace(5);
@@ -36,7 +36,7 @@ TEST_CASE("At the end of a task the survivors join the weight, and the function 
 
 TEST_CASE("No gate is 0 before the dense iterations end, and one that is may come back", "[method]") {
   Rng rng(1);
-  auto layer = support::with_random_b(codyra<double>({.in = 11, .out = 13}, weight, rng));
+  auto layer = support::with_random_b(codyra({}, DenseBase{weight}, rng));
   const ThresholdSchedule schedule{.kappa_max = 0.05, .stages = 5, .iterations = 60};
   auto work = layer.workspace(16);
   auto gradients = layer.gradients();

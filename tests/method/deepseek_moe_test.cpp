@@ -11,7 +11,7 @@ using namespace method_checks;
 TEST_CASE("deepseek_moe has shared experts behind the routed ones", "[method]") {
   Rng rng(1);
   auto layer =
-      deepseek_moe<double>({.in = 11, .out = 13, .experts = 9, .shared = 2, .rank = 2, .k = 3}, weight, rng, bias);
+      deepseek_moe({.experts = 9, .shared = 2, .rank = 2, .k = 3}, DenseBase{weight, bias}, rng);
   CHECK(layer.router().outputs() == 7);
   CHECK(gradient_error(layer) < 1e-7);
   auto work = layer.workspace(5);
@@ -24,10 +24,8 @@ TEST_CASE("Parts of an expert, all of them chosen alike, are the expert", "[meth
   // One expert of rank 6, and six of rank 1 with the same ranks: alpha keeps the scale of a rank.
   Rng rng(1);
   auto coarse = support::with_random_b(
-      deepseek_moe<double>({.in = 11, .out = 13, .experts = 2, .shared = 1, .rank = 6, .k = 1, .alpha = 12}, weight,
-                           rng, bias, Reference{}));
-  auto fine = deepseek_moe<double>({.in = 11, .out = 13, .experts = 12, .shared = 6, .rank = 1, .k = 6, .alpha = 2},
-                                   weight, rng, bias, Reference{});
+      deepseek_moe({.experts = 2, .shared = 1, .rank = 6, .k = 1, .alpha = 12}, DenseBase{weight, bias}, rng, Reference{}));
+  auto fine = deepseek_moe({.experts = 12, .shared = 6, .rank = 1, .k = 6, .alpha = 2}, DenseBase{weight, bias}, rng, Reference{});
   fine.experts().parameters() = coarse.experts().parameters();
   coarse.router().parameters().weight.set_zero();
   fine.router().parameters().weight.set_zero();

@@ -12,7 +12,7 @@ TEST_CASE("deepseek_v3 chooses with its bias and weighs without", "[method]") {
   Rng rng(1);
   const DeepseekV3Options options{
       .in = 11, .out = 13, .experts = 9, .shared = 1, .rank = 2, .k = 3, .groups = 4, .kept_groups = 2};
-  auto layer = deepseek_v3<double>(options, weight, rng, bias);
+  auto layer = deepseek_v3(options, DenseBase{weight, bias}, rng);
   CHECK(layer.gating().select.bias == std::vector<double>(8));
   CHECK(gradient_error(layer) < 1e-7);
   layer.gating().select.bias[5] = 10;  // everybody has it now
@@ -28,9 +28,7 @@ TEST_CASE("deepseek_v3 chooses with its bias and weighs without", "[method]") {
 
 TEST_CASE("deepseek_v3's bias has no gradient, and the same added to all changes no bit", "[method]") {
   Rng rng(1);
-  auto layer = support::with_random_b(deepseek_v3<double>(
-      {.in = 11, .out = 13, .experts = 9, .shared = 1, .rank = 2, .k = 3, .groups = 4, .kept_groups = 2}, weight, rng,
-      bias));
+  auto layer = support::with_random_b(deepseek_v3({.experts = 9, .shared = 1, .rank = 2, .k = 3, .groups = 4, .kept_groups = 2}, DenseBase{weight, bias}, rng));
   auto gradients = layer.gradients({.router = true, .experts = true, .base = true});
   layer.for_each_tensor([](std::string_view name, auto, auto) { CHECK(name.find("gating") == std::string_view::npos); },
              gradients);

@@ -10,7 +10,7 @@ using namespace method_checks;
 
 TEST_CASE("dyn_mole keeps two experts, or all where the entropy is high", "[method]") {
   Rng rng(1);
-  auto layer = dyn_mole<double>({.in = 11, .out = 13, .rank = 2, .entropy_threshold = 0.97}, weight, rng, bias);
+  auto layer = dyn_mole({.rank = 2, .entropy_threshold = 0.97}, DenseBase{weight, bias}, rng);
   CHECK(layer.experts().experts() == 6);
   CHECK(layer.gating().select.confident.min_k == 2);
   CHECK_FALSE(layer.gating().select.confident.crossing);

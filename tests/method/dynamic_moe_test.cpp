@@ -10,7 +10,7 @@ using namespace method_checks;
 
 TEST_CASE("dynamic_moe keeps experts until their probabilities pass p, unscaled", "[method]") {
   Rng rng(1);
-  auto layer = dynamic_moe<double>({.in = 11, .out = 13, .experts = 6, .rank = 2, .p = 0.6}, weight, rng, bias);
+  auto layer = dynamic_moe({.experts = 6, .rank = 2, .p = 0.6}, DenseBase{weight, bias}, rng);
   CHECK(layer.gating().select.p == 0.6);
   CHECK(layer.gating().select.crossing);
   CHECK(layer.gating().select.strict);
@@ -20,7 +20,7 @@ TEST_CASE("dynamic_moe keeps experts until their probabilities pass p, unscaled"
 TEST_CASE("dynamic_moe's experts are the fewest whose probabilities pass p, and a larger p takes none away",
           "[method]") {
   Rng rng(1);
-  auto layer = dynamic_moe<double>({.in = 11, .out = 13, .experts = 6, .rank = 2}, weight, rng);
+  auto layer = dynamic_moe({.experts = 6, .rank = 2}, DenseBase{weight}, rng);
   for (double& w : layer.router().parameters().weight.elements()) w *= 4;
   const auto x = support::random_matrix<double>(60, 11, 3);
   auto work = layer.workspace(60);

@@ -4,6 +4,7 @@
 
 #include "core/error_code.hpp"
 #include "method/method_checks.hpp"
+#include "mole/surgery/merge.hpp"
 #include "support/catch.hpp"
 
 using namespace mole;
@@ -17,7 +18,7 @@ template <class Execution>
 auto random_layer(FlyloraOptions options, Execution execution, std::uint64_t seed = 1) {
   Rng rng(seed);
   options.in = 11, options.out = 13;
-  return support::with_random_b(flylora<double>(options, weight, rng, bias, execution), seed);
+  return support::with_random_b(flylora(options, DenseBase{weight, bias}, rng, execution), seed);
 }
 
 template <class Layer>
@@ -52,15 +53,15 @@ std::vector<std::vector<int>> chosen(const Layer& layer) {
 
 TEST_CASE("flylora takes the release's defaults", "[method]") {
   Rng rng(1);
-  const auto layer = flylora<double>({.in = 11, .out = 13}, weight, rng, bias);
+  const auto layer = flylora({}, DenseBase{weight, bias}, rng);
   CHECK(layer.experts().experts() == 32);
   CHECK(layer.gating().select.k == 8);
   CHECK(layer.experts().scale()[0] == 2);
   CHECK(layer.experts().factors().nonzeros() == 2);  // 11 * 8 / 32, rounded down
-  CHECK(flylora<double>({.in = 11, .out = 13, .k = 1}, weight, rng).experts().factors().nonzeros() == 1);
-  CHECK(flylora<double>({.in = 11, .out = 13, .nonzeros = 5}, weight, rng).experts().factors().nonzeros() == 5);
-  CHECK(test::text_of([&] { flylora<double>({.in = 11, .out = 13, .k = 33}, weight, rng); }).find("TopK") == 0);
-  CHECK(test::code_of([&] { flylora<double>({.in = 11, .out = 13, .rank = 0}, weight, rng); }) == ErrorCode::option);
+  CHECK(flylora({.k = 1}, DenseBase{weight}, rng).experts().factors().nonzeros() == 1);
+  CHECK(flylora({.nonzeros = 5}, DenseBase{weight}, rng).experts().factors().nonzeros() == 5);
+  CHECK(test::text_of([&] { flylora({.k = 33}, DenseBase{weight}, rng); }).find("TopK") == 0);
+  CHECK(test::code_of([&] { flylora({.rank = 0}, DenseBase{weight}, rng); }) == ErrorCode::option);
 }
 
 TEMPLATE_TEST_CASE("flylora's gradients are exact, whoever selects", "[method]", Reference, Simd<>) {
@@ -92,15 +93,15 @@ TEMPLATE_TEST_CASE("With k = r flylora is a LoRA of frozen A, whatever its bias,
   Reference{}.linear(View<const double>(x), LinearWeights<double>{.weight = merged, .bias = bias}, expected.view());
   CHECK(support::largest_difference(y, expected) < 1e-13);
   Matrix<double> by_layer = weight;
-  CHECK(layer.can_merge());
-  layer.merge_into(by_layer.view());
+  CHECK(can_merge(layer));
+  merge_into(layer, by_layer.view());
   CHECK(support::largest_difference(by_layer, merged) < 1e-14);
   for (Index e = 0; e < 6; ++e) layer.router().bias()[std::size_t(e)] = double(e * e) - 10;
   CHECK(support::largest_difference(output(layer), y) < 1e-13);
 
   const auto fewer = random_layer({.rank = 6, .k = 5}, TestType{});
-  CHECK_FALSE(fewer.can_merge());
-  CHECK(test::code_of([&] { fewer.merge_into(merged.view()); }) == ErrorCode::not_mergeable);
+  CHECK_FALSE(can_merge(fewer));
+  CHECK(test::code_of([&] { merge_into(fewer, merged.view()); }) == ErrorCode::not_mergeable);
 }
 
 TEST_CASE("Training flylora changes B and no bit of A", "[method]") {

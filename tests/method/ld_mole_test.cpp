@@ -10,7 +10,7 @@ using namespace method_checks;
 
 TEST_CASE("ld_mole's weights sum to 1, and lambda learns", "[method]") {
   Rng rng(1);
-  auto layer = ld_mole<double>({.in = 11, .out = 13, .experts = 6, .rank = 2, .hidden = 5}, weight, rng, bias);
+  auto layer = ld_mole({.experts = 6, .rank = 2, .hidden = 5}, DenseBase{weight, bias}, rng);
   CHECK(layer.router().second().in() == 11);
   CHECK(gradient_error(layer) < 1e-7);
   const auto x = support::random_matrix<double>(50, 11, 3, 2);

@@ -10,7 +10,7 @@ using namespace method_checks;
 
 TEST_CASE("llava_mole adds one whole expert, whatever the size of the logits", "[method]") {
   Rng rng(1);
-  auto layer = support::with_random_b(llava_mole<double>({.in = 11, .out = 13, .rank = 4}, weight, rng));
+  auto layer = support::with_random_b(llava_mole({.rank = 4}, DenseBase{weight}, rng));
   const auto x = support::random_matrix<double>(9, 11, 3);
   Matrix<double> y(9, 13), larger(9, 13);
   auto work = layer.workspace(9);
@@ -25,7 +25,7 @@ TEST_CASE("llava_mole adds one whole expert, whatever the size of the logits", "
 
 TEST_CASE("llava_mole is the base and the LoRA of the most probable expert", "[method]") {
   Rng rng(1);
-  auto layer = support::with_random_b(llava_mole<double>({.in = 11, .out = 13, .rank = 4}, weight, rng, bias));
+  auto layer = support::with_random_b(llava_mole({.rank = 4}, DenseBase{weight, bias}, rng));
   const auto x = support::random_matrix<double>(9, 11, 3);
   auto work = layer.workspace(9);
   Matrix<double> y(9, 13);
@@ -45,7 +45,7 @@ TEST_CASE("llava_mole is the base and the LoRA of the most probable expert", "[m
 
 TEST_CASE("No gradient of llava_mole's task reaches its router, unless straight through", "[method]") {
   Rng rng(1);
-  const auto layer = support::with_random_b(llava_mole<double>({.in = 11, .out = 13, .rank = 4}, weight, rng));
+  const auto layer = support::with_random_b(llava_mole({.rank = 4}, DenseBase{weight}, rng));
   const MixtureLinear straight(layer.router(), Gate{Softmax{}, TopK{1}, StraightThrough{}}, layer.experts(),
                                layer.base());
   const auto x = support::random_matrix<double>(9, 11, 3), d_y = support::random_matrix<double>(9, 13, 4);

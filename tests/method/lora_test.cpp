@@ -3,6 +3,7 @@
 #include "mole/method/lora.hpp"
 
 #include "method/method_checks.hpp"
+#include "mole/surgery/merge.hpp"
 #include "support/catch.hpp"
 
 using namespace mole;
@@ -10,11 +11,11 @@ using namespace method_checks;
 
 TEST_CASE("lora scales by alpha over rank, or over its root", "[method]") {
   Rng rng(1);
-  CHECK(lora<double>({.in = 11, .out = 13, .rank = 4, .alpha = 8}, weight, rng).experts().scale()[0] == 2);
+  CHECK(lora({.rank = 4, .alpha = 8}, DenseBase{weight}, rng).experts().scale()[0] == 2);
   CHECK(
-      lora<double>({.in = 11, .out = 13, .rank = 4, .alpha = 8, .scaling = Scaling::alpha_over_sqrt_rank}, weight, rng)
+      lora({.rank = 4, .alpha = 8, .scaling = Scaling::alpha_over_sqrt_rank}, DenseBase{weight}, rng)
           .experts()
           .scale()[0] == 4);
-  CHECK(lora<double>({.in = 11, .out = 13}, weight, rng).merge_obstacle().empty());
-  CHECK(gradient_error(lora<double>({.in = 11, .out = 13, .dropout = 0.2}, weight, rng, bias)) < 1e-8);
+  CHECK(merge_obstacle(lora({}, DenseBase{weight}, rng)).empty());
+  CHECK(gradient_error(lora({.dropout = 0.2}, DenseBase{weight, bias}, rng)) < 1e-8);
 }

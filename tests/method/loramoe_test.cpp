@@ -10,8 +10,8 @@ using namespace method_checks;
 
 TEST_CASE("loramoe mixes all, with a shared down-projection if wanted", "[method]") {
   Rng rng(1);
-  CHECK(gradient_error(loramoe<double>({.in = 11, .out = 13}, weight, rng)) < 1e-8);
-  auto hydra = loramoe<double>({.in = 11, .out = 13, .experts = 3, .rank = 4, .shared_down = true}, weight, rng);
+  CHECK(gradient_error(loramoe({}, DenseBase{weight}, rng)) < 1e-8);
+  auto hydra = loramoe({.experts = 3, .rank = 4, .shared_down = true}, DenseBase{weight}, rng);
   CHECK(hydra.experts().parameters().lora_A.rows() == 4);
   CHECK(gradient_error(hydra) < 1e-8);
 }

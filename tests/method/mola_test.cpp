@@ -12,7 +12,7 @@ using namespace method_checks;
 
 TEST_CASE("mola keeps k of its experts and renormalizes", "[method]") {
   Rng rng(1);
-  auto layer = mola<double>({.in = 11, .out = 13, .experts = 6, .rank = 2, .k = 3}, weight, rng, bias);
+  auto layer = mola({.experts = 6, .rank = 2, .k = 3}, DenseBase{weight, bias}, rng);
   CHECK(layer.experts().experts() == 6);
   CHECK(layer.gating().select.k == 3);
   CHECK(layer.base().weight().data() == weight.data());
@@ -23,7 +23,7 @@ TEST_CASE("A preset takes the host's Eigen matrix and an execution of choice", "
   Rng rng(1);
   const Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor> host =
       Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>::Random(13, 11);
-  const auto layer = mola<float>({.in = 11, .out = 13}, host, rng, {}, Reference{});
+  const auto layer = mola({}, DenseBase{host}, rng, Reference{});
   CHECK(layer.base().weight().data() == host.data());
 }
 
@@ -31,7 +31,7 @@ TEST_CASE("MoLA stands on any base, and is the same on each", "[method]") {
   const auto host = support::random_matrix<float>(13, 11, 1), tokens = support::random_matrix<float>(5, 11, 2);
   const auto output_on = [&](auto base) {
     Rng rng(3);
-    const auto layer = support::with_random_b(mola({.in = 11, .out = 13, .rank = 3}, base, rng, Reference{}));
+    const auto layer = support::with_random_b(mola({.rank = 3}, base, rng, Reference{}));
     auto work = layer.workspace(5);
     Matrix<float> y(5, 13);
     layer.forward(tokens, y, work);
@@ -43,9 +43,8 @@ TEST_CASE("MoLA stands on any base, and is the same on each", "[method]") {
 
 TEST_CASE("A layer of MoLA with one expert is a plain LoRA to the bit", "[method]") {
   Rng rng(1);
-  auto layer = support::with_random_b(mola<double>(
-      {.in = 11, .out = 13, .experts = 1, .rank = 4, .k = 1, .alpha = 8, .dropout = 0}, weight, rng, bias));
-  auto plain = lora<double>({.in = 11, .out = 13, .rank = 4, .alpha = 8}, weight, rng, bias);
+  auto layer = support::with_random_b(mola({.experts = 1, .rank = 4, .k = 1, .alpha = 8, .dropout = 0}, DenseBase{weight, bias}, rng));
+  auto plain = lora({.rank = 4, .alpha = 8}, DenseBase{weight, bias}, rng);
   plain.experts().parameters() = layer.experts().parameters();
   const auto x = support::random_matrix<double>(9, 11, 3);
   CHECK(support::same_bits(support::output(layer, x), support::output(plain, x)));
@@ -56,7 +55,7 @@ TEST_CASE("Even routing costs MoLA its coefficient in each layer, whatever the e
   const auto allocation = mola_allocation(MolaShape::inverted_triangle, 8);
   for (int experts : allocation) {
     Rng rng(1);
-    auto layer = mola<double>({.in = 11, .out = 13, .experts = experts, .rank = 2, .k = 2, .dropout = 0}, weight, rng);
+    auto layer = mola({.experts = experts, .rank = 2, .k = 2, .dropout = 0}, DenseBase{weight}, rng);
     layer.router().parameters().weight.set_zero();  // every expert is as probable as any other
     auto work = layer.workspace(8);
     layer.route(support::random_matrix<double>(8, 11, 3), work);

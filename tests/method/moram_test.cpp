@@ -5,6 +5,7 @@
 #include "core/error_code.hpp"
 #include "method/method_checks.hpp"
 #include "mole/execution/through_eigen.hpp"
+#include "mole/surgery/merge.hpp"
 #include "support/catch.hpp"
 
 #include <numeric>
@@ -19,7 +20,7 @@ template <class Execution>
 auto grown_layer(MoramOptions options, Execution execution) {
   Rng rng(1);
   options.in = 11, options.out = 13;
-  auto layer = moram<double>(options, weight, rng, bias, execution);
+  auto layer = moram(options, DenseBase{weight, bias}, rng, execution);
   for (Index task = 0; task < 3; ++task) {
     if (task > 0) next_task(layer, 4, rng);
     fill_uniform(layer.experts().parameters().lora_B.view(), 1, rng);
@@ -142,7 +143,7 @@ TEMPLATE_TEST_CASE("moram is homogeneous: a token's length changes nothing but t
 TEST_CASE("moram's weights sum to one in training, to at most one in inference, and few atoms pass", "[method]") {
   MoramOptions options{.in = 11, .out = 13, .ranks = {64}, .k = 64, .temperature = 0.1, .min_score = 0.3};
   Rng rng(1);
-  const auto layer = moram<double>(options, weight, rng);
+  const auto layer = moram(options, DenseBase{weight}, rng);
   auto work = layer.workspace(40);
   Matrix<double> y(40, 13);
   for (bool training : {true, false}) {
@@ -172,19 +173,19 @@ TEMPLATE_TEST_CASE("New atoms change moram's output at once, to what the shared 
 
 TEST_CASE("moram takes the release's defaults, refuses one atom alone, and merges into nothing", "[method]") {
   Rng rng(1);
-  const auto layer = moram<double>({.in = 11, .out = 13}, weight, rng, bias);
+  const auto layer = moram({}, DenseBase{weight, bias}, rng);
   CHECK(layer.gating().select.k == 16);
   CHECK(layer.gating().weigh.temperature == 0.01);
   CHECK(layer.gating().weigh.min_score == 0.2);
   CHECK(layer.experts().experts() == 16);
   CHECK(layer.experts().scale()[0] == 1);
-  CHECK_FALSE(layer.merge_obstacle().empty());
+  CHECK_FALSE(merge_obstacle(layer).empty());
   CHECK(support::largest_difference(output(layer, x), [] {
           Matrix<double> y(40, 13);
           Reference{}.linear(View<const double>(x), LinearWeights<double>{.weight = weight, .bias = bias}, y.view());
           return y;
         }()) < 1e-14);  // B is zero
-  CHECK(moram<double>({.in = 11, .out = 13, .k = 1}, weight, rng).gating().select.k == 2);
-  CHECK(test::code_of([&] { moram<double>({.in = 11, .out = 13, .ranks = {1}, .k = 1}, weight, rng); }) ==
+  CHECK(moram({.k = 1}, DenseBase{weight}, rng).gating().select.k == 2);
+  CHECK(test::code_of([&] { moram({.ranks = {1}, .k = 1}, DenseBase{weight}, rng); }) ==
         ErrorCode::option);
 }

@@ -4,6 +4,7 @@
 
 #include "method/method_checks.hpp"
 #include "mole/method/lora.hpp"
+#include "mole/surgery/merge.hpp"
 #include "support/catch.hpp"
 
 using namespace mole;
@@ -18,7 +19,7 @@ template <class Layer>
 Matrix<double> plain_output(const Layer& layer, const Matrix<double>& x, double alpha) {
   Rng rng(1);
   auto lora_layer =
-      lora<double>({.in = 11, .out = 13, .rank = 12, .alpha = alpha}, weight, rng, bias, layer.execution());
+      lora({.rank = 12, .alpha = alpha}, DenseBase{weight, bias}, rng, layer.execution());
   lora_layer.experts().parameters() = layer.experts().parameters();
   Matrix<double> y(x.rows(), 13);
   auto work = lora_layer.workspace(x.rows());
@@ -30,7 +31,7 @@ Matrix<double> plain_output(const Layer& layer, const Matrix<double>& x, double 
 
 TEST_CASE("smora's weights sum to k, whatever the bias", "[method]") {
   Rng rng(1);
-  auto layer = smora<double>(options, weight, rng, bias);
+  auto layer = smora(options, DenseBase{weight, bias}, rng);
   CHECK(layer.experts().experts() == 12);
   CHECK(layer.experts().scale()[0] == 2);
   CHECK(gradient_error(layer) < 1e-7);
@@ -54,7 +55,7 @@ TEMPLATE_TEST_CASE("smora with all ranks and a router of zeros is plain LoRA to 
                    Simd<>) {
   Rng rng(1);
   auto layer = support::with_random_b(
-      smora<double>({.in = 11, .out = 13, .rank = 12, .k = 12, .alpha = 10}, weight, rng, bias, TestType{}));
+      smora({.rank = 12, .k = 12, .alpha = 10}, DenseBase{weight, bias}, rng, TestType{}));
   layer.router().parameters().weight.set_zero();
   for (Index tokens : {1, 9, 70}) {
     const auto x = support::random_matrix<double>(tokens, 11, 3);
@@ -68,25 +69,25 @@ TEMPLATE_TEST_CASE("smora with all ranks and a router of zeros is plain LoRA to 
 
 TEST_CASE("smora's partitions share a row of the router", "[method]") {
   Rng rng(1);
-  auto layer = smora<double>({.in = 11, .out = 13, .rank = 12, .k = 4, .rank_partition = 2}, weight, rng, bias);
+  auto layer = smora({.rank = 12, .k = 4, .rank_partition = 2}, DenseBase{weight, bias}, rng);
   CHECK(layer.router().parameters().weight.rows() == 6);
   CHECK(gradient_error(layer) < 1e-7);
   auto work = layer.workspace(7);
   layer.route(support::random_matrix<double>(7, 11, 3), work);
   for (Index n = 0; n < 7; ++n)
     for (Index e = 0; e < 12; e += 2) CHECK(work.scores()(n, e) == work.scores()(n, e + 1));
-  CHECK_THROWS_AS(smora<double>({.in = 11, .out = 13, .rank = 12, .rank_partition = 5}, weight, rng), Error);
+  CHECK_THROWS_AS(smora({.rank = 12, .rank_partition = 5}, DenseBase{weight}, rng), Error);
 }
 
 TEST_CASE("smora cannot be merged, and says why", "[method]") {
   Rng rng(1);
-  const auto layer = smora<double>(options, weight, rng);
-  CHECK_FALSE(layer.merge_obstacle().empty());
+  const auto layer = smora(options, DenseBase{weight}, rng);
+  CHECK_FALSE(merge_obstacle(layer).empty());
 }
 
 TEST_CASE("A step of balance lifts smora's unused ranks by the rate and lowers the overused ones by it", "[method]") {
   Rng rng(1);
-  auto layer = smora<double>({.in = 11, .out = 13, .rank = 12, .k = 3}, weight, rng);
+  auto layer = smora({.rank = 12, .k = 3}, DenseBase{weight}, rng);
   auto& bias_of_rank = layer.gating().score.bias;
   for (std::size_t e : {2u, 5u, 7u}) bias_of_rank[e] = 10;  // every token goes there
   const std::vector<double> before = bias_of_rank;

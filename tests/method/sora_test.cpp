@@ -5,6 +5,7 @@
 #include "method/method_checks.hpp"
 #include "mole/method/lora.hpp"
 #include "mole/surgery/fold_gate.hpp"
+#include "mole/surgery/merge.hpp"
 #include "mole/surgery/prune_zero_ranks.hpp"
 #include "support/catch.hpp"
 
@@ -14,11 +15,11 @@ using namespace method_checks;
 TEMPLATE_TEST_CASE("sora gates its ranks, scales by alpha over all of them, and can be merged", "[method]", Reference,
                    Simd<>) {
   Rng rng(1);
-  const auto layer = sora<double>({.in = 11, .out = 13, .dropout = 0.2}, weight, rng, bias, TestType{});
+  const auto layer = sora({.dropout = 0.2}, DenseBase{weight, bias}, rng, TestType{});
   CHECK(layer.experts().scale()[0] == 2);
   CHECK(layer.experts().parameters().gate.size() == 8);
   CHECK(layer.base().weight().data() == weight.data());
-  CHECK(layer.merge_obstacle().empty());
+  CHECK(merge_obstacle(layer).empty());
   CHECK(gradient_error(layer) < 1e-8);
 }
 
@@ -26,8 +27,8 @@ TEMPLATE_TEST_CASE("A gate of ones is a plain LoRA to the bit, and a unit vector
                    Reference, Simd<>) {
   Rng one(1), two(1);
   auto gated = support::with_random_b(
-      sora<double>({.in = 11, .out = 13, .start = GateStart::ones}, weight, one, bias, TestType{}));
-  auto plain = support::with_random_b(lora<double>({.in = 11, .out = 13, .alpha = 16}, weight, two, bias, TestType{}));
+      sora({.start = GateStart::ones}, DenseBase{weight, bias}, one, TestType{}));
+  auto plain = support::with_random_b(lora({.alpha = 16}, DenseBase{weight, bias}, two, TestType{}));
   const auto x = support::random_matrix<double>(5, 11, 2);
   const auto output = [&](const auto& layer) {
     auto work = layer.workspace(5);
@@ -54,7 +55,7 @@ TEST_CASE("Training with the threshold leaves a LoRA of fewer ranks that does th
   Rng rng(1);
   // What there is to learn has two ranks.
   const auto a = support::random_matrix<double>(2, 11, 3), b = support::random_matrix<double>(2, 13, 4);
-  auto layer = sora<double>({.in = 11, .out = 13}, weight, rng);
+  auto layer = sora({}, DenseBase{weight}, rng);
   auto work = layer.workspace(64);
   auto gradients = layer.gradients();
   AdamW<double> adamw({.learning_rate = 2e-2, .weight_decay = 0});
@@ -85,7 +86,7 @@ TEST_CASE("Training with the threshold leaves a LoRA of fewer ranks that does th
   CHECK(folded.blocks().ranks_up() == 8 - zeros);
   const MixtureLinear plain(layer.router(), layer.gating(), folded, layer.base());
   Matrix<double> small(13, 11), whole(13, 11);
-  plain.merge_into(small);
-  layer.merge_into(whole);
+  merge_into(plain, small);
+  merge_into(layer, whole);
   CHECK(support::largest_difference(small, whole) < 1e-13);
 }

@@ -93,8 +93,7 @@ TEST_CASE("Padding does not count, unless it is asked for", "[optim]") {
 TEST_CASE("Shared experts need no balance", "[optim]") {
   const std::vector<std::uint8_t> mask{1, 1, 0};
   for (const Pass& pass : {training, Pass{.training = true, .token_mask = mask}}) {
-    Trace<double> trace = empty_trace(3, 4, 0, pass);
-    trace.shared = 1;
+    Trace<double> trace = empty_trace(3, 4, 0, pass, 1);
     route(trace, {{0, 3}, {1, 3}, {1, 3}});
     SignBiasBalancer balancer({.experts = 3});
     balancer.observe(trace);

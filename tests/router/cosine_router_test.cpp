@@ -210,13 +210,6 @@ TEST_CASE("CosineRouter's prototypes start normal, its projection uniform", "[ro
   for (double b : tested.parameters().projection.bias.elements()) CHECK((b != 0 && std::abs(b) <= 0.05));
 }
 
-TEST_CASE("CosineRouter's scratch takes as much memory as it says", "[router]") {
-  const auto tested = router(GENERATE(0, 3), false);
-  detail::CountingMemory memory;
-  const auto scratch = tested.scratch({.tokens = 7, .memory = &memory});
-  CHECK(tested.scratch_bytes({.tokens = 7}) == memory.bytes);
-}
-
 TEST_CASE("CosineRouter refuses sizes and deviations out of range", "[router]") {
   const auto code = [](const CosineRouter<float>::Options& options) {
     Rng rng(4);

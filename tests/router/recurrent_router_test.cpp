@@ -189,13 +189,3 @@ TEST_CASE("A carry of another shape is refused before anything is written", "[ro
   CHECK(test::code_of([&] { RecurrentRouter<double>({.in = 0, .experts = 3}, cell, rng); }) == ErrorCode::option);
   CHECK(test::code_of([&] { RecurrentRouter<double>({.in = 6}, cell, rng); }) == ErrorCode::option);
 }
-
-TEST_CASE("A router says what its scratch takes", "[router]") {
-  const GruCell<double> cell = cell_of(9);
-  Rng rng(5);
-  const RecurrentRouter<double> router({.in = 6, .experts = 3}, cell, rng);
-  detail::CountingMemory memory;
-  const CallSize capacity{.tokens = 33, .memory = &memory};
-  static_cast<void>(router.scratch(capacity));
-  CHECK(memory.bytes == router.scratch_bytes(capacity));
-}

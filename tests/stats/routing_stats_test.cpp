@@ -83,8 +83,7 @@ TEST_CASE("Padding does not count", "[stats]") {
 
 TEST_CASE("Shared experts are no part of the load", "[stats]") {
   RoutingStats stats(3);
-  Trace<double> trace = empty_trace(2, 4);
-  trace.shared = 1;
+  Trace<double> trace = empty_trace(2, 4, 0, {}, 1);
   route(trace, {{0, 3}, {2, 1, 3}});
   stats.observe(trace);
   CHECK(copy_of(stats.load()) == Counts{1, 1, 1});

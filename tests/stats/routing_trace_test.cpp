@@ -54,7 +54,7 @@ TEST_CASE("A replayed routing is the recorded one, call by call", "[stats]") {
 TEMPLATE_TEST_CASE("What is computed from a replayed routing has the bits of the recorded call", "[stats]", Reference,
                    Simd<>) {
   auto layer = support::routed_layer<float>({}, support::top_2(), TestType{});
-  MixtureLinear outside(External{}, NoGating{}, layer.experts(), layer.base(), TestType{});
+  ExpertLinear outside(layer.experts(), layer.base(), TestType{});
   const auto x = random_matrix<float>(16, layer.in(), 1);
   Matrix<float> y(16, layer.out()), replayed(16, layer.out()), from_outside(16, layer.out());
   auto work = layer.workspace(16);

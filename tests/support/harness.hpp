@@ -9,19 +9,20 @@
 
 namespace support {
 
-/// The call of a policy under an execution, with scratch for so many tokens and pairs.
+/// The call of a policy under an execution, with scratch for so many tokens, pairs and experts.
 template <class Policy, class Execution = mole::Reference>
 struct Harness {
   Harness(const Policy& policy, mole::Index tokens, mole::Index pairs = 0, mole::Pass b = {}, Execution x = {})
       : execution(std::move(x)),
         pass(b),
-        scratch(mole::scratch_for(policy, {.tokens = tokens, .pairs = pairs, .latent = true})) {}
+        memory(policy, {.tokens = tokens, .pairs = pairs, .experts = pairs, .latent = true}) {}
 
-  mole::Call<Execution, mole::ScratchOf<Policy>> call() { return {execution, pass, scratch}; }
+  mole::Call<Execution, mole::ScratchOf<Policy>> call() { return {execution, pass, scratch()}; }
+  mole::ScratchOf<Policy>& scratch() { return *memory; }
 
   Execution execution;
   mole::Pass pass;
-  mole::ScratchOf<Policy> scratch;
+  mole::OwnedScratch<Policy> memory;
 };
 
 }  // namespace support

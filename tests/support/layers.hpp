@@ -28,7 +28,7 @@ template <class T, class Gating, class Execution = mole::Reference>
 auto routed_layer(const LayerSizes& sizes, Gating gating, Execution execution = {}) {
   mole::Rng rng(5);
   return with_random_b(mole::MixtureLinear(
-      mole::LinearRouter<T>({.in = sizes.in, .experts = sizes.experts + gating.extra(), .bias = sizes.bias}, rng),
+      mole::LinearRouter<T>({.in = sizes.in, .experts = gating.columns(sizes.experts), .bias = sizes.bias}, rng),
       gating,
       mole::LowRank<mole::DenseFactors<T>>({.in = sizes.in,
                                             .out = sizes.out,

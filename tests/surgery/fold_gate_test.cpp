@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "mole/surgery/fold_gate.hpp"
 
+#include "mole/surgery/merge.hpp"
 #include "mole/surgery/prune_zero_ranks.hpp"
 #include "support/catch.hpp"
 #include "surgery/gated_layers.hpp"
@@ -23,8 +24,8 @@ TEMPLATE_TEST_CASE("A folded gate leaves a plain LoRA with the same output and t
     const MixtureLinear plain(layer.router(), layer.gating(), folded, layer.base(), TestType{});
     CHECK(support::largest_difference(output_of(plain, x), output_of(layer, x)) < 1e-13);
     Matrix<double> update(13, 11), expected(13, 11);
-    plain.merge_into(update);
-    layer.merge_into(expected);
+    merge_into(plain, update);
+    merge_into(layer, expected);
     CHECK(support::largest_difference(update, expected) < 1e-13);
   }
 }

@@ -2,6 +2,7 @@
 #include "mole/surgery/merge_and_reset.hpp"
 
 #include "core/error_code.hpp"
+#include "mole/surgery/merge.hpp"
 #include "support/catch.hpp"
 #include "support/layers.hpp"
 #include "surgery/gated_layers.hpp"
@@ -52,7 +53,7 @@ TEST_CASE("A layer that cannot be merged is not reset either", "[surgery]") {
   Matrix<double> weight = support::random_matrix<double>(13, 11, 6), wrong(13, 12);
   const Matrix<double> original = weight;
   CHECK(code_of([&] { merge_and_reset(layer, weight.view(), rng); }) == ErrorCode::not_mergeable);
-  CHECK(text_of([&] { merge_and_reset(layer, weight.view(), rng); }).find(layer.merge_obstacle()) != std::string::npos);
+  CHECK(text_of([&] { merge_and_reset(layer, weight.view(), rng); }).find(merge_obstacle(layer)) != std::string::npos);
   auto mergeable = gated_lora(weight, 5);
   CHECK(code_of([&] { merge_and_reset(mergeable, wrong.view(), rng); }) == ErrorCode::shape);
   CHECK(support::same_bits(weight, original));

@@ -3,6 +3,7 @@
 
 #include "core/error_code.hpp"
 #include "mole/execution/through_eigen.hpp"
+#include "mole/surgery/merge.hpp"
 #include "support/catch.hpp"
 #include "surgery/gated_layers.hpp"
 
@@ -78,7 +79,7 @@ TEMPLATE_TEST_CASE("Experts of which every gate is 0 are left without ranks, and
   CHECK(support::largest_difference(y, expected) < 1e-14);
   CHECK(support::largest_difference(d_x, expected_d_x) < 1e-13);
   Matrix<double> merged = weight;
-  pruned.merge_into(merged);
+  merge_into(pruned, merged);
   CHECK(support::same_bits(merged, weight));
 }
 

@@ -25,10 +25,8 @@ using Trace = mole::Trace<float>;
 
 /// The options that all these methods share, for the mixture's experts.
 template <class Options>
-Options options_for(const Site& site) {
+Options options_for() {
   Options options;
-  options.in = site.in();
-  options.out = site.out();
   options.experts = experts;
   options.rank = expert_rank;
   options.alpha = scale * double(expert_rank);
@@ -48,9 +46,9 @@ Method mola(const Execution& execution) {
           .routed = true,
           .build =
               [execution](const Site& site, mole::Rng& rng) {
-                auto options = options_for<mole::MolaOptions>(site);
+                auto options = options_for<mole::MolaOptions>();
                 options.k = chosen;
-                return Method::Layer(mole::mola<float>(options, site.weight, rng, {}, execution), site.max_tokens);
+                return Method::Layer(mole::mola(options, mole::DenseBase{site.weight}, rng, execution), site.max_tokens);
               },
           .touched = [](const Site& site) { return touched_of_mixture(site); },
           .loss = [](Trace& trace) { mole::load_balance(trace, {.coefficient = 1e-2}); }};
@@ -68,12 +66,12 @@ Method mola_allocation(const Execution& execution) {
           .routed = true,
           .build =
               [=](const Site& site, mole::Rng& rng) {
-                auto options = options_for<mole::MolaOptions>(site);
+                auto options = options_for<mole::MolaOptions>();
                 options.experts = experts_at(site);
                 options.rank = rank;
                 options.k = chosen;
                 options.alpha = scale * double(rank);
-                return Method::Layer(mole::mola<float>(options, site.weight, rng, {}, execution), site.max_tokens);
+                return Method::Layer(mole::mola(options, mole::DenseBase{site.weight}, rng, execution), site.max_tokens);
               },
           .touched =
               [=](const Site& site) {
@@ -92,7 +90,7 @@ Method dense(const Execution& execution) {
           .build =
               [execution](const Site& site, mole::Rng& rng) {
                 return Method::Layer(
-                    mole::loramoe<float>(options_for<mole::LoramoeOptions>(site), site.weight, rng, {}, execution),
+                    mole::loramoe(options_for<mole::LoramoeOptions>(), mole::DenseBase{site.weight}, rng, execution),
                     site.max_tokens);
               },
           .touched = [](const Site& site) { return touched_of_mixture(site); }};
@@ -107,11 +105,11 @@ Method hydralora(const Execution& execution) {
           .routed = true,
           .build =
               [execution](const Site& site, mole::Rng& rng) {
-                auto options = options_for<mole::LoramoeOptions>(site);
+                auto options = options_for<mole::LoramoeOptions>();
                 options.rank = rank;
                 options.alpha = scale * double(rank);
                 options.shared_down = true;
-                return Method::Layer(mole::loramoe<float>(options, site.weight, rng, {}, execution), site.max_tokens);
+                return Method::Layer(mole::loramoe(options, mole::DenseBase{site.weight}, rng, execution), site.max_tokens);
               },
           .touched =
               [](const Site& site) {
@@ -127,7 +125,7 @@ Method llava_mole(const Execution& execution) {
           .build =
               [execution](const Site& site, mole::Rng& rng) {
                 return Method::Layer(
-                    mole::llava_mole<float>(options_for<mole::LlavaMoleOptions>(site), site.weight, rng, {}, execution),
+                    mole::llava_mole(options_for<mole::LlavaMoleOptions>(), mole::DenseBase{site.weight}, rng, execution),
                     site.max_tokens);
               },
           .touched = [](const Site& site) { return touched_of_mixture(site, experts); },
@@ -147,9 +145,9 @@ Method mole_threshold(const Execution& execution) {
           .routed = true,
           .build =
               [execution](const Site& site, mole::Rng& rng) {
-                auto options = options_for<mole::MoleThresholdOptions>(site);
+                auto options = options_for<mole::MoleThresholdOptions>();
                 options.threshold = 1 / double(experts);
-                return Method::Layer(mole::mole_threshold<float>(options, site.weight, rng, {}, execution),
+                return Method::Layer(mole::mole_threshold(options, mole::DenseBase{site.weight}, rng, execution),
                                      site.max_tokens);
               },
           .touched = [](const Site& site) { return touched_of_mixture(site); },
@@ -166,8 +164,7 @@ Method dynamic_moe(const Execution& execution) {
           .routed = true,
           .build =
               [execution](const Site& site, mole::Rng& rng) {
-                return Method::Layer(mole::dynamic_moe<float>(options_for<mole::DynamicMoeOptions>(site), site.weight,
-                                                              rng, {}, execution),
+                return Method::Layer(mole::dynamic_moe(options_for<mole::DynamicMoeOptions>(), mole::DenseBase{site.weight}, rng, execution),
                                      site.max_tokens);
               },
           .touched = [](const Site& site) { return touched_of_mixture(site); },
@@ -186,7 +183,7 @@ Method dyn_mole(const Execution& execution) {
           .build =
               [execution](const Site& site, mole::Rng& rng) {
                 return Method::Layer(
-                    mole::dyn_mole<float>(options_for<mole::DynMoleOptions>(site), site.weight, rng, {}, execution),
+                    mole::dyn_mole(options_for<mole::DynMoleOptions>(), mole::DenseBase{site.weight}, rng, execution),
                     site.max_tokens);
               },
           .touched = [](const Site& site) { return touched_of_mixture(site); },
@@ -208,7 +205,7 @@ Method ada_mole(const Execution& execution) {
           .build =
               [execution](const Site& site, mole::Rng& rng) {
                 return Method::Layer(
-                    mole::ada_mole<float>(options_for<mole::AdaMoleOptions>(site), site.weight, rng, {}, execution),
+                    mole::ada_mole(options_for<mole::AdaMoleOptions>(), mole::DenseBase{site.weight}, rng, execution),
                     site.max_tokens);
               },
           .touched = [](const Site& site) { return touched_of_mixture(site, site.in() + 1); },
@@ -229,9 +226,9 @@ Method ld_mole(const Execution& execution) {
           .routed = true,
           .build =
               [execution](const Site& site, mole::Rng& rng) {
-                auto options = options_for<mole::LdMoleOptions>(site);
+                auto options = options_for<mole::LdMoleOptions>();
                 options.hidden = hidden;
-                return Method::Layer(mole::ld_mole<float>(options, site.weight, rng, {}, execution), site.max_tokens);
+                return Method::Layer(mole::ld_mole(options, mole::DenseBase{site.weight}, rng, execution), site.max_tokens);
               },
           .touched = [](const Site& site) { return touched_of_mixture(site, hidden * (site.in() + 2) + 1); },
           .loss = [](Trace& trace) {  // which losses is the paper's, the coefficients are ours
@@ -250,13 +247,13 @@ Method deepseek_moe(const Execution& execution) {
           .routed = true,
           .build =
               [execution](const Site& site, mole::Rng& rng) {
-                auto options = options_for<mole::DeepseekMoeOptions>(site);
+                auto options = options_for<mole::DeepseekMoeOptions>();
                 options.experts = all;
                 options.shared = shared;
                 options.rank = rank;
                 options.k = k;
                 options.alpha = scale * double(rank);
-                return Method::Layer(mole::deepseek_moe<float>(options, site.weight, rng, {}, execution),
+                return Method::Layer(mole::deepseek_moe(options, mole::DenseBase{site.weight}, rng, execution),
                                      site.max_tokens);
               },
           .touched =
@@ -278,7 +275,7 @@ Method deepseek_v3(const Execution& execution) {
           .routed = true,
           .build =
               [execution](const Site& site, mole::Rng& rng) {
-                auto options = options_for<mole::DeepseekV3Options>(site);
+                auto options = options_for<mole::DeepseekV3Options>();
                 options.experts = all;
                 options.shared = shared;
                 options.rank = rank;
@@ -286,7 +283,7 @@ Method deepseek_v3(const Execution& execution) {
                 options.groups = groups;
                 options.kept_groups = kept_groups;
                 options.alpha = scale * double(rank);
-                return Method::Layer(mole::deepseek_v3<float>(options, site.weight, rng, {}, execution),
+                return Method::Layer(mole::deepseek_v3(options, mole::DenseBase{site.weight}, rng, execution),
                                      site.max_tokens);
               },
           .touched =

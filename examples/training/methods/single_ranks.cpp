@@ -21,6 +21,9 @@ using mole::Index;
 
 /// The type inside a layer of mole::moram and the like, over a borrowed weight.
 using Base = mole::DenseBase<mole::View<const float>>;
+using Lora = decltype(mole::lora({}, std::declval<Base>(), std::declval<mole::Rng&>(), std::declval<Execution>()));
+using Codyra = decltype(mole::codyra({}, std::declval<Base>(), std::declval<mole::Rng&>(), std::declval<Execution>()));
+using Moram = decltype(mole::moram({}, std::declval<Base>(), std::declval<mole::Rng&>(), std::declval<Execution>()));
 
 /// Moves the gates of a layer towards 0.
 void shrink_gates(Method::Layer& layer, double threshold, mole::ThresholdMode mode) {
@@ -35,9 +38,8 @@ Method lora(std::string name, const std::string& what, Index rank, double learni
           .learning_rate = learning_rate,
           .build =
               [=](const Site& site, mole::Rng& rng) {
-                const mole::LoraOptions options{
-                    .in = site.in(), .out = site.out(), .rank = rank, .alpha = scale * double(rank)};
-                return Method::Layer(mole::lora<float>(options, site.weight, rng, {}, execution), site.max_tokens);
+                const mole::LoraOptions options{.rank = rank, .alpha = scale * double(rank)};
+                return Method::Layer(mole::lora(options, mole::DenseBase{site.weight}, rng, execution), site.max_tokens);
               },
           .touched = [=](const Site& site) { return Touched{.each = lora_parameters(site, rank)}; }};
 }
@@ -48,9 +50,8 @@ Method sora(Index rank, const Execution& execution) {
           .learning_rate = 1e-2,
           .build =
               [=](const Site& site, mole::Rng& rng) {
-                const mole::SoraOptions options{
-                    .in = site.in(), .out = site.out(), .rank = rank, .alpha = scale * double(rank)};
-                return Method::Layer(mole::sora<float>(options, site.weight, rng, {}, execution), site.max_tokens);
+                const mole::SoraOptions options{.rank = rank, .alpha = scale * double(rank)};
+                return Method::Layer(mole::sora(options, mole::DenseBase{site.weight}, rng, execution), site.max_tokens);
               },
           .touched = [](const Site& site) { return Touched{.each = lora_parameters(site, 1) + 1}; },
           .after_step =
@@ -66,8 +67,8 @@ Method codyra(Index rank, const Execution& execution) {
           .beta2 = 0.9999,
           .build =
               [=](const Site& site, mole::Rng& rng) {
-                const mole::CodyraOptions options{.in = site.in(), .out = site.out(), .rank = rank};
-                return Method::Layer(mole::codyra<float>(options, site.weight, rng, {}, execution), site.max_tokens);
+                const mole::CodyraOptions options{.rank = rank};
+                return Method::Layer(mole::codyra(options, mole::DenseBase{site.weight}, rng, execution), site.max_tokens);
               },
           .touched = [](const Site& site) { return Touched{.each = lora_parameters(site, 1) + 1}; },
           .after_step =
@@ -79,7 +80,7 @@ Method codyra(Index rank, const Execution& execution) {
               },
           .next_task =
               [](Method::Layer& layer, const Site&, mole::View<float> weight, mole::Rng& rng) {
-                mole::merge_and_reset(*layer.target<mole::Codyra<Base, Execution>>(), weight, rng);
+                mole::merge_and_reset(*layer.target<Codyra>(), weight, rng);
               }};
 }
 
@@ -91,9 +92,8 @@ Method smora(const Execution& execution) {
           .routed = true,
           .build =
               [execution](const Site& site, mole::Rng& rng) {
-                const mole::SmoraOptions options{
-                    .in = site.in(), .out = site.out(), .rank = rank, .k = k, .alpha = scale * double(k)};
-                return Method::Layer(mole::smora<float>(options, site.weight, rng, {}, execution), site.max_tokens);
+                const mole::SmoraOptions options{.rank = rank, .k = k, .alpha = scale * double(k)};
+                return Method::Layer(mole::smora(options, mole::DenseBase{site.weight}, rng, execution), site.max_tokens);
               },
           .touched =
               [](const Site& site) {
@@ -111,9 +111,8 @@ Method flylora(const Execution& execution) {
           .routed = true,
           .build =
               [execution](const Site& site, mole::Rng& rng) {
-                const mole::FlyloraOptions options{
-                    .in = site.in(), .out = site.out(), .rank = rank, .k = k, .alpha = scale * double(rank)};
-                return Method::Layer(mole::flylora<float>(options, site.weight, rng, {}, execution), site.max_tokens);
+                const mole::FlyloraOptions options{.rank = rank, .k = k, .alpha = scale * double(rank)};
+                return Method::Layer(mole::flylora(options, mole::DenseBase{site.weight}, rng, execution), site.max_tokens);
               },
           .touched =
               [](const Site& site) {
@@ -132,14 +131,13 @@ Method moram(Index atoms, const Execution& execution) {
           .routed = true,
           .build =
               [=](const Site& site, mole::Rng& rng) {
-                const mole::MoramOptions options{
-                    .in = site.in(), .out = site.out(), .ranks = {int(atoms)}, .k = k, .min_score = 0};
-                return Method::Layer(mole::moram<float>(options, site.weight, rng, {}, execution), site.max_tokens);
+                const mole::MoramOptions options{.ranks = {int(atoms)}, .k = k, .min_score = 0};
+                return Method::Layer(mole::moram(options, mole::DenseBase{site.weight}, rng, execution), site.max_tokens);
               },
           .touched = [=](const Site& site) { return Touched{.always = atoms * site.in(), .each = site.out()}; },
           .next_task =
               [=](Method::Layer& layer, const Site& site, mole::View<float>, mole::Rng& rng) {
-                auto grown = std::move(*layer.target<mole::Moram<Base, Execution>>());
+                auto grown = std::move(*layer.target<Moram>());
                 mole::next_task(grown, atoms, rng);
                 layer = Method::Layer(std::move(grown), site.max_tokens);
               }};
@@ -161,7 +159,7 @@ std::vector<Method> methods_of_tasks(const Execution& execution, Index rank) {
   Method on = lora("lora", ", trained on", rank, 1e-2, execution);
   Method merged = lora("lora_merged", ", merged", rank, 1e-2, execution);
   merged.next_task = [](Method::Layer& layer, const Site&, mole::View<float> weight, mole::Rng& rng) {
-    mole::merge_and_reset(*layer.target<mole::Lora<Base, Execution>>(), weight, rng);
+    mole::merge_and_reset(*layer.target<Lora>(), weight, rng);
   };
   Method growing = moram(rank, execution);
   growing.title = "MoRAM, " + std::to_string(rank) + " more atoms a task";

@@ -15,20 +15,18 @@ namespace mole {
 ///   x [N x I], y [N x O], overwritten
 template <class B, class Execution = ExecutionArchetype>
 concept BasePolicy = std::floating_point<typename B::Scalar> && std::copy_constructible<B> &&
-    requires(const B& base, View<const typename B::Scalar> x, View<typename B::Scalar> y,
-             Call<Execution, ScratchOf<B>>& call) {
+    requires(const B& base, View<const typename B::Scalar> x, View<typename B::Scalar> y) {
   { base.in() } -> std::convertible_to<Index>;
   { base.out() } -> std::convertible_to<Index>;
-  base.forward(x, y, call);
+  base.forward(x, y, call_of<B, Execution>());
 };
 
 /// A base that passes gradients on:   backward(x, d_y, d_x, gradients, call)
 /// d_x is accumulated and empty when nobody wants it; `gradients` are empty for a frozen base, the usual case.
 template <class B, class Execution = ExecutionArchetype>
 concept TrainableBasePolicy = BasePolicy<B, Execution> &&
-    requires(const B& base, View<const typename B::Scalar> x, View<typename B::Scalar> d_x, ParametersOf<B>& gradients,
-             Call<Execution, ScratchOf<B>>& call) {
-  base.backward(x, x, d_x, gradients, call);
+    requires(const B& base, View<const typename B::Scalar> x, View<typename B::Scalar> d_x, ParametersOf<B>& gradients) {
+  base.backward(x, x, d_x, gradients, call_of<B, Execution>());
 };
 
 /// A base that is a linear map:   weights()   what an execution may compute forward and d_x from

@@ -30,9 +30,9 @@ class CallableBase {
   Index in() const { return in_; }
   Index out() const { return out_; }
 
-  void forward(View<const T> x, View<T> y, auto&) const { forward_(x, y); }
+  void forward(View<const T> x, View<T> y, auto) const { forward_(x, y); }
   void backward(View<const T> x, View<const T> d_y, View<T> d_x, NoParameters&,
-                auto&) const requires std::invocable<const Backward&, View<const T>, View<const T>, View<T>> {
+                auto) const requires std::invocable<const Backward&, View<const T>, View<const T>, View<T>> {
     if (d_x) backward_(x, d_y, d_x);
   }
 

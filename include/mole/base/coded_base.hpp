@@ -3,6 +3,7 @@
 #pragma once
 
 #include "mole/base/base_policy.hpp"
+#include "mole/core/bias_view.hpp"
 #include "mole/core/error.hpp"
 #include "mole/core/matrix.hpp"
 #include "mole/kernel/coded_products.hpp"
@@ -37,7 +38,7 @@ concept CodePolicy = std::copy_constructible<C> && requires(const C& code, View<
 
 /// y = x W^T (+ b) with W = the decoded weight;  d_x += d_y W.  Arithmetic is in float; the weight has no gradient.
 ///
-///   weight [O x I], bias [1 x O] or none, x [N x I], y [N x O]
+///   weight [O x I], bias [O] or none, x [N x I], y [N x O]
 ///
 /// The weight is never decoded as a whole: executions that name their Architecture decode in registers or, for many
 /// tokens, a panel at a time; the others element by element, in the obvious order. The same bits on any number of
@@ -53,15 +54,14 @@ class CodedBase {
   using Options = typename Code::Options;
 
   /// Rounds `weight` to the nearest codes; copies it and the bias.
-  explicit CodedBase(View<const float> weight, View<const float> bias = {}, Options options = {})
+  explicit CodedBase(View<const float> weight, BiasView<float> bias = {}, Options options = {})
       : CodedBase(Code(weight, options), bias) {}
 
   /// Takes codes as they are: those of a file stay what they are, bit for bit.
-  explicit CodedBase(Code code, View<const float> bias = {}) : code_(std::move(code)) {
-    if (!bias) return;
-    require_equal(ErrorCode::shape, "CodedBase: rows of the bias", 1, bias.rows());
+  explicit CodedBase(Code code, BiasView<float> bias = {}) : code_(std::move(code)) {
+    if (bias.empty()) return;
     require_equal(ErrorCode::shape, "CodedBase: size of the bias", out(), bias.size());
-    bias_.assign(bias.row(0).begin(), bias.row(0).end());
+    bias_.assign(bias.row().data(), bias.row().data() + bias.size());
   }
 
   Index in() const { return code_.cols(); }
@@ -95,7 +95,7 @@ class CodedBase {
     code_ = Code(sum.view(), code_.options());
   }
 
-  void forward(View<const float> x, View<float> y, auto& call) const {
+  void forward(View<const float> x, View<float> y, auto call) const {
     using Execution = std::remove_cvref_t<decltype(call.execution)>;
     if constexpr (requires { typename Execution::Architecture; }) {
       const kernel::CodedProducts<typename Execution::Architecture> products;
@@ -118,7 +118,7 @@ class CodedBase {
     }
   }
 
-  void backward(View<const float>, View<const float> d_y, View<float> d_x, NoParameters&, auto& call) const {
+  void backward(View<const float>, View<const float> d_y, View<float> d_x, NoParameters&, auto call) const {
     if (!d_x) return;
     using Execution = std::remove_cvref_t<decltype(call.execution)>;
     if constexpr (requires { typename Execution::Architecture; }) {

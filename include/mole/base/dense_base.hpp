@@ -3,10 +3,12 @@
 #pragma once
 
 #include "mole/base/base_policy.hpp"
+#include "mole/core/bias_view.hpp"
 #include "mole/core/error.hpp"
 #include "mole/core/linear_parameters.hpp"
 
 #include <type_traits>
+#include <algorithm>
 #include <utility>
 
 namespace mole {
@@ -15,9 +17,9 @@ namespace mole {
 ///
 ///   weight [O x I], bias [1 x O] or none, x [N x I], y [N x O]
 ///
-/// Storage says who owns the weights. DenseBase{view} and DenseBase{eigen_matrix} borrow the host's memory, which must
-/// outlive the layer; nothing is copied, and the base is frozen. DenseBase{std::move(matrix)} owns a mole::Matrix, has
-/// parameters, and can be trained. Throws Error(shape) when the bias does not fit the weight.
+/// Storage says who owns the weights. DenseBase{view}, DenseBase{eigen_matrix} and DenseBase{matrix} borrow the host's
+/// memory, which must outlive the layer; nothing is copied, and the base is frozen. DenseBase{std::move(matrix)} owns a
+/// mole::Matrix, has parameters, and can be trained. Throws Error(shape) when the bias does not fit the weight.
 template <class Storage>
 class DenseBase {
   static constexpr bool owning = std::is_same_v<Storage, Matrix<typename Storage::Scalar>>;
@@ -27,15 +29,14 @@ class DenseBase {
   using T = Scalar;
   using Parameters = std::conditional_t<owning, LinearParameters<T>, NoParameters>;
 
-  explicit DenseBase(Storage weight, Storage bias = {}) : linear_{std::move(weight), std::move(bias)} {
-    if (view(linear_.bias))
-      require_equal(ErrorCode::shape, "DenseBase: size of the bias", out(), view(linear_.bias).size());
+  explicit DenseBase(View<const T> weight, BiasView<T> bias = {}) requires(!owning) : linear_{weight, bias.row()} {
+    check_bias();
   }
-  template <RowMajorMatrix M>
-  explicit DenseBase(const M& weight) : DenseBase(Storage(weight)) {}
-  template <RowMajorMatrix M>
-  DenseBase(const M& weight, std::span<const T> bias)
-      : DenseBase(Storage(weight), Storage(bias.data(), 1, Index(bias.size()))) {}
+  explicit DenseBase(Matrix<T> weight, BiasView<T> bias = {}) requires owning : linear_{std::move(weight), {}} {
+    if (!bias.empty()) linear_.bias = Matrix<T>(1, bias.size());
+    std::ranges::copy(std::span(bias.row().data(), std::size_t(bias.size())), linear_.bias.elements().begin());
+    check_bias();
+  }
 
   Index in() const { return weight().cols(); }
   Index out() const { return weight().rows(); }
@@ -45,15 +46,19 @@ class DenseBase {
   Parameters& parameters() requires owning { return linear_; }
   const Parameters& parameters() const requires owning { return linear_; }
 
-  void forward(View<const T> x, View<T> y, auto& call) const { call.execution.linear(x, weights(), y); }
+  void forward(View<const T> x, View<T> y, auto call) const { call.execution.linear(x, weights(), y); }
 
-  /// d_x += d_y W,  d_weight += d_y^T x,  d_bias += sum over tokens of d_y
-  void backward(View<const T> x, View<const T> d_y, View<T> d_x, Parameters& gradients, auto& call) const {
+  /// d_x += d_y W;  of an owned weight also weight += d_y^T x and bias += sum over tokens of d_y in `gradients`
+  void backward(View<const T> x, View<const T> d_y, View<T> d_x, Parameters& gradients, auto call) const {
     if (d_x) call.execution.linear_backward(d_y, weights(), d_x);
     if constexpr (owning) gradients.add_gradients(x, d_y, call.execution);
   }
 
  private:
+  void check_bias() const {
+    if (bias()) require_equal(ErrorCode::shape, "DenseBase: size of the bias", out(), bias().size());
+  }
+
   struct Borrowed {
     Storage weight, bias;
   };
@@ -67,18 +72,14 @@ class DenseBase {
   std::conditional_t<owning, LinearParameters<T>, Borrowed> linear_;
 };
 
-template <class T>
-DenseBase(View<T>) -> DenseBase<View<const std::remove_const_t<T>>>;
-template <class T>
-DenseBase(View<T>, View<T>) -> DenseBase<View<const std::remove_const_t<T>>>;
-template <class T>
-DenseBase(Matrix<T>) -> DenseBase<Matrix<T>>;
-template <class T>
-DenseBase(Matrix<T>, Matrix<T>) -> DenseBase<Matrix<T>>;
-template <RowMajorMatrix M>
-DenseBase(const M&) -> DenseBase<View<const std::remove_cvref_t<decltype(*std::declval<const M&>().data())>>>;
-template <RowMajorMatrix M, class Bias>
-DenseBase(const M&, Bias&&) -> DenseBase<View<const std::remove_cvref_t<decltype(*std::declval<const M&>().data())>>>;
+template <class T, class... Bias>
+DenseBase(View<T>, Bias&&...) -> DenseBase<View<const std::remove_const_t<T>>>;
+template <class T, class... Bias>
+DenseBase(const Matrix<T>&, Bias&&...) -> DenseBase<View<const T>>;
+template <class T, class... Bias>
+DenseBase(Matrix<T>&&, Bias&&...) -> DenseBase<Matrix<T>>;
+template <RowMajorMatrix M, class... Bias>
+DenseBase(const M&, Bias&&...) -> DenseBase<View<const std::remove_cvref_t<decltype(*std::declval<const M&>().data())>>>;
 
 static_assert(TrainableBasePolicy<DenseBase<View<const float>>> && TrainableBasePolicy<DenseBase<Matrix<float>>>);
 

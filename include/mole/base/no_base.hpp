@@ -17,8 +17,8 @@ class NoBase {
   Index in() const { return in_; }
   Index out() const { return out_; }
 
-  void forward(View<const T>, View<T> y, auto&) const { fill(y, T(0)); }
-  void backward(View<const T>, View<const T>, View<T>, NoParameters&, auto&) const {}
+  void forward(View<const T>, View<T> y, auto) const { fill(y, T(0)); }
+  void backward(View<const T>, View<const T>, View<T>, NoParameters&, auto) const {}
 
  private:
   Index in_, out_;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "mole/base/base_policy.hpp"
+#include "mole/core/bias_view.hpp"
 #include "mole/core/error.hpp"
 
 #include <memory>
@@ -32,13 +33,13 @@ class PackedBase {
 
   explicit PackedBase(View<const T> weight) : PackedBase(weight, {}, Options{}) {}
   PackedBase(View<const T> weight, const Options& options) : PackedBase(weight, {}, options) {}
-  PackedBase(View<const T> weight, std::span<const T> bias, const Options& options = {})
+  PackedBase(View<const T> weight, BiasView<T> bias, const Options& options = {})
       : in_(weight.cols()), out_(weight.rows()) {
-    if (!bias.empty()) require_equal(ErrorCode::shape, "PackedBase: size of the bias", out_, Index(bias.size()));
+    if (!bias.empty()) require_equal(ErrorCode::shape, "PackedBase: size of the bias", out_, bias.size());
     auto packed = std::make_shared<Packed>();
     packed->forward = WeightPanels<T>::of(weight, options.memory);
     if (options.backward) packed->backward = WeightPanels<T>::of_transposed(weight, options.memory);
-    packed->bias.assign(bias.begin(), bias.end());
+    packed->bias.assign(bias.row().data(), bias.row().data() + bias.size());
     packed_ = std::move(packed);
   }
 
@@ -55,10 +56,10 @@ class PackedBase {
             .bias = bias.empty() ? View<const T>() : View<const T>(bias.data(), 1, out_)};
   }
 
-  void forward(View<const T> x, View<T> y, auto& call) const { call.execution.linear(x, weights(), y); }
+  void forward(View<const T> x, View<T> y, auto call) const { call.execution.linear(x, weights(), y); }
 
   /// d_x += d_y W
-  void backward(View<const T>, View<const T> d_y, View<T> d_x, NoParameters&, auto& call) const {
+  void backward(View<const T>, View<const T> d_y, View<T> d_x, NoParameters&, auto call) const {
     if (d_x) call.execution.linear_backward(d_y, weights(), d_x);
   }
 
@@ -72,12 +73,12 @@ class PackedBase {
   std::shared_ptr<const Packed> packed_;
 };
 
-template <class T>
-PackedBase(View<T>) -> PackedBase<std::remove_const_t<T>>;
-template <RowMajorMatrix M>
-PackedBase(const M&) -> PackedBase<std::remove_cvref_t<decltype(*std::declval<const M&>().data())>>;
-template <class T>
-PackedBase(const Matrix<T>&) -> PackedBase<T>;
+template <class T, class... Rest>
+PackedBase(View<T>, const Rest&...) -> PackedBase<std::remove_const_t<T>>;
+template <RowMajorMatrix M, class... Rest>
+PackedBase(const M&, const Rest&...) -> PackedBase<std::remove_cvref_t<decltype(*std::declval<const M&>().data())>>;
+template <class T, class... Rest>
+PackedBase(const Matrix<T>&, const Rest&...) -> PackedBase<T>;
 
 static_assert(TrainableBasePolicy<PackedBase<float>> && LinearBasePolicy<PackedBase<float>>);
 

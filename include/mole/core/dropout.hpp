@@ -2,10 +2,9 @@
 // Inverted dropout whose mask is recomputed, never stored.
 #pragma once
 
-#include "mole/core/error.hpp"
 #include "mole/core/pass.hpp"
 #include "mole/core/random.hpp"
-#include "mole/core/view.hpp"
+#include "mole/core/scratch.hpp"
 
 #include <string>
 
@@ -45,6 +44,32 @@ struct Dropout {
       for (Index i = 0; i < d_out.cols(); ++i)
         if (row.kept(i)) d_x(n, i) += d_out(n, i) * T(1 / (1 - rate));
     }
+  }
+
+  /// Room for the dropped copy of x [tokens x in]; none where nothing is ever dropped.
+  template <class T>
+  View<T> scratch(const CallSize& size, Index in, Arena& arena) const {
+    return rate > 0 ? arena.matrix<T>(size.tokens, in) : View<T>();
+  }
+
+  /// What lies behind the mask: x itself, or a dropped copy in `scratch`.
+  template <class T>
+  View<const T> seen(View<const T> x, View<T> scratch, const Pass& pass) const {
+    if (!acts(pass)) return x;
+    const View<T> dropped = scratch.top(x.rows());
+    forward(x, dropped, pass);
+    return dropped;
+  }
+
+  /// Lets add(d_seen) accumulate the gradient of seen(), and passes it through the mask to d_x, which may be empty.
+  template <class T, class Add>
+  void seen_backward(View<T> d_x, View<T> scratch, const Pass& pass, Add add) const {
+    if (!d_x) return;
+    if (!acts(pass)) return add(d_x);
+    const View<T> d_dropped = scratch.top(d_x.rows());
+    fill(d_dropped, T(0));
+    add(d_dropped);
+    backward(View<const T>(d_dropped), d_x, pass);
   }
 
  private:

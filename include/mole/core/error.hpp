@@ -5,6 +5,7 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <type_traits>
 
 namespace mole {
 
@@ -29,11 +30,30 @@ class Error : public std::runtime_error {
   ErrorCode code_;
 };
 
+namespace detail {
+inline std::string text_of(std::string_view text) { return std::string(text); }
+template <class Number>
+requires std::is_arithmetic_v<Number> std::string text_of(Number number) { return std::to_string(number); }
+
+template <class... Parts>
+[[noreturn]] void fail(ErrorCode code, const Parts&... parts) {
+  std::string text;
+  ((text += text_of(parts)), ...);
+  throw Error(code, text);
+}
+}  // namespace detail
+
+/// Throws Error(code) with the text that `parts`, strings and numbers, make one after the other, unless `holds`.
+///     require(k >= 1 && k <= experts, ErrorCode::option, "TopK: expected k from 1 to ", experts, ", found ", k);
+template <class... Parts>
+void require(bool holds, ErrorCode code, const Parts&... parts) {
+  if (!holds) detail::fail(code, parts...);
+}
+
 /// Throws Error(code) with "<what>: expected <expected>, found <found>" unless the two numbers agree.
 template <class Expected, class Found>
 void require_equal(ErrorCode code, std::string_view what, Expected expected, Found found) {
-  if (expected == found) return;
-  throw Error(code, std::string(what) + ": expected " + std::to_string(expected) + ", found " + std::to_string(found));
+  require(expected == found, code, what, ": expected ", expected, ", found ", found);
 }
 
 }  // namespace mole

@@ -52,30 +52,40 @@ decltype(auto) parameters_of(Policy& policy) {
 }
 
 namespace detail {
-/// "prefix.name" without allocating: an optimizer walks names on every step.
+/// "prefix.name", without allocating up to 120 characters: an optimizer walks names on every step.
 class QualifiedName {
  public:
   QualifiedName(std::string_view prefix, std::string_view name) : size_(prefix.size() + 1 + name.size()) {
-    if (size_ > text_.size())
-      throw Error(ErrorCode::option, "parameter name: expected at most " + std::to_string(text_.size()) +
-                                         " characters, found " + std::to_string(size_) + " in " + std::string(name));
-    auto end = std::copy(prefix.begin(), prefix.end(), text_.begin());
+    if (size_ > near_.size()) far_.resize(size_);
+    auto end = std::copy(prefix.begin(), prefix.end(), text());
     *end++ = '.';
     std::copy(name.begin(), name.end(), end);
   }
-  operator std::string_view() const { return {text_.data(), size_}; }
+  operator std::string_view() const { return {far_.empty() ? near_.data() : far_.data(), size_}; }
 
  private:
-  std::array<char, 120> text_;
+  char* text() { return far_.empty() ? near_.data() : far_.data(); }
+
+  std::array<char, 120> near_;
+  std::string far_;  // of longer names
   std::size_t size_;
 };
 }  // namespace detail
 
-/// The walk of a part, its names behind that of the part: "router.weight".
+/// The tensors of a part of several `Parameters`, their names behind that of the part: "router.weight".
 template <class Parameters, class F, class... P>
 void for_each_tensor_within(std::string_view part, F& f, P&... p) {
-  Parameters::for_each_tensor([&](std::string_view name, auto&... tensors) { f(detail::QualifiedName(part, name), tensors...); },
-                   p...);
+  Parameters::for_each_tensor(
+      [&](std::string_view name, auto&... tensors) { f(detail::QualifiedName(part, name), tensors...); }, p...);
+}
+
+/// layer.for_each_tensor(f, others...), the names behind that of the layer, "q.router.weight": so one optimizer and one
+/// checkpoint hold several layers.
+template <class Layer, class F, class... Others>
+requires requires(Layer& layer, F& f, Others&... others) { layer.for_each_tensor(f, others...); }
+void for_each_tensor_within(std::string_view part, Layer& layer, F&& f, Others&... others) {
+  layer.for_each_tensor([&](std::string_view name, auto... tensors) { f(detail::QualifiedName(part, name), tensors...); },
+                        others...);
 }
 
 /// Tensors of the shapes of `parameters`, all zero: gradients to accumulate into.

@@ -3,9 +3,12 @@
 #pragma once
 
 #include "mole/core/config.hpp"
+#include "mole/core/error.hpp"
 
+#include <algorithm>
 #include <cstdint>
 #include <span>
+#include <string>
 
 namespace mole {
 
@@ -35,6 +38,26 @@ struct Pass {
   /// One past the last row of `sequence` in a batch of `tokens` rows.
   Index end_of(Index sequence, Index tokens) const {
     return sequence + 1 < sequences() ? sequence_begin[std::size_t(sequence + 1)] : tokens;
+  }
+
+  /// Throws Error(shape) or Error(option) unless the spans fit `tokens` tokens, and forced experts are among the
+  /// `scored_experts` that have a logit.
+  void check(Index tokens, Index scored_experts) const {
+    if (!token_mask.empty())
+      require_equal(ErrorCode::shape, "forward: size of the token mask", tokens, Index(token_mask.size()));
+    if (!routed.empty())
+      require_equal(ErrorCode::shape, "forward: size of the flags of routed tokens", tokens, Index(routed.size()));
+    if (!forced.empty())
+      require_equal(ErrorCode::shape, "forward: size of the forced experts", tokens, Index(forced.size()));
+    for (int e : forced)
+      if (e < -1 || e >= scored_experts)
+        throw Error(ErrorCode::option, "forward: expected forced experts from -1 to " +
+                                           std::to_string(scored_experts - 1) + ", found " + std::to_string(e));
+    const auto& begin = sequence_begin;
+    if (begin.empty()) return;
+    if (begin.front() != 0 || !std::is_sorted(begin.begin(), begin.end()) || begin.back() > tokens)
+      throw Error(ErrorCode::shape, "forward: expected sequence starts that ascend from 0 to at most " +
+                                        std::to_string(tokens) + " tokens");
   }
 };
 

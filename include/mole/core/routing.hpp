@@ -2,16 +2,13 @@
 // Routing: the experts that serve each token, and their gates.
 #pragma once
 
-#include "mole/core/error.hpp"
-#include "mole/core/memory/allocation.hpp"
-#include "mole/core/view.hpp"
+#include "mole/core/scratch.hpp"
 
 #include <algorithm>
 #include <memory_resource>
 #include <numeric>
 #include <span>
 #include <string>
-#include <vector>
 
 namespace mole {
 
@@ -24,13 +21,17 @@ namespace mole {
 template <class T>
 class Routing {
  public:
-  explicit Routing(std::pmr::memory_resource* memory = std::pmr::get_default_resource())
-      : token_begin_(memory),
-        expert_(memory),
-        token_(memory),
-        expert_begin_(memory),
-        by_expert_(memory),
-        gate_(memory) {}
+  /// Grows in memory of its own.
+  Routing() = default;
+  /// Has room for calls up to `size`; a larger one throws Error(capacity).
+  Routing(const CallSize& size, Arena& arena)
+      : max_pairs_(size.pairs),
+        token_begin_(arena.vector<int>(size.tokens + 1)),
+        expert_(arena.vector<int>(size.pairs)),
+        token_(arena.vector<int>(size.pairs)),
+        expert_begin_(arena.vector<int>(size.experts + 1)),
+        by_expert_(arena.vector<int>(size.pairs)),
+        gate_(arena.vector<T>(size.pairs)) {}
 
   /// Every gate that is not 0 becomes a pair.   gates [N x E]
   static Routing from_dense(View<const T> gates) {
@@ -43,21 +44,6 @@ class Routing {
     }
     routing.finish();
     return routing;
-  }
-
-  /// The memory that reserve() takes.
-  static std::size_t bytes_for(Index tokens, Index experts, Index pairs) {
-    return array_bytes<int>(tokens + 1) + array_bytes<int>(experts + 1) + 3 * array_bytes<int>(pairs) +
-           array_bytes<T>(pairs);
-  }
-
-  /// Takes memory for the largest routing to come; a larger one is an Error(capacity) from then on.
-  void reserve(Index tokens, Index experts, Index pairs) {
-    token_begin_.reserve(std::size_t(tokens) + 1);
-    expert_begin_.reserve(std::size_t(experts) + 1);
-    for (auto* column : {&expert_, &token_, &by_expert_}) column->reserve(std::size_t(pairs));
-    gate_.reserve(std::size_t(pairs));
-    max_pairs_ = pairs;
   }
 
   /// Room for `slots` experts of each token, to be written before start() is told how many of them count.
@@ -124,13 +110,13 @@ class Routing {
   int expert(Index pair) const { return expert_[std::size_t(pair)]; }
   int token(Index pair) const { return token_[std::size_t(pair)]; }
   T gate(Index pair) const { return gate_[std::size_t(pair)]; }
-  std::span<T> gates() { return gate_; }
-  std::span<const T> gates() const { return gate_; }
+  std::span<T> gates() { return {gate_.data(), gate_.size()}; }
+  std::span<const T> gates() const { return {gate_.data(), gate_.size()}; }
 
   /// The pairs of token n are first_pair(n) ... first_pair(n + 1) - 1, in the order of their selection.
   Index first_pair(Index token) const { return token_begin_[std::size_t(token)]; }
-  std::span<int> experts_of(Index token) { return of_token(std::span<int>(expert_), token); }
-  std::span<const int> experts_of(Index token) const { return of_token(std::span<const int>(expert_), token); }
+  std::span<int> experts_of(Index token) { return of_token(std::span(expert_.data(), expert_.size()), token); }
+  std::span<const int> experts_of(Index token) const { return of_token(std::span(expert_.data(), expert_.size()), token); }
   std::span<const T> gates_of(Index token) const { return of_token(gates(), token); }
   std::span<T> gates_of(Index token) { return of_token(gates(), token); }
   /// The part of `per_pair`, one number a pair, that belongs to `token`.
@@ -140,7 +126,7 @@ class Routing {
   }
 
   /// All pairs, expert after expert; those of one expert begin at first_of_expert(e).
-  std::span<const int> by_expert() const { return by_expert_; }
+  std::span<const int> by_expert() const { return {by_expert_.data(), by_expert_.size()}; }
   Index first_of_expert(Index expert) const { return expert_begin_[std::size_t(expert)]; }
   Index load(Index expert) const { return first_of_expert(expert + 1) - first_of_expert(expert); }
   std::span<const int> pairs_of(Index expert) const {
@@ -187,9 +173,9 @@ class Routing {
 
   Index experts_ = 0, staged_slots_ = 0;
   bool dense_ = false;
-  Index max_pairs_ = -1;  // no bound until reserve()
-  std::pmr::vector<int> token_begin_, expert_, token_, expert_begin_, by_expert_;
-  std::pmr::vector<T> gate_;
+  Index max_pairs_ = -1;  // no bound
+  ScratchVector<int> token_begin_, expert_, token_, expert_begin_, by_expert_;
+  ScratchVector<T> gate_;
 };
 
 }  // namespace mole

@@ -1,79 +1,91 @@
 // SPDX-License-Identifier: MIT
-// What routing leaves behind: all that gates, losses and telemetry see.
+// Trace: what routing leaves behind, for gates, losses and telemetry.
 #pragma once
 
-#include "mole/core/matrix.hpp"
 #include "mole/core/pass.hpp"
 #include "mole/core/routing.hpp"
+
+#include <algorithm>
 
 namespace mole {
 
 /// Logits, scores and routing of one forward call, and the gradients that flow back into them.
 ///
-///   logits, scores, d_logits, d_scores [N x (E + extra)]      d_gate [pairs]
+///   logits, scores, d_logits, d_scores [N x columns]      d_gate [pairs]
+///
+/// | field              | written by                                          | read by                        |
+/// | ------------------ | --------------------------------------------------- | ------------------------------ |
+/// | logits             | the router                                          | the score, losses              |
+/// | scores, routing    | the gating                                          | the experts, losses, telemetry |
+/// | d_gate             | the experts' backward, losses                       | the gating's backward          |
+/// | d_scores, d_logits | losses, then the gating's backward                  | the router's backward          |
 ///
 /// A loss is a function of the trace: it adds to whichever gradient it differentiates, between forward and backward.
 template <class T>
 class Trace {
  public:
-  explicit Trace(std::pmr::memory_resource* memory = std::pmr::get_default_resource())
-      : routing(memory),
-        logits_(0, 0, memory),
-        scores_(0, 0, memory),
-        d_logits_(0, 0, memory),
-        d_scores_(0, 0, memory),
-        d_gate_(memory) {}
-
-  /// The memory that reserve() takes.
-  static std::size_t bytes_for(Index tokens, Index experts, Index extra, Index pairs) {
-    return 4 * array_bytes<T>(tokens * (experts + extra)) + array_bytes<T>(pairs) +
-           Routing<T>::bytes_for(tokens, experts, pairs);
+  /// Of calls up to `size`, in memory of its own.
+  explicit Trace(const CallSize& size, std::pmr::memory_resource* memory = std::pmr::get_default_resource())
+      : block_(bytes_of([&](Arena& arena) { return Trace(size, arena); }), memory) {
+    Arena arena(block_.bytes());
+    lay_out(size, arena);
   }
-
-  /// Takes all memory that calls of up to `tokens` tokens and `pairs` pairs need.
-  void reserve(Index tokens, Index experts, Index extra, Index pairs) {
-    auto* memory = d_gate_.get_allocator().resource();
-    for (Matrix<T>* m : {&logits_, &scores_, &d_logits_, &d_scores_}) *m = Matrix<T>(tokens, experts + extra, memory);
-    d_gate_.reserve(std::size_t(pairs));
-    routing.reserve(tokens, experts, pairs);
-    experts_ = experts;
-  }
+  /// ... or within the memory of `arena`.
+  Trace(const CallSize& size, Arena& arena) { lay_out(size, arena); }
 
   /// Begins a call: the gradients of the last one are gone.
   void start(Index tokens, const Pass& call) {
     pass = call;
     tokens_ = tokens;
+    pairs_ = 0;
     nan_tokens = 0;
     fill(d_logits(), T(0));
     fill(d_scores(), T(0));
   }
   /// After the gate has chosen: one d_gate a pair, zero.
-  void start_d_gate() { d_gate_.assign(std::size_t(routing.pairs()), T(0)); }
+  void start_d_gate() {
+    if (routing.pairs() > Index(d_gate_.size()))
+      throw Error(ErrorCode::capacity, "Trace: expected at most " + std::to_string(d_gate_.size()) +
+                                           " pairs of token and expert, found " + std::to_string(routing.pairs()));
+    pairs_ = routing.pairs();
+    std::ranges::fill(d_gate(), T(0));
+  }
 
   Index tokens() const { return tokens_; }
   Index max_tokens() const { return logits_.rows(); }
   Index experts() const { return experts_; }
-  /// Experts that have a score: all but the shared ones, which come last and serve every token.
-  Index scored_experts() const { return experts_ - shared; }
+  /// Experts that the gating gives every token: the last ones, which have no logit.
+  Index shared() const { return shared_; }
+  /// Experts that have a logit.
+  Index scored_experts() const { return experts_ - shared_; }
 
-  View<T> logits() { return logits_.view().top(tokens_); }
-  View<T> scores() { return scores_.view().top(tokens_); }
-  View<T> d_logits() { return d_logits_.view().top(tokens_); }
-  View<T> d_scores() { return d_scores_.view().top(tokens_); }
-  std::span<T> d_gate() { return d_gate_; }
-  View<const T> logits() const { return logits_.view().top(tokens_); }
-  View<const T> scores() const { return scores_.view().top(tokens_); }
-  View<const T> d_logits() const { return d_logits_.view().top(tokens_); }
+  View<T> logits() { return logits_.top(tokens_); }
+  View<T> scores() { return scores_.top(tokens_); }
+  View<T> d_logits() { return d_logits_.top(tokens_); }
+  View<T> d_scores() { return d_scores_.top(tokens_); }
+  std::span<T> d_gate() { return d_gate_.first(std::size_t(pairs_)); }
+  View<const T> logits() const { return logits_.top(tokens_); }
+  View<const T> scores() const { return scores_.top(tokens_); }
+  View<const T> d_logits() const { return d_logits_.top(tokens_); }
 
   Pass pass;
   Routing<T> routing;
-  Index shared = 0;      ///< experts that the gate gives every token
   Index nan_tokens = 0;  ///< tokens with a NaN among their logits; they are routed all the same, NaN last
 
  private:
-  Index tokens_ = 0, experts_ = 0;
-  Matrix<T> logits_, scores_, d_logits_, d_scores_;
-  std::pmr::vector<T> d_gate_;
+  void lay_out(const CallSize& size, Arena& arena) {
+    for (View<T>* matrix : {&logits_, &scores_, &d_logits_, &d_scores_})
+      *matrix = arena.matrix<T>(size.tokens, size.columns);
+    d_gate_ = arena.array<T>(size.pairs);
+    routing = Routing<T>(size, arena);
+    experts_ = size.experts;
+    shared_ = size.shared;
+  }
+
+  MemoryBlock block_;  // empty within an arena
+  Index tokens_ = 0, pairs_ = 0, experts_ = 0, shared_ = 0;
+  View<T> logits_, scores_, d_logits_, d_scores_;
+  std::span<T> d_gate_;
 };
 
 }  // namespace mole

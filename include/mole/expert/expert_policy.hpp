@@ -17,11 +17,11 @@ namespace mole {
 template <class E, class Execution = ExecutionArchetype>
 concept ExpertPolicy = std::floating_point<typename E::Scalar> && std::copy_constructible<E> &&
     requires(const E& experts, View<const typename E::Scalar> in, const Routing<typename E::Scalar>& routing,
-             View<typename E::Scalar> y, Call<Execution, ScratchOf<E>>& call) {
+             View<typename E::Scalar> y) {
   { experts.experts() } -> std::convertible_to<Index>;
   { experts.in() } -> std::convertible_to<Index>;
   { experts.out() } -> std::convertible_to<Index>;
-  experts.forward(in, in, routing, y, call);
+  experts.forward(in, in, routing, y, call_of<E, Execution>());
 };
 
 /// Experts that learn:   backward(x, routing, d_y, d_gate, d_x, gradients, call)
@@ -30,9 +30,8 @@ concept ExpertPolicy = std::floating_point<typename E::Scalar> && std::copy_cons
 template <class E, class Execution = ExecutionArchetype>
 concept TrainableExpertPolicy = ExpertPolicy<E, Execution> &&
     requires(const E& experts, View<const typename E::Scalar> in, const Routing<typename E::Scalar>& routing,
-             std::span<typename E::Scalar> d_gate, View<typename E::Scalar> d_x, ParametersOf<E>& gradients,
-             Call<Execution, ScratchOf<E>>& call) {
-  experts.backward(in, routing, in, d_gate, d_x, gradients, call);
+             std::span<typename E::Scalar> d_gate, View<typename E::Scalar> d_x, ParametersOf<E>& gradients) {
+  experts.backward(in, routing, in, d_gate, d_x, gradients, call_of<E, Execution>());
 };
 
 /// Experts that only add rows to y and d_x, which an execution may do where a linear base leaves its result:
@@ -42,9 +41,9 @@ concept TrainableExpertPolicy = ExpertPolicy<E, Execution> &&
 template <class E, class Execution = ExecutionArchetype>
 concept RankedExpertPolicy = TrainableExpertPolicy<E, Execution> &&
     requires(const E& experts, View<const typename E::Scalar> in, const Routing<typename E::Scalar>& routing,
-             const Pass& pass, Call<Execution, ScratchOf<E>>& call) {
-  { experts.down(in, in, routing, call) } -> std::same_as<RankTerms<typename E::Scalar>>;
-  { experts.d_x_terms(routing, call) } -> std::same_as<RankTerms<typename E::Scalar>>;
+             const Pass& pass) {
+  { experts.down(in, in, routing, call_of<E, Execution>()) } -> std::same_as<RankTerms<typename E::Scalar>>;
+  { experts.d_x_terms(routing, call_of<E, Execution>()) } -> std::same_as<RankTerms<typename E::Scalar>>;
   { experts.fuses_d_x(pass) } -> std::convertible_to<bool>;
 };
 
@@ -55,10 +54,10 @@ concept RankedExpertPolicy = TrainableExpertPolicy<E, Execution> &&
 template <class E, class Execution = ExecutionArchetype>
 concept LatentExpertPolicy = TrainableExpertPolicy<E, Execution> &&
     requires(const E& experts, View<const typename E::Scalar> in, View<typename E::Scalar> d_x,
-             ParametersOf<E>& gradients, Call<Execution, ScratchOf<E>>& call) {
-  { experts.project(in, call) } -> std::same_as<View<const typename E::Scalar>>;
-  { experts.d_latent(Index(1), call) } -> std::same_as<View<typename E::Scalar>>;
-  experts.project_backward(in, in, d_x, gradients, call);
+             ParametersOf<E>& gradients) {
+  { experts.project(in, call_of<E, Execution>()) } -> std::same_as<View<const typename E::Scalar>>;
+  { experts.d_latent(Index(1), call_of<E, Execution>()) } -> std::same_as<View<typename E::Scalar>>;
+  experts.project_backward(in, in, d_x, gradients, call_of<E, Execution>());
 };
 
 /// Experts that are a linear map each:   add_delta(expert, weight, w)   w [O x I] += weight * its matrix

@@ -5,6 +5,7 @@
 #include "mole/core/dropout.hpp"
 #include "mole/core/rank/rank_layout.hpp"
 #include "mole/expert/expert_policy.hpp"
+#include "mole/expert/latent_ranks.hpp"
 #include "mole/factors/factor_policy.hpp"
 
 #include <utility>
@@ -12,7 +13,7 @@
 
 namespace mole {
 
-/// y_n += sum over the chosen e of scale_e weight_ne B_e^T (A_e x_n).
+/// y_n += sum over the chosen e of scale_e gate_ne B_e^T (A_e x_n).
 ///
 ///   x [N x I], y [N x O]; A, B and their blocks come from Factors
 ///
@@ -31,11 +32,11 @@ class LowRank {
   using Options = typename Factors::Options;
 
   struct Scratch {
-    std::pmr::vector<int> begin;   // [pairs + 1]
-    std::pmr::vector<T> h, d_h;    // ranks of all pairs
-    std::pmr::vector<T> weighted;  // ... times scale and weight
-    Matrix<T> dropped;             // [tokens x I], only with dropout
-    Matrix<T> latent, d_latent;    // [tokens x ranks], only for a router that reads it, or where A is streamed
+    ScratchVector<int> begin;           // [pairs + 1]; empty before the first forward
+    std::span<T> h, d_h;                // ranks of all pairs
+    std::span<T> weighted;              // ... times scale and gate
+    View<T> dropped;                    // [tokens x I], only with dropout
+    View<T> latent, d_latent;           // [tokens x ranks], only for a router that reads it, or where A is streamed
     ScratchOf<Factors> factors;
   };
 
@@ -91,38 +92,30 @@ class LowRank {
   decltype(auto) parameters() { return parameters_of(factors_); }
   decltype(auto) parameters() const { return parameters_of(factors_); }
 
-  Scratch scratch(const CallSize& capacity) const {
-    const auto ranks = std::size_t(capacity.pairs * blocks().max_size());
-    Scratch scratch{std::pmr::vector<int>(capacity.memory),
-                    std::pmr::vector<T>(ranks, capacity.memory),
-                    std::pmr::vector<T>(ranks, capacity.memory),
-                    std::pmr::vector<T>(ranks, capacity.memory),
-                    Matrix<T>(dropped_rows(capacity), in(), capacity.memory),
-                    Matrix<T>(latent_rows(capacity), blocks().ranks_down(), capacity.memory),
-                    Matrix<T>(latent_rows(capacity), blocks().ranks_down(), capacity.memory),
-                    scratch_for(factors_, capacity)};
-    scratch.begin.reserve(std::size_t(capacity.pairs) + 1);
-    scratch.begin.push_back(0);  // no pairs before the first forward
-    return scratch;
+  Scratch scratch(const CallSize& size, Arena& arena) const {
+    const Index ranks = size.pairs * blocks().max_size();
+    const Index latent_rows = size.latent || streams_a<Factors> ? size.tokens : 0;
+    return {arena.vector<int>(size.pairs + 1),
+            arena.array<T>(ranks),
+            arena.array<T>(ranks),
+            arena.array<T>(ranks),
+            dropout_.scratch<T>(size, in(), arena),
+            arena.matrix<T>(latent_rows, blocks().ranks_down()),
+            arena.matrix<T>(latent_rows, blocks().ranks_down()),
+            scratch_for(factors_, size, arena)};
   }
 
-  std::size_t scratch_bytes(const CallSize& capacity) const {
-    return array_bytes<int>(capacity.pairs + 1) + 3 * array_bytes<T>(capacity.pairs * blocks().max_size()) +
-           array_bytes<T>(dropped_rows(capacity) * in()) +
-           2 * array_bytes<T>(latent_rows(capacity) * blocks().ranks_down()) + scratch_bytes_for(factors_, capacity);
-  }
-
-  void forward(View<const T> x, View<const T> latent, const Routing<T>& routing, View<T> y, auto& call) const {
+  void forward(View<const T> x, View<const T> latent, const Routing<T>& routing, View<T> y, auto call) const {
     call.execution.routed_up(down(x, latent, routing, call), y);
   }
 
-  RankTerms<T> down(View<const T> x, View<const T> latent, const Routing<T>& routing, auto& call) const {
+  RankTerms<T> down(View<const T> x, View<const T> latent, const Routing<T>& routing, auto call) const {
     Scratch& s = call.scratch;
     const FactorViews<const T> f = factors_.factors(s.factors);
     const RankLayout<T> layout = lay_out(routing, s);
     const auto h = ranks_in(s.h, layout), weighted = ranks_in(s.weighted, layout);
-    if (latent || streamed)
-      gather(latent ? latent : project(x, call), layout, h);
+    if (latent || streams_a<Factors>)
+      gather_ranks(latent ? latent : project(x, call), layout, h);
     else
       call.execution.routed_down(seen(x, call), f.a, FactorSide::down, layout, h);
     for (Index p = 0; p < routing.pairs(); ++p) {
@@ -135,22 +128,23 @@ class LowRank {
   }
 
   void backward(View<const T> x, const Routing<T>& routing, View<const T> d_y, std::span<T> d_gate, View<T> d_x,
-                Parameters& gradients, auto& call) const {
+                Parameters& gradients, auto call) const {
     Scratch& s = call.scratch;
+    if (s.begin.empty()) s.begin.push_back(0);  // no pairs before the first forward
     require_equal(ErrorCode::shape, "LowRank: pairs in backward, as forward left them", Index(s.begin.size()) - 1,
                   routing.pairs());
     const FactorViews<const T> f = factors_.factors(s.factors);
     const FactorViews<T> d = factors_.gradient_views(gradients, s.factors);
-    const RankLayout<T> layout{blocks(), routing, s.begin};
+    const RankLayout<T> layout = layout_of(routing, s);
     const auto h = ranks_in(s.h, layout), d_h = ranks_in(s.d_h, layout);
     call.execution.routed_down(d_y, f.b, FactorSide::up, layout, d_h);
     if (f.rank_gate) rank_gate_backward(layout, f.rank_gate, h, d_h, d.rank_gate);
     weigh_backward(layout, h, d_h, d_gate);
     if (d.b) call.execution.routed_outer(ranks_in(s.weighted, layout), d_y, FactorSide::up, layout, d.b);
     if (d.a) call.execution.routed_outer(d_h, seen(x, call), FactorSide::down, layout, d.a);
-    add_through_dropout(d_x, call, [&](View<T> d_seen) {
-      if constexpr (streamed)
-        factors_.project_backward(scattered(d_h, layout, d_latent(x.rows(), call)), d_seen, call.execution);
+    dropout_.seen_backward(d_x, s.dropped, call.pass, [&](View<T> d_seen) {
+      if constexpr (streams_a<Factors>)
+        factors_.project_backward(scatter_ranks<T>(d_h, layout, d_latent(x.rows(), call)), d_seen, call.with(s.factors));
       else
         call.execution.routed_up(d_x_terms(routing, call), d_seen);
     });
@@ -158,63 +152,49 @@ class LowRank {
   }
 
   /// Only where fuses_d_x.
-  RankTerms<T> d_x_terms(const Routing<T>& routing, auto& call) const {
-    const RankLayout<T> layout{blocks(), routing, call.scratch.begin};
+  RankTerms<T> d_x_terms(const Routing<T>& routing, auto call) const {
+    const RankLayout<T> layout = layout_of(routing, call.scratch);
     return {layout, ranks_in(call.scratch.d_h, layout), factors_.factors(call.scratch.factors).a, FactorSide::down};
   }
-  bool fuses_d_x(const Pass& pass) const { return !streamed && !dropout_.acts(pass); }
+  bool fuses_d_x(const Pass& pass) const { return !streams_a<Factors> && !dropout_.acts(pass); }
 
-  View<const T> project(View<const T> x, auto& call) const {
-    const View<T> z = call.scratch.latent.view().top(x.rows());
-    if constexpr (streamed)
-      factors_.project(seen(x, call), z, call.execution);
-    else
-      call.execution.product_nt(seen(x, call), factors_.factors(call.scratch.factors).a, z);
+  View<const T> project(View<const T> x, auto call) const {
+    const View<T> z = call.scratch.latent.top(x.rows());
+    factors_.project(seen(x, call), z, call.with(call.scratch.factors));
     return z;
   }
 
-  View<T> d_latent(Index tokens, auto& call) const {
-    const View<T> d_z = call.scratch.d_latent.view().top(tokens);
+  View<T> d_latent(Index tokens, auto call) const {
+    const View<T> d_z = call.scratch.d_latent.top(tokens);
     fill(d_z, T(0));
     return d_z;
   }
 
   /// d_a += d_z^T x,  d_x += d_z A
-  void project_backward(View<const T> x, View<const T> d_z, View<T> d_x, Parameters& gradients, auto& call) const {
+  void project_backward(View<const T> x, View<const T> d_z, View<T> d_x, Parameters& gradients, auto call) const {
     const FactorViews<T> d = factors_.gradient_views(gradients, call.scratch.factors);
     if (d.a)  // of the last rows of A, where the others are frozen
       call.execution.product_tn(d_z.middle_cols(d_z.cols() - d.a.rows(), d.a.rows()), seen(x, call), d.a);
-    add_through_dropout(d_x, call, [&](View<T> d_seen) {
-      if constexpr (streamed)
-        factors_.project_backward(d_z, d_seen, call.execution);
-      else
-        call.execution.product_nn(d_z, factors_.factors(call.scratch.factors).a, d_seen);
+    dropout_.seen_backward(d_x, call.scratch.dropped, call.pass, [&](View<T> d_seen) {
+      factors_.project_backward(d_z, d_seen, call.with(call.scratch.factors));
     });
     factors_.contract(gradients, call.scratch.factors);
   }
 
   /// w += weight * scale_e B_e^T A_e.   w [O x I].  Offline: plain loops, and whatever memory Factors need.
   void add_delta(Index expert, double weight, View<T> w) const {
-    ScratchOf<Factors> scratch = scratch_for(factors_, CallSize{});
-    const FactorViews<const T> f = factors_.factors(scratch);
+    OwnedScratch<Factors> scratch(factors_, CallSize{});
+    const FactorViews<const T> f = factors_.factors(*scratch);
     for (Index j = 0; j < blocks().size(expert); ++j)
       for (Index o = 0; o < w.rows(); ++o) {
         const Index row = blocks().up(expert) + j;
         const T rank_gate = f.rank_gate ? f.rank_gate(0, row) : T(1);
         const T factor = T(weight) * scale_[std::size_t(expert)] * rank_gate * f.b(row, o);
-        if constexpr (streamed)
-          factors_.add_row(blocks().down(expert) + j, factor, w.row(o));
-        else
-          for (Index i = 0; i < w.cols(); ++i) w(o, i) += factor * f.a(blocks().down(expert) + j, i);
+        factors_.add_row(blocks().down(expert) + j, factor, w.row(o), *scratch);
       }
   }
 
  private:
-  static constexpr bool streamed = StreamedFactorPolicy<Factors>;
-
-  Index dropped_rows(const CallSize& capacity) const { return dropout_.rate > 0 ? capacity.tokens : 0; }
-  static Index latent_rows(const CallSize& capacity) { return capacity.latent || streamed ? capacity.tokens : 0; }
-
   RankLayout<T> lay_out(const Routing<T>& routing, Scratch& s) const {
     s.begin.assign(1, 0);
     for (Index p = 0; p < routing.pairs(); ++p)
@@ -222,14 +202,17 @@ class LowRank {
     if (std::size_t(s.begin.back()) > s.h.size())
       throw Error(ErrorCode::capacity, "LowRank: workspace made for " + std::to_string(s.h.size()) +
                                            " ranks, the routing has " + std::to_string(s.begin.back()));
-    return {blocks(), routing, s.begin};
+    return layout_of(routing, s);
+  }
+  RankLayout<T> layout_of(const Routing<T>& routing, const Scratch& s) const {
+    return {blocks(), routing, {s.begin.data(), s.begin.size()}};
   }
 
-  static std::span<T> ranks_in(std::pmr::vector<T>& all, const RankLayout<T>& layout) {
-    return std::span<T>(all).first(std::size_t(layout.begin.back()));
+  static std::span<T> ranks_in(std::span<T> all, const RankLayout<T>& layout) {
+    return all.first(std::size_t(layout.begin.back()));
   }
 
-  /// From u = b d_y in d_h, where B = diag(rank_gate) b:   d_rank_gate_j += scale_e weight_p u_pj h_pj,   u_pj *= rank_gate_j
+  /// From u = b d_y in d_h, where B = diag(rank_gate) b:   d_rank_gate_j += scale_e gate_p u_pj h_pj,   u_pj *= rank_gate_j
   void rank_gate_backward(const RankLayout<T>& layout, View<const T> rank_gate, std::span<const T> h, std::span<T> u,
                      View<T> d_rank_gate) const {
     if (d_rank_gate)
@@ -248,7 +231,7 @@ class LowRank {
     }
   }
 
-  /// From u = B d_y in d_h:   d_h_p = scale_e weight_p u_p,   d_gate_p += scale_e <u_p, h_p>
+  /// From u = B d_y in d_h:   d_h_p = scale_e gate_p u_p,   d_gate_p += scale_e <u_p, h_p>
   void weigh_backward(const RankLayout<T>& layout, std::span<const T> h, std::span<T> d_h,
                       std::span<T> d_gate) const {
     for (Index p = 0; p < layout.routing.pairs(); ++p) {
@@ -262,41 +245,8 @@ class LowRank {
     }
   }
 
-  static void gather(View<const T> latent, const RankLayout<T>& layout, std::span<T> h) {
-    for (Index p = 0; p < layout.routing.pairs(); ++p) {
-      const Index down = layout.blocks.down(layout.routing.expert(p));
-      for (Index j = 0; j < layout.ranks(p); ++j)
-        h[std::size_t(layout.first(p) + j)] = latent(layout.routing.token(p), down + j);
-    }
-  }
-
-  /// d_z += d_h, each number where its rank is; experts that share ranks add up.
-  static View<const T> scattered(std::span<const T> d_h, const RankLayout<T>& layout, View<T> d_z) {
-    for (Index p = 0; p < layout.routing.pairs(); ++p) {
-      const Index down = layout.blocks.down(layout.routing.expert(p));
-      for (Index j = 0; j < layout.ranks(p); ++j)
-        d_z(layout.routing.token(p), down + j) += d_h[std::size_t(layout.first(p) + j)];
-    }
-    return d_z;
-  }
-
   /// x as A sees it.
-  View<const T> seen(View<const T> x, auto& call) const {
-    if (!dropout_.acts(call.pass)) return x;
-    const View<T> dropped = call.scratch.dropped.view().top(x.rows());
-    dropout_.forward(x, dropped, call.pass);
-    return dropped;
-  }
-
-  /// Lets `add` accumulate the gradient of x as A sees it, and passes that through the mask.
-  void add_through_dropout(View<T> d_x, auto& call, auto add) const {
-    if (!d_x) return;
-    if (!dropout_.acts(call.pass)) return add(d_x);
-    const View<T> d_dropped = call.scratch.dropped.view().top(d_x.rows());
-    fill(d_dropped, T(0));
-    add(d_dropped);
-    dropout_.backward(View<const T>(d_dropped), d_x, call.pass);
-  }
+  View<const T> seen(View<const T> x, auto call) const { return dropout_.seen(x, call.scratch.dropped, call.pass); }
 
   Factors factors_;
   Dropout dropout_;

@@ -98,6 +98,14 @@ class GrowingBank {
   }
   void contract(Parameters&, NoScratch&) const {}
 
+  void project(View<const T> x, View<T> z, auto call) const { call.execution.product_nt(x, a_, z); }
+  void project_backward(View<const T> d_z, View<T> d_x, auto call) const {
+    call.execution.product_nn(d_z, a_, d_x);
+  }
+  void add_row(Index rank, T factor, std::span<T> to, NoScratch&) const {
+    for (Index i = 0; i < in(); ++i) to[std::size_t(i)] += factor * a_(rank, i);
+  }
+
  private:
   template <class U>
   struct Newest {

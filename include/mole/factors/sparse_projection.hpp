@@ -5,12 +5,14 @@
 #include "mole/core/dropout.hpp"
 #include "mole/core/random.hpp"
 #include "mole/factors/factor_policy.hpp"
+#include "mole/kernel/architecture_of.hpp"
 #include "mole/kernel/sliced_products.hpp"
 
 #include <algorithm>
 #include <cstring>
 #include <optional>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -32,6 +34,7 @@ template <class T>
 class SparseProjection {
  public:
   using Scalar = T;
+  static constexpr bool streams = true;
 
   struct Options {
     Index in = 0;
@@ -115,38 +118,39 @@ class SparseProjection {
   void contract(Parameters&, NoScratch&) const {}
 
   /// z = x A^T.   x [N x I], z [N x ranks]
-  template <class Execution>
-  void project(View<const T> x, View<T> z, const Execution& execution) const {
-    for_each_chunk(execution, x.rows(), [&](Index first, Index tokens) {
+  void project(View<const T> x, View<T> z, auto call) const {
+    using Arch = kernel::ArchitectureOf<decltype(call.execution)>;
+    for_each_chunk(call.execution, x.rows(), [&](Index first, Index tokens) {
       const View<const T> some = x.middle_rows(first, tokens);
       const View<T> to = z.middle_rows(first, tokens);
-      if constexpr (requires { typename Execution::Architecture; })
-        multiply<typename Execution::Architecture>(slices_, some, to, false);
+      if constexpr (!std::is_void_v<Arch>)
+        multiply<Arch>(slices_, some, to, false);
       else
         project_plainly(some, to);
     });
   }
 
   /// d_x += d_z A.   d_z [N x ranks], d_x [N x I]
-  template <class Execution>
-  void project_backward(View<const T> d_z, View<T> d_x, const Execution& execution) const {
+  void project_backward(View<const T> d_z, View<T> d_x, auto call) const {
+    using Arch = kernel::ArchitectureOf<decltype(call.execution)>;
     if (detached_) return;
-    for_each_chunk(execution, d_z.rows(), [&](Index first, Index tokens) {
+    for_each_chunk(call.execution, d_z.rows(), [&](Index first, Index tokens) {
       const View<const T> some = d_z.middle_rows(first, tokens);
       const View<T> to = d_x.middle_rows(first, tokens);
       if (is_zero(some)) return;
-      if constexpr (requires { typename Execution::Architecture; })
-        multiply<typename Execution::Architecture>(transposed_, some, to, true);
+      if constexpr (!std::is_void_v<Arch>)
+        multiply<Arch>(transposed_, some, to, true);
       else
         project_backward_plainly(some, to);
     });
   }
 
+  void add_row(Index rank, T factor, std::span<T> to, NoScratch&) const { add_row(rank, factor, to); }
+
+ private:
   void add_row(Index rank, T factor, std::span<T> to) const {
     slices_.for_each(rank, [&](Index column, T value) { to[std::size_t(column)] += factor * value; });
   }
-
- private:
   Index ranks() const { return blocks_.ranks_down(); }
 
   /// A set of columns, each as likely as any other, ascending.
@@ -280,6 +284,6 @@ void SparseProjection<T>::cut(const Projection& a) {
   transposed_ = kernel::SlicedRows<T>(ranks(), column_begin, rank, value);
 }
 
-static_assert(StreamedFactorPolicy<SparseProjection<float>>);
+static_assert(FactorPolicy<SparseProjection<float>>);
 
 }  // namespace mole

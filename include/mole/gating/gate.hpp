@@ -8,7 +8,7 @@
 #include "mole/gating/score/score_rows.hpp"
 #include "mole/gating/select/select_policy.hpp"
 #include "mole/gating/select/select_rows.hpp"
-#include "mole/gating/select/whole_call_select_policy.hpp"
+#include "mole/gating/select/select_whole_call.hpp"
 #include "mole/gating/weigh/weigh_policy.hpp"
 #include "mole/kernel/architecture_of.hpp"
 
@@ -17,7 +17,6 @@
 #include <string>
 #include <type_traits>
 #include <utility>
-#include <vector>
 
 namespace mole {
 
@@ -36,65 +35,63 @@ template <class Score, class Select, class Weigh>
 class Gate {
  public:
   struct Scratch {
-    std::pmr::vector<int> count;                    // chosen experts a token
-    std::pmr::vector<unsigned char> nan;            // 1 where a logit is NaN
-    std::pmr::vector<std::pair<int, int>> emitted;  // (token, expert), for a Select of the whole call
+    std::span<int> count;                // chosen experts of each token
+    std::span<unsigned char> nan;        // 1 where a logit is NaN
+    ScratchVector<EmittedPair> emitted;  // for a Select of the whole call
     ScratchOf<Select> select;
   };
 
-  Gate(Score score_, Select select_, Weigh weigh_, Index shared_ = 0)
-      : score(std::move(score_)), select(std::move(select_)), weigh(std::move(weigh_)), shared(shared_) {}
+  Gate(Score score_, Select select_, Weigh weigh_, Index shared = 0)
+      : score(std::move(score_)), select(std::move(select_)), weigh(std::move(weigh_)), shared_(shared) {}
 
   /// Throws Error(option) when an option of a part does not fit `experts`.
   void check(Index experts) const {
-    if (shared < 0 || shared >= experts)
+    if (shared_ < 0 || shared_ >= experts)
       throw Error(ErrorCode::option, "Gate: expected shared experts from 0 to less than all " +
-                                         std::to_string(experts) + ", found " + std::to_string(shared));
+                                         std::to_string(experts) + ", found " + std::to_string(shared_));
     const auto check_part = [&](const auto& part) {
-      if constexpr (requires { part.check(experts); }) part.check(experts - shared);
+      if constexpr (requires { part.check(experts); }) part.check(experts - shared_);
     };
     check_part(score);
     check_part(select);
     check_part(weigh);
   }
 
-  /// Columns of the logits beyond one an expert: fewer where experts are shared.
-  Index extra() const {
-    if constexpr (requires { Score::extra; }) return Score::extra - shared;
-    return -shared;
+  /// Experts, the last ones, that have no logit and serve every token.
+  Index shared() const { return shared_; }
+  /// One per expert that is not shared, and those that the score has behind them.
+  Index columns(Index experts) const {
+    if constexpr (requires { Score::extra; }) return experts - shared_ + Score::extra;
+    return experts - shared_;
   }
   Index max_pairs(Index tokens, Index experts) const {
     if constexpr (whole_call)
-      return select.max_pairs(tokens, experts - shared) + tokens * (shared + 1);  // one may be forced
+      return select.max_pairs(tokens, experts - shared_) + tokens * (shared_ + 1);  // one may be forced
     else
       return tokens * slots(experts);
   }
 
-  Scratch scratch(const CallSize& capacity) const {
-    Scratch scratch{std::pmr::vector<int>(std::size_t(capacity.tokens), capacity.memory),
-                    std::pmr::vector<unsigned char>(std::size_t(capacity.tokens), capacity.memory),
-                    std::pmr::vector<std::pair<int, int>>(capacity.memory), scratch_for(select, capacity)};
-    if constexpr (whole_call) scratch.emitted.reserve(std::size_t(capacity.pairs));
-    return scratch;
+  Scratch scratch(const CallSize& size, Arena& arena) const {
+    return {arena.array<int>(size.tokens), arena.array<unsigned char>(size.tokens),
+            arena.vector<EmittedPair>(whole_call ? size.pairs : 0), scratch_for(select, size, arena)};
   }
 
   template <class T, class C>
-  void choose(Trace<T>& trace, C& call) const {
+  void choose(Trace<T>& trace, C call) const {
     static_assert(ScorePolicy<Score, T>, "mole: Score does not model ScorePolicy (mole/gating/score/score_policy.hpp)");
     static_assert(whole_call || SelectPolicy<Select, T>,
                   "mole: Select does not model SelectPolicy (mole/gating/select/select_policy.hpp), nor WholeCallSelectPolicy "
                   "(mole/gating/select/whole_call_select_policy.hpp)");
     static_assert(WeighPolicy<Weigh, T>, "mole: Weigh does not model WeighPolicy (mole/gating/weigh/weigh_policy.hpp)");
-    trace.shared = shared;
     const View<const T> logits = std::as_const(trace).logits();
     const View<T> scores = trace.scores();
-    const auto nan = std::span(call.scratch.nan).first(std::size_t(trace.tokens()));
+    const auto nan = call.scratch.nan.first(std::size_t(trace.tokens()));
     for_each_chunk(call, trace, [&](Index first, Index tokens) {
       ScoreRows<ArchOf<C>>::forward(score, logits.middle_rows(first, tokens), scores.middle_rows(first, tokens),
                                     nan.subspan(std::size_t(first), std::size_t(tokens)));
     });
     if constexpr (whole_call)
-      choose_whole_call(trace, call);
+      select_whole_call(select, trace, call.pass, call.scratch.count, call.scratch.emitted, call.scratch.select);
     else
       choose_each(trace, call);
 
@@ -113,7 +110,7 @@ class Gate {
   }
 
   template <class T, class C>
-  void backward(Trace<T>& trace, C& call) const {
+  void backward(Trace<T>& trace, C call) const {
     const View<const T> logits = std::as_const(trace).logits(), scores = std::as_const(trace).scores();
     const View<T> d_scores = trace.d_scores(), d_logits = trace.d_logits();
     const Routing<T>& routing = trace.routing;
@@ -147,10 +144,10 @@ class Gate {
   }
   std::string token_dependence(Index experts) const {
     bool all = false;
-    if constexpr (requires { select.takes_all(experts); }) all = select.takes_all(experts - shared);
+    if constexpr (requires { select.takes_all(experts); }) all = select.takes_all(experts - shared_);
     if (!all) return "its gate chooses experts for each token; All, or TopK of all experts, has nothing to choose";
     if constexpr (requires { weigh.constant_gate(); }) {
-      if (shared == 0 || weigh.constant_gate() == 1) return "";
+      if (shared_ == 0 || weigh.constant_gate() == 1) return "";
       return "its gate weighs shared experts in another way than the others";
     }
     return "its gating gives each token gates of its own; Unit has the same for all";
@@ -159,21 +156,20 @@ class Gate {
   [[no_unique_address]] Score score;
   [[no_unique_address]] Select select;
   [[no_unique_address]] Weigh weigh;
-  Index shared = 0;
 
  private:
   /// Does Select look at all tokens of a call?
   static constexpr bool whole_call = requires(const Select& s) { s.max_pairs(Index(), Index()); };
 
   /// Experts that a token may have.
-  Index slots(Index experts) const { return select.max_chosen(experts - shared) + shared; }
+  Index slots(Index experts) const { return select.max_chosen(experts - shared_) + shared_; }
   /// How many of the pairs of a token are with shared experts.
-  std::size_t shared_in(std::size_t pairs) const { return pairs == 0 ? 0 : std::size_t(shared); }
+  std::size_t shared_in(std::size_t pairs) const { return pairs == 0 ? 0 : std::size_t(shared_); }
 
   template <class T>
   void weigh_forward(std::span<const T> scores, std::span<const int> chosen, std::span<T> gates,
                      [[maybe_unused]] const Pass& pass) const {
-    if constexpr (BatchWeighPolicy<Weigh, T>)
+    if constexpr (requires { weigh.forward(scores, chosen, gates, pass); })
       weigh.forward(scores, chosen, gates, pass);
     else
       weigh.forward(scores, chosen, gates);
@@ -181,7 +177,7 @@ class Gate {
   template <class T>
   void weigh_backward(std::span<const T> scores, std::span<const int> chosen, std::span<const T> gates,
                       std::span<const T> d_gates, std::span<T> d_scores, [[maybe_unused]] const Pass& pass) const {
-    if constexpr (BatchWeighPolicy<Weigh, T>)
+    if constexpr (requires { weigh.backward(scores, chosen, gates, d_gates, d_scores, pass); })
       weigh.backward(scores, chosen, gates, d_gates, d_scores, pass);
     else
       weigh.backward(scores, chosen, gates, d_gates, d_scores);
@@ -189,10 +185,10 @@ class Gate {
 
   /// Each token by itself, side by side in memory that start() closes up.
   template <class T, class C>
-  void choose_each(Trace<T>& trace, C& call) const {
+  void choose_each(Trace<T>& trace, C call) const {
     const Index experts = trace.scored_experts();
     const View<int> chosen = trace.routing.stage(trace.experts(), trace.tokens(), slots(trace.experts()));
-    const auto count = std::span(call.scratch.count).first(std::size_t(trace.tokens()));
+    const auto count = call.scratch.count.first(std::size_t(trace.tokens()));
     for_each_chunk(call, trace, [&](Index first, Index tokens) {
       SelectRows<ArchOf<C>>::select(select, View<const T>(trace.scores().middle_rows(first, tokens)), experts,
                                     chosen.middle_rows(first, tokens),
@@ -207,41 +203,10 @@ class Gate {
           chosen(n, 0) = forced;
           chosen_for_n = 1;
         }
-        for (Index s = 0; s < shared; ++s) chosen(n, chosen_for_n++) = int(experts + s);
+        for (Index s = 0; s < shared_; ++s) chosen(n, chosen_for_n++) = int(experts + s);
       }
     });
     trace.routing.start(trace.experts(), count);
-  }
-
-  /// All tokens together: pairs are collected, counted, and put where their token is.
-  template <class T, class C>
-  void choose_whole_call(Trace<T>& trace, C& call) const {
-    const Index experts = trace.scored_experts();
-    const Pass& pass = call.pass;
-    auto& emitted = call.scratch.emitted;
-    const auto count = std::span(call.scratch.count).first(std::size_t(trace.tokens()));
-    emitted.clear();
-    for (Index n = 0; n < trace.tokens(); ++n)
-      if (const int forced = pass.forced_expert(n); forced >= 0 && pass.routes(n))
-        emitted.emplace_back(int(n), forced);
-    select.select_whole_call(
-        std::as_const(trace).scores(), experts, pass,
-        [&](Index n, int expert) {
-          if (pass.forced_expert(n) < 0) emitted.emplace_back(int(n), expert);
-        },
-        call.scratch.select);
-    std::fill(count.begin(), count.end(), 0);
-    for (const auto& [n, expert] : emitted) ++count[std::size_t(n)];
-    for (Index n = 0; n < trace.tokens(); ++n)
-      if (pass.routes(n)) count[std::size_t(n)] += int(shared);
-    trace.routing.start(trace.experts(), count);
-    std::fill(count.begin(), count.end(), 0);
-    const auto put = [&](Index n, int expert) {
-      trace.routing.experts_of(n)[std::size_t(count[std::size_t(n)]++)] = expert;
-    };
-    for (const auto& [n, expert] : emitted) put(n, expert);
-    for (Index n = 0; n < trace.tokens(); ++n)
-      for (Index s = 0; s < shared && pass.routes(n); ++s) put(n, int(experts + s));
   }
 
   /// The vectors that a call's execution has; void where it has none.
@@ -250,11 +215,13 @@ class Gate {
 
   /// Calls f(first token, tokens) for chunks of 10 us or more, which are worth sharing.
   template <class T, class C, class F>
-  static void for_each_chunk(C& call, const Trace<T>& trace, F f) {
+  static void for_each_chunk(C call, const Trace<T>& trace, F f) {
     const Index chunk = 64 * std::max<Index>(1, 128 / std::max<Index>(1, trace.experts()));
     call.execution.parallel_for((trace.tokens() + chunk - 1) / chunk,
                                 [&](Index c) { f(c * chunk, std::min(chunk, trace.tokens() - c * chunk)); });
   }
+
+  Index shared_ = 0;
 };
 
 }  // namespace mole

@@ -14,24 +14,33 @@ namespace mole {
 
 /// Satisfied by a copyable type with
 ///     check(experts)               throws Error(option) when its options do not fit so many experts
+///     columns(experts)             of the logits: one per expert that is scored, then others, if any (a threshold of
+///                                  the token, say)
 ///     max_pairs(tokens, experts)   the most pairs that choose() can make
-///     extra()                      columns of the logits beyond one an expert (a threshold of the token, say)
 ///     choose(trace, call)          trace.logits() -> trace.scores(), trace.routing
+/// A gating whose last experts have no logit, because they serve every token, says how many:   shared()
 template <class G, class T, class Execution = ExecutionArchetype>
 concept GatingPolicy = std::copy_constructible<G> &&
-    requires(const G& gating, Trace<T>& trace, Index size, Call<Execution, ScratchOf<G>>& call) {
+    requires(const G& gating, Trace<T>& trace, Index size) {
   gating.check(size);
   { gating.max_pairs(size, size) } -> std::convertible_to<Index>;
-  { gating.extra() } -> std::convertible_to<Index>;
-  gating.choose(trace, call);
+  { gating.columns(size) } -> std::convertible_to<Index>;
+  gating.choose(trace, call_of<G, Execution>());
 };
+
+/// Experts that `gating` gives every token.
+template <class G>
+Index shared_experts(const G& gating) {
+  if constexpr (requires { gating.shared(); }) return gating.shared();
+  return 0;
+}
 
 /// A gating whose gates are differentiable:   backward(trace, call)
 /// adds d_gate's share to d_scores, then d_scores' to d_logits; the chosen set is a constant.
 template <class G, class T, class Execution = ExecutionArchetype>
 concept TrainableGatingPolicy = GatingPolicy<G, T, Execution> &&
-    requires(const G& gating, Trace<T>& trace, Call<Execution, ScratchOf<G>>& call) {
-  gating.backward(trace, call);
+    requires(const G& gating, Trace<T>& trace) {
+  gating.backward(trace, call_of<G, Execution>());
 };
 
 /// A gating that may serve all tokens alike, and can be merged where it does:

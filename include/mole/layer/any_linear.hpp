@@ -7,6 +7,7 @@
 #include "mole/core/state.hpp"
 #include "mole/core/trace.hpp"
 #include "mole/layer/layer_parameters.hpp"
+#include "mole/surgery/merge.hpp"
 
 #include <concepts>
 #include <functional>
@@ -62,7 +63,7 @@ class AnyLinear {
     return model ? &model->layer : nullptr;
   }
 
-  /// As MixtureLinear::merge_into.
+  /// As the functions of surgery/merge.hpp.
   void merge_into(View<T> weight) const { model_->merge_into(weight); }
   std::string merge_obstacle() const { return model_->merge_obstacle(); }
   bool can_merge() const { return merge_obstacle().empty(); }
@@ -105,8 +106,8 @@ class AnyLinear {
     void zero_gradients() override { set_zero(gradients); }
     void for_each_tensor(const Visitor& f) override { layer.for_each_tensor(f, gradients); }
     void for_each_state(const StateVisitor& f) override { layer.for_each_state(f); }
-    void merge_into(View<T> weight) const override { layer.merge_into(weight); }
-    std::string merge_obstacle() const override { return layer.merge_obstacle(); }
+    void merge_into(View<T> weight) const override { mole::merge_into(layer, weight); }
+    std::string merge_obstacle() const override { return mole::merge_obstacle(layer); }
 
     Layer layer;
     typename Layer::Workspace work;

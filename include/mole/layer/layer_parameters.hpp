@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The parameters, or the gradients, of a whole layer.
+// ExpertParameters, LayerParameters: the parameters, or the gradients, of a whole layer.
 #pragma once
 
 #include "mole/core/parameters.hpp"
@@ -15,19 +15,41 @@ struct TrainableParts {
   bool base = false;
 };
 
-/// The tensors of the three roles that can have any, named "router.weight", "experts.lora_A", "base.weight" and so on.
-template <class Router, class Experts, class Base>
-struct LayerParameters {
-  ParametersOf<Router> router;
+/// The tensors of an ExpertLinear, named "experts.lora_A", "base.weight" and so on.
+template <class Experts, class Base>
+struct ExpertParameters {
   ParametersOf<Experts> experts;
   ParametersOf<Base> base;
 
   template <class F, class... P>
   static void for_each_tensor(F&& f, P&... p) {
-    for_each_tensor_within<ParametersOf<Router>>("router", f, p.router...);
     for_each_tensor_within<ParametersOf<Experts>>("experts", f, p.experts...);
     for_each_tensor_within<ParametersOf<Base>>("base", f, p.base...);
   }
 };
+
+/// Those of a MixtureLinear, "router.weight" and so on before them.
+template <class Router, class Experts, class Base>
+struct LayerParameters : ExpertParameters<Experts, Base> {
+  ParametersOf<Router> router;
+
+  template <class F, class... P>
+  static void for_each_tensor(F&& f, P&... p) {
+    for_each_tensor_within<ParametersOf<Router>>("router", f, p.router...);
+    ExpertParameters<Experts, Base>::for_each_tensor(f, p...);
+  }
+};
+
+namespace detail {
+/// f(name, parameter, other...) with views, for the tensors that `own` has.
+template <class Parameters, class F, class Own, class... Others>
+void for_each_view(F& f, Own& own, Others&... others) {
+  Parameters::for_each_tensor(
+      [&f](std::string_view name, auto& parameter, auto&... rest) {
+        if (!parameter.empty()) f(name, parameter.view(), rest.view()...);
+      },
+      own, others...);
+}
+}  // namespace detail
 
 }  // namespace mole

@@ -1,39 +1,57 @@
 // SPDX-License-Identifier: MIT
-// All memory that the calls of one layer need.
+// ExpertWorkspace, Workspace: all memory that the calls of one layer need.
 #pragma once
 
-#include "mole/core/call.hpp"
 #include "mole/core/trace.hpp"
 
 namespace mole {
 
-/// A Trace, which gates, losses and telemetry see, and the scratch of each role. One workspace per forward in flight;
-/// made by MixtureLinear::workspace.
-template <class T, class Router, class Gating, class Experts, class Base>
-struct Workspace : Trace<T> {
-  Workspace(const Router& router, const Gating& gating, const Experts& experts, const Base& base, Index extra,
-            const CallSize& capacity)
-      : Trace<T>(capacity.memory),
-        router_scratch(scratch_for(router, capacity)),
-        gating_scratch(scratch_for(gating, capacity)),
-        experts_scratch(scratch_for(experts, capacity)),
-        base_scratch(scratch_for(base, capacity)) {
-    Trace<T>::reserve(capacity.tokens, experts.experts(), extra, capacity.pairs);
-  }
+/// What apply() and apply_backward() of an ExpertLinear need. One workspace per forward in flight; made by
+/// ExpertLinear::workspace. Move-only; everything lies in one block.
+template <class Experts, class Base>
+struct ExpertWorkspace {
+  ExpertWorkspace(const Experts& experts, const Base& base, const CallSize& size, Arena& arena)
+      : experts_scratch(scratch_for(experts, size, arena)),
+        base_scratch(scratch_for(base, size, arena)),
+        max_tokens(size.tokens),
+        made_for_experts(size.experts) {}
 
-  /// The memory that a workspace takes from the capacity's resource.
-  static std::size_t bytes_for(const Router& router, const Gating& gating, const Experts& experts, const Base& base,
-                               Index extra, const CallSize& capacity) {
-    return Trace<T>::bytes_for(capacity.tokens, experts.experts(), extra, capacity.pairs) +
-           scratch_bytes_for(router, capacity) + scratch_bytes_for(gating, capacity) +
-           scratch_bytes_for(experts, capacity) + scratch_bytes_for(base, capacity);
-  }
+  Pass pass;
+  ScratchOf<Experts> experts_scratch;
+  ScratchOf<Base> base_scratch;
+  Index max_tokens, made_for_experts;
+  MemoryBlock memory;  ///< that everything lies in
+};
+
+/// That, a Trace, which gates, losses and telemetry see, and the scratch of the roles that route: of a MixtureLinear.
+template <class T, class Router, class Gating, class Experts, class Base>
+struct Workspace : Trace<T>, ExpertWorkspace<Experts, Base> {
+  using Half = ExpertWorkspace<Experts, Base>;
+  using Trace<T>::max_tokens;
+  using Trace<T>::pass;
+
+  Workspace(const Router& router, const Gating& gating, const Experts& experts, const Base& base, const CallSize& size,
+            Arena& arena)
+      : Trace<T>(size, arena),
+        Half(experts, base, size, arena),
+        router_scratch(scratch_for(router, size, arena)),
+        gating_scratch(scratch_for(gating, size, arena)) {}
 
   ScratchOf<Router> router_scratch;
   ScratchOf<Gating> gating_scratch;
-  ScratchOf<Experts> experts_scratch;
-  ScratchOf<Base> base_scratch;
   View<const T> latent;  ///< what a router that reads the latent was last shown; empty for one that reads tokens
 };
+
+namespace detail {
+/// make(arena), a workspace, in one block from `memory` that it owns.
+template <class Make>
+auto workspace_in(std::pmr::memory_resource* memory, Make make) {
+  MemoryBlock block(bytes_of(make), memory);
+  Arena arena(block.bytes());
+  auto work = make(arena);
+  work.memory = std::move(block);
+  return work;
+}
+}  // namespace detail
 
 }  // namespace mole

@@ -18,8 +18,6 @@ namespace mole {
 /// Liu and Luo 2024 (AdaMoLE), arXiv:2405.00361; released as zefang-liu/AdaMoLE.
 /// Its loss: load_balance over the scores less the threshold.
 struct AdaMoleOptions {
-  Index in = 0;
-  Index out = 0;
   Index experts = 8;
   Index rank = 8;
   double max_threshold = 0;  ///< 0: 1 / E, with which every token is sure of an expert
@@ -28,29 +26,16 @@ struct AdaMoleOptions {
   double dropout = 0.05;  ///< on the adapters' input; the router sees x whole
 };
 
-template <class Base, class Execution = DefaultExecution>
-using AdaMole = MixtureLinear<JoinedRouter<LinearRouter<typename Base::Scalar>, LinearRouter<typename Base::Scalar>>,
-                              Gate<SoftmaxWithThreshold, LearnedThreshold, Shifted>,
-                              LowRank<DenseFactors<typename Base::Scalar>>, Base, Execution>;
-
 /// y = W x + b + sum over p_e >= t of (p_e - t) / (their sum) s B_e A_e x,
 ///     p = softmax(R x),  t = max_threshold sigmoid(v x + c).
 template <BasePolicy Base, class Generator, class Execution = DefaultExecution>
-AdaMole<Base, Execution> ada_mole(const AdaMoleOptions& options, Base base, Generator& generator,
+auto ada_mole(const AdaMoleOptions& options, Base base, Generator& generator,
                                   Execution execution = {}) {
   using T = typename Base::Scalar;
-  return {JoinedRouter(LinearRouter<T>({.in = options.in, .experts = options.experts}, generator),
-                       LinearRouter<T>({.in = options.in, .experts = 1, .bias = true}, generator)),
+  return MixtureLinear{JoinedRouter(LinearRouter<T>({.in = base.in(), .experts = options.experts}, generator),
+                       LinearRouter<T>({.in = base.in(), .experts = 1, .bias = true}, generator)),
           Gate{SoftmaxWithThreshold{options.max_threshold}, LearnedThreshold{}, Shifted{}},
-          LowRank<DenseFactors<T>>(dense_factors_for<T>(options), generator), std::move(base), std::move(execution)};
-}
-
-/// The same on a plain weight [O x I] that is borrowed, and so is bias [1 x O], which may be empty.
-template <class T, class Generator, class Execution = DefaultExecution>
-AdaMole<DenseBase<View<const T>>, Execution> ada_mole(const AdaMoleOptions& options, ConstView<T> weight,
-                                                      Generator& generator, ConstView<T> bias = {},
-                                                      Execution execution = {}) {
-  return ada_mole(options, DenseBase(weight, bias), generator, std::move(execution));
+          LowRank<DenseFactors<T>>(dense_factors_for(options, base), generator), std::move(base), std::move(execution)};
 }
 
 }  // namespace mole

@@ -13,35 +13,20 @@ namespace mole {
 /// ThresholdMode::dead_zone); the exact mode is the proximal step that the release's three updates stand for. A gate of
 /// 0 still gets a gradient, so it may come back. At the end of a task: merge_and_reset(layer, weight, generator).
 struct CodyraOptions {
-  Index in = 0;
-  Index out = 0;
   Index rank = 16;     ///< of each task, to begin with
   double dropout = 0;  ///< on the adapter's input
   GateStart start = GateStart::normal;
 };
 
-template <class Base, class Execution = DefaultExecution>
-using Codyra = Sora<Base, Execution>;
-
 /// y = W x + b + B (g o (A x)).  merge_and_reset() needs a base whose weight can be written.
 template <BasePolicy Base, class Generator, class Execution = DefaultExecution>
-Codyra<Base, Execution> codyra(const CodyraOptions& options, Base base, Generator& generator,
+auto codyra(const CodyraOptions& options, Base base, Generator& generator,
                                Execution execution = {}) {
-  return sora({.in = options.in,
-               .out = options.out,
-               .rank = options.rank,
+  return sora({.rank = options.rank,
                .alpha = double(options.rank),  // alpha / rank = 1
                .dropout = options.dropout,
                .start = options.start},
               std::move(base), generator, std::move(execution));
-}
-
-/// The same on a plain weight [O x I] that is borrowed, and so is bias [1 x O], which may be empty.
-template <class T, class Generator, class Execution = DefaultExecution>
-Codyra<DenseBase<View<const T>>, Execution> codyra(const CodyraOptions& options, ConstView<T> weight,
-                                                   Generator& generator, ConstView<T> bias = {},
-                                                   Execution execution = {}) {
-  return codyra(options, DenseBase(weight, bias), generator, std::move(execution));
 }
 
 }  // namespace mole

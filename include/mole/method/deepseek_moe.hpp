@@ -20,8 +20,6 @@ namespace mole {
 /// (deepseek-moe of 16B parameters: not). Its loss: load_balance, coefficient 1e-3 to 1e-2, BalanceScope::global or
 /// sequence.
 struct DeepseekMoeOptions {
-  Index in = 0;
-  Index out = 0;
   Index experts = 64;  ///< with the shared ones
   Index shared = 2;
   Index rank = 2;
@@ -31,26 +29,14 @@ struct DeepseekMoeOptions {
   double dropout = 0;  ///< on the adapters' input; the router sees x whole
 };
 
-template <class Base, class Execution = DefaultExecution>
-using DeepseekMoe = MixtureLinear<LinearRouter<typename Base::Scalar>, Gate<Softmax, TopK, Raw>,
-                                  LowRank<DenseFactors<typename Base::Scalar>>, Base, Execution>;
-
 /// y = W x + b + sum over the k largest p_e of p_e s B_e A_e x + sum over the shared of s B_e A_e x,  p = softmax(R x).
 template <BasePolicy Base, class Generator, class Execution = DefaultExecution>
-DeepseekMoe<Base, Execution> deepseek_moe(const DeepseekMoeOptions& options, Base base, Generator& generator,
+auto deepseek_moe(const DeepseekMoeOptions& options, Base base, Generator& generator,
                                           Execution execution = {}) {
   using T = typename Base::Scalar;
-  return {LinearRouter<T>({.in = options.in, .experts = options.experts - options.shared}, generator),
+  return MixtureLinear{LinearRouter<T>({.in = base.in(), .experts = options.experts - options.shared}, generator),
           Gate{Softmax{}, TopK{.k = options.k}, Raw{}, options.shared},
-          LowRank<DenseFactors<T>>(dense_factors_for<T>(options), generator), std::move(base), std::move(execution)};
-}
-
-/// The same on a plain weight [O x I] that is borrowed, and so is bias [1 x O], which may be empty.
-template <class T, class Generator, class Execution = DefaultExecution>
-DeepseekMoe<DenseBase<View<const T>>, Execution> deepseek_moe(const DeepseekMoeOptions& options, ConstView<T> weight,
-                                                              Generator& generator, ConstView<T> bias = {},
-                                                              Execution execution = {}) {
-  return deepseek_moe(options, DenseBase(weight, bias), generator, std::move(execution));
+          LowRank<DenseFactors<T>>(dense_factors_for(options, base), generator), std::move(base), std::move(execution)};
 }
 
 }  // namespace mole

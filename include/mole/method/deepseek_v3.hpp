@@ -18,8 +18,6 @@ namespace mole {
 /// starts at 0 and is moved between steps, by 1e-3 times the sign of the missing load; the release has it only in its
 /// largest model. With a bias a group is worth its two best experts, without one its best.
 struct DeepseekV3Options {
-  Index in = 0;
-  Index out = 0;
   Index experts = 33;  ///< with the shared ones
   Index shared = 1;
   Index rank = 4;
@@ -32,31 +30,18 @@ struct DeepseekV3Options {
   double dropout = 0;  ///< on the adapters' input; the router sees x whole
 };
 
-template <class Base, class Execution = DefaultExecution>
-using DeepseekV3 =
-    MixtureLinear<LinearRouter<typename Base::Scalar>, Gate<Sigmoid, GroupedTopK<typename Base::Scalar>, Renormalized>,
-                  LowRank<DenseFactors<typename Base::Scalar>>, Base, Execution>;
-
 /// y = W x + b + sum over the chosen of route_scale p_e / (their sum) s B_e A_e x + sum over the shared of s B_e A_e x,
 ///     p = sigmoid(R x), chosen by p + bias among the best groups.
 template <BasePolicy Base, class Generator, class Execution = DefaultExecution>
-DeepseekV3<Base, Execution> deepseek_v3(const DeepseekV3Options& options, Base base, Generator& generator,
+auto deepseek_v3(const DeepseekV3Options& options, Base base, Generator& generator,
                                         Execution execution = {}) {
   using T = typename Base::Scalar;
-  return {LinearRouter<T>({.in = options.in, .experts = options.experts - options.shared}, generator),
+  return MixtureLinear{LinearRouter<T>({.in = base.in(), .experts = options.experts - options.shared}, generator),
           Gate{Sigmoid{},
                GroupedTopK<T>(options.k, options.groups, options.kept_groups,
                               std::vector<T>(std::size_t(std::max<Index>(0, options.experts - options.shared)))),
                Renormalized{options.route_scale}, options.shared},
-          LowRank<DenseFactors<T>>(dense_factors_for<T>(options), generator), std::move(base), std::move(execution)};
-}
-
-/// The same on a plain weight [O x I] that is borrowed, and so is bias [1 x O], which may be empty.
-template <class T, class Generator, class Execution = DefaultExecution>
-DeepseekV3<DenseBase<View<const T>>, Execution> deepseek_v3(const DeepseekV3Options& options, ConstView<T> weight,
-                                                            Generator& generator, ConstView<T> bias = {},
-                                                            Execution execution = {}) {
-  return deepseek_v3(options, DenseBase(weight, bias), generator, std::move(execution));
+          LowRank<DenseFactors<T>>(dense_factors_for(options, base), generator), std::move(base), std::move(execution)};
 }
 
 }  // namespace mole

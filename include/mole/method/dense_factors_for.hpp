@@ -6,11 +6,12 @@
 
 namespace mole {
 
-/// The factors that `options` ask for, by the names that methods share; what a method does not have takes its default.
-template <class T, class Options>
-typename DenseFactors<T>::Options dense_factors_for(const Options& options) {
-  typename DenseFactors<T>::Options factors{.in = options.in,
-                                            .out = options.out,
+/// The factors that `options` ask for on this base, by the names that methods share; what a method does not have takes
+/// its default.
+template <class Options, class Base>
+typename DenseFactors<typename Base::Scalar>::Options dense_factors_for(const Options& options, const Base& base) {
+  typename DenseFactors<typename Base::Scalar>::Options factors{.in = base.in(),
+                                            .out = base.out(),
                                             .rank = options.rank,
                                             .alpha = options.alpha,
                                             .dropout = {.rate = options.dropout, .stream = 1}};

@@ -19,8 +19,6 @@ namespace mole {
 /// Its losses: router_entropy with the same entropy, normalized, coefficient 1e-2, and load_balance with
 /// BalanceNorm::k_at_uniform and BalanceCount::gates, 1e-3.
 struct DynMoleOptions {
-  Index in = 0;
-  Index out = 0;
   Index experts = 6;
   Index rank = 24;
   double p = 0.75;
@@ -32,30 +30,18 @@ struct DynMoleOptions {
   double dropout = 0.05;  ///< on the adapters' input; the router sees x whole
 };
 
-template <class Base, class Execution = DefaultExecution>
-using DynMole = MixtureLinear<LinearRouter<typename Base::Scalar>, Gate<Softmax, EntropyHybrid, Raw>,
-                              LowRank<DenseFactors<typename Base::Scalar>>, Base, Execution>;
-
 /// y = W x + b + sum over the chosen of p_e s B_e A_e x,  p = softmax(R x); see EntropyHybrid for who is chosen.
 template <BasePolicy Base, class Generator, class Execution = DefaultExecution>
-DynMole<Base, Execution> dyn_mole(const DynMoleOptions& options, Base base, Generator& generator,
+auto dyn_mole(const DynMoleOptions& options, Base base, Generator& generator,
                                   Execution execution = {}) {
   using T = typename Base::Scalar;
-  return {LinearRouter<T>({.in = options.in, .experts = options.experts}, generator),
+  return MixtureLinear{LinearRouter<T>({.in = base.in(), .experts = options.experts}, generator),
           Gate{Softmax{},
                EntropyHybrid{.confident = {.p = options.p, .crossing = false, .min_k = options.keep_top_k},
                              .threshold = options.entropy_threshold,
                              .entropy = options.entropy},
                Raw{}},
-          LowRank<DenseFactors<T>>(dense_factors_for<T>(options), generator), std::move(base), std::move(execution)};
-}
-
-/// The same on a plain weight [O x I] that is borrowed, and so is bias [1 x O], which may be empty.
-template <class T, class Generator, class Execution = DefaultExecution>
-DynMole<DenseBase<View<const T>>, Execution> dyn_mole(const DynMoleOptions& options, ConstView<T> weight,
-                                                      Generator& generator, ConstView<T> bias = {},
-                                                      Execution execution = {}) {
-  return dyn_mole(options, DenseBase(weight, bias), generator, std::move(execution));
+          LowRank<DenseFactors<T>>(dense_factors_for(options, base), generator), std::move(base), std::move(execution)};
 }
 
 }  // namespace mole

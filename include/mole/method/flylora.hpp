@@ -27,8 +27,6 @@ enum class FlySelect { magnitude, signed_value };
 /// 1e-3 in the scripts. flylora.py compares a frequency with a count there, and the fork moves the bias in evaluation,
 /// too.
 struct FlyloraOptions {
-  Index in = 0;
-  Index out = 0;
   Index rank = 32;     ///< all ranks, each an expert
   Index k = 8;         ///< ranks a token
   Index nonzeros = 0;  ///< of a row of A; 0: in k / rank, rounded down, at least 1. The fork: in / (rank / k)
@@ -38,22 +36,18 @@ struct FlyloraOptions {
   bool detached = false;  ///< x gets no gradient through A
 };
 
-template <class Base, class Execution = DefaultExecution>
-using Flylora = MixtureLinear<LatentRouter<typename Base::Scalar>, Gate<Magnitude, TopK, Unit>,
-                              LowRank<SparseProjection<typename Base::Scalar>>, Base, Execution>;
-
-/// y = W x + b + (alpha / rank) sum of b_i (a_i x) over the k largest |a_i x + bias_i|.  The base is any of yours:
-/// packed, quantized, a function. Throws Error(option) unless 1 <= k <= rank.
+/// y = W x + b + (alpha / rank) sum of b_i (a_i x) over the k largest |a_i x + bias_i|.
+/// Throws Error(option) unless 1 <= k <= rank.
 template <BasePolicy Base, class Generator, class Execution = DefaultExecution>
-Flylora<Base, Execution> flylora(const FlyloraOptions& options, Base base, Generator& generator,
+auto flylora(const FlyloraOptions& options, Base base, Generator& generator,
                                  Execution execution = {}) {
   using T = typename Base::Scalar;
-  const Index share = std::min(options.in, options.in * options.k / std::max<Index>(1, options.rank));
-  return {
+  const Index share = std::min(base.in(), base.in() * options.k / std::max<Index>(1, options.rank));
+  return MixtureLinear{
       LatentRouter<T>(options.rank),
       Gate{Magnitude{.keep_sign = options.select == FlySelect::signed_value}, TopK{.k = options.k}, Unit{}},
-      LowRank<SparseProjection<T>>({.in = options.in,
-                                    .out = options.out,
+      LowRank<SparseProjection<T>>({.in = base.in(),
+                                    .out = base.out(),
                                     .experts = options.rank,
                                     .nonzeros = options.nonzeros != 0 ? options.nonzeros : std::max<Index>(1, share),
                                     .alpha = options.alpha / double(options.rank),
@@ -62,14 +56,6 @@ Flylora<Base, Execution> flylora(const FlyloraOptions& options, Base base, Gener
                                     .detached = options.detached},
                                    generator),
       std::move(base), std::move(execution)};
-}
-
-/// The same on a plain weight [O x I] that is borrowed, and so is bias [1 x O], which may be empty.
-template <class T, class Generator, class Execution = DefaultExecution>
-Flylora<DenseBase<View<const T>>, Execution> flylora(const FlyloraOptions& options, ConstView<T> weight,
-                                                     Generator& generator, ConstView<T> bias = {},
-                                                     Execution execution = {}) {
-  return flylora(options, DenseBase(weight, bias), generator, std::move(execution));
 }
 
 }  // namespace mole

@@ -21,8 +21,6 @@ namespace mole {
 /// router of one's own, and dropout left at 0.
 /// Its losses: load_balance over the weights, router_z, and a target for the number of experts.
 struct LdMoleOptions {
-  Index in = 0;
-  Index out = 0;
   Index experts = 8;
   Index rank = 8;
   Index hidden = 64;  ///< of the network of lambda
@@ -32,29 +30,16 @@ struct LdMoleOptions {
   double dropout = 0;  ///< on the adapters' input; the router sees x whole
 };
 
-template <class Base, class Execution = DefaultExecution>
-using LdMole = MixtureLinear<JoinedRouter<LinearRouter<typename Base::Scalar>, MlpRouter<typename Base::Scalar>>,
-                             Gate<LearnedSparsegen, Threshold, Raw>, LowRank<DenseFactors<typename Base::Scalar>>, Base,
-                             Execution>;
-
 /// y = W x + b + sum over g_e > 0 of g_e s B_e A_e x,  g = sparsegen(R x, lambda),
 ///     lambda = log(sigmoid(mlp(x))) + 1 - epsilon.
 template <BasePolicy Base, class Generator, class Execution = DefaultExecution>
-LdMole<Base, Execution> ld_mole(const LdMoleOptions& options, Base base, Generator& generator,
+auto ld_mole(const LdMoleOptions& options, Base base, Generator& generator,
                                 Execution execution = {}) {
   using T = typename Base::Scalar;
-  return {JoinedRouter(LinearRouter<T>({.in = options.in, .experts = options.experts}, generator),
-                       MlpRouter<T>({.in = options.in, .hidden = options.hidden, .experts = 1}, generator)),
+  return MixtureLinear{JoinedRouter(LinearRouter<T>({.in = base.in(), .experts = options.experts}, generator),
+                       MlpRouter<T>({.in = base.in(), .hidden = options.hidden, .experts = 1}, generator)),
           Gate{LearnedSparsegen{options.epsilon}, Threshold{.threshold = 0, .strict = true}, Raw{}},
-          LowRank<DenseFactors<T>>(dense_factors_for<T>(options), generator), std::move(base), std::move(execution)};
-}
-
-/// The same on a plain weight [O x I] that is borrowed, and so is bias [1 x O], which may be empty.
-template <class T, class Generator, class Execution = DefaultExecution>
-LdMole<DenseBase<View<const T>>, Execution> ld_mole(const LdMoleOptions& options, ConstView<T> weight,
-                                                    Generator& generator, ConstView<T> bias = {},
-                                                    Execution execution = {}) {
-  return ld_mole(options, DenseBase(weight, bias), generator, std::move(execution));
+          LowRank<DenseFactors<T>>(dense_factors_for(options, base), generator), std::move(base), std::move(execution)};
 }
 
 }  // namespace mole

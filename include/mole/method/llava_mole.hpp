@@ -21,34 +21,20 @@ namespace mole {
 /// a block routes; its siblings take that routing through apply() and apply_backward(). The release runs its
 /// inference script densely: that is loramoe() with a biased router.
 struct LlavaMoleOptions {
-  Index in = 0;
-  Index out = 0;
   Index experts = 3;
   Index rank = 32;
   double alpha = 64;
   double dropout = 0.05;  ///< on the adapters' input; the router sees x whole
 };
 
-template <class Base, class Execution = DefaultExecution>
-using LlavaMole = MixtureLinear<LinearRouter<typename Base::Scalar>, Gate<Softmax, TopK, Unit>,
-                                LowRank<DenseFactors<typename Base::Scalar>>, Base, Execution>;
-
-/// y = W x + b + s B_i A_i x,  i = argmax(R x + c).  The base is any of yours: packed, quantized, a function.
+/// y = W x + b + s B_i A_i x,  i = argmax(R x + c).
 template <BasePolicy Base, class Generator, class Execution = DefaultExecution>
-LlavaMole<Base, Execution> llava_mole(const LlavaMoleOptions& options, Base base, Generator& generator,
+auto llava_mole(const LlavaMoleOptions& options, Base base, Generator& generator,
                                       Execution execution = {}) {
   using T = typename Base::Scalar;
-  return {LinearRouter<T>({.in = options.in, .experts = options.experts, .bias = true}, generator),
-          Gate{Softmax{}, TopK{.k = 1}, Unit{}}, LowRank<DenseFactors<T>>(dense_factors_for<T>(options), generator),
+  return MixtureLinear{LinearRouter<T>({.in = base.in(), .experts = options.experts, .bias = true}, generator),
+          Gate{Softmax{}, TopK{.k = 1}, Unit{}}, LowRank<DenseFactors<T>>(dense_factors_for(options, base), generator),
           std::move(base), std::move(execution)};
-}
-
-/// The same on a plain weight [O x I] that is borrowed, and so is bias [1 x O], which may be empty.
-template <class T, class Generator, class Execution = DefaultExecution>
-LlavaMole<DenseBase<View<const T>>, Execution> llava_mole(const LlavaMoleOptions& options, ConstView<T> weight,
-                                                          Generator& generator, ConstView<T> bias = {},
-                                                          Execution execution = {}) {
-  return llava_mole(options, DenseBase(weight, bias), generator, std::move(execution));
 }
 
 }  // namespace mole

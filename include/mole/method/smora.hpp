@@ -22,8 +22,6 @@ namespace mole {
 /// A the same dropped x. rank_partition neighboring ranks share a row of the router; with a bias a choice may cut
 /// through them, as it does there.
 struct SmoraOptions {
-  Index in = 0;
-  Index out = 0;
   Index rank = 64;
   Index k = 8;
   Index rank_partition = 1;
@@ -31,19 +29,14 @@ struct SmoraOptions {
   double dropout = 0;  ///< on the input of the adapter and of the router
 };
 
-template <class Base, class Execution = DefaultExecution>
-using Smora =
-    MixtureLinear<RepeatedRouter<typename Base::Scalar>, Gate<BiasedSigmoid<typename Base::Scalar>, TopK, Renormalized>,
-                  LowRank<DenseFactors<typename Base::Scalar>>, Base, Execution>;
-
 namespace detail {
 template <class T, class Generator>
-RepeatedRouter<T> smora_router(const SmoraOptions& options, Generator& generator) {
+RepeatedRouter<T> smora_router(const SmoraOptions& options, Index in, Generator& generator) {
   if (options.rank_partition < 1 || options.rank % options.rank_partition != 0)
     throw Error(ErrorCode::option, "smora: expected a rank_partition that divides the rank " +
                                        std::to_string(options.rank) + ", found " +
                                        std::to_string(options.rank_partition));
-  return {LinearRouter<T>({.in = options.in,
+  return {LinearRouter<T>({.in = in,
                            .experts = options.rank / options.rank_partition,
                            .dropout = {.rate = options.dropout, .stream = 1}},
                           generator),
@@ -54,12 +47,12 @@ RepeatedRouter<T> smora_router(const SmoraOptions& options, Generator& generator
 /// y = W x + b + alpha / k sum over the k largest q_i of k q_i / (their sum) b_i (a_i x),  q = sigmoid(R x) + bias.
 /// Throws Error(option) unless rank_partition divides the rank and 1 <= k <= rank.
 template <BasePolicy Base, class Generator, class Execution = DefaultExecution>
-Smora<Base, Execution> smora(const SmoraOptions& options, Base base, Generator& generator, Execution execution = {}) {
+auto smora(const SmoraOptions& options, Base base, Generator& generator, Execution execution = {}) {
   using T = typename Base::Scalar;
-  return {detail::smora_router<T>(options, generator),
+  return MixtureLinear{detail::smora_router<T>(options, base.in(), generator),
           Gate{BiasedSigmoid<T>(options.rank), TopK{.k = options.k}, Renormalized{double(options.k)}},
-          LowRank<DenseFactors<T>>({.in = options.in,
-                                    .out = options.out,
+          LowRank<DenseFactors<T>>({.in = base.in(),
+                                    .out = base.out(),
                                     .experts = options.rank,
                                     .rank = 1,
                                     .alpha = options.alpha / double(options.k),
@@ -67,13 +60,6 @@ Smora<Base, Execution> smora(const SmoraOptions& options, Base base, Generator& 
                                     .dropout = {.rate = options.dropout, .stream = 1}},
                                    generator),
           std::move(base), std::move(execution)};
-}
-
-/// The same on a plain weight [O x I] that is borrowed, and so is bias [1 x O], which may be empty.
-template <class T, class Generator, class Execution = DefaultExecution>
-Smora<DenseBase<View<const T>>, Execution> smora(const SmoraOptions& options, ConstView<T> weight, Generator& generator,
-                                                 ConstView<T> bias = {}, Execution execution = {}) {
-  return smora(options, DenseBase(weight, bias), generator, std::move(execution));
 }
 
 }  // namespace mole

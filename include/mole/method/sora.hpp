@@ -21,38 +21,25 @@ namespace mole {
 /// adds lambda |g| / (number of gates of the model), lambda = 10, to the loss besides, and has AdamW's epsilon of 1e-6
 /// on_raw. threshold_stages() are its schedules. At the end: fold_gate(prune_zero_ranks(layer.experts())).
 struct SoraOptions {
-  Index in = 0;
-  Index out = 0;
   Index rank = 8;  ///< to begin with
   double alpha = 16;
   double dropout = 0;  ///< on the adapter's input
   GateStart start = GateStart::normal;
 };
 
-template <class Base, class Execution = DefaultExecution>
-using Sora = MixtureLinear<NoRouter<typename Base::Scalar>, Gate<Identity, All, Unit>,
-                           LowRank<GatedRanks<typename Base::Scalar>>, Base, Execution>;
-
-/// y = W x + b + (alpha / rank) B (g o (A x)).  The base is any of yours: packed, quantized, a function.
+/// y = W x + b + (alpha / rank) B (g o (A x)).
 template <BasePolicy Base, class Generator, class Execution = DefaultExecution>
-Sora<Base, Execution> sora(const SoraOptions& options, Base base, Generator& generator, Execution execution = {}) {
+auto sora(const SoraOptions& options, Base base, Generator& generator, Execution execution = {}) {
   using T = typename Base::Scalar;
-  return {NoRouter<T>(1), Gate{Identity{}, All{}, Unit{}},
-          LowRank<GatedRanks<T>>({.in = options.in,
-                                  .out = options.out,
+  return MixtureLinear{NoRouter<T>(1), Gate{Identity{}, All{}, Unit{}},
+          LowRank<GatedRanks<T>>({.in = base.in(),
+                                  .out = base.out(),
                                   .rank = options.rank,
                                   .alpha = options.alpha,
                                   .dropout = {.rate = options.dropout, .stream = 1},
                                   .start = options.start},
                                  generator),
           std::move(base), std::move(execution)};
-}
-
-/// The same on a plain weight [O x I] that is borrowed, and so is bias [1 x O], which may be empty.
-template <class T, class Generator, class Execution = DefaultExecution>
-Sora<DenseBase<View<const T>>, Execution> sora(const SoraOptions& options, ConstView<T> weight, Generator& generator,
-                                               ConstView<T> bias = {}, Execution execution = {}) {
-  return sora(options, DenseBase(weight, bias), generator, std::move(execution));
 }
 
 }  // namespace mole

@@ -53,10 +53,10 @@ class CosineRouter {
   };
 
   struct Scratch {
-    Matrix<T> projected, d_projected;    // h [tokens x H], only with a projection
-    Matrix<T> cosines, d_cosines;        // [tokens x E]
-    Matrix<T> directions, d_directions;  // of the prototypes [E x H]
-    Matrix<double> token_lengths, prototype_lengths;
+    View<T> projected, d_projected;    // h [tokens x H], only with a projection
+    View<T> cosines, d_cosines;        // [tokens x E]
+    View<T> directions, d_directions;  // of the prototypes [E x H]
+    std::span<double> token_lengths, prototype_lengths;
   };
 
   template <std::uniform_random_bit_generator Generator>
@@ -84,35 +84,24 @@ class CosineRouter {
     return parameters_.log_scale.empty() ? 1 : std::exp(double(std::min(parameters_.log_scale(0, 0), most_log_scale)));
   }
 
-  Scratch scratch(const CallSize& capacity) const {
-    const Index tokens = capacity.tokens, projected = projects() ? tokens : 0;
-    const auto matrix = [&](Index rows, Index cols) { return Matrix<T>(rows, cols, capacity.memory); };
-    return {matrix(projected, width()),
-            matrix(projected, width()),
-            matrix(tokens, outputs()),
-            matrix(tokens, outputs()),
-            matrix(outputs(), width()),
-            matrix(outputs(), width()),
-            Matrix<double>(1, tokens, capacity.memory),
-            Matrix<double>(1, outputs(), capacity.memory)};
-  }
-  std::size_t scratch_bytes(const CallSize& capacity) const {
-    const Index tokens = capacity.tokens, projected = projects() ? tokens : 0;
-    return 2 * (array_bytes<T>(projected * width()) + array_bytes<T>(tokens * outputs()) +
-                array_bytes<T>(outputs() * width())) +
-           array_bytes<double>(tokens) + array_bytes<double>(outputs());
+  Scratch scratch(const CallSize& size, Arena& arena) const {
+    const Index tokens = size.tokens, projected = projects() ? tokens : 0;
+    return {arena.matrix<T>(projected, width()), arena.matrix<T>(projected, width()),
+            arena.matrix<T>(tokens, outputs()),  arena.matrix<T>(tokens, outputs()),
+            arena.matrix<T>(outputs(), width()), arena.matrix<T>(outputs(), width()),
+            arena.array<double>(tokens),         arena.array<double>(outputs())};
   }
 
-  void forward(View<const T> x, View<T> logits, auto& call) const {
+  void forward(View<const T> x, View<T> logits, auto call) const {
     point_prototypes(call.scratch);
     project(x, call);
     const View<const T> h = features(x, call.scratch);
-    const View<T> cosines = call.scratch.cosines.view().top(x.rows());
+    const View<T> cosines = call.scratch.cosines.top(x.rows());
     call.execution.product_nt(h, call.scratch.directions, cosines);
     const T scale = T(this->scale());
     for (Index n = 0; n < cosines.rows(); ++n) {
       const UnitVector token = UnitVector::of(h.row(n));
-      call.scratch.token_lengths(0, n) = token.length;
+      call.scratch.token_lengths[std::size_t(n)] = token.length;
       for (Index e = 0; e < cosines.cols(); ++e) {
         cosines(n, e) *= T(token.scale());
         logits(n, e) = scale * cosines(n, e);
@@ -122,7 +111,7 @@ class CosineRouter {
 
   /// With what forward() has left in the scratch, u_n and v_e the directions of h_n and c_e, d_cos = scale d_logits:
   ///   d_h_n = (sum_e d_cos_ne v_e - <d_cos_n, cos_n> u_n) / ||h_n||,   d_c_e alike;   d_log_scale += <d_cos, cos>
-  void backward(View<const T> x, View<const T> d_logits, View<T> d_x, Parameters& gradients, auto& call) const {
+  void backward(View<const T> x, View<const T> d_logits, View<T> d_x, Parameters& gradients, auto call) const {
     const View<const T> h = features(x, call.scratch);
     weigh_by_length(d_logits, call.scratch);
     if (!gradients.prototypes.empty()) add_prototype_gradient(h, gradients.prototypes, call);
@@ -132,7 +121,7 @@ class CosineRouter {
       return;
     }
     if (!d_x && !any_wanted(gradients.projection)) return;
-    const View<T> d_h = call.scratch.d_projected.view().top(x.rows());
+    const View<T> d_h = call.scratch.d_projected.top(x.rows());
     fill(d_h, T(0));
     add_feature_gradient(h, d_logits, d_h, call);
     gradients.projection.add_gradients(x, d_h, call.execution);
@@ -157,22 +146,22 @@ class CosineRouter {
   Index width() const { return parameters_.prototypes.cols(); }
 
   View<const T> features(View<const T> x, const Scratch& scratch) const {
-    return projects() ? scratch.projected.view().top(x.rows()) : x;
+    return projects() ? scratch.projected.top(x.rows()) : x;
   }
 
-  void project(View<const T> x, auto& call) const {
+  void project(View<const T> x, auto call) const {
     if (!projects()) return;
-    call.execution.linear(x, parameters_.projection.weights(), call.scratch.projected.view().top(x.rows()));
+    call.execution.linear(x, parameters_.projection.weights(), call.scratch.projected.top(x.rows()));
   }
 
   void point_prototypes(Scratch& scratch) const {
     const View<const T> prototypes = parameters_.prototypes;
     for (Index e = 0; e < prototypes.rows(); ++e) {
       const UnitVector direction = UnitVector::of(prototypes.row(e));
-      scratch.prototype_lengths(0, e) = direction.length;
+      scratch.prototype_lengths[std::size_t(e)] = direction.length;
       const T scale = T(direction.scale());
       for (Index j = 0; j < prototypes.cols(); ++j)
-        scratch.directions.view().row_data(e)[j] = scale * prototypes.row_data(e)[j];
+        scratch.directions.row_data(e)[j] = scale * prototypes.row_data(e)[j];
     }
   }
 
@@ -180,7 +169,7 @@ class CosineRouter {
   void weigh_by_length(View<const T> d_logits, Scratch& scratch) const {
     const double scale = this->scale();
     for (Index n = 0; n < d_logits.rows(); ++n) {
-      const T factor = T(scale * UnitVector{scratch.token_lengths(0, n)}.d_scale());
+      const T factor = T(scale * UnitVector{scratch.token_lengths[std::size_t(n)]}.d_scale());
       for (Index e = 0; e < d_logits.cols(); ++e) scratch.d_cosines(n, e) = factor * d_logits(n, e);
     }
   }
@@ -192,26 +181,26 @@ class CosineRouter {
     return sum;
   }
 
-  void add_feature_gradient(View<const T> h, View<const T> d_logits, View<T> d_h, auto& call) const {
-    call.execution.product_nn(call.scratch.d_cosines.view().top(h.rows()), call.scratch.directions, d_h);
+  void add_feature_gradient(View<const T> h, View<const T> d_logits, View<T> d_h, auto call) const {
+    call.execution.product_nn(call.scratch.d_cosines.top(h.rows()), call.scratch.directions, d_h);
     const double scale = this->scale();
     for (Index n = 0; n < h.rows(); ++n) {
-      const UnitVector token{call.scratch.token_lengths(0, n)};
+      const UnitVector token{call.scratch.token_lengths[std::size_t(n)]};
       const T factor =
           T(scale * token.d_scale() * token.inward(radial_of_token(d_logits, call.scratch, n)) * token.scale());
       for (Index j = 0; j < h.cols(); ++j) d_h.row_data(n)[j] -= factor * h.row_data(n)[j];
     }
   }
 
-  void add_prototype_gradient(View<const T> h, Matrix<T>& gradient, auto& call) const {
+  void add_prototype_gradient(View<const T> h, Matrix<T>& gradient, auto call) const {
     const View<T> d_v = call.scratch.d_directions;
     fill(d_v, T(0));
-    call.execution.product_tn(call.scratch.d_cosines.view().top(h.rows()), h, d_v);
+    call.execution.product_tn(call.scratch.d_cosines.top(h.rows()), h, d_v);
     for (Index e = 0; e < d_v.rows(); ++e) {
-      const UnitVector prototype{call.scratch.prototype_lengths(0, e)};
+      const UnitVector prototype{call.scratch.prototype_lengths[std::size_t(e)]};
       const T scale = T(prototype.d_scale()),
               inward = T(prototype.inward(radial_of_prototype(call.scratch, e, h.rows())));
-      const T* const v = call.scratch.directions.view().row_data(e);
+      const T* const v = call.scratch.directions.row_data(e);
       for (Index j = 0; j < d_v.cols(); ++j)
         gradient.view().row_data(e)[j] += scale * (d_v.row_data(e)[j] - inward * v[j]);
     }
@@ -221,7 +210,7 @@ class CosineRouter {
     double sum = 0;
     for (Index n = 0; n < tokens; ++n)
       sum += double(scratch.d_cosines(n, e)) * double(scratch.cosines(n, e)) /
-             UnitVector{scratch.token_lengths(0, n)}.scale();
+             UnitVector{scratch.token_lengths[std::size_t(n)]}.scale();
     return sum;
   }
 

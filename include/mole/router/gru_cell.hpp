@@ -53,10 +53,10 @@ class GruCell {
 
   /// What forward() leaves for backward().
   struct Scratch {
-    Matrix<T> gates;              // [tokens x 3H], r, z and n
-    Matrix<T> hidden;             // [tokens x 3H], of h alone
-    Matrix<T> d_gates, d_hidden;  // [tokens x 3H], before the sigmoids and the tanh
-    Matrix<T> none;               // [1 x H], zero: the state before the first layer
+    View<T> gates;              // [tokens x 3H], r, z and n
+    View<T> hidden;             // [tokens x 3H], of h alone
+    View<T> d_gates, d_hidden;  // [tokens x 3H], before the sigmoids and the tanh
+    std::span<T> none;          // [H], zero: the state before the first layer
   };
 
   template <std::uniform_random_bit_generator Generator>
@@ -86,17 +86,14 @@ class GruCell {
         parameters_, others...);
   }
 
-  Scratch scratch(const CallSize& capacity) const {
-    const auto each = [&] { return Matrix<T>(capacity.tokens, 3 * width(), capacity.memory); };
-    return {each(), each(), each(), each(), Matrix<T>(1, width(), capacity.memory)};
-  }
-  std::size_t scratch_bytes(const CallSize& capacity) const {
-    return 4 * array_bytes<T>(capacity.tokens * 3 * width()) + array_bytes<T>(width());
+  Scratch scratch(const CallSize& size, Arena& arena) const {
+    const auto each = [&] { return arena.matrix<T>(size.tokens, 3 * width()); };
+    return {each(), each(), each(), each(), arena.array<T>(width())};
   }
 
   /// before = h, an empty view for zeros; after = h', other memory than `before`.
-  void forward(View<const T> u, View<const T> before, View<T> after, auto& call) const {
-    const View<T> gates = call.scratch.gates.view().top(u.rows()), hidden = call.scratch.hidden.view().top(u.rows());
+  void forward(View<const T> u, View<const T> before, View<T> after, auto call) const {
+    const View<T> gates = call.scratch.gates.top(u.rows()), hidden = call.scratch.hidden.top(u.rows());
     call.execution.linear(u, parameters_.input.weights(), gates);
     if (before)
       call.execution.linear(before, parameters_.hidden.weights(), hidden);
@@ -131,12 +128,12 @@ class GruCell {
   ///   d_u += (d_r, d_z, d_n) W_i        d_before += d_after z + (d_r, d_z, r d_n) W_h
   /// each before its sigmoid or tanh. d_u and d_before may be empty views.
   void backward(View<const T> u, View<const T> before, View<const T> d_after, View<T> d_u, View<T> d_before,
-                Parameters& gradients, auto& call) const {
+                Parameters& gradients, auto call) const {
     auto& scratch = call.scratch;
-    const View<T> d_gates = scratch.d_gates.view().top(u.rows()), d_hidden = scratch.d_hidden.view().top(u.rows());
+    const View<T> d_gates = scratch.d_gates.top(u.rows()), d_hidden = scratch.d_hidden.top(u.rows());
     for_each_token(u.rows(), call, [&](Index token, const auto& loops) {
-      const auto [r, z, n] = thirds(scratch.gates.view().row(token));
-      const std::span<T> hidden_n = thirds(scratch.hidden.view().row(token))[2];
+      const auto [r, z, n] = thirds(scratch.gates.row(token));
+      const std::span<T> hidden_n = thirds(scratch.hidden.row(token))[2];
       const auto [d_r, d_z, d_n] = thirds(d_gates.row(token));
       const std::span<const T> d = d_after.row(token);
       loops.set(
@@ -176,11 +173,11 @@ class GruCell {
   }
 
   std::span<const T> state(View<const T> before, Index token, const Scratch& scratch) const {
-    return before ? before.row(token) : scratch.none.elements();
+    return before ? before.row(token) : scratch.none;
   }
 
   /// Calls f(token, loops) for every token, loops with the vectors of the execution; chunks are worth sharing.
-  void for_each_token(Index tokens, auto& call, auto f) const {
+  void for_each_token(Index tokens, auto call, auto f) const {
     const Index chunk = std::max<Index>(1, 4096 / width());
     call.execution.parallel_for((tokens + chunk - 1) / chunk, [&](Index c) {
       for (Index token = c * chunk; token < std::min(tokens, (c + 1) * chunk); ++token) {

@@ -78,21 +78,18 @@ class JoinedRouter {
     for_each_state_within("second", second_, f);
   }
 
-  Scratch scratch(const CallSize& capacity) const {
-    return {scratch_for(first_, capacity), scratch_for(second_, capacity)};
-  }
-  std::size_t scratch_bytes(const CallSize& capacity) const {
-    return scratch_bytes_for(first_, capacity) + scratch_bytes_for(second_, capacity);
+  Scratch scratch(const CallSize& size, Arena& arena) const {
+    return {scratch_for(first_, size, arena), scratch_for(second_, size, arena)};
   }
 
-  void forward(View<const T> in, View<T> logits, auto& call) const {
-    score_one(first_, in, columns_of_first(logits), call, call.scratch.first);
-    score_one(second_, in, columns_of_second(logits), call, call.scratch.second);
+  void forward(View<const T> in, View<T> logits, auto call) const {
+    forward_router(first_, in, columns_of_first(logits), call.with(call.scratch.first));
+    forward_router(second_, in, columns_of_second(logits), call.with(call.scratch.second));
   }
 
-  void backward(View<const T> in, View<const T> d_logits, View<T> d_in, Parameters& gradients, auto& call) const {
-    backward_one(first_, in, columns_of_first(d_logits), d_in, gradients.first, call, call.scratch.first);
-    backward_one(second_, in, columns_of_second(d_logits), d_in, gradients.second, call, call.scratch.second);
+  void backward(View<const T> in, View<const T> d_logits, View<T> d_in, Parameters& gradients, auto call) const {
+    first_.backward(in, columns_of_first(d_logits), d_in, gradients.first, call.with(call.scratch.first));
+    second_.backward(in, columns_of_second(d_logits), d_in, gradients.second, call.with(call.scratch.second));
   }
 
  private:
@@ -103,24 +100,6 @@ class JoinedRouter {
   template <class U>
   View<U> columns_of_second(View<U> all) const {
     return {all.data() + first_.outputs(), all.rows(), Index(second_.outputs()), all.stride()};
-  }
-
-  template <class Router, class C>
-  static void score_one(const Router& router, View<const T> in, View<T> logits, C& call, ScratchOf<Router>& scratch) {
-    using Execution = std::remove_cvref_t<decltype(call.execution)>;
-    if constexpr (detail::ForwardsWithCall<Router, Execution>) {
-      Call<Execution, ScratchOf<Router>> own{call.execution, call.pass, scratch};
-      router.forward(in, logits, own);
-    } else {
-      router.forward(in, logits);
-    }
-  }
-
-  template <class Router, class C>
-  static void backward_one(const Router& router, View<const T> in, View<const T> d_logits, View<T> d_in,
-                           ParametersOf<Router>& gradients, C& call, ScratchOf<Router>& scratch) {
-    Call<std::remove_cvref_t<decltype(call.execution)>, ScratchOf<Router>> own{call.execution, call.pass, scratch};
-    router.backward(in, d_logits, d_in, gradients, own);
   }
 
   First first_;

@@ -54,7 +54,7 @@ class LatentRouter {
   }
 
   /// d_z += d_logits
-  void backward(View<const T>, View<const T> d_logits, View<T> d_z, NoParameters&, auto&) const {
+  void backward(View<const T>, View<const T> d_logits, View<T> d_z, NoParameters&, auto) const {
     if (!d_z) return;
     for (Index n = 0; n < d_z.rows(); ++n)
       for (Index e = 0; e < d_z.cols(); ++e) d_z.row_data(n)[e] += d_logits.row_data(n)[e];

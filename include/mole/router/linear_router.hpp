@@ -31,7 +31,7 @@ class LinearRouter {
   };
 
   struct Scratch {
-    Matrix<T> dropped;  // [tokens x I], only with dropout
+    View<T> dropped;  // [tokens x I], only with dropout
   };
 
   template <std::uniform_random_bit_generator Generator>
@@ -55,37 +55,23 @@ class LinearRouter {
   View<const T> input_weight() const { return parameters_.weight; }
   bool fuses_d_x(const Pass& pass) const { return !dropout_.acts(pass); }
 
-  Scratch scratch(const CallSize& capacity) const {
-    if (dropout_.rate == 0) return {};
-    return {Matrix<T>(capacity.tokens, in(), capacity.memory)};
-  }
+  Scratch scratch(const CallSize& size, Arena& arena) const { return {dropout_.scratch<T>(size, in(), arena)}; }
 
-  std::size_t scratch_bytes(const CallSize& capacity) const {
-    return dropout_.rate == 0 ? 0 : array_bytes<T>(capacity.tokens * in());
-  }
-
-  void forward(View<const T> x, View<T> logits, auto& call) const {
+  void forward(View<const T> x, View<T> logits, auto call) const {
     call.execution.linear(seen(x, call), parameters_.weights(), logits);
   }
 
-  /// d_weight += d_logits^T x,  d_bias += sum over tokens of d_logits,  d_x += d_logits W
-  void backward(View<const T> x, View<const T> d_logits, View<T> d_x, Parameters& gradients, auto& call) const {
+  /// weight += d_logits^T x and bias += sum over tokens of d_logits in `gradients`,  d_x += d_logits W
+  void backward(View<const T> x, View<const T> d_logits, View<T> d_x, Parameters& gradients, auto call) const {
     if (any_wanted(gradients)) gradients.add_gradients(seen(x, call), d_logits, call.execution);
-    if (!d_x) return;
-    if (!dropout_.acts(call.pass)) return call.execution.product_nn(d_logits, parameters_.weight, d_x);
-    const View<T> d_dropped = call.scratch.dropped.view().top(x.rows());
-    fill(d_dropped, T(0));
-    call.execution.product_nn(d_logits, parameters_.weight, d_dropped);
-    dropout_.backward(View<const T>(d_dropped), d_x, call.pass);
+    dropout_.seen_backward(d_x, call.scratch.dropped, call.pass, [&](View<T> d_seen) {
+      call.execution.product_nn(d_logits, parameters_.weight, d_seen);
+    });
   }
 
  private:
-  /// x as this router sees it.
-  View<const T> seen(View<const T> x, auto& call) const {
-    if (!dropout_.acts(call.pass)) return x;
-    const View<T> dropped = call.scratch.dropped.view().top(x.rows());
-    dropout_.forward(x, dropped, call.pass);
-    return dropped;
+  View<const T> seen(View<const T> x, auto call) const {
+    return dropout_.seen(x, call.scratch.dropped, call.pass);
   }
 
   Parameters parameters_;

@@ -37,7 +37,7 @@ class MlpRouter {
   };
 
   struct Scratch {
-    Matrix<T> hidden, d_hidden;  // [tokens x H]
+    View<T> hidden, d_hidden;  // [tokens x H]
   };
 
   template <std::uniform_random_bit_generator Generator>
@@ -60,14 +60,12 @@ class MlpRouter {
   Parameters& parameters() { return parameters_; }
   const Parameters& parameters() const { return parameters_; }
 
-  Scratch scratch(const CallSize& capacity) const {
-    return {Matrix<T>(capacity.tokens, hidden(), capacity.memory),
-            Matrix<T>(capacity.tokens, hidden(), capacity.memory)};
+  Scratch scratch(const CallSize& size, Arena& arena) const {
+    return {arena.matrix<T>(size.tokens, hidden()), arena.matrix<T>(size.tokens, hidden())};
   }
-  std::size_t scratch_bytes(const CallSize& capacity) const { return 2 * array_bytes<T>(capacity.tokens * hidden()); }
 
-  void forward(View<const T> x, View<T> logits, auto& call) const {
-    const View<T> h = call.scratch.hidden.view().top(x.rows());
+  void forward(View<const T> x, View<T> logits, auto call) const {
+    const View<T> h = call.scratch.hidden.top(x.rows());
     call.execution.linear(x, parameters_.hidden.weights(), h);
     for (Index n = 0; n < h.rows(); ++n)
       for (T& element : h.row(n)) element = std::max(element, T(0));
@@ -75,8 +73,8 @@ class MlpRouter {
   }
 
   /// With h from forward():   d_h = d_logits W1 where h > 0;   gradients of two linear maps;   d_x += d_h W0
-  void backward(View<const T> x, View<const T> d_logits, View<T> d_x, Parameters& gradients, auto& call) const {
-    const View<T> h = call.scratch.hidden.view().top(x.rows()), d_h = call.scratch.d_hidden.view().top(x.rows());
+  void backward(View<const T> x, View<const T> d_logits, View<T> d_x, Parameters& gradients, auto call) const {
+    const View<T> h = call.scratch.hidden.top(x.rows()), d_h = call.scratch.d_hidden.top(x.rows());
     fill(d_h, T(0));
     call.execution.product_nn(d_logits, parameters_.output.weight, d_h);
     for (Index n = 0; n < h.rows(); ++n)

@@ -17,7 +17,7 @@ class NoRouter {
   Index outputs() const { return experts_; }
 
   void forward(View<const T>, View<T> logits) const { fill(logits, T(0)); }
-  void backward(View<const T>, View<const T>, View<T>, NoParameters&, auto&) const {}
+  void backward(View<const T>, View<const T>, View<T>, NoParameters&, auto) const {}
 
  private:
   Index experts_;

@@ -59,8 +59,8 @@ class RecurrentRouter {
 
   struct Scratch {
     Carry carry;
-    Matrix<T> u, d_u;  // [tokens x U]
-    Matrix<T> h, d_h;  // [tokens x H]
+    View<T> u, d_u;  // [tokens x U]
+    View<T> h, d_h;  // [tokens x H]
     typename Cell::Scratch cell;
   };
 
@@ -83,27 +83,22 @@ class RecurrentRouter {
   Parameters& parameters() { return parameters_; }
   const Parameters& parameters() const { return parameters_; }
 
-  Scratch scratch(const CallSize& capacity) const {
-    const auto rows_of = [&](Index cols) { return Matrix<T>(capacity.tokens, cols, capacity.memory); };
+  Scratch scratch(const CallSize& size, Arena& arena) const {
+    const auto rows_of = [&](Index cols) { return arena.matrix<T>(size.tokens, cols); };
     return {{},
             rows_of(cell_->in()),
             rows_of(cell_->in()),
             rows_of(cell_->width()),
             rows_of(cell_->width()),
-            cell_->scratch(capacity)};
-  }
-  std::size_t scratch_bytes(const CallSize& capacity) const {
-    return 2 * array_bytes<T>(capacity.tokens * cell_->in()) + 2 * array_bytes<T>(capacity.tokens * cell_->width()) +
-           cell_->scratch_bytes(capacity);
+            cell_->scratch(size, arena)};
   }
 
-  void forward(View<const T> x, View<T> logits, auto& call) const {
+  void forward(View<const T> x, View<T> logits, auto call) const {
     Scratch& scratch = call.scratch;
     check(scratch.carry, x.rows());
-    const View<T> u = scratch.u.view().top(x.rows()), h = scratch.h.view().top(x.rows());
+    const View<T> u = scratch.u.top(x.rows()), h = scratch.h.top(x.rows());
     call.execution.product_nt(x, parameters_.input.weight, u);
-    auto of_cell = cell_call(call);
-    cell_->forward(u, scratch.carry.in, h, of_cell);
+    cell_->forward(u, scratch.carry.in, h, call.with(scratch.cell));
     if (scratch.carry.out)
       for (Index n = 0; n < h.rows(); ++n) std::ranges::copy(h.row(n), scratch.carry.out.row_data(n));
     call.execution.product_nt(View<const T>(h), parameters_.output.weight, logits);
@@ -111,12 +106,12 @@ class RecurrentRouter {
 
   /// With u and h from forward():   d_h = d_out + d_logits W_out;   d_u, d_in and d_cell are the cell's;
   /// d_W_out += d_logits^T h,  d_W_in += d_u^T x,  d_x += d_u W_in
-  void backward(View<const T> x, View<const T> d_logits, View<T> d_x, Parameters& gradients, auto& call) const {
+  void backward(View<const T> x, View<const T> d_logits, View<T> d_x, Parameters& gradients, auto call) const {
     Scratch& scratch = call.scratch;
     const Carry& carry = scratch.carry;
     check(carry, x.rows());
-    const View<T> u = scratch.u.view().top(x.rows()), d_u = scratch.d_u.view().top(x.rows());
-    const View<T> h = scratch.h.view().top(x.rows()), d_h = scratch.d_h.view().top(x.rows());
+    const View<T> u = scratch.u.top(x.rows()), d_u = scratch.d_u.top(x.rows());
+    const View<T> h = scratch.h.top(x.rows()), d_h = scratch.d_h.top(x.rows());
     fill(d_u, T(0));
     fill(d_h, T(0));
     if (carry.d_out)
@@ -125,18 +120,13 @@ class RecurrentRouter {
     gradients.output.add_gradients(h, d_logits, call.execution);
 
     typename Cell::Parameters frozen;
-    auto of_cell = cell_call(call);
-    cell_->backward(u, carry.in, d_h, d_u, carry.d_in, carry.d_cell ? *carry.d_cell : frozen, of_cell);
+    cell_->backward(u, carry.in, d_h, d_u, carry.d_in, carry.d_cell ? *carry.d_cell : frozen,
+                    call.with(scratch.cell));
     gradients.input.add_gradients(x, d_u, call.execution);
     if (d_x) call.execution.product_nn(View<const T>(d_u), parameters_.input.weight, d_x);
   }
 
  private:
-  auto cell_call(auto& call) const {
-    using Execution = std::remove_cvref_t<decltype(call.execution)>;
-    return Call<Execution, typename Cell::Scratch>{call.execution, call.pass, call.scratch.cell};
-  }
-
   void check(const Carry& carry, Index tokens) const {
     const auto fits = [&](View<const T> state) {
       if (!state) return;

@@ -23,7 +23,7 @@ class RepeatedRouter {
 
   struct Scratch {
     typename LinearRouter<T>::Scratch router;
-    Matrix<T> logits, d_logits;  // [tokens x E / times]
+    View<T> logits, d_logits;  // [tokens x E / times]
   };
 
   RepeatedRouter(LinearRouter<T> router, Index times) : router_(std::move(router)), times_(times) {
@@ -36,39 +36,28 @@ class RepeatedRouter {
   Parameters& parameters() { return router_.parameters(); }
   const Parameters& parameters() const { return router_.parameters(); }
 
-  Scratch scratch(const CallSize& capacity) const {
-    return {router_.scratch(capacity), Matrix<T>(capacity.tokens, router_.outputs(), capacity.memory),
-            Matrix<T>(capacity.tokens, router_.outputs(), capacity.memory)};
-  }
-  std::size_t scratch_bytes(const CallSize& capacity) const {
-    return router_.scratch_bytes(capacity) + 2 * array_bytes<T>(capacity.tokens * router_.outputs());
+  Scratch scratch(const CallSize& size, Arena& arena) const {
+    return {router_.scratch(size, arena), arena.matrix<T>(size.tokens, router_.outputs()),
+            arena.matrix<T>(size.tokens, router_.outputs())};
   }
 
-  void forward(View<const T> x, View<T> logits, auto& call) const {
-    const View<T> own = call.scratch.logits.view().top(x.rows());
-    auto inner = call_of_router(call);
-    router_.forward(x, own, inner);
+  void forward(View<const T> x, View<T> logits, auto call) const {
+    const View<T> own = call.scratch.logits.top(x.rows());
+    router_.forward(x, own, call.with(call.scratch.router));
     for (Index n = 0; n < logits.rows(); ++n)
       for (Index e = 0; e < logits.cols(); ++e) logits(n, e) = own(n, e / times_);
   }
 
   /// The d_logits of experts that share a row add up.
-  void backward(View<const T> x, View<const T> d_logits, View<T> d_x, Parameters& gradients, auto& call) const {
-    const View<T> own = call.scratch.d_logits.view().top(x.rows());
+  void backward(View<const T> x, View<const T> d_logits, View<T> d_x, Parameters& gradients, auto call) const {
+    const View<T> own = call.scratch.d_logits.top(x.rows());
     fill(own, T(0));
     for (Index n = 0; n < d_logits.rows(); ++n)
       for (Index e = 0; e < d_logits.cols(); ++e) own(n, e / times_) += d_logits(n, e);
-    auto inner = call_of_router(call);
-    router_.backward(x, View<const T>(own), d_x, gradients, inner);
+    router_.backward(x, View<const T>(own), d_x, gradients, call.with(call.scratch.router));
   }
 
  private:
-  template <class C>
-  static auto call_of_router(C& call) {
-    return Call<std::remove_cvref_t<decltype(call.execution)>, typename LinearRouter<T>::Scratch>{
-        call.execution, call.pass, call.scratch.router};
-  }
-
   LinearRouter<T> router_;
   Index times_;
 };

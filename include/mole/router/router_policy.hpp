@@ -23,9 +23,8 @@ constexpr Reads reads_of = [] {
 
 namespace detail {
 template <class R, class X>
-concept ForwardsWithCall = requires(const R& router, View<const typename R::Scalar> in, View<typename R::Scalar> logits,
-                                  Call<X, ScratchOf<R>>& call) {
-  router.forward(in, logits, call);
+concept ForwardsWithCall = requires(const R& router, View<const typename R::Scalar> in, View<typename R::Scalar> logits) {
+  router.forward(in, logits, call_of<R, X>());
 };
 template <class R>
 concept ForwardsAlone = requires(const R& router, View<const typename R::Scalar> in, View<typename R::Scalar> logits) {
@@ -42,13 +41,23 @@ concept RouterPolicy = std::floating_point<typename R::Scalar> && std::copy_cons
   { router.outputs() } -> std::convertible_to<Index>;
 } &&(detail::ForwardsWithCall<R, Execution> || detail::ForwardsAlone<R>);
 
+/// router.forward, with the call where it takes one.
+template <class R, class Execution>
+void forward_router(const R& router, View<const typename R::Scalar> in, View<typename R::Scalar> logits,
+                    Call<Execution, ScratchOf<R>> call) {
+  if constexpr (detail::ForwardsWithCall<R, Execution>)
+    router.forward(in, logits, call);
+  else
+    router.forward(in, logits);
+}
+
 /// A router that also learns:   backward(in, d_logits, d_in, gradients, call)
 /// d_in is accumulated and empty when nobody wants it; `gradients` may hold frozen (empty) tensors.
 template <class R, class Execution = ExecutionArchetype>
 concept TrainableRouterPolicy = RouterPolicy<R, Execution> &&
     requires(const R& router, View<const typename R::Scalar> in, View<typename R::Scalar> d_in,
-             ParametersOf<R>& gradients, Call<Execution, ScratchOf<R>>& call) {
-  router.backward(in, in, d_in, gradients, call);
+             ParametersOf<R>& gradients) {
+  router.backward(in, in, d_in, gradients, call_of<R, Execution>());
 };
 
 /// A router of tokens whose part in d_x is d_logits times a weight [outputs x I]:

@@ -37,7 +37,7 @@ class RoutingStats {
   /// Adds what one call has routed.
   template <class T>
   void observe(const Trace<T>& trace) {
-    observe(trace.routing, trace.pass, trace.shared);
+    observe(trace.routing, trace.pass, trace.shared());
   }
 
   /// The same for a routing from outside, whose last `shared` experts do not count.

@@ -2,8 +2,8 @@
 // Merges adapters of several tasks that share their A.
 #pragma once
 
-#include "mole/core/call.hpp"
 #include "mole/core/matrix.hpp"
+#include "mole/core/scratch.hpp"
 #include "mole/surgery/weighted_bank.hpp"
 
 #include <algorithm>
@@ -19,13 +19,9 @@ namespace detail {
 template <class Factors>
 void read_row_of_a(const Factors& factors, Index row, std::span<typename Factors::Scalar> to) {
   using T = typename Factors::Scalar;
-  if constexpr (requires { factors.add_row(row, T(1), to); }) {
-    std::fill(to.begin(), to.end(), T(0));
-    factors.add_row(row, T(1), to);
-  } else {
-    auto scratch = scratch_for(factors, CallSize{});
-    std::ranges::copy(factors.factors(scratch).a.row(row), to.begin());
-  }
+  OwnedScratch<Factors> scratch(factors, CallSize{});
+  std::ranges::fill(to, T(0));
+  factors.add_row(row, T(1), to, *scratch);
 }
 
 /// Throws unless bank t has the blocks and, bit for bit, the A of bank 0.

@@ -2,7 +2,7 @@
 // The end of a task in continual learning: what was learned joins the weight, and the adapter starts anew.
 #pragma once
 
-#include "mole/core/view.hpp"
+#include "mole/surgery/merge.hpp"
 
 #include <concepts>
 #include <random>
@@ -19,7 +19,7 @@ namespace mole {
 /// Source: Lu et al. 2024 (CoDyRA), arXiv:2412.01004; Artificer-AI-Lab/CoDyRA, loralib/codyra.py, increment_task.
 template <class Layer, std::uniform_random_bit_generator Generator>
 void merge_and_reset(Layer& layer, View<typename Layer::Scalar> weight, Generator& generator) {
-  layer.merge_into(weight);
+  merge_into(layer, weight);
   layer.experts().reset(generator);
 }
 

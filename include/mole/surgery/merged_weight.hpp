@@ -2,8 +2,8 @@
 // A host's weight that can take a layer's experts in, and give them back.
 #pragma once
 
-#include "mole/core/error.hpp"
 #include "mole/core/matrix.hpp"
+#include "mole/surgery/merge.hpp"
 
 #include <algorithm>
 #include <concepts>
@@ -35,7 +35,7 @@ class MergedWeight {
       copy(original_.view(), weight_);
     else
       keep();
-    (layers.merge_into(weight_), ...);
+    (merge_into(layers, weight_), ...);
     merged_ = true;
   }
 
@@ -50,8 +50,8 @@ class MergedWeight {
   void check(const Layer& layer) const {
     require_equal(ErrorCode::shape, "MergedWeight: outputs of the layer", weight_.rows(), layer.out());
     require_equal(ErrorCode::shape, "MergedWeight: inputs of the layer", weight_.cols(), layer.in());
-    if (const std::string obstacle = layer.merge_obstacle(); !obstacle.empty())
-      throw Error(ErrorCode::not_mergeable, "MergedWeight: this layer cannot be merged: " + obstacle);
+    const std::string obstacle = merge_obstacle(layer);
+    require(obstacle.empty(), ErrorCode::not_mergeable, "MergedWeight: this layer cannot be merged: ", obstacle);
   }
 
   void keep() {

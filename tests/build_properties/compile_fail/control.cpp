@@ -17,7 +17,7 @@ int main() {
   mole::MixtureLinear inference{parts::InferenceRouter{}, parts::gate(), parts::experts(), parts::base()};
   auto inference_work = inference.workspace(4);
   inference.forward(view, y, inference_work);
-  mole::MixtureLinear external{mole::External{}, mole::NoGating{}, parts::experts(), parts::base()};
+  mole::ExpertLinear external{parts::experts(), parts::base()};
   auto external_work = external.workspace(4);
   external.apply(view, work.routing, y, external_work);
 }

@@ -28,7 +28,7 @@ int main() {
   layer.backward(x, d_y, d_x, gradients, work);
   adamw.step(layer, gradients);
 
-  auto same = mole::mola<float>({.in = 768, .out = 768, .experts = 8, .rank = 16, .k = 2}, weights_of_the_host, rng);
+  auto same = mole::mola({.experts = 8, .rank = 16, .k = 2}, mole::DenseBase{weights_of_the_host}, rng);
   auto same_work = same.workspace(16);
   mole::Matrix<float> same_y(16, 768);
   same.forward(x, same_y, same_work);

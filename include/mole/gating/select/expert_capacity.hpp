@@ -11,7 +11,6 @@
 #include <cmath>
 #include <string>
 #include <utility>
-#include <vector>
 
 namespace mole {
 
@@ -48,9 +47,9 @@ struct ExpertCapacity {
       : select(std::move(select_)), options(options_) {}
 
   struct Scratch {
-    std::pmr::vector<int> begin, expert, token, order;  // pairs, token by token
-    std::pmr::vector<int> taken;                        // pairs of each expert so far
-    std::pmr::vector<unsigned char> kept;
+    ScratchVector<int> begin, expert, token, order;  // pairs, token by token
+    ScratchVector<int> taken;                        // pairs of each expert so far
+    ScratchVector<unsigned char> kept;
   };
 
   void check(Index experts) const {
@@ -76,17 +75,9 @@ struct ExpertCapacity {
     for_each_state_within("select", select, f);
   }
 
-  Scratch scratch(const CallSize& capacity) const {
-    const auto ints = [&](Index size) {
-      std::pmr::vector<int> numbers(capacity.memory);
-      numbers.reserve(std::size_t(size));
-      return numbers;
-    };
-    Scratch scratch{ints(capacity.tokens + 1), ints(capacity.pairs),
-                    ints(capacity.pairs),      ints(capacity.pairs),
-                    ints(capacity.experts),    std::pmr::vector<unsigned char>(capacity.memory)};
-    scratch.kept.reserve(std::size_t(capacity.pairs));
-    return scratch;
+  Scratch scratch(const CallSize& size, Arena& arena) const {
+    return {arena.vector<int>(size.tokens + 1), arena.vector<int>(size.pairs),   arena.vector<int>(size.pairs),
+            arena.vector<int>(size.pairs),      arena.vector<int>(size.experts), arena.vector<unsigned char>(size.pairs)};
   }
 
   template <class T, class Emit>
@@ -114,7 +105,7 @@ struct ExpertCapacity {
       const std::size_t before = scratch.expert.size();
       if (pass.routes(n)) {
         scratch.expert.resize(before + slots);
-        const Index count = select.select(scores.row(n), experts, std::span<int>(scratch.expert).subspan(before));
+        const Index count = select.select(scores.row(n), experts, std::span(scratch.expert.data() + before, slots));
         scratch.expert.resize(before + std::size_t(count));
       }
       scratch.token.resize(scratch.expert.size(), int(n));

@@ -8,7 +8,6 @@
 
 #include <algorithm>
 #include <string>
-#include <vector>
 
 namespace mole {
 
@@ -25,7 +24,7 @@ struct ExpertChoice {
   bool per_sequence = false;
 
   struct Scratch {
-    std::pmr::vector<int> routed, taken;  // tokens
+    ScratchVector<int> routed, taken;  // tokens
   };
 
   void check(Index) const {
@@ -40,12 +39,9 @@ struct ExpertChoice {
   /// Where every expert may take every token.
   bool takes_all(Index experts) const { return factor >= double(experts); }
 
-  Scratch scratch(const CallSize& capacity) const {
-    Scratch scratch{std::pmr::vector<int>(capacity.memory), std::pmr::vector<int>(capacity.memory)};
-    for (auto* tokens : {&scratch.routed, &scratch.taken}) tokens->reserve(std::size_t(capacity.tokens));
-    return scratch;
+  Scratch scratch(const CallSize& size, Arena& arena) const {
+    return {arena.vector<int>(size.tokens), arena.vector<int>(size.tokens)};
   }
-  std::size_t scratch_bytes(const CallSize& capacity) const { return 2 * array_bytes<int>(capacity.tokens); }
 
   template <class T, class Emit>
   void select_whole_call(View<const T> scores, Index experts, const Pass& pass, Emit&& emit, Scratch& scratch) const {
@@ -58,7 +54,8 @@ struct ExpertChoice {
       const Index tokens = Index(scratch.routed.size());
       scratch.taken.resize(std::size_t(taken_of(tokens, experts)));
       for (int e = 0; e < experts; ++e) {
-        choose_best_by([&](int i) { return scores(scratch.routed[std::size_t(i)], e); }, tokens, scratch.taken);
+        choose_best_by([&](int i) { return scores(scratch.routed[std::size_t(i)], e); }, tokens,
+                       {scratch.taken.data(), scratch.taken.size()});
         for (int i : scratch.taken) emit(scratch.routed[std::size_t(i)], e);
       }
     }

@@ -2,7 +2,8 @@
 // The contract of selections that look at all tokens of a call.
 #pragma once
 
-#include "mole/core/call.hpp"
+#include "mole/core/pass.hpp"
+#include "mole/core/scratch.hpp"
 #include "mole/core/view.hpp"
 
 #include <concepts>

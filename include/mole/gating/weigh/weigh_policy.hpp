@@ -16,20 +16,18 @@ namespace mole {
 ///   scores, d_scores [E + extra], chosen, gates, d_gates [K]
 /// An expert with a score of -infinity is excluded: where gates depend on scores, its gate is 0, and so is its
 /// gradient.
+/// A weighing that differs between training and inference takes the pass last in both calls:
+///     forward(scores, chosen, gates, pass)      backward(scores, chosen, gates, d_gates, d_scores, pass)
 /// A weighing that gives all chosen experts of all tokens one gate may name it:   constant_gate()
 template <class W, class T>
 concept WeighPolicy = std::copyable<W> &&
-    requires(const W& weigh, std::span<const T> in, std::span<const int> chosen, std::span<T> out) {
-  weigh.forward(in, chosen, out);
-  weigh.backward(in, chosen, in, in, out);
-};
-
-/// A weighing that differs between training and inference: both calls take the batch last, and a Gate hands it over.
-template <class W, class T>
-concept BatchWeighPolicy = WeighPolicy<W, T> &&
-    requires(const W& weigh, std::span<const T> in, std::span<const int> chosen, std::span<T> out, const Pass& pass) {
-  weigh.forward(in, chosen, out, pass);
-  weigh.backward(in, chosen, in, in, out, pass);
-};
+    (requires(const W& weigh, std::span<const T> in, std::span<const int> chosen, std::span<T> out) {
+      weigh.forward(in, chosen, out);
+      weigh.backward(in, chosen, in, in, out);
+    } ||
+     requires(const W& weigh, std::span<const T> in, std::span<const int> chosen, std::span<T> out, const Pass& pass) {
+       weigh.forward(in, chosen, out, pass);
+       weigh.backward(in, chosen, in, in, out, pass);
+     });
 
 }  // namespace mole

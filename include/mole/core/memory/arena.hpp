@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: MIT
+// Arena: hands out scratch arrays from one block of memory, or measures how large that block must be.
+#pragma once
+
+#include "mole/core/memory/scratch_vector.hpp"
+#include "mole/core/view.hpp"
+
+#include <memory>
+#include <span>
+#include <type_traits>
+
+namespace mole {
+
+/// One description of scratch memory that both measures and makes it: the same function runs on an arena without
+/// memory, which adds up what its arrays would take, and then on a block of that size, which holds them all.
+///
+///     Scratch scratch(const CallSize& size, Arena& arena) const {
+///       return {arena.matrix<T>(size.tokens, hidden_), arena.matrix<T>(size.tokens, hidden_)};
+///     }
+///
+/// Arrays begin at cache lines of the block and are zero. While measuring they are empty.
+class Arena {
+ public:
+  static constexpr std::size_t line = 64;  ///< alignment that a block needs
+
+  /// Measures.
+  Arena() = default;
+  /// Hands out `block`, which begins at a cache line and must outlive the arrays.
+  explicit Arena(std::span<std::byte> block) : block_(block), measuring_(false) {}
+
+  /// Throws Error(capacity) when the block is used up.
+  template <class T>
+  std::span<T> array(Index count) {
+    static_assert(std::is_trivially_copyable_v<T> && alignof(T) <= line);
+    const std::size_t begin = used_, bytes = std::size_t(count) * sizeof(T);
+    used_ += (bytes + line - 1) / line * line;
+    if (measuring_ || count == 0) return {};
+    if (used_ > block_.size())
+      throw Error(ErrorCode::capacity, "Arena: expected a block of at least " + std::to_string(used_) +
+                                           " bytes, found " + std::to_string(block_.size()));
+    T* const first = reinterpret_cast<T*>(block_.data() + begin);
+    std::uninitialized_value_construct_n(first, count);
+    return {first, std::size_t(count)};
+  }
+
+  template <class T>
+  View<T> matrix(Index rows, Index cols) {
+    return {array<T>(rows * cols).data(), rows, cols};
+  }
+
+  /// An empty vector that can grow to `capacity` elements.
+  template <class T>
+  ScratchVector<T> vector(Index capacity) {
+    return ScratchVector<T>(array<T>(capacity));
+  }
+
+  std::size_t used() const { return used_; }
+
+ private:
+  std::span<std::byte> block_;
+  std::size_t used_ = 0;
+  bool measuring_ = true;
+};
+
+}  // namespace mole

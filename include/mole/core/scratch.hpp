@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: MIT
+// Scratch memory of policies: how a policy asks for it, and for how large a call.
+#pragma once
+
+#include "mole/core/memory/memory_block.hpp"
+
+#include <memory_resource>
+
+namespace mole {
+
+/// The largest call that a workspace is made for.
+struct CallSize {
+  Index tokens = 0;
+  Index pairs = 0;
+  Index experts = 0;
+  Index columns = 0;    ///< of the logits
+  Index shared = 0;     ///< experts, the last ones, that have no logit and serve every token
+  bool latent = false;  ///< the router reads the experts' latent
+
+  /// Throws Error(option) for negative sizes.
+  static void check(Index tokens, Index pairs) {
+    require(tokens >= 0 && pairs >= 0, ErrorCode::option, "workspace: expected sizes of at least 0, found ", tokens,
+            " tokens and ", pairs, " pairs");
+  }
+};
+
+/// The scratch of a policy that needs none.
+struct NoScratch {};
+
+namespace detail {
+template <class Policy>
+struct ScratchOf {
+  using type = NoScratch;
+};
+template <class Policy>
+requires requires { typename Policy::Scratch; }
+struct ScratchOf<Policy> {
+  using type = typename Policy::Scratch;
+};
+}  // namespace detail
+
+/// A policy that needs memory between or within calls names a struct `Scratch` and offers `scratch(size, arena)`.
+template <class Policy>
+using ScratchOf = typename detail::ScratchOf<Policy>::type;
+
+template <class Policy>
+ScratchOf<Policy> scratch_for(const Policy& policy, const CallSize& size, Arena& arena) {
+  if constexpr (requires { policy.scratch(size, arena); })
+    return policy.scratch(size, arena);
+  else
+    return {};
+}
+
+/// The scratch of one policy in memory of its own: for what is not done by a layer.
+template <class Policy>
+class OwnedScratch {
+ public:
+  OwnedScratch(const Policy& policy, const CallSize& size,
+               std::pmr::memory_resource* memory = std::pmr::get_default_resource())
+      : block_(bytes_of([&](Arena& arena) { return scratch_for(policy, size, arena); }), memory) {
+    Arena arena(block_.bytes());
+    scratch_ = scratch_for(policy, size, arena);
+  }
+
+  ScratchOf<Policy>& operator*() { return scratch_; }
+
+ private:
+  MemoryBlock block_;
+  ScratchOf<Policy> scratch_;
+};
+
+}  // namespace mole
