@@ -5,9 +5,9 @@
 // A line ends with the ratios that it comes from: at each size, time of the way for small sizes over that of the other,
 // the median of alternating rounds (of threads: the best of each). The constant measured is the size that parts those
 // below a bound from those above with the fewest exceptions.
-#include "bench/support/multiply_adds.hpp"
-#include "bench/support/quantile.hpp"
-#include "bench/support/timed_body.hpp"
+#include "bench/machine/multiply_adds.hpp"
+#include "bench/machine/quantile.hpp"
+#include "bench/machine/timed_body.hpp"
 #include "mole/execution/simd_costs.hpp"
 #include "mole/execution/thread_pool.hpp"
 #include "mole/kernel/dot_products.hpp"
@@ -68,19 +68,19 @@ class Product {
 };
 
 /// Time of a / time of b.
-double ratio(const std::function<void()>& a, const std::function<void()>& b, support::Clock clock) {
-  const support::TimedBody first(a, 0.005, clock), second(b, 0.005, clock);
+double ratio(const std::function<void()>& a, const std::function<void()>& b, bench::Clock clock) {
+  const bench::TimedBody first(a, 0.005, clock), second(b, 0.005, clock);
   std::vector<double> ratios;
   for (int round = 0; round < 7; ++round) {
     const double seconds = first.seconds();
     ratios.push_back(seconds / second.seconds());
   }
-  return support::median(ratios);
+  return bench::median(ratios);
 }
 
 /// The same of the best slices: a neighbor that has the second processor can only take away.
-double ratio_of_best(const std::function<void()>& a, const std::function<void()>& b, support::Clock clock) {
-  const support::TimedBody first(a, 0.001, clock), second(b, 0.001, clock);
+double ratio_of_best(const std::function<void()>& a, const std::function<void()>& b, bench::Clock clock) {
+  const bench::TimedBody first(a, 0.001, clock), second(b, 0.001, clock);
   double best = 1e9, other = 1e9;
   for (int round = 0; round < 30; ++round) {
     best = std::min(best, first.seconds());
@@ -115,7 +115,7 @@ void rows_worth_a_panel(const char* what, Index columns, Index d, double today) 
   Ratios ratios;
   for (const Index rows : {4, 8, 12, 16, 24, 32, 48, 64, 96, 128}) {
     Product product(rows, columns, d);
-    ratios.emplace_back(rows, ratio([&] { product.by_dots(); }, [&] { product.by_panels(); }, support::thread_clock));
+    ratios.emplace_back(rows, ratio([&] { product.by_dots(); }, [&] { product.by_panels(); }, bench::thread_clock));
   }
   print(what, ratios, 1, today);
 }
@@ -125,7 +125,7 @@ void work_worth_a_thread(double today) {
   const mole::ThreadPool pool(2);
   Ratios ratios;
   for (int rounds = 50; rounds < 100'000; rounds *= 2) {
-    const support::MultiplyAdds<float> adds{rounds};
+    const bench::MultiplyAdds<float> adds{rounds};
     const auto task = [adds](Index) {
       const volatile float used = adds();
       static_cast<void>(used);
@@ -135,7 +135,7 @@ void work_worth_a_thread(double today) {
       task(1);
     };
     ratios.emplace_back(adds.flops(), ratio_of_best(
-                                          both, [&] { pool.parallel_for(2, task); }, support::wall_clock));
+                                          both, [&] { pool.parallel_for(2, task); }, bench::wall_clock));
   }
   print("task_work: operations, two threads beat one", ratios, 1, today);
   print("task_work: ..., two are 1.8 times as fast", ratios, 1.8, today);

@@ -4,9 +4,9 @@
 //
 // Tried, and no help: tiles of eight rows for one token (more pointers than registers; g++ 12 kept the sums in memory).
 // What did help: four rows a tile, unrolled with constants, and asking one tile ahead for the next rows.
-#include "bench/support/alternation.hpp"
-#include "bench/support/counters.hpp"
-#include "bench/support/seconds_per_run.hpp"
+#include "bench/layers/counters.hpp"
+#include "bench/machine/alternation.hpp"
+#include "bench/machine/seconds_per_run.hpp"
 #include "mole/base/bf16_base.hpp"
 #include "mole/base/dense_base.hpp"
 #include "mole/base/half_base.hpp"
@@ -35,7 +35,7 @@ struct Operands {
   mole::Call<mole::Simd<>, mole::NoScratch> call() { return {execution, pass, scratch}; }
 
   /// Reads the weight as it is stored, and `activations` floats of x and y.
-  support::Work work(double activations) const {
+  bench::Work work(double activations) const {
     double weight_bytes = double(sizeof(float)) * double(d) * double(d);
     if constexpr (requires { base.bytes(); }) weight_bytes = double(base.bytes());
     return {double(tokens), 2.0 * double(tokens) * double(d) * double(d),
@@ -51,11 +51,11 @@ struct Operands {
 };
 
 /// Sets the counters of a body that `work` describes, and how it compares to that of a DenseBase.
-void report(benchmark::State& state, const support::Work& work, const std::function<void()>& body,
+void report(benchmark::State& state, const bench::Work& work, const std::function<void()>& body,
             const std::function<void()>& dense) {
-  const double seconds = support::seconds_per_run(state, body);
-  support::set_counters<float>(state, work, seconds);
-  state.counters["plain"] = support::alternating_ratio(body, dense, seconds * double(state.iterations()) / 5);
+  const double seconds = bench::seconds_per_run(state, body);
+  bench::set_counters<float>(state, work, seconds);
+  state.counters["plain"] = bench::alternating_ratio(body, dense, seconds * double(state.iterations()) / 5);
 }
 
 const auto dense = [](const Matrix<float>& w) { return mole::DenseBase(w.view()); };

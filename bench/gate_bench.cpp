@@ -3,9 +3,9 @@
 //
 //   roofline   the time to read and write what a gate is about, logits, scores and their gradients, over the time taken
 //   plain      the time over that of the Reference execution, in alternating slices
-#include "bench/support/alternation.hpp"
-#include "bench/support/counters.hpp"
-#include "bench/support/seconds_per_run.hpp"
+#include "bench/layers/counters.hpp"
+#include "bench/machine/alternation.hpp"
+#include "bench/machine/seconds_per_run.hpp"
 #include "mole/core/call.hpp"
 #include "mole/execution/default_execution.hpp"
 #include "mole/execution/reference.hpp"
@@ -82,10 +82,10 @@ void run(benchmark::State& state, double numbers, F f) {
   Setting<Gating, mole::DefaultExecution> setting(Kind::gate(state), state.range(0));
   Setting<Gating, mole::Reference> plain(Kind::gate(state), state.range(0));
   const auto body = [&] { f(setting); };
-  const double seconds = support::seconds_per_run(state, body);
+  const double seconds = bench::seconds_per_run(state, body);
   state.counters["ns/token"] = 1e9 * seconds / double(tokens);
-  support::set_roofline<T>(state, {tokens, 0, sizeof(T) * numbers * double(tokens * state.range(0))}, seconds);
-  state.counters["plain"] = support::alternating_ratio(
+  bench::set_roofline<T>(state, {tokens, 0, sizeof(T) * numbers * double(tokens * state.range(0))}, seconds);
+  state.counters["plain"] = bench::alternating_ratio(
       body, [&] { f(plain); }, std::min(0.02, seconds * double(state.iterations()) / 5));
 }
 

@@ -8,14 +8,14 @@
 // The plain loop is compiled with the same flags, and vectorized where the compiler knows how.
 // Choose with --benchmark_filter='^dot_products/.*d:768'; all rows take some minutes.
 #include "bench/kernels/kernel_case.hpp"
-#include "bench/support/alternation.hpp"
-#include "bench/support/counters.hpp"
-#include "bench/support/last_made.hpp"
+#include "bench/layers/counters.hpp"
+#include "bench/layers/last_made.hpp"
+#include "bench/machine/alternation.hpp"
 
 namespace {
 
-using support::KernelBodies;
-using support::KernelCase;
+using bench::KernelBodies;
+using bench::KernelCase;
 
 enum class Way { kernel, eigen, plain };
 
@@ -24,18 +24,18 @@ const std::function<void()>& body_of(const KernelBodies& bodies, Way way) {
 }
 
 void run(benchmark::State& state, const KernelCase& one, Way way) {
-  static support::LastMade<KernelBodies> last;
+  static bench::LastMade<KernelBodies> last;
   const KernelBodies& bodies = last.get(one.name + one.sizes, one.make);
   const std::function<void()>& body = body_of(bodies, way);
-  const double begin = support::thread_clock();
+  const double begin = bench::thread_clock();
   for (auto _ : state) body();
-  const double seconds = (support::thread_clock() - begin) / double(state.iterations());
-  support::set_roofline<float>(state, bodies.work, seconds);
+  const double seconds = (bench::thread_clock() - begin) / double(state.iterations());
+  bench::set_roofline<float>(state, bodies.work, seconds);
   state.counters["GB/s"] = 1e-9 * bodies.work.bytes / seconds;
   state.counters["vs_plain"] =
       way == Way::plain
           ? 1
-          : support::alternating_ratio(bodies.plain, body, std::min(0.02, seconds * double(state.iterations()) / 5));
+          : bench::alternating_ratio(bodies.plain, body, std::min(0.02, seconds * double(state.iterations()) / 5));
 }
 
 void add(const KernelCase& one) {
@@ -48,8 +48,8 @@ void add(const KernelCase& one) {
 }
 
 [[maybe_unused]] const bool registered = [] {
-  for (const auto cases : {support::product_cases, support::rank_cases, support::layout_cases, support::coded_cases,
-                           support::row_cases, support::update_cases})
+  for (const auto cases : {bench::product_cases, bench::rank_cases, bench::layout_cases, bench::coded_cases,
+                           bench::row_cases, bench::update_cases})
     for (const KernelCase& one : cases()) add(one);
   return true;
 }();

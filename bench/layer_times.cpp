@@ -5,12 +5,12 @@
 //   layer_times [--d 768,2048] [--T 1,16,512] [--threads 1] [--rounds 5]
 //
 // All that has one shape takes turns; seconds are medians of slices: CPU time of one thread, or wall time of several.
-#include "bench/support/arguments.hpp"
-#include "bench/support/bench_layer.hpp"
-#include "bench/support/peak.hpp"
-#include "bench/support/plain_peers.hpp"
-#include "bench/support/quantile.hpp"
-#include "bench/support/timed_body.hpp"
+#include "bench/arguments.hpp"
+#include "bench/layers/bench_layer.hpp"
+#include "bench/layers/plain_peers.hpp"
+#include "bench/machine/peak.hpp"
+#include "bench/machine/quantile.hpp"
+#include "bench/machine/timed_body.hpp"
 
 #include <cstdlib>
 #include <iostream>
@@ -18,8 +18,8 @@
 
 namespace {
 
+using bench::Work;
 using mole::Index;
-using support::Work;
 
 struct Shape {
   Index tokens, d;
@@ -29,7 +29,7 @@ struct Shape {
 /// One line to be: what is timed, and what its object says beside its time.
 struct Entry {
   std::string text;
-  support::TimedBody body;
+  bench::TimedBody body;
   std::vector<double> seconds = {};
 };
 
@@ -45,23 +45,23 @@ std::string text_of(const Shape& shape, std::string_view library, std::string_vi
 
 std::vector<Entry> entries(const Shape& shape) {
   constexpr double slice = 0.01;
-  const support::Clock clock = shape.threads == 1 ? support::thread_clock : support::wall_clock;
+  const bench::Clock clock = shape.threads == 1 ? bench::thread_clock : bench::wall_clock;
   std::vector<Entry> all;
-  for (const support::LayerCase& one : support::layer_cases) {
-    const support::BenchLayer layer = bench_layer(one, shape.tokens, shape.d, shape.threads);
+  for (const bench::LayerCase& one : bench::layer_cases) {
+    const bench::BenchLayer layer = bench_layer(one, shape.tokens, shape.d, shape.threads);
     const auto add = [&](const char* direction, const std::function<void()>& body, Work work, Work plain) {
       all.push_back({text_of(shape, "mole", one.name, direction, work, work.flops / plain.flops),
-                     support::TimedBody(body, slice, clock)});
+                     bench::TimedBody(body, slice, clock)});
     };
     add("forward", layer.forward, layer.cost.forward(), layer.cost.plain().forward());
     add("forward_backward", layer.forward_backward, layer.cost.forward_backward(),
         layer.cost.plain().forward_backward());
   }
   if (shape.threads == 1)
-    for (const support::PlainPeer& peer : support::plain_peers()) {
-      const Work work = support::LayerCost{shape.tokens, shape.d}.forward();
+    for (const bench::PlainPeer& peer : bench::plain_peers()) {
+      const Work work = bench::LayerCost{shape.tokens, shape.d}.forward();
       all.push_back({text_of(shape, peer.name, "plain", "forward", work, 1),
-                     support::TimedBody(peer.forward(shape.tokens, shape.d), slice, clock)});
+                     bench::TimedBody(peer.forward(shape.tokens, shape.d), slice, clock)});
     }
   return all;
 }
@@ -71,7 +71,7 @@ void print_times(const Shape& shape, int rounds) {
   for (int round = 0; round < rounds; ++round)
     for (Entry& entry : all) entry.seconds.push_back(entry.body.seconds());
   for (const Entry& entry : all)
-    std::cout << "{" << entry.text << ", \"seconds\": " << support::median(entry.seconds) << "}" << std::endl;
+    std::cout << "{" << entry.text << ", \"seconds\": " << bench::median(entry.seconds) << "}" << std::endl;
 }
 
 void print_machine() {
@@ -83,11 +83,11 @@ void print_machine() {
 
 /// The limits of one thread for a weight [d x d].
 void print_limits(int d) {
-  std::cout << "{\"library\": \"machine\", \"d\": " << d << ", \"flops\": " << support::Peak<float>::flops()
-            << ", \"bandwidth\": " << support::Peak<float>::bandwidth(4.0 * d * d) << "}" << std::endl;
+  std::cout << "{\"library\": \"machine\", \"d\": " << d << ", \"flops\": " << bench::Peak<float>::flops()
+            << ", \"bandwidth\": " << bench::Peak<float>::bandwidth(4.0 * d * d) << "}" << std::endl;
 }
 
-void run(const support::Arguments& arguments) {
+void run(const bench::Arguments& arguments) {
   std::cout.precision(9);
   print_machine();
   for (const int d : arguments.numbers("d")) {
@@ -101,7 +101,7 @@ void run(const support::Arguments& arguments) {
 
 int main(int count, char** values) {
   try {
-    run(support::Arguments(count, values, {{"d", "768,2048"}, {"T", "1,16,512"}, {"threads", "1"}, {"rounds", "5"}}));
+    run(bench::Arguments(count, values, {{"d", "768,2048"}, {"T", "1,16,512"}, {"threads", "1"}, {"rounds", "5"}}));
     return 0;
   } catch (const std::exception& error) {
     std::cerr << "layer_times: " << error.what() << "\n";

@@ -2,8 +2,8 @@
 // What it costs to score the experts, router by router.
 //
 //   product   the time over that of a product of x with one weight [d x d], in alternating slices
-#include "bench/support/alternation.hpp"
-#include "bench/support/seconds_per_run.hpp"
+#include "bench/machine/alternation.hpp"
+#include "bench/machine/seconds_per_run.hpp"
 #include "mole/execution/default_execution.hpp"
 #include "mole/router/cosine_router.hpp"
 #include "mole/router/linear_router.hpp"
@@ -53,9 +53,9 @@ void score(benchmark::State& state) {
   const auto before = support::random_matrix<float>(tokens, width, 3);
   if constexpr (requires { scratch.carry; }) scratch.carry = {.in = before};  // as in all layers but the first
   const auto body = [&] { kind.router.forward(x, logits.view(), call); };
-  const double seconds = support::seconds_per_run(state, body);
+  const double seconds = bench::seconds_per_run(state, body);
   state.counters["ns/token"] = 1e9 * seconds / double(tokens);
-  state.counters["product"] = support::alternating_ratio(
+  state.counters["product"] = bench::alternating_ratio(
       body, [&] { execution.product_nt(x, weight, y.view()); },
       std::min(0.02, seconds * double(state.iterations()) / 5));
 }

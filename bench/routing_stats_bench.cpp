@@ -2,9 +2,9 @@
 // What telemetry of routing costs beside the layer that it watches.
 //
 //   of_layer   the time of one observe() over that of the layer's forward, in alternating slices
-#include "bench/support/alternation.hpp"
-#include "bench/support/bench_layer.hpp"
-#include "bench/support/seconds_per_run.hpp"
+#include "bench/layers/bench_layer.hpp"
+#include "bench/machine/alternation.hpp"
+#include "bench/machine/seconds_per_run.hpp"
 #include "mole/core/random.hpp"
 #include "mole/execution/default_execution.hpp"
 #include "mole/gating/gate.hpp"
@@ -35,21 +35,21 @@ mole::Trace<float> random_trace(Index experts, Index k) {
   return trace;
 }
 
-void observe(benchmark::State& state, const support::LayerCase& one, bool masked) {
+void observe(benchmark::State& state, const bench::LayerCase& one, bool masked) {
   mole::Trace<float> trace = random_trace(one.experts, one.chosen);
   const std::vector<std::uint8_t> mask(std::size_t(tokens), 1);
   if (masked) trace.pass.token_mask = mask;
   mole::RoutingStats stats(one.experts);
-  const support::BenchLayer layer = bench_layer(one, tokens, d);
+  const bench::BenchLayer layer = bench_layer(one, tokens, d);
   const auto body = [&] { stats.observe(trace); };
-  const double seconds = support::seconds_per_run(state, body);
+  const double seconds = bench::seconds_per_run(state, body);
   state.counters["ns/pair"] = 1e9 * seconds / double(trace.routing.pairs());
   state.counters["of_layer"] =
-      support::alternating_ratio(body, layer.forward, std::min(0.05, seconds * double(state.iterations()) / 5));
+      bench::alternating_ratio(body, layer.forward, std::min(0.05, seconds * double(state.iterations()) / 5));
 }
 
-const support::LayerCase top2 = support::layer_case("top2");
-const support::LayerCase rankwise = support::layer_case("rankwise");
+const bench::LayerCase top2 = bench::layer_case("top2");
+const bench::LayerCase rankwise = bench::layer_case("rankwise");
 
 BENCHMARK_CAPTURE(observe, top2, top2, false)->Name("observe/E:8/k:2/T:512/d:768");
 BENCHMARK_CAPTURE(observe, top2_masked, top2, true)->Name("observe_masked/E:8/k:2/T:512/d:768");

@@ -1,24 +1,24 @@
 // SPDX-License-Identifier: MIT
 // How the cost of a layer grows with each of its sizes: experts E, chosen experts k, ranks r of an expert, ranks R of
 // all experts, threads. One size grows, the others are those of "top-2 of 8" or of "rank-wise 8 of 64"; see
-// bench/support/layer_row.hpp for what is printed. FlyLoRA stands beside a dense LoRA of as many ranks.
+// bench/layers/layer_row.hpp for what is printed. FlyLoRA stands beside a dense LoRA of as many ranks.
 //
 // All rows take more than an hour: choose with --benchmark_filter='sweep_E/.*/T:512/d:768'. 1024 experts of width 2048
 // have 0.3 GB of parameters, and as much of gradients.
-#include "bench/support/layer_row.hpp"
+#include "bench/layers/layer_row.hpp"
 
 #include <initializer_list>
 
 namespace {
 
-using support::Index;
-using support::LayerCase;
+using bench::Index;
+using bench::LayerCase;
 
 /// Adds a row for each shape.
 void add(const LayerCase& one, int threads = 1, bool backward = false,
          std::initializer_list<Index> tokens = {1, 16, 512}) {
   for (const Index d : {768, 2048})
-    for (const Index count : tokens) support::add_layer_row({one, count, d, threads, backward});
+    for (const Index count : tokens) bench::add_layer_row({one, count, d, threads, backward});
 }
 
 /// How the cost of rank-wise experts follows what is active, and not what is there: forward, and with backward.
@@ -27,20 +27,20 @@ void add_rank_wise(const LayerCase& one) {
 }
 
 void add_flylora_beside_lora() {
-  LayerCase lora = support::layer_case("lora");
+  LayerCase lora = bench::layer_case("lora");
   lora.name = "lora32";
   lora.rank = 32;
-  LayerCase flylora = support::layer_case("flylora");
+  LayerCase flylora = bench::layer_case("flylora");
   flylora.name = "flylora_beside_lora";
   for (const bool backward : {false, true})
     for (const Index d : {768, 2048, 4096})
       for (const Index tokens : {1, 2, 4, 8, 16, 64, 512, 2048})
-        support::add_layer_row({flylora, tokens, d, 1, backward, lora});
+        bench::add_layer_row({flylora, tokens, d, 1, backward, lora});
 }
 
 /// A layer case under another name, and with one size of its own.
 LayerCase grown(std::string_view from, std::string_view name, Index LayerCase::*size, Index value) {
-  LayerCase one = support::layer_case(from);
+  LayerCase one = bench::layer_case(from);
   one.name = name;
   one.*size = value;
   return one;
@@ -58,7 +58,7 @@ LayerCase grown(std::string_view from, std::string_view name, Index LayerCase::*
   add_flylora_beside_lora();
   for (const char* name : {"plain", "top2"})
     for (const int threads : {1, 2, 3, 4}) {
-      LayerCase one = support::layer_case(name);
+      LayerCase one = bench::layer_case(name);
       one.name = name == std::string_view("plain") ? "sweep_threads_plain" : "sweep_threads_top2";
       add(one, threads);
     }

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# Finds each package, or else fetches a pinned version and says so.
+# Finds each package, or else fetches a pinned version and says so. Also part of the installed package.
 include_guard(GLOBAL)
 include(FetchContent)
 
@@ -18,13 +18,20 @@ function(mole_headers_target target directory)
   set_target_properties(${target} PROPERTIES INTERFACE_INCLUDE_DIRECTORIES "${directory}")
 endfunction()
 
-function(mole_find_eigen)
+# Eigen where the project has it already or the machine has it installed; else there is no target Eigen3::Eigen.
+function(mole_find_installed_eigen)
   if(TARGET Eigen3::Eigen)
     return()
   endif()
   find_package(Eigen3 3.4 QUIET CONFIG)
   if(Eigen3_FOUND)
     set_target_properties(Eigen3::Eigen PROPERTIES IMPORTED_GLOBAL TRUE)
+  endif()
+endfunction()
+
+function(mole_find_eigen)
+  mole_find_installed_eigen()
+  if(TARGET Eigen3::Eigen)
     return()
   endif()
   mole_fetch(eigen 3.4.0 https://gitlab.com/libeigen/eigen/-/archive/3.4.0/eigen-3.4.0.tar.gz

@@ -2,6 +2,7 @@
 # mole_dev: the warnings and flags of our own tests, benchmarks and examples. Nothing of it reaches a consumer.
 include_guard(GLOBAL)
 find_package(Threads REQUIRED)
+mole_find_eigen()
 
 find_program(MOLE_CCACHE ccache DOC "Compiler cache of our own builds")
 if(MOLE_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
@@ -26,7 +27,7 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   # Wrong in the compiler's own vector headers up to version 13.
   target_compile_options(mole_warnings INTERFACE -Wno-uninitialized -Wno-maybe-uninitialized -Wno-psabi -Wno-ignored-attributes)
 endif()
-target_link_libraries(mole_warnings INTERFACE mole::mole Threads::Threads)
+target_link_libraries(mole_warnings INTERFACE mole::eigen Threads::Threads)
 if(MOLE_SANITIZE)
   target_compile_options(mole_warnings INTERFACE -fsanitize=${MOLE_SANITIZE} -fno-omit-frame-pointer -O1 -g1)
   target_link_options(mole_warnings INTERFACE -fsanitize=${MOLE_SANITIZE})

@@ -7,6 +7,8 @@ include(GNUInstallDirs)
 set(package_dir "${CMAKE_INSTALL_DATADIR}/cmake/mole")
 install(TARGETS mole EXPORT moleTargets FILE_SET HEADERS)
 install(EXPORT moleTargets NAMESPACE mole:: DESTINATION "${package_dir}")
+install(TARGETS mole_eigen EXPORT moleEigenTargets)
+install(EXPORT moleEigenTargets NAMESPACE mole:: DESTINATION "${package_dir}")
 configure_package_config_file(cmake/moleConfig.cmake.in "${PROJECT_BINARY_DIR}/moleConfig.cmake"
                               INSTALL_DESTINATION "${package_dir}")
 write_basic_package_version_file("${PROJECT_BINARY_DIR}/moleConfigVersion.cmake" COMPATIBILITY SameMinorVersion

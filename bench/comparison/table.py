@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The benchmark table of the README, in Markdown."""
+"""The benchmark table of bench/README.md, in Markdown."""
 from .records import CASES, DIRECTIONS
 
 

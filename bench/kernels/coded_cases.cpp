@@ -7,7 +7,7 @@
 #include "mole/base/nf4_base.hpp"
 #include "tests/support/random_matrix.hpp"
 
-namespace support {
+namespace bench {
 
 namespace {
 
@@ -18,7 +18,7 @@ using Products = mole::kernel::CodedProducts<Arch>;
 /// The codes of a weight [d x d], read as numbers into `to`.
 template <class Code>
 struct Decoding {
-  explicit Decoding(Index d) : code(random_matrix<float>(d, d, 1).view()), to(d, d) {}
+  explicit Decoding(Index d) : code(support::random_matrix<float>(d, d, 1).view()), to(d, d) {}
 
   void kernel() {
     constexpr Index width = mole::kernel::Pair<Arch>::size;
@@ -49,9 +49,9 @@ struct Decoding {
 template <class Code>
 struct Coded {
   Coded(Index tokens, Index d)
-      : code(random_matrix<float>(d, d, 1).view()),
-        x(random_matrix<float>(tokens, d, 2)),
-        y(random_matrix<float>(tokens, d, 3)) {}
+      : code(support::random_matrix<float>(d, d, 1).view()),
+        x(support::random_matrix<float>(tokens, d, 2)),
+        y(support::random_matrix<float>(tokens, d, 3)) {}
 
   /// The work where everything is met once, and a result that is added to, of so many elements, once more.
   Work work_adding_to(Index elements) const {
@@ -123,4 +123,4 @@ std::vector<KernelCase> coded_cases() {
   return cases;
 }
 
-}  // namespace support
+}  // namespace bench

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
-// A kernel beside the plain loop that computes the same.
+// KernelCase: a kernel and the plain loop that computes the same.
 #pragma once
 
-#include "bench/support/work.hpp"
+#include "bench/machine/work.hpp"
 #include "mole/core/config.hpp"
 
 #include <array>
@@ -13,7 +13,7 @@
 #include <utility>
 #include <vector>
 
-namespace support {
+namespace bench {
 
 using mole::Index;
 
@@ -60,4 +60,4 @@ std::vector<KernelCase> coded_cases();
 std::vector<KernelCase> row_cases();
 std::vector<KernelCase> update_cases();
 
-}  // namespace support
+}  // namespace bench

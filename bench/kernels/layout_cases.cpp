@@ -8,7 +8,7 @@
 
 #include <algorithm>
 
-namespace support {
+namespace bench {
 
 namespace {
 
@@ -21,7 +21,7 @@ Work moved(Index elements) {
 }
 
 struct Transposition {
-  Transposition(Index rows, Index cols) : from(random_matrix<T>(rows, cols, 1)), to(cols, rows) {}
+  Transposition(Index rows, Index cols) : from(support::random_matrix<T>(rows, cols, 1)), to(cols, rows) {}
 
   void kernel() {
     mole::kernel::Transpose<Arch, T>{}(from.data(), from.cols(), from.rows(), from.cols(), to.data(), to.cols());
@@ -40,7 +40,7 @@ struct Transposition {
 struct Packing {
   using Panel = mole::kernel::Panel<Arch, T>;
 
-  explicit Packing(Index d) : w(random_matrix<T>(d, d, 1)) {}
+  explicit Packing(Index d) : w(support::random_matrix<T>(d, d, 1)) {}
 
   /// f(row, rows, column, cols) for every part of w that fills a panel; d is a multiple of both sizes.
   template <class F>
@@ -93,7 +93,9 @@ struct RowsInLanes {
   using Lanes = mole::kernel::Lanes<Arch, T>;
 
   explicit RowsInLanes(Index experts)
-      : logits(random_matrix<T>(Lanes::step, experts, 1)), back(Lanes::step, experts), lanes(std::size_t(experts)) {
+      : logits(support::random_matrix<T>(Lanes::step, experts, 1)),
+        back(Lanes::step, experts),
+        lanes(std::size_t(experts)) {
     turned.resize(std::size_t(logits.size()));
   }
 
@@ -126,4 +128,4 @@ std::vector<KernelCase> layout_cases() {
   return cases;
 }
 
-}  // namespace support
+}  // namespace bench

@@ -7,7 +7,7 @@
 #include "mole/execution/through_eigen.hpp"
 #include "tests/support/random_matrix.hpp"
 
-namespace support {
+namespace bench {
 
 namespace {
 
@@ -17,7 +17,9 @@ using mole::Matrix;
 /// x [T x d], w [O x d], y [T x O]
 struct Products {
   Products(Index tokens, Index out, Index d)
-      : x(random_matrix<T>(tokens, d, 1)), w(random_matrix<T>(out, d, 2)), y(random_matrix<T>(tokens, out, 3)) {}
+      : x(support::random_matrix<T>(tokens, d, 1)),
+        w(support::random_matrix<T>(out, d, 2)),
+        y(support::random_matrix<T>(tokens, out, 3)) {}
 
   /// The work where each matrix is met once, and a result that is added to, of so many elements, once more.
   Work work_adding_to(Index elements) const {
@@ -118,4 +120,4 @@ std::vector<KernelCase> product_cases() {
   return cases;
 }
 
-}  // namespace support
+}  // namespace bench

@@ -7,7 +7,7 @@
 #include "mole/kernel/sliced_products.hpp"
 #include "tests/support/random_matrix.hpp"
 
-namespace support {
+namespace bench {
 
 namespace {
 
@@ -19,7 +19,9 @@ using Outer = mole::kernel::OuterProducts<Arch, T>;
 /// The tokens of one expert, every other row of a batch: x or y [T x d], h [T x r], a or b [r x d].
 struct Ranks {
   Ranks(Index tokens, Index rank, Index d)
-      : batch(random_matrix<T>(2 * tokens, d, 1)), h(random_matrix<T>(tokens, rank, 2)), table(rank, d) {
+      : batch(support::random_matrix<T>(2 * tokens, d, 1)),
+        h(support::random_matrix<T>(tokens, rank, 2)),
+        table(rank, d) {
     mole::Rng rng(3);
     mole::fill_uniform(table.view(), 1, rng);
     for (Index n = 0; n < tokens; ++n) {
@@ -77,7 +79,9 @@ struct RankGradient : Ranks {
 /// y += sum of k gathered rows of B times h: rank-wise experts of one token.
 struct TokenRanks {
   TokenRanks(Index chosen, Index ranks, Index d)
-      : h(random_matrix<T>(1, chosen, 1)), y(random_matrix<T>(1, d, 2)), table(random_matrix<T>(ranks, d, 3)) {
+      : h(support::random_matrix<T>(1, chosen, 1)),
+        y(support::random_matrix<T>(1, d, 2)),
+        table(support::random_matrix<T>(ranks, d, 3)) {
     for (Index j = 0; j < chosen; ++j) rows.push_back(table.view().row_data(j * (ranks / chosen)));
   }
 
@@ -99,7 +103,7 @@ struct TokenRanks {
 struct SparseProducts {
   static constexpr Index rows = 32;
 
-  SparseProducts(Index tokens, Index d) : x(random_matrix<T>(tokens, d, 1)), out(tokens, rows) {
+  SparseProducts(Index tokens, Index d) : x(support::random_matrix<T>(tokens, d, 1)), out(tokens, rows) {
     mole::Rng rng(2);
     for (Index r = 0; r < rows; ++r) {
       for (Index c = 0; c < d; ++c)
@@ -150,4 +154,4 @@ std::vector<KernelCase> rank_cases() {
   return cases;
 }
 
-}  // namespace support
+}  // namespace bench

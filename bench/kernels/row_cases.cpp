@@ -10,7 +10,7 @@
 
 #include <span>
 
-namespace support {
+namespace bench {
 
 namespace {
 
@@ -29,9 +29,9 @@ std::span<const V> constant(std::span<V> span) {
 /// Softmax of T rows of E logits, and its gradient.
 struct Scores {
   Scores(Index tokens, Index experts)
-      : logits(random_matrix<T>(tokens, experts, 1, 3)),
-        scores(random_matrix<T>(tokens, experts, 2)),
-        d_scores(random_matrix<T>(tokens, experts, 3)),
+      : logits(support::random_matrix<T>(tokens, experts, 1, 3)),
+        scores(support::random_matrix<T>(tokens, experts, 2)),
+        d_scores(support::random_matrix<T>(tokens, experts, 3)),
         d_logits(tokens, experts) {}
 
   template <class Loops>
@@ -100,7 +100,7 @@ struct SoftmaxLanes : Scores {
 /// The k best of E scores for as many tokens as a vector has lanes: k comparisons a score.
 struct LargestOfLanes {
   LargestOfLanes(Index k, Index experts)
-      : scores(random_matrix<T>(Lanes::step, experts, 1)),
+      : scores(support::random_matrix<T>(Lanes::step, experts, 1)),
         in(std::size_t(experts)),
         largest(std::size_t(k)),
         position(std::size_t(k)),
@@ -137,4 +137,4 @@ std::vector<KernelCase> row_cases() {
   return cases;
 }
 
-}  // namespace support
+}  // namespace bench

@@ -6,7 +6,7 @@
 
 #include <cmath>
 
-namespace support {
+namespace bench {
 
 namespace {
 
@@ -16,8 +16,8 @@ using mole::Matrix;
 /// A or B of E experts of r ranks.
 struct AdamWStep {
   AdamWStep(Index experts, Index rank, Index d)
-      : p(random_matrix<T>(experts * rank, d, 1)),
-        g(random_matrix<T>(experts * rank, d, 2)),
+      : p(support::random_matrix<T>(experts * rank, d, 1)),
+        g(support::random_matrix<T>(experts * rank, d, 2)),
         m(experts * rank, d),
         v(experts * rank, d) {}
 
@@ -60,4 +60,4 @@ std::vector<KernelCase> update_cases() {
   return cases;
 }
 
-}  // namespace support
+}  // namespace bench

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""Times the layer cases of bench/support/layer_case.hpp in PyTorch and prints one JSON object a line.
+"""Times the layer cases of bench/layers/layer_case.hpp in PyTorch and prints one JSON object a line.
 
   torch_layers.py [--d 768] [--T 1,16,512] [--threads 1] [--slice 0.05] [--check]
 

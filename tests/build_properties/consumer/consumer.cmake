@@ -16,6 +16,12 @@ run("${CMAKE_COMMAND}" -S "${CMAKE_CURRENT_LIST_DIR}" -B "${BINARY}" -G "${GENER
 run("${CMAKE_COMMAND}" --build "${BINARY}")
 run("${BINARY}/consumer")
 
+# mole leaves it to its consumer to install Eigen.
+file(GLOB fetched "${BINARY}/_deps/eigen*")
+if(fetched)
+  message(FATAL_ERROR "consumer: expected no download of Eigen, found ${fetched}")
+endif()
+
 # One command, C++20, and none of our own flags.
 file(READ "${BINARY}/compile_commands.json" commands)
 string(JSON count LENGTH "${commands}")

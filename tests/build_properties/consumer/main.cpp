@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The layer of design.md, section 5, in a project of its own.
+// A layer composed of policies and a preset, in a project of its own.
 #include <mole/loss/load_balance.hpp>
 #include <mole/method/mola.hpp>
 #include <mole/mole.hpp>
