@@ -28,10 +28,8 @@ constexpr Index tokens = 1024;
 /// A gate, the trace that it reads and leaves, and its call: random logits and d_gate.
 template <class Gating, class Execution>
 struct Setting {
-  Setting(Gating gating_, Index experts) : gating(std::move(gating_)) {
-    const Index pairs = gating.max_pairs(tokens, experts);
-    scratch = gating.scratch({.tokens = tokens, .pairs = pairs});
-    trace.reserve(tokens, experts, 0, pairs);
+  Setting(Gating gating_, Index experts)
+      : gating(std::move(gating_)), trace(size_for(experts)), scratch(gating, size_for(experts)) {
     trace.start(tokens, pass);
     mole::Rng rng(1);
     mole::fill_uniform(trace.logits(), 3, rng);
@@ -40,24 +38,17 @@ struct Setting {
     mole::fill_uniform(mole::View<T>(trace.d_gate(), 1, trace.routing.pairs()), 1, rng);
   }
 
-  void choose() {
-    with_call([&](auto& call) { gating.choose(trace, call); });
+  mole::CallSize size_for(Index experts) const {
+    return {.tokens = tokens, .pairs = gating.max_pairs(tokens, experts), .experts = experts, .columns = experts};
   }
-  void backward() {
-    with_call([&](auto& call) { gating.backward(trace, call); });
-  }
-
-  template <class F>
-  void with_call(F f) {
-    mole::Call<Execution, typename Gating::Scratch> call{execution, pass, scratch};
-    f(call);
-  }
+  void choose() { gating.choose(trace, mole::Call{execution, pass, *scratch}); }
+  void backward() { gating.backward(trace, mole::Call{execution, pass, *scratch}); }
 
   Gating gating;
   Execution execution;
   mole::Pass pass;
   mole::Trace<T> trace;
-  typename Gating::Scratch scratch;
+  mole::OwnedScratch<Gating> scratch;
 };
 
 struct TopK {

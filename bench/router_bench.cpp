@@ -48,8 +48,9 @@ void score(benchmark::State& state) {
   mole::Matrix<float> logits(tokens, experts), y(tokens, d);
   const Execution execution;
   const mole::Pass pass;
-  auto scratch = mole::scratch_for(kind.router, {.tokens = tokens});
-  mole::Call<Execution, decltype(scratch)> call{execution, pass, scratch};
+  mole::OwnedScratch memory(kind.router, {.tokens = tokens});
+  auto& scratch = *memory;
+  const mole::Call call{execution, pass, scratch};
   const auto before = support::random_matrix<float>(tokens, width, 3);
   if constexpr (requires { scratch.carry; }) scratch.carry = {.in = before};  // as in all layers but the first
   const auto body = [&] { kind.router.forward(x, logits.view(), call); };

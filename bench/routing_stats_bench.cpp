@@ -22,16 +22,15 @@ constexpr Index tokens = 512, d = 768;
 /// What top-k of random logits leaves behind.
 mole::Trace<float> random_trace(Index experts, Index k) {
   const mole::Gate gate{mole::Softmax{}, mole::TopK{k}, mole::Renormalized{}};
-  const Index pairs = gate.max_pairs(tokens, experts);
-  auto scratch = gate.scratch({.tokens = tokens, .pairs = pairs});
-  mole::Trace<float> trace;
-  trace.reserve(tokens, experts, 0, pairs);
+  const mole::CallSize size{
+      .tokens = tokens, .pairs = gate.max_pairs(tokens, experts), .experts = experts, .columns = experts};
+  mole::OwnedScratch scratch(gate, size);
+  mole::Trace<float> trace(size);
   trace.start(tokens, {});
   mole::Rng rng(1);
   mole::fill_uniform(trace.logits(), 3, rng);
   const mole::DefaultExecution execution;
-  mole::Call<mole::DefaultExecution, decltype(scratch)> call{execution, trace.pass, scratch};
-  gate.choose(trace, call);
+  gate.choose(trace, mole::Call{execution, trace.pass, *scratch});
   return trace;
 }
 

@@ -60,16 +60,17 @@ struct Mixture : Tensors {
     return layer;
   }
   using Layer = decltype(layer_of(std::declval<LayerCase>(), Index(), std::declval<Execution>()));
+  static constexpr bool external = !requires(Layer& layer) { layer.router(); };
 
   Mixture(const LayerCase& one_, Index tokens, Index d, Execution execution)
       : Tensors(tokens, d), one(one_), layer(layer_of(one, d, std::move(execution))), work(layer.workspace(tokens)) {
-    if constexpr (Layer::external)
+    if constexpr (external)
       routing = mole::Routing<T>::from_dense(support::random_matrix<T>(tokens, one.experts, 5));
     d_gate.resize(std::size_t(tokens * one.experts));
   }
 
   void forward() {
-    if constexpr (Layer::external)
+    if constexpr (external)
       apply();
     else
       layer.forward(x, y, work);
@@ -77,7 +78,7 @@ struct Mixture : Tensors {
   void apply() { layer.apply(x, routed(), y, work); }
   void backward() {
     if (!gradients) gradients = layer.gradients();
-    if constexpr (Layer::external)
+    if constexpr (external)
       layer.apply_backward(x, routing, d_y, std::span(d_gate).first(std::size_t(routing.pairs())), d_x, *gradients,
                            work);
     else
@@ -86,7 +87,7 @@ struct Mixture : Tensors {
   LayerCost cost() const { return Parts::cost(one, x.cols(), routed()); }
 
   const mole::Routing<T>& routed() const {
-    if constexpr (Layer::external)
+    if constexpr (external)
       return routing;
     else
       return work.routing;

@@ -80,8 +80,7 @@ struct TopKParts : DenseParts {
 
 struct ExternalParts : DenseParts {
   static auto layer(const LayerCase& one, Index d, mole::Rng& rng, auto execution) {
-    return mole::MixtureLinear(mole::External{}, mole::NoGating{}, experts(one, d, rng), FrozenLayer::of(d).base,
-                               execution);
+    return mole::ExpertLinear(experts(one, d, rng), FrozenLayer::of(d).base, execution);
   }
 };
 

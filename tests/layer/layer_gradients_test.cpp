@@ -35,7 +35,7 @@ struct SummedLatent {
       }
   }
   void backward(View<const double> z, View<const double> d_logits, View<double> d_z, Parameters& gradients,
-                auto&) const {
+                auto) const {
     const Index ranks = z.cols() / outputs();
     for (Index n = 0; n < z.rows(); ++n)
       for (Index c = 0; c < z.cols(); ++c) {

@@ -11,7 +11,7 @@ using namespace method_checks;
 TEST_CASE("deepseek_v3 chooses with its bias and weighs without", "[method]") {
   Rng rng(1);
   const DeepseekV3Options options{
-      .in = 11, .out = 13, .experts = 9, .shared = 1, .rank = 2, .k = 3, .groups = 4, .kept_groups = 2};
+      .experts = 9, .shared = 1, .rank = 2, .k = 3, .groups = 4, .kept_groups = 2};
   auto layer = deepseek_v3(options, DenseBase{weight, bias}, rng);
   CHECK(layer.gating().select.bias == std::vector<double>(8));
   CHECK(gradient_error(layer) < 1e-7);

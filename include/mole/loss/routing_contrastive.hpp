@@ -3,7 +3,8 @@
 #pragma once
 
 #include "mole/core/error.hpp"
-#include "mole/core/trace.hpp"
+#include "mole/core/matrix.hpp"
+include "mole/core/trace.hpp"
 #include "mole/core/unit_vector.hpp"
 
 #include <algorithm>

@@ -12,7 +12,7 @@ struct Silent {
   mole::Index in() const { return 3; }
   mole::Index out() const { return 2; }
   void forward(mole::View<const float>, mole::View<const float>, const mole::Routing<float>&, mole::View<float>,
-               auto&) const {}
+               auto) const {}
 };
 
 int main() {
