@@ -60,12 +60,11 @@ struct Mixture : Tensors {
     return layer;
   }
   using Layer = decltype(layer_of(std::declval<LayerCase>(), Index(), std::declval<Execution>()));
-  static constexpr bool external = !requires(Layer& layer) { layer.router(); };
+  static constexpr bool external = !requires(Layer & layer) { layer.router(); };
 
   Mixture(const LayerCase& one_, Index tokens, Index d, Execution execution)
       : Tensors(tokens, d), one(one_), layer(layer_of(one, d, std::move(execution))), work(layer.workspace(tokens)) {
-    if constexpr (external)
-      routing = mole::Routing<T>::from_dense(support::random_matrix<T>(tokens, one.experts, 5));
+    if constexpr (external) routing = mole::Routing<T>::from_dense(support::random_matrix<T>(tokens, one.experts, 5));
     d_gate.resize(std::size_t(tokens * one.experts));
   }
 

@@ -20,7 +20,8 @@ constexpr double infinity = std::numeric_limits<double>::infinity();
 constexpr double not_a_number = std::numeric_limits<double>::quiet_NaN();
 
 template <class T>
-std::vector<T> contrasted(const std::vector<T>& strong, const std::vector<T>& weak, const SelfContrastOptions& options = {}) {
+std::vector<T> contrasted(const std::vector<T>& strong, const std::vector<T>& weak,
+                          const SelfContrastOptions& options = {}) {
   std::vector<T> result(strong.size(), T(77));
   self_contrast(strong, weak, std::span(result), options);
   return result;

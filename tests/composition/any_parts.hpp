@@ -13,8 +13,8 @@
 
 namespace composition {
 
-using mole::Pass;
 using mole::Index;
+using mole::Pass;
 using mole::View;
 
 namespace detail {
@@ -81,7 +81,7 @@ struct AnyWholeCallSelect {
       return std::make_shared<mole::OwnedScratch<Select>>(*part, size);
     };
     select_whole_call = [part](View<const double> scores, Index experts, const Pass& pass, const Emit& emit,
-                          const Scratch& of_part) {
+                               const Scratch& of_part) {
       part->select_whole_call(scores, experts, pass, emit, **static_cast<mole::OwnedScratch<Select>*>(of_part.get()));
     };
   }

@@ -88,8 +88,8 @@ auto outside_layer(Index experts, Index rank) {
   Rng rng(5);
   return support::with_random_b(
       ExpertLinear(LowRank<DenseFactors<T>>(
-                        {.in = in, .out = out, .experts = experts, .rank = rank, .alpha = 2 * double(rank)}, rng),
-                    DenseBase(random_matrix<T>(out, in, 6)), Simd<>{}));
+                       {.in = in, .out = out, .experts = experts, .rank = rank, .alpha = 2 * double(rank)}, rng),
+                   DenseBase(random_matrix<T>(out, in, 6)), Simd<>{}));
 }
 
 /// k experts a token, a stride apart, so that all are met; `one` gives every token the last expert alone.
@@ -214,8 +214,7 @@ TEST_CASE("Blocks of ranks are experts", "[composition]") {
   repeated.start(experts * rank);
   for (Index n = 0; n < tokens; ++n) {
     for (std::size_t j = 0; j < routing.experts_of(n).size(); ++j)
-      for (Index r = 0; r < rank; ++r)
-        repeated.push(int(routing.experts_of(n)[j] * rank + r), routing.gates_of(n)[j]);
+      for (Index r = 0; r < rank; ++r) repeated.push(int(routing.experts_of(n)[j] * rank + r), routing.gates_of(n)[j]);
     repeated.end_token();
   }
   repeated.finish();

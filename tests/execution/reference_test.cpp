@@ -78,7 +78,8 @@ TEST_CASE("Reference: h_p = A_e x_n, in the order of the pairs", "[execution]") 
   const TinyRouting tiny;
   // Expert 0 owns row 0 of A, expert 1 rows 1 and 2.
   Numbers h(5, 99);
-  Reference{}.routed_down(in(tiny.x, 2, 2), in({10, 20, 1, -1, 5, 6}, 3, 2), FactorSide::down, tiny.layout, std::span(h));
+  Reference{}.routed_down(in(tiny.x, 2, 2), in({10, 20, 1, -1, 5, 6}, 3, 2), FactorSide::down, tiny.layout,
+                          std::span(h));
   CHECK(h == Numbers{1 * 1 - 1 * 2, 5 * 1 + 6 * 2, 10 * 1 + 20 * 2, 1 * 3 - 1 * 4, 5 * 3 + 6 * 4});
 }
 

@@ -118,7 +118,8 @@ TEMPLATE_TEST_CASE("Simd computes the same bits on any number of threads", "[exe
   }
 }
 
-TEMPLATE_TEST_CASE("A linear map of Simd with terms has the bits of the map and then its terms", "[execution]", float, double) {
+TEMPLATE_TEST_CASE("A linear map of Simd with terms has the bits of the map and then its terms", "[execution]", float,
+                   double) {
   using T = TestType;
   TestRng rng;
   for (const RankBlocks& blocks : {RankBlocks::uniform(5, 17), RankBlocks::uniform(5, 1), RankBlocks::uniform(5, 40)})
@@ -127,7 +128,8 @@ TEMPLATE_TEST_CASE("A linear map of Simd with terms has the bits of the map and 
       const RoutedCase<T> c(blocks, random_routing<T>(Spread::random_pairs, tokens, 5, rng), in, out, 3, rng);
       const auto weight = random_input<T>(out, in, rng), bias = random_input<T>(1, out, rng);
       const auto a = random_input<T>(tokens, 5, rng), w = random_input<T>(5, in, rng);
-      const auto panels = WeightPanels<T>::of(weight.view()), transposed = WeightPanels<T>::of_transposed(weight.view());
+      const auto panels = WeightPanels<T>::of(weight.view()),
+                 transposed = WeightPanels<T>::of_transposed(weight.view());
       const RankTerms<T> up{c.layout(), c.h.view().row(0), c.b.view(), FactorSide::up},
           down{c.layout(), c.h.view().row(0), c.a.view(), FactorSide::down};
       const LinearTerm<T> router{a.view(), w.view()};

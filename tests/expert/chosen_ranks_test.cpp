@@ -16,19 +16,18 @@ const Matrix<float> weight = support::random_matrix<float>(out, in, 1);
 template <class Execution>
 auto fly(Execution execution) {
   Rng rng(2);
-  return support::with_random_b(
-      flylora({.rank = ranks, .k = k}, PackedBase<float>(weight.view()), rng, execution));
+  return support::with_random_b(flylora({.rank = ranks, .k = k}, PackedBase<float>(weight.view()), rng, execution));
 }
 template <class Execution>
 auto sm(Execution execution) {
   Rng rng(2);
-  return support::with_random_b(
-      smora({.rank = ranks, .k = k}, DenseBase{weight.view()}, rng, execution));
+  return support::with_random_b(smora({.rank = ranks, .k = k}, DenseBase{weight.view()}, rng, execution));
 }
 template <class Execution>
 auto moram_of(Execution execution) {
   Rng rng(2);
-  return support::with_random_b(moram({.ranks = {ranks}, .k = k, .temperature = 1}, PackedBase<float>(weight.view()), rng, execution));
+  return support::with_random_b(
+      moram({.ranks = {ranks}, .k = k, .temperature = 1}, PackedBase<float>(weight.view()), rng, execution));
 }
 
 /// What makes an expert wanted by every token.
@@ -93,7 +92,8 @@ void check_batch(Layer layer, Index tokens) {
   layer.backward(x, d_y, d_x, gradients, work);
   CHECK(finite(y));
   CHECK(finite(d_x));
-  decltype(gradients)::for_each_tensor([](std::string_view, auto& gradient) { CHECK(finite(gradient.view())); }, gradients);
+  decltype(gradients)::for_each_tensor([](std::string_view, auto& gradient) { CHECK(finite(gradient.view())); },
+                                       gradients);
   bool as_before = true, learned = false;
   for (Index rank = 0; rank < ranks; ++rank)
     for (float number : gradients.experts.lora_B.view().row(rank))

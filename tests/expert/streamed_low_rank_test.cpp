@@ -68,8 +68,8 @@ auto flylora(Experts experts, const Sizes& sizes, Execution execution) {
 
 template <class T, class Experts, class Execution>
 auto label_routed(Experts experts, const Sizes& sizes, Execution execution) {
-  return ExpertLinear(std::move(experts),
-                       DenseBase(support::random_matrix<T>(sizes.out, sizes.in, 6)), std::move(execution));
+  return ExpertLinear(std::move(experts), DenseBase(support::random_matrix<T>(sizes.out, sizes.in, 6)),
+                      std::move(execution));
 }
 
 /// y, d_x and d_lora_B.

@@ -15,8 +15,7 @@ class Projection {
  public:
   Projection(const Comparison<T>& file, const std::string& name, Index tokens, Execution execution)
       : names_(file, name + "."),
-        layer_(names_.load(file),
-               mole::DenseBase(file.matrix("base." + name + ".weight")), execution),
+        layer_(names_.load(file), mole::DenseBase(file.matrix("base." + name + ".weight")), execution),
         work_(layer_.workspace(tokens)),
         gradients_(layer_.gradients()) {}
 

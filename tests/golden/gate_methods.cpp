@@ -38,16 +38,16 @@ void check_gated(Comparison<T>& file, Base base, Gating gating, Execution execut
   const mole::Pass pass{.sequence_begin = starts};
   auto work = layer.workspace(file.matrix("x").rows());
   expect_layer(file, layer, work, pass, names);
-  expect_loss(file, loss, layer, work, pass,
-              [&](mole::Trace<T>& trace) { return mole::load_balance(trace, balance); });
+  expect_loss(file, loss, layer, work, pass, [&](mole::Trace<T>& trace) { return mole::load_balance(trace, balance); });
   file.expect_all_compared();
 }
 
 Method threshold() {
   return under_every_execution([]<class T>(Comparison<T>& file, auto execution) {
-    check_gated(file, load_base(file),
-                mole::Gate{mole::Softmax{}, mole::Threshold{.threshold = file.number("threshold")}, mole::Renormalized{}},
-                execution, "load_balance", {.norm = BalanceNorm::k_at_uniform});
+    check_gated(
+        file, load_base(file),
+        mole::Gate{mole::Softmax{}, mole::Threshold{.threshold = file.number("threshold")}, mole::Renormalized{}},
+        execution, "load_balance", {.norm = BalanceNorm::k_at_uniform});
   });
 }
 
@@ -60,8 +60,9 @@ Method dynamic_moe() {
 
 Method deepseek_moe() {
   return under_every_execution([]<class T>(Comparison<T>& file, auto execution) {
-    const LoadBalanceOptions aux{.coefficient = file.number("aux_alpha"),
-                          .scope = flag(file, "seq_aux") ? mole::BalanceScope::sequence : mole::BalanceScope::global};
+    const LoadBalanceOptions aux{
+        .coefficient = file.number("aux_alpha"),
+        .scope = flag(file, "seq_aux") ? mole::BalanceScope::sequence : mole::BalanceScope::global};
     const mole::TopK top_k{file.integer("top_k")};
     if (flag(file, "norm_topk_prob"))
       check_gated(file, without_base(file), mole::Gate{mole::Softmax{}, top_k, mole::Renormalized{}}, execution, "aux",
@@ -186,8 +187,7 @@ Method dynmole() {
     const auto of_balance = [](double coefficient) {
       return [=](mole::Trace<T>& trace) {
         return mole::load_balance(
-            trace,
-            {.coefficient = coefficient, .norm = BalanceNorm::k_at_uniform, .count = mole::BalanceCount::gates});
+            trace, {.coefficient = coefficient, .norm = BalanceNorm::k_at_uniform, .count = mole::BalanceCount::gates});
       };
     };
     const auto expect = [&](const std::string& name, auto loss) { expect_loss(file, name, layer, work, {}, loss); };
@@ -266,9 +266,8 @@ Method ld_mole() {
           file.expect_gradient(prefix + "lambda_mlp.2.bias", gradients.second.output.bias);
         },
         [](auto expect) {
-          expect("load_balance", [](mole::Trace<T>& trace) {
-            return mole::load_balance(trace, {.score = mole::BalanceScore::gates});
-          });
+          expect("load_balance",
+                 [](mole::Trace<T>& trace) { return mole::load_balance(trace, {.score = mole::BalanceScore::gates}); });
           expect("router_z", [](mole::Trace<T>& trace) { return mole::router_z(trace); });
           expect("lambda_reg_k2", [](mole::Trace<T>& trace) { return mole::sparsity_target(trace, {.k = 2}); });
         });

@@ -38,7 +38,8 @@ void expect_loss_of_two_layers(Comparison<T>& file, Layer& layer, typename Layer
 
 /// Everything that a routed layer is compared in.
 template <class T, class Base, class Gating, class Execution>
-void check_routed(Comparison<T>& file, Base base, Gating gating, Execution execution, const LoadBalanceOptions& balance) {
+void check_routed(Comparison<T>& file, Base base, Gating gating, Execution execution,
+                  const LoadBalanceOptions& balance) {
   const ExpertFiles<T> names(file);
   mole::MixtureLinear layer(load_router(file), gating, names.load(file), std::move(base), execution);
   const std::vector<Index> starts = sequence_starts(file);

@@ -120,8 +120,8 @@ Method sora() {
   return under_every_execution([]<class T>(Comparison<T>& file, auto execution) {
     const Matrix<T> x = file.matrix("x"), d_y = file.matrix("grad_y");
     mole::Rng rng;
-    auto layer =
-        mole::sora({.rank = file.integer("rank"), .alpha = file.number("alpha")}, mole::DenseBase(file.matrix("base.weight")), rng, execution);
+    auto layer = mole::sora({.rank = file.integer("rank"), .alpha = file.number("alpha")},
+                            mole::DenseBase(file.matrix("base.weight")), rng, execution);
     layer.experts().parameters() = {file.matrix("lora_A"), transposed(file.matrix("lora_B")), file.matrix("gate")};
     Matrix<T> y(x.rows(), layer.out()), d_x(x.rows(), layer.in());
     auto work = layer.workspace(x.rows());
@@ -204,7 +204,8 @@ Method smora() {
     auto layer = mole::smora({.rank = b.cols(),
                               .k = file.integer("top_k"),
                               .rank_partition = file.integer("rank_partition"),
-                              .alpha = file.number("alpha")}, mole::DenseBase(file.matrix("base.weight"), file.matrix("base.bias")), rng, execution);
+                              .alpha = file.number("alpha")},
+                             mole::DenseBase(file.matrix("base.weight"), file.matrix("base.bias")), rng, execution);
     layer.experts().parameters() = {file.matrix("lora_A"), transposed(b)};
     layer.router().parameters().weight = file.matrix("router.weight");
     const Index steps = file.integer("steps");

@@ -202,10 +202,8 @@ class RecurrentStack {
   template <class Loss>
   double loss_of_all(Loss loss) {
     const Index tokens = x_[0].rows(), layers = Index(layers_.size()), experts = work_[0].experts();
-    mole::Trace<T> all({.tokens = tokens * layers,
-                        .pairs = tokens * layers * experts,
-                        .experts = experts,
-                        .columns = experts});
+    mole::Trace<T> all(
+        {.tokens = tokens * layers, .pairs = tokens * layers * experts, .experts = experts, .columns = experts});
     all.start(tokens * layers, {});
     all.routing.start(experts);
     for (Index l = 0; l < layers; ++l) {

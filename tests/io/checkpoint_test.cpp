@@ -271,8 +271,8 @@ TEST_CASE("A checkpoint that does not fit is refused, and nothing is changed", "
   }
   SECTION("a tensor has another shape") {
     auto small = support::routed_layer<float>({.rank = 2}, support::top_2());
-    const auto message =
-        message_of([&](CheckpointWriter& w) { w.add_parameters("layer", [&](auto&& f) { small.for_each_tensor(f); }); });
+    const auto message = message_of(
+        [&](CheckpointWriter& w) { w.add_parameters("layer", [&](auto&& f) { small.for_each_tensor(f); }); });
     CHECK(message.find("layer.experts.lora_A") != std::string::npos);
     CHECK(message.find("12 x 11") != std::string::npos);
     CHECK(message.find("8 x 11") != std::string::npos);

@@ -73,8 +73,8 @@ void check_trainable_router(const Router& router, mole::Index width) {
     return most < 100 * double(std::numeric_limits<T>::epsilon());
   };
   CHECK(doubled(d_in_once, d_in_twice));
-  mole::ParametersOf<Router>::for_each_tensor([&](std::string_view, auto& one, auto& two) { CHECK(doubled(one, two)); }, once,
-                                   twice);
+  mole::ParametersOf<Router>::for_each_tensor([&](std::string_view, auto& one, auto& two) { CHECK(doubled(one, two)); },
+                                              once, twice);
 
   mole::ParametersOf<Router> frozen;
   mole::Matrix<T> d_in(tokens, width);
@@ -84,8 +84,8 @@ void check_trainable_router(const Router& router, mole::Index width) {
 
   auto declined = mole::zeros_like(once);
   router.backward(in, d_logits, mole::View<T>{}, declined, call);
-  mole::ParametersOf<Router>::for_each_tensor([](std::string_view, auto& a, auto& b) { CHECK(support::same_bits(a, b)); }, once,
-                                   declined);
+  mole::ParametersOf<Router>::for_each_tensor(
+      [](std::string_view, auto& a, auto& b) { CHECK(support::same_bits(a, b)); }, once, declined);
 }
 
 }  // namespace laws

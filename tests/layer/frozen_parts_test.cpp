@@ -24,7 +24,8 @@ TEST_CASE("Frozen parts cost no gradient and change no other", "[layer]") {
   };
   const auto [all, d_x] = gradients_of({.router = true, .experts = true, .base = true});
   for (int frozen = 0; frozen < 8; ++frozen) {
-    const TrainableParts trainable{.router = (frozen & 1) == 0, .experts = (frozen & 2) == 0, .base = (frozen & 4) == 0};
+    const TrainableParts trainable{
+        .router = (frozen & 1) == 0, .experts = (frozen & 2) == 0, .base = (frozen & 4) == 0};
     const auto [some, d_x_some] = gradients_of(trainable);
     CHECK(same_bits(d_x, d_x_some));
     CHECK(same_bits(some.router.weight, trainable.router ? all.router.weight : Matrix<double>{}));

@@ -103,7 +103,8 @@ TEST_CASE("Every combination of options has the gradient of its value", "[loss]"
       for (BalanceCount count : counts)
         for (BalanceScore score : means)
           for (BalanceScope scope : scopes) {
-            const LoadBalanceOptions options{.coefficient = 0.7, .norm = norm, .count = count, .score = score, .scope = scope};
+            const LoadBalanceOptions options{
+                .coefficient = 0.7, .norm = norm, .count = count, .score = score, .scope = scope};
             INFO("E " << experts << ", norm " << int(norm) << ", count " << int(count) << ", score " << int(score)
                       << ", scope " << int(scope));
             Trace<double> trace = random_trace(11, experts, 2, pass);

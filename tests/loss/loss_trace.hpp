@@ -16,7 +16,8 @@ namespace mole::test {
 /// A trace of `tokens` tokens with all numbers zero and nobody chosen.
 inline Trace<double> empty_trace(Index tokens, Index experts, Index extra = 0, const Pass& pass = {},
                                  Index shared = 0) {
-  Trace<double> trace({.tokens = tokens, .pairs = tokens * experts, .experts = experts, .columns = experts + extra, .shared = shared});
+  Trace<double> trace(
+      {.tokens = tokens, .pairs = tokens * experts, .experts = experts, .columns = experts + extra, .shared = shared});
   trace.start(tokens, pass);
   trace.routing.start(experts);
   for (Index n = 0; n < tokens; ++n) trace.routing.end_token();

@@ -89,9 +89,10 @@ TEST_CASE("Every entropy adds the gradient of its value", "[loss]") {
       for (double shift : {0.0, 1e-3})
         for (bool normalized : {false, true}) {
           INFO("family " << int(family) << ", order " << order << ", shift " << shift << ", normalized " << normalized);
-          const RouterEntropyOptions options{.coefficient = 0.3,
-                                      .normalized = normalized,
-                                      .entropy = {.family = family, .order = order, .shift = shift, .offset = shift}};
+          const RouterEntropyOptions options{
+              .coefficient = 0.3,
+              .normalized = normalized,
+              .entropy = {.family = family, .order = order, .shift = shift, .offset = shift}};
           Trace<double> trace = random_trace(5, 6, 2, {.token_mask = mask});
           router_entropy(trace, options);
           const std::vector<double> gradient = copied(elements(trace.d_scores()));

@@ -10,8 +10,7 @@ using namespace method_checks;
 
 TEST_CASE("deepseek_moe has shared experts behind the routed ones", "[method]") {
   Rng rng(1);
-  auto layer =
-      deepseek_moe({.experts = 9, .shared = 2, .rank = 2, .k = 3}, DenseBase{weight, bias}, rng);
+  auto layer = deepseek_moe({.experts = 9, .shared = 2, .rank = 2, .k = 3}, DenseBase{weight, bias}, rng);
   CHECK(layer.router().outputs() == 7);
   CHECK(gradient_error(layer) < 1e-7);
   auto work = layer.workspace(5);
@@ -23,9 +22,10 @@ TEST_CASE("deepseek_moe has shared experts behind the routed ones", "[method]") 
 TEST_CASE("Parts of an expert, all of them chosen alike, are the expert", "[method]") {
   // One expert of rank 6, and six of rank 1 with the same ranks: alpha keeps the scale of a rank.
   Rng rng(1);
-  auto coarse = support::with_random_b(
-      deepseek_moe({.experts = 2, .shared = 1, .rank = 6, .k = 1, .alpha = 12}, DenseBase{weight, bias}, rng, Reference{}));
-  auto fine = deepseek_moe({.experts = 12, .shared = 6, .rank = 1, .k = 6, .alpha = 2}, DenseBase{weight, bias}, rng, Reference{});
+  auto coarse = support::with_random_b(deepseek_moe({.experts = 2, .shared = 1, .rank = 6, .k = 1, .alpha = 12},
+                                                    DenseBase{weight, bias}, rng, Reference{}));
+  auto fine = deepseek_moe({.experts = 12, .shared = 6, .rank = 1, .k = 6, .alpha = 2}, DenseBase{weight, bias}, rng,
+                           Reference{});
   fine.experts().parameters() = coarse.experts().parameters();
   coarse.router().parameters().weight.set_zero();
   fine.router().parameters().weight.set_zero();

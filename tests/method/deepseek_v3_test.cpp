@@ -10,8 +10,7 @@ using namespace method_checks;
 
 TEST_CASE("deepseek_v3 chooses with its bias and weighs without", "[method]") {
   Rng rng(1);
-  const DeepseekV3Options options{
-      .experts = 9, .shared = 1, .rank = 2, .k = 3, .groups = 4, .kept_groups = 2};
+  const DeepseekV3Options options{.experts = 9, .shared = 1, .rank = 2, .k = 3, .groups = 4, .kept_groups = 2};
   auto layer = deepseek_v3(options, DenseBase{weight, bias}, rng);
   CHECK(layer.gating().select.bias == std::vector<double>(8));
   CHECK(gradient_error(layer) < 1e-7);
@@ -28,10 +27,11 @@ TEST_CASE("deepseek_v3 chooses with its bias and weighs without", "[method]") {
 
 TEST_CASE("deepseek_v3's bias has no gradient, and the same added to all changes no bit", "[method]") {
   Rng rng(1);
-  auto layer = support::with_random_b(deepseek_v3({.experts = 9, .shared = 1, .rank = 2, .k = 3, .groups = 4, .kept_groups = 2}, DenseBase{weight, bias}, rng));
+  auto layer = support::with_random_b(deepseek_v3(
+      {.experts = 9, .shared = 1, .rank = 2, .k = 3, .groups = 4, .kept_groups = 2}, DenseBase{weight, bias}, rng));
   auto gradients = layer.gradients({.router = true, .experts = true, .base = true});
   layer.for_each_tensor([](std::string_view name, auto, auto) { CHECK(name.find("gating") == std::string_view::npos); },
-             gradients);
+                        gradients);
   const auto x = support::random_matrix<double>(9, 11, 3);
   const auto before = support::output(layer, x);
   for (double& one : layer.gating().select.bias) one += 0.25;

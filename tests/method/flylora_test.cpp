@@ -17,7 +17,6 @@ const Matrix<double> x = support::random_matrix<double>(40, 11, 2);
 template <class Execution>
 auto random_layer(FlyloraOptions options, Execution execution, std::uint64_t seed = 1) {
   Rng rng(seed);
-  options.in = 11, options.out = 13;
   return support::with_random_b(flylora(options, DenseBase{weight, bias}, rng, execution), seed);
 }
 
@@ -32,7 +31,8 @@ Matrix<double> output(const Layer& layer, const Matrix<double>& in = x) {
 template <class Layer>
 Matrix<double> dense_a(const Layer& layer) {
   Matrix<double> a(layer.experts().experts(), 11);
-  for (Index j = 0; j < a.rows(); ++j) layer.experts().factors().add_row(j, 1, a.view().row(j));
+  NoScratch none;
+  for (Index j = 0; j < a.rows(); ++j) layer.experts().factors().add_row(j, 1, a.view().row(j), none);
   return a;
 }
 

@@ -43,7 +43,8 @@ TEST_CASE("MoLA stands on any base, and is the same on each", "[method]") {
 
 TEST_CASE("A layer of MoLA with one expert is a plain LoRA to the bit", "[method]") {
   Rng rng(1);
-  auto layer = support::with_random_b(mola({.experts = 1, .rank = 4, .k = 1, .alpha = 8, .dropout = 0}, DenseBase{weight, bias}, rng));
+  auto layer = support::with_random_b(
+      mola({.experts = 1, .rank = 4, .k = 1, .alpha = 8, .dropout = 0}, DenseBase{weight, bias}, rng));
   auto plain = lora({.rank = 4, .alpha = 8}, DenseBase{weight, bias}, rng);
   plain.experts().parameters() = layer.experts().parameters();
   const auto x = support::random_matrix<double>(9, 11, 3);

@@ -10,7 +10,8 @@ using namespace method_checks;
 
 TEST_CASE("mole_threshold gives a token for which nobody is probable enough the base's output", "[method]") {
   Rng rng(1);
-  auto layer = support::with_random_b(mole_threshold({.experts = 4, .rank = 2, .threshold = 0.99}, DenseBase{weight, bias}, rng, Reference{}));
+  auto layer = support::with_random_b(
+      mole_threshold({.experts = 4, .rank = 2, .threshold = 0.99}, DenseBase{weight, bias}, rng, Reference{}));
   const auto x = support::random_matrix<double>(6, 11, 3);
   Matrix<double> y(6, 13), base(6, 13);
   auto work = layer.workspace(6);
@@ -23,6 +24,5 @@ TEST_CASE("mole_threshold gives a token for which nobody is probable enough the 
 
 TEST_CASE("mole_threshold has exact gradients", "[method]") {
   Rng rng(1);
-  CHECK(gradient_error(mole_threshold({.experts = 6, .rank = 2}, DenseBase{weight, bias}, rng)) <
-        1e-7);
+  CHECK(gradient_error(mole_threshold({.experts = 6, .rank = 2}, DenseBase{weight, bias}, rng)) < 1e-7);
 }

@@ -19,7 +19,6 @@ namespace {
 template <class Execution>
 auto grown_layer(MoramOptions options, Execution execution) {
   Rng rng(1);
-  options.in = 11, options.out = 13;
   auto layer = moram(options, DenseBase{weight, bias}, rng, execution);
   for (Index task = 0; task < 3; ++task) {
     if (task > 0) next_task(layer, 4, rng);
@@ -141,7 +140,7 @@ TEMPLATE_TEST_CASE("moram is homogeneous: a token's length changes nothing but t
 }
 
 TEST_CASE("moram's weights sum to one in training, to at most one in inference, and few atoms pass", "[method]") {
-  MoramOptions options{.in = 11, .out = 13, .ranks = {64}, .k = 64, .temperature = 0.1, .min_score = 0.3};
+  MoramOptions options{.ranks = {64}, .k = 64, .temperature = 0.1, .min_score = 0.3};
   Rng rng(1);
   const auto layer = moram(options, DenseBase{weight}, rng);
   auto work = layer.workspace(40);
@@ -186,6 +185,5 @@ TEST_CASE("moram takes the release's defaults, refuses one atom alone, and merge
           return y;
         }()) < 1e-14);  // B is zero
   CHECK(moram({.k = 1}, DenseBase{weight}, rng).gating().select.k == 2);
-  CHECK(test::code_of([&] { moram({.ranks = {1}, .k = 1}, DenseBase{weight}, rng); }) ==
-        ErrorCode::option);
+  CHECK(test::code_of([&] { moram({.ranks = {1}, .k = 1}, DenseBase{weight}, rng); }) == ErrorCode::option);
 }

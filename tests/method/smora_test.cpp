@@ -12,14 +12,13 @@ using namespace method_checks;
 
 namespace {
 
-const SmoraOptions options{.in = 11, .out = 13, .rank = 12, .k = 5, .alpha = 10};
+const SmoraOptions options{.rank = 12, .k = 5, .alpha = 10};
 
 /// y of a plain LoRA with the ranks of `layer`.
 template <class Layer>
 Matrix<double> plain_output(const Layer& layer, const Matrix<double>& x, double alpha) {
   Rng rng(1);
-  auto lora_layer =
-      lora({.rank = 12, .alpha = alpha}, DenseBase{weight, bias}, rng, layer.execution());
+  auto lora_layer = lora({.rank = 12, .alpha = alpha}, DenseBase{weight, bias}, rng, layer.execution());
   lora_layer.experts().parameters() = layer.experts().parameters();
   Matrix<double> y(x.rows(), 13);
   auto work = lora_layer.workspace(x.rows());
@@ -54,8 +53,8 @@ TEST_CASE("smora's weights sum to k, whatever the bias", "[method]") {
 TEMPLATE_TEST_CASE("smora with all ranks and a router of zeros is plain LoRA to the bit", "[method]", Reference,
                    Simd<>) {
   Rng rng(1);
-  auto layer = support::with_random_b(
-      smora({.rank = 12, .k = 12, .alpha = 10}, DenseBase{weight, bias}, rng, TestType{}));
+  auto layer =
+      support::with_random_b(smora({.rank = 12, .k = 12, .alpha = 10}, DenseBase{weight, bias}, rng, TestType{}));
   layer.router().parameters().weight.set_zero();
   for (Index tokens : {1, 9, 70}) {
     const auto x = support::random_matrix<double>(tokens, 11, 3);

@@ -26,8 +26,7 @@ TEMPLATE_TEST_CASE("sora gates its ranks, scales by alpha over all of them, and 
 TEMPLATE_TEST_CASE("A gate of ones is a plain LoRA to the bit, and a unit vector one of its ranks", "[method]",
                    Reference, Simd<>) {
   Rng one(1), two(1);
-  auto gated = support::with_random_b(
-      sora({.start = GateStart::ones}, DenseBase{weight, bias}, one, TestType{}));
+  auto gated = support::with_random_b(sora({.start = GateStart::ones}, DenseBase{weight, bias}, one, TestType{}));
   auto plain = support::with_random_b(lora({.alpha = 16}, DenseBase{weight, bias}, two, TestType{}));
   const auto x = support::random_matrix<double>(5, 11, 2);
   const auto output = [&](const auto& layer) {

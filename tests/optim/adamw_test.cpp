@@ -81,10 +81,10 @@ TEST_CASE("AdamW follows the published formula over several steps", "[optim]") {
 
 TEST_CASE("The first group whose text occurs in the name wins", "[optim]") {
   const AdamW<double>::Options options{.learning_rate = 0.02,
-                             .weight_decay = 0.03,
-                             .groups = {{.contains = "lora_B", .learning_rate_scale = 16},
-                                        {.contains = "lora", .weight_decay = 0.0},
-                                        {.contains = "experts", .learning_rate_scale = 100}}};
+                                       .weight_decay = 0.03,
+                                       .groups = {{.contains = "lora_B", .learning_rate_scale = 16},
+                                                  {.contains = "lora", .weight_decay = 0.0},
+                                                  {.contains = "experts", .learning_rate_scale = 100}}};
   const double rates[] = {0.02, 0.02, 0.32}, decays[] = {0.03, 0.0, 0.03};
   CHECK(difference(
             options, [&](std::size_t i) { return rates[i]; }, [&](std::size_t i) { return decays[i]; }) < tolerance);

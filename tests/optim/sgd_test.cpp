@@ -108,6 +108,6 @@ TEST_CASE("SGD refuses a walk that changes, and options out of range", "[optim]"
   CHECK(complaint(ErrorCode::shape, [&] { sgd.step(parameters, gradients); }).find("'experts.lora_B'") !=
         std::string::npos);
   for (const Sgd<>::Options& options : {Sgd<>::Options{.learning_rate = -1}, Sgd<>::Options{.momentum = 1},
-                                    Sgd<>::Options{.nesterov = true}, Sgd<>::Options{.weight_decay = -1}})
+                                        Sgd<>::Options{.nesterov = true}, Sgd<>::Options{.weight_decay = -1}})
     CHECK(complaint(ErrorCode::option, [&] { Sgd<float> refused(options); }).find("Sgd: expected ") == 0);
 }

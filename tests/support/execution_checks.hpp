@@ -190,9 +190,11 @@ std::vector<RoutedCase<T>> large_routed_cases(Rng& rng) {
   };
   const std::vector<int> few{1, 3, 0, 2, 1};
   for (Spread spread : {Spread::random_pairs, Spread::all_to_one})
-    for (const RankBlocks& blocks : {RankBlocks::uniform(5, 17), RankBlocks::uniform(5, 1), RankBlocks::ragged(few, true)})
+    for (const RankBlocks& blocks :
+         {RankBlocks::uniform(5, 17), RankBlocks::uniform(5, 1), RankBlocks::ragged(few, true)})
       add(blocks, spread, 200);
-  for (Spread spread : {Spread::random_pairs, Spread::some_tokens_alone}) add(RankBlocks::uniform(100, 1), spread, 1000);
+  for (Spread spread : {Spread::random_pairs, Spread::some_tokens_alone})
+    add(RankBlocks::uniform(100, 1), spread, 1000);
   return cases;
 }
 

@@ -48,7 +48,8 @@ Method mola(const Execution& execution) {
               [execution](const Site& site, mole::Rng& rng) {
                 auto options = options_for<mole::MolaOptions>();
                 options.k = chosen;
-                return Method::Layer(mole::mola(options, mole::DenseBase{site.weight}, rng, execution), site.max_tokens);
+                return Method::Layer(mole::mola(options, mole::DenseBase{site.weight}, rng, execution),
+                                     site.max_tokens);
               },
           .touched = [](const Site& site) { return touched_of_mixture(site); },
           .loss = [](Trace& trace) { mole::load_balance(trace, {.coefficient = 1e-2}); }};
@@ -60,25 +61,25 @@ Method mola_allocation(const Execution& execution) {
   const auto experts_at = [](const Site& site) {
     return Index(mole::mola_allocation(mole::MolaShape::inverted_triangle, site.blocks).at(std::size_t(site.block)));
   };
-  return {.name = "mola_allocation",
-          .title = "MoLA, top-2 of 2, 4, 6, 8 x r6",
-          .learning_rate = 7e-3,
-          .routed = true,
-          .build =
-              [=](const Site& site, mole::Rng& rng) {
-                auto options = options_for<mole::MolaOptions>();
-                options.experts = experts_at(site);
-                options.rank = rank;
-                options.k = chosen;
-                options.alpha = scale * double(rank);
-                return Method::Layer(mole::mola(options, mole::DenseBase{site.weight}, rng, execution), site.max_tokens);
-              },
-          .touched =
-              [=](const Site& site) {
-                return Touched{.always = router_parameters(site, experts_at(site)),
-                               .each = lora_parameters(site, rank)};
-              },
-          .loss = [](Trace& trace) { mole::load_balance(trace, {.coefficient = 1e-2}); }};
+  return {
+      .name = "mola_allocation",
+      .title = "MoLA, top-2 of 2, 4, 6, 8 x r6",
+      .learning_rate = 7e-3,
+      .routed = true,
+      .build =
+          [=](const Site& site, mole::Rng& rng) {
+            auto options = options_for<mole::MolaOptions>();
+            options.experts = experts_at(site);
+            options.rank = rank;
+            options.k = chosen;
+            options.alpha = scale * double(rank);
+            return Method::Layer(mole::mola(options, mole::DenseBase{site.weight}, rng, execution), site.max_tokens);
+          },
+      .touched =
+          [=](const Site& site) {
+            return Touched{.always = router_parameters(site, experts_at(site)), .each = lora_parameters(site, rank)};
+          },
+      .loss = [](Trace& trace) { mole::load_balance(trace, {.coefficient = 1e-2}); }};
 }
 
 /// LoRAMoE without its constraint, which asks for two kinds of tasks: all experts, mixed.
@@ -109,7 +110,8 @@ Method hydralora(const Execution& execution) {
                 options.rank = rank;
                 options.alpha = scale * double(rank);
                 options.shared_down = true;
-                return Method::Layer(mole::loramoe(options, mole::DenseBase{site.weight}, rng, execution), site.max_tokens);
+                return Method::Layer(mole::loramoe(options, mole::DenseBase{site.weight}, rng, execution),
+                                     site.max_tokens);
               },
           .touched =
               [](const Site& site) {
@@ -124,9 +126,9 @@ Method llava_mole(const Execution& execution) {
           .routed = true,
           .build =
               [execution](const Site& site, mole::Rng& rng) {
-                return Method::Layer(
-                    mole::llava_mole(options_for<mole::LlavaMoleOptions>(), mole::DenseBase{site.weight}, rng, execution),
-                    site.max_tokens);
+                return Method::Layer(mole::llava_mole(options_for<mole::LlavaMoleOptions>(),
+                                                      mole::DenseBase{site.weight}, rng, execution),
+                                     site.max_tokens);
               },
           .touched = [](const Site& site) { return touched_of_mixture(site, experts); },
           .loss =
@@ -164,7 +166,8 @@ Method dynamic_moe(const Execution& execution) {
           .routed = true,
           .build =
               [execution](const Site& site, mole::Rng& rng) {
-                return Method::Layer(mole::dynamic_moe(options_for<mole::DynamicMoeOptions>(), mole::DenseBase{site.weight}, rng, execution),
+                return Method::Layer(mole::dynamic_moe(options_for<mole::DynamicMoeOptions>(),
+                                                       mole::DenseBase{site.weight}, rng, execution),
                                      site.max_tokens);
               },
           .touched = [](const Site& site) { return touched_of_mixture(site); },
@@ -191,9 +194,9 @@ Method dyn_mole(const Execution& execution) {
               [](Trace& trace) {
                 mole::router_entropy(
                     trace, {.coefficient = 1e-2, .normalized = true, .entropy = mole::DynMoleOptions{}.entropy});
-                mole::load_balance(trace, {.coefficient = 1e-3,
-                                           .norm = mole::BalanceNorm::k_at_uniform,
-                                           .count = mole::BalanceCount::gates});
+                mole::load_balance(
+                    trace,
+                    {.coefficient = 1e-3, .norm = mole::BalanceNorm::k_at_uniform, .count = mole::BalanceCount::gates});
               }};
 }
 
@@ -228,7 +231,8 @@ Method ld_mole(const Execution& execution) {
               [execution](const Site& site, mole::Rng& rng) {
                 auto options = options_for<mole::LdMoleOptions>();
                 options.hidden = hidden;
-                return Method::Layer(mole::ld_mole(options, mole::DenseBase{site.weight}, rng, execution), site.max_tokens);
+                return Method::Layer(mole::ld_mole(options, mole::DenseBase{site.weight}, rng, execution),
+                                     site.max_tokens);
               },
           .touched = [](const Site& site) { return touched_of_mixture(site, hidden * (site.in() + 2) + 1); },
           .loss = [](Trace& trace) {  // which losses is the paper's, the coefficients are ours

@@ -40,12 +40,10 @@ void self_contrast(std::span<const std::type_identity_t<T>> strong, std::span<co
                    std::span<T> contrasted, const SelfContrastOptions& options = {}) {
   require_equal(ErrorCode::shape, "self_contrast: size of weak", strong.size(), weak.size());
   require_equal(ErrorCode::shape, "self_contrast: size of contrasted", strong.size(), contrasted.size());
-  if (!(options.alpha > 0 && options.alpha <= 1))
-    throw Error(ErrorCode::option,
-                "self_contrast: expected an alpha above 0 and up to 1, found " + std::to_string(options.alpha));
-  if (!(options.beta >= 0 && std::isfinite(options.beta)))
-    throw Error(ErrorCode::option,
-                "self_contrast: expected a finite beta from 0 up, found " + std::to_string(options.beta));
+  require(options.alpha > 0 && options.alpha <= 1, ErrorCode::option,
+          "self_contrast: expected an alpha above 0 and up to 1, found ", options.alpha);
+  require(options.beta >= 0 && std::isfinite(options.beta), ErrorCode::option,
+          "self_contrast: expected a finite beta from 0 up, found ", options.beta);
 
   constexpr T out = -std::numeric_limits<T>::infinity();
   T largest = out;

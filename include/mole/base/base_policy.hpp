@@ -25,7 +25,8 @@ concept BasePolicy = std::floating_point<typename B::Scalar> && std::copy_constr
 /// d_x is accumulated and empty when nobody wants it; `gradients` are empty for a frozen base, the usual case.
 template <class B, class Execution = ExecutionArchetype>
 concept TrainableBasePolicy = BasePolicy<B, Execution> &&
-    requires(const B& base, View<const typename B::Scalar> x, View<typename B::Scalar> d_x, ParametersOf<B>& gradients) {
+    requires(const B& base, View<const typename B::Scalar> x, View<typename B::Scalar> d_x,
+             ParametersOf<B>& gradients) {
   base.backward(x, x, d_x, gradients, call_of<B, Execution>());
 };
 

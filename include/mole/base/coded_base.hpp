@@ -83,10 +83,9 @@ class CodedBase {
   /// W = code(W + delta): every element is rounded anew, so merging and unmerging drift. Throws Error(not_mergeable)
   /// unless the loss is allowed. Takes the memory of a decoded weight.   delta [O x I]
   void merge(View<const float> delta, LossyMerge loss = LossyMerge::refused) {
-    if (loss == LossyMerge::refused)
-      throw Error(ErrorCode::not_mergeable,
-                  "CodedBase: merging into reduced storage rounds the whole weight anew; expected LossyMerge::allowed, "
-                  "found LossyMerge::refused");
+    require(loss != LossyMerge::refused, ErrorCode::not_mergeable,
+            "CodedBase: merging into reduced storage rounds the whole weight anew; expected LossyMerge::allowed, "
+            "found LossyMerge::refused");
     require_equal(ErrorCode::shape, "CodedBase: rows of the merged weight", out(), delta.rows());
     require_equal(ErrorCode::shape, "CodedBase: columns of the merged weight", in(), delta.cols());
     Matrix<float> sum(out(), in());
@@ -166,10 +165,8 @@ namespace detail {
 inline void require_finite(const char* what, View<const float> weight) {
   for (Index o = 0; o < weight.rows(); ++o)
     for (Index i = 0; i < weight.cols(); ++i)
-      if (!std::isfinite(weight(o, i)))
-        throw Error(ErrorCode::option, std::string(what) + ": expected finite numbers, found " +
-                                           std::to_string(weight(o, i)) + " at (" + std::to_string(o) + ", " +
-                                           std::to_string(i) + ")");
+      require(std::isfinite(weight(o, i)), ErrorCode::option, what, ": expected finite numbers, found ", weight(o, i),
+              " at (", o, ", ", i, ")");
 }
 
 /// The exponent of a block of 2^shift elements. Throws Error(option) unless it is a power of two in [32, 4096].

@@ -79,7 +79,8 @@ DenseBase(const Matrix<T>&, Bias&&...) -> DenseBase<View<const T>>;
 template <class T, class... Bias>
 DenseBase(Matrix<T>&&, Bias&&...) -> DenseBase<Matrix<T>>;
 template <RowMajorMatrix M, class... Bias>
-DenseBase(const M&, Bias&&...) -> DenseBase<View<const std::remove_cvref_t<decltype(*std::declval<const M&>().data())>>>;
+DenseBase(const M&, Bias&&...)
+    -> DenseBase<View<const std::remove_cvref_t<decltype(*std::declval<const M&>().data())>>>;
 
 static_assert(TrainableBasePolicy<DenseBase<View<const float>>> && TrainableBasePolicy<DenseBase<Matrix<float>>>);
 

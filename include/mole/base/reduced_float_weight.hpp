@@ -23,9 +23,8 @@ class ReducedFloatWeight {
     for (Index o = 0; o < rows_; ++o)
       for (const float number : weight.row(o)) {
         codes_.push_back(Format::encode(number));
-        if (std::isfinite(number) && !std::isfinite(Format::decode(codes_.back())))
-          throw Error(ErrorCode::option, std::string(Format::name) + ": expected numbers that the format can hold, " +
-                                             "found " + std::to_string(number) + " in row " + std::to_string(o));
+        require(!std::isfinite(number) || std::isfinite(Format::decode(codes_.back())), ErrorCode::option, Format::name,
+                ": expected numbers that the format can hold, found ", number, " in row ", o);
       }
   }
 

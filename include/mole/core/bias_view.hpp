@@ -17,10 +17,11 @@ class BiasView {
  public:
   BiasView() = default;
   template <class V>
-  requires(!std::same_as<V, BiasView> && requires(const V& v) {
-    { v.data() } -> std::convertible_to<const T*>;
-    { v.size() } -> std::convertible_to<Index>;
-  }) BiasView(const V& v)
+  requires(!std::same_as<V, BiasView> &&
+           requires(const V& v) {
+             { v.data() } -> std::convertible_to<const T*>;
+             { v.size() } -> std::convertible_to<Index>;
+           }) BiasView(const V& v)
       : data_(v.data()), size_(Index(v.size())) {
     if constexpr (std::same_as<V, View<T>> || std::same_as<V, View<const T>>)
       if (v) require_equal(ErrorCode::shape, "BiasView: rows of the bias", 1, v.rows());

@@ -31,9 +31,13 @@ class Error : public std::runtime_error {
 };
 
 namespace detail {
-inline std::string text_of(std::string_view text) { return std::string(text); }
+inline std::string text_of(std::string_view text) {
+  return std::string(text);
+}
 template <class Number>
-requires std::is_arithmetic_v<Number> std::string text_of(Number number) { return std::to_string(number); }
+requires std::is_arithmetic_v<Number> std::string text_of(Number number) {
+  return std::to_string(number);
+}
 
 template <class... Parts>
 [[noreturn]] void fail(ErrorCode code, const Parts&... parts) {

@@ -82,10 +82,12 @@ void for_each_tensor_within(std::string_view part, F& f, P&... p) {
 /// layer.for_each_tensor(f, others...), the names behind that of the layer, "q.router.weight": so one optimizer and one
 /// checkpoint hold several layers.
 template <class Layer, class F, class... Others>
-requires requires(Layer& layer, F& f, Others&... others) { layer.for_each_tensor(f, others...); }
+requires requires(Layer& layer, F& f, Others&... others) {
+  layer.for_each_tensor(f, others...);
+}
 void for_each_tensor_within(std::string_view part, Layer& layer, F&& f, Others&... others) {
-  layer.for_each_tensor([&](std::string_view name, auto... tensors) { f(detail::QualifiedName(part, name), tensors...); },
-                        others...);
+  layer.for_each_tensor(
+      [&](std::string_view name, auto... tensors) { f(detail::QualifiedName(part, name), tensors...); }, others...);
 }
 
 /// Tensors of the shapes of `parameters`, all zero: gradients to accumulate into.

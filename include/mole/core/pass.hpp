@@ -50,14 +50,12 @@ struct Pass {
     if (!forced.empty())
       require_equal(ErrorCode::shape, "forward: size of the forced experts", tokens, Index(forced.size()));
     for (int e : forced)
-      if (e < -1 || e >= scored_experts)
-        throw Error(ErrorCode::option, "forward: expected forced experts from -1 to " +
-                                           std::to_string(scored_experts - 1) + ", found " + std::to_string(e));
+      require(e >= -1 && e < scored_experts, ErrorCode::option, "forward: expected forced experts from -1 to ",
+              scored_experts - 1, ", found ", e);
     const auto& begin = sequence_begin;
     if (begin.empty()) return;
-    if (begin.front() != 0 || !std::is_sorted(begin.begin(), begin.end()) || begin.back() > tokens)
-      throw Error(ErrorCode::shape, "forward: expected sequence starts that ascend from 0 to at most " +
-                                        std::to_string(tokens) + " tokens");
+    require(begin.front() == 0 && std::is_sorted(begin.begin(), begin.end()) && begin.back() <= tokens,
+            ErrorCode::shape, "forward: expected sequence starts that ascend from 0 to at most ", tokens, " tokens");
   }
 };
 

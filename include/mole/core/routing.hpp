@@ -116,7 +116,9 @@ class Routing {
   /// The pairs of token n are first_pair(n) ... first_pair(n + 1) - 1, in the order of their selection.
   Index first_pair(Index token) const { return token_begin_[std::size_t(token)]; }
   std::span<int> experts_of(Index token) { return of_token(std::span(expert_.data(), expert_.size()), token); }
-  std::span<const int> experts_of(Index token) const { return of_token(std::span(expert_.data(), expert_.size()), token); }
+  std::span<const int> experts_of(Index token) const {
+    return of_token(std::span(expert_.data(), expert_.size()), token);
+  }
   std::span<const T> gates_of(Index token) const { return of_token(gates(), token); }
   std::span<T> gates_of(Index token) { return of_token(gates(), token); }
   /// The part of `per_pair`, one number a pair, that belongs to `token`.

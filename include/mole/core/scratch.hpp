@@ -33,7 +33,9 @@ struct ScratchOf {
   using type = NoScratch;
 };
 template <class Policy>
-requires requires { typename Policy::Scratch; }
+requires requires {
+  typename Policy::Scratch;
+}
 struct ScratchOf<Policy> {
   using type = typename Policy::Scratch;
 };

@@ -44,9 +44,8 @@ class Trace {
   }
   /// After the gate has chosen: one d_gate a pair, zero.
   void start_d_gate() {
-    if (routing.pairs() > Index(d_gate_.size()))
-      throw Error(ErrorCode::capacity, "Trace: expected at most " + std::to_string(d_gate_.size()) +
-                                           " pairs of token and expert, found " + std::to_string(routing.pairs()));
+    require(routing.pairs() <= Index(d_gate_.size()), ErrorCode::capacity, "Trace: expected at most ", d_gate_.size(),
+            " pairs of token and expert, found ", routing.pairs());
     pairs_ = routing.pairs();
     std::ranges::fill(d_gate(), T(0));
   }

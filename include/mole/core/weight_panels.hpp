@@ -52,7 +52,7 @@ class WeightPanels {
   }
   /// ... or its transpose.
   static WeightPanels of_transposed(View<const T> weight,
-                              std::pmr::memory_resource* memory = std::pmr::get_default_resource()) {
+                                    std::pmr::memory_resource* memory = std::pmr::get_default_resource()) {
     return WeightPanels(weight.cols(), weight.rows(), memory, [&](Index row, Index col) { return weight(col, row); });
   }
 

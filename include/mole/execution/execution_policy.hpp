@@ -39,15 +39,16 @@ struct ExecutionArchetype {
 
   /// h_p = table_e x_n for every routed pair p = (n, e).   x [N x I], table [ranks x I]: A and x, or B and d_y
   template <class T>
-  void routed_down(ConstView<T> x, ConstView<T> table, FactorSide side, const RankLayout<T>& layout, std::span<T> h) const;
+  void routed_down(ConstView<T> x, ConstView<T> table, FactorSide side, const RankLayout<T>& layout,
+                   std::span<T> h) const;
   /// result_n += table_e^T h_p, as `terms` say
   template <class T>
   void routed_up(const RankTerms<T>& terms, View<T> result) const;
   /// d_table_e += h_p x_n^T.   A d_table of fewer rows than the table is that of its last rows; the rows before them
   /// are frozen and passed over
   template <class T>
-  void routed_outer(std::span<const std::type_identity_t<T>> h, ConstView<T> x, FactorSide side, const RankLayout<T>& layout,
-                    View<T> d_table) const;
+  void routed_outer(std::span<const std::type_identity_t<T>> h, ConstView<T> x, FactorSide side,
+                    const RankLayout<T>& layout, View<T> d_table) const;
 
   /// Calls f(i) once for each i in [0, tasks), in any order, perhaps at once.
   template <class F>

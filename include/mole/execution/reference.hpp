@@ -58,7 +58,8 @@ struct Reference {
   }
 
   template <class T>
-  void routed_down(ConstView<T> x, ConstView<T> table, FactorSide side, const RankLayout<T>& layout, std::span<T> h) const {
+  void routed_down(ConstView<T> x, ConstView<T> table, FactorSide side, const RankLayout<T>& layout,
+                   std::span<T> h) const {
     for_each_rank(layout, side, [&](Index n, Index row, std::size_t at) {
       T sum = 0;
       for (Index i = 0; i < table.cols(); ++i) sum += table(row, i) * x(n, i);
@@ -74,8 +75,8 @@ struct Reference {
   }
 
   template <class T>
-  void routed_outer(std::span<const std::type_identity_t<T>> h, ConstView<T> x, FactorSide side, const RankLayout<T>& layout,
-                    View<T> d_table) const {
+  void routed_outer(std::span<const std::type_identity_t<T>> h, ConstView<T> x, FactorSide side,
+                    const RankLayout<T>& layout, View<T> d_table) const {
     const Index frozen = layout.rows(side) - d_table.rows();
     for_each_rank(layout, side, [&](Index n, Index row, std::size_t at) {
       if (row < frozen) return;

@@ -83,7 +83,8 @@ class Simd {
   }
 
   template <class T>
-  void routed_down(ConstView<T> x, ConstView<T> table, FactorSide side, const RankLayout<T>& layout, std::span<T> h) const {
+  void routed_down(ConstView<T> x, ConstView<T> table, FactorSide side, const RankLayout<T>& layout,
+                   std::span<T> h) const {
     if (const auto all = ranks_as_matrix(h, side, layout)) return product_nt(x, table.top(all.cols()), all);
     SimdRuns::for_each(*this, layout, table.cols(), [&](Index e, std::span<const int> pairs) {
       std::array<const T*, run> rows;
@@ -104,8 +105,8 @@ class Simd {
 
   /// Split by columns, so that experts may share rows of the table.
   template <class T>
-  void routed_outer(std::span<const std::type_identity_t<T>> h, ConstView<T> x, FactorSide side, const RankLayout<T>& layout,
-                    View<T> d_table) const {
+  void routed_outer(std::span<const std::type_identity_t<T>> h, ConstView<T> x, FactorSide side,
+                    const RankLayout<T>& layout, View<T> d_table) const {
     if (const auto all = ranks_as_matrix(h, side, layout))
       return product_tn(all.middle_cols(all.cols() - d_table.rows(), d_table.rows()), x, d_table);
     const Index per_task = columns_per_task<T>(d_table.cols(), 2.0 * double(layout.begin.back()), 1);

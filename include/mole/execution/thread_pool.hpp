@@ -27,8 +27,7 @@ namespace mole {
 class ThreadPool {
  public:
   explicit ThreadPool(int threads) {
-    if (threads < 1)
-      throw Error(ErrorCode::option, "ThreadPool: expected at least 1 thread, found " + std::to_string(threads));
+    require(threads >= 1, ErrorCode::option, "ThreadPool: expected at least 1 thread, found ", threads);
     pool_ = std::make_shared<Pool>(threads - 1);
   }
 

@@ -57,7 +57,8 @@ class ThroughEigen {
   }
 
   template <class T>
-  void routed_down(ConstView<T> x, ConstView<T> table, FactorSide side, const RankLayout<T>& layout, std::span<T> h) const {
+  void routed_down(ConstView<T> x, ConstView<T> table, FactorSide side, const RankLayout<T>& layout,
+                   std::span<T> h) const {
     for_each_pair(layout, table, side, [&](Index p, auto rows) {
       ranks(h, layout, p).transpose().noalias() = rows * row(x, layout.routing.token(p)).transpose();
     });
@@ -71,8 +72,8 @@ class ThroughEigen {
   }
 
   template <class T>
-  void routed_outer(std::span<const std::type_identity_t<T>> h, ConstView<T> x, FactorSide side, const RankLayout<T>& layout,
-                    View<T> d_table) const {
+  void routed_outer(std::span<const std::type_identity_t<T>> h, ConstView<T> x, FactorSide side,
+                    const RankLayout<T>& layout, View<T> d_table) const {
     for (int p : layout.routing.by_expert()) {
       const auto share = layout.share_of_last(d_table.rows(), layout.routing.expert(p), side);
       if (share.count > 0)

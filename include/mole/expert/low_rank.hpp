@@ -32,11 +32,11 @@ class LowRank {
   using Options = typename Factors::Options;
 
   struct Scratch {
-    ScratchVector<int> begin;           // [pairs + 1]; empty before the first forward
-    std::span<T> h, d_h;                // ranks of all pairs
-    std::span<T> weighted;              // ... times scale and gate
-    View<T> dropped;                    // [tokens x I], only with dropout
-    View<T> latent, d_latent;           // [tokens x ranks], only for a router that reads it, or where A is streamed
+    ScratchVector<int> begin;  // [pairs + 1]; empty before the first forward
+    std::span<T> h, d_h;       // ranks of all pairs
+    std::span<T> weighted;     // ... times scale and gate
+    View<T> dropped;           // [tokens x I], only with dropout
+    View<T> latent, d_latent;  // [tokens x ranks], only for a router that reads it, or where A is streamed
     ScratchOf<Factors> factors;
   };
 
@@ -123,7 +123,8 @@ class LowRank {
       for (Index at = layout.first(p); at < layout.first(p) + layout.ranks(p); ++at)
         weighted[std::size_t(at)] = factor * h[std::size_t(at)];
     }
-    if (f.rank_gate) for_each_rank(layout, [&](Index, Index row, std::size_t at) { weighted[at] *= f.rank_gate.data()[row]; });
+    if (f.rank_gate)
+      for_each_rank(layout, [&](Index, Index row, std::size_t at) { weighted[at] *= f.rank_gate.data()[row]; });
     return {layout, weighted, f.b, FactorSide::up};
   }
 
@@ -144,7 +145,8 @@ class LowRank {
     if (d.a) call.execution.routed_outer(d_h, seen(x, call), FactorSide::down, layout, d.a);
     dropout_.seen_backward(d_x, s.dropped, call.pass, [&](View<T> d_seen) {
       if constexpr (streams_a<Factors>)
-        factors_.project_backward(scatter_ranks<T>(d_h, layout, d_latent(x.rows(), call)), d_seen, call.with(s.factors));
+        factors_.project_backward(scatter_ranks<T>(d_h, layout, d_latent(x.rows(), call)), d_seen,
+                                  call.with(s.factors));
       else
         call.execution.routed_up(d_x_terms(routing, call), d_seen);
     });
@@ -199,9 +201,8 @@ class LowRank {
     s.begin.assign(1, 0);
     for (Index p = 0; p < routing.pairs(); ++p)
       s.begin.push_back(s.begin.back() + int(blocks().size(routing.expert(p))));
-    if (std::size_t(s.begin.back()) > s.h.size())
-      throw Error(ErrorCode::capacity, "LowRank: workspace made for " + std::to_string(s.h.size()) +
-                                           " ranks, the routing has " + std::to_string(s.begin.back()));
+    require(std::size_t(s.begin.back()) <= s.h.size(), ErrorCode::capacity, "LowRank: workspace made for ", s.h.size(),
+            " ranks, the routing has ", s.begin.back());
     return layout_of(routing, s);
   }
   RankLayout<T> layout_of(const Routing<T>& routing, const Scratch& s) const {
@@ -212,12 +213,14 @@ class LowRank {
     return all.first(std::size_t(layout.begin.back()));
   }
 
-  /// From u = b d_y in d_h, where B = diag(rank_gate) b:   d_rank_gate_j += scale_e gate_p u_pj h_pj,   u_pj *= rank_gate_j
+  /// From u = b d_y in d_h, where B = diag(rank_gate) b:   d_rank_gate_j += scale_e gate_p u_pj h_pj,   u_pj *=
+  /// rank_gate_j
   void rank_gate_backward(const RankLayout<T>& layout, View<const T> rank_gate, std::span<const T> h, std::span<T> u,
-                     View<T> d_rank_gate) const {
+                          View<T> d_rank_gate) const {
     if (d_rank_gate)
       for_each_rank(layout, [&](Index p, Index row, std::size_t at) {
-        d_rank_gate.data()[row] += scale_[std::size_t(layout.routing.expert(p))] * layout.routing.gate(p) * u[at] * h[at];
+        d_rank_gate.data()[row] +=
+            scale_[std::size_t(layout.routing.expert(p))] * layout.routing.gate(p) * u[at] * h[at];
       });
     for_each_rank(layout, [&](Index, Index row, std::size_t at) { u[at] *= rank_gate.data()[row]; });
   }
@@ -232,8 +235,7 @@ class LowRank {
   }
 
   /// From u = B d_y in d_h:   d_h_p = scale_e gate_p u_p,   d_gate_p += scale_e <u_p, h_p>
-  void weigh_backward(const RankLayout<T>& layout, std::span<const T> h, std::span<T> d_h,
-                      std::span<T> d_gate) const {
+  void weigh_backward(const RankLayout<T>& layout, std::span<const T> h, std::span<T> d_h, std::span<T> d_gate) const {
     for (Index p = 0; p < layout.routing.pairs(); ++p) {
       const T scale = scale_[std::size_t(layout.routing.expert(p))], factor = scale * layout.routing.gate(p);
       T d = 0;

@@ -42,16 +42,16 @@ class DenseFactors {
   template <std::uniform_random_bit_generator Generator>
   DenseFactors(const Options& options, Generator& generator)
       : blocks_(RankBlocks::of(options.experts, options.rank, options.ranks, options.shared_down)) {
-    if (options.in < 1 || options.out < 1)
-      throw Error(ErrorCode::option, "DenseFactors: expected in and out of at least 1, found in = " +
-                                         std::to_string(options.in) + ", out = " + std::to_string(options.out));
+    require(options.in >= 1 && options.out >= 1, ErrorCode::option,
+            "DenseFactors: expected in and out of at least 1, found in = ", options.in, ", out = ", options.out);
     parameters_ = {Matrix<T>(blocks_.ranks_down(), options.in), Matrix<T>(blocks_.ranks_up(), options.out)};
     reset(generator);
   }
 
   /// Of parameters that are there.   lora_A [ranks x I], lora_B [ranks x O].  Throws Error(shape) where `blocks`
   /// differ.
-  DenseFactors(RankBlocks blocks, Parameters parameters) : blocks_(std::move(blocks)), parameters_(std::move(parameters)) {
+  DenseFactors(RankBlocks blocks, Parameters parameters)
+      : blocks_(std::move(blocks)), parameters_(std::move(parameters)) {
     require_equal(ErrorCode::shape, "DenseFactors: rows of A", blocks_.ranks_down(), parameters_.lora_A.rows());
     require_equal(ErrorCode::shape, "DenseFactors: rows of B", blocks_.ranks_up(), parameters_.lora_B.rows());
   }

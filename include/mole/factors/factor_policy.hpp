@@ -14,7 +14,8 @@ namespace mole {
 
 /// One pair of factors.   a [ranks x I], b [ranks x O], row i of each together one rank-1 expert
 ///
-/// Where there is a rank gate [1 x rows of b], row i of B counts rank_gate_i times: B is diag(rank_gate) b, which nobody has to make.
+/// Where there is a rank gate [1 x rows of b], row i of B counts rank_gate_i times: B is diag(rank_gate) b, which
+/// nobody has to make.
 template <class T>
 struct FactorViews {
   View<T> a, b;
@@ -25,7 +26,8 @@ struct FactorViews {
 /// and
 ///     in(), out(), blocks()
 ///     factors(scratch)                     A and B, made in `scratch` where they are not simply there
-///     gradient_views(gradients, scratch)   where to add d_a, d_b and d_rank_gate; empty = frozen. Fewer rows than A and
+///     gradient_views(gradients, scratch)   where to add d_a, d_b and d_rank_gate; empty = frozen. Fewer rows than A
+///     and
 ///                                          B have are those of their last rows: the rows before are frozen
 ///     contract(gradients, scratch)         from d_a and d_b to the gradients of its own parameters
 ///     project(x, z, call)                  z = x A^T    x [N x I], z [N x ranks]
@@ -51,6 +53,8 @@ concept FactorPolicy = std::copyable<F> && std::floating_point<typename F::Scala
 
 /// Is A of these factors no matrix in memory?
 template <class F>
-constexpr bool streams_a = requires { requires F::streams; };
+constexpr bool streams_a = requires {
+  requires F::streams;
+};
 
 }  // namespace mole

@@ -62,10 +62,10 @@ class GatedRanks {
 
   template <std::uniform_random_bit_generator Generator>
   GatedRanks(const Options& options, Generator& generator)
-      : blocks_(RankBlocks::of(options.experts, options.rank, options.ranks, options.shared_down)), start_(options.start) {
-    if (options.in < 1 || options.out < 1)
-      throw Error(ErrorCode::option, "GatedRanks: expected in and out of at least 1, found in = " +
-                                         std::to_string(options.in) + ", out = " + std::to_string(options.out));
+      : blocks_(RankBlocks::of(options.experts, options.rank, options.ranks, options.shared_down)),
+        start_(options.start) {
+    require(options.in >= 1 && options.out >= 1, ErrorCode::option,
+            "GatedRanks: expected in and out of at least 1, found in = ", options.in, ", out = ", options.out);
     parameters_ = {Matrix<T>(blocks_.ranks_down(), options.in), Matrix<T>(blocks_.ranks_up(), options.out),
                    Matrix<T>(1, blocks_.ranks_up())};
     reset(generator);

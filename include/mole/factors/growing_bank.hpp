@@ -33,11 +33,11 @@ struct NewestRows {
 ///
 /// Each range starts at A ~ U(-1/sqrt(I), 1/sqrt(I)) and B = 0. Parameters, gradients and moments are of the newest
 /// range alone: a frozen atom costs its part of y and of d_x, and its bits never change. parameters() hands out views
-/// of rows of the tables; a copy of them, as gradients are, is of the type Parameters. for_each_state() visits the frozen
-/// rows for a checkpoint, which a bank made with the same `ranks` reads back.
-/// LowRank::append() grows experts with their scale: a range may have one of its own.
-/// Throws Error(option) for sizes below 1.  append() copies the tables.
-/// Source: Lu et al. 2025 (MoRA, later MoRAM), arXiv:2506.21035; Artificer-AI-Lab/MoRAM, XTAIL/loralib/moram.py.
+/// of rows of the tables; a copy of them, as gradients are, is of the type Parameters. for_each_state() visits the
+/// frozen rows for a checkpoint, which a bank made with the same `ranks` reads back. LowRank::append() grows experts
+/// with their scale: a range may have one of its own. Throws Error(option) for sizes below 1.  append() copies the
+/// tables. Source: Lu et al. 2025 (MoRA, later MoRAM), arXiv:2506.21035; Artificer-AI-Lab/MoRAM,
+/// XTAIL/loralib/moram.py.
 template <class T>
 class GrowingBank {
  public:
@@ -55,10 +55,9 @@ class GrowingBank {
 
   template <std::uniform_random_bit_generator Generator>
   GrowingBank(const Options& options, Generator& generator) : blocks_(RankBlocks::uniform(1, 1)) {
-    if (options.in < 1 || options.out < 1 || options.ranks.empty())
-      throw Error(ErrorCode::option, "GrowingBank: expected in and out of at least 1 and a range, found in = " +
-                                         std::to_string(options.in) + ", out = " + std::to_string(options.out) + ", " +
-                                         std::to_string(options.ranks.size()) + " ranges");
+    require(options.in >= 1 && options.out >= 1 && !options.ranks.empty(), ErrorCode::option,
+            "GrowingBank: expected in and out of at least 1 and a range, found in = ", options.in,
+            ", out = ", options.out, ", ", options.ranks.size(), " ranges");
     a_ = Matrix<T>(0, options.in), b_ = Matrix<T>(0, options.out);
     for (int ranks : options.ranks) append(ranks, generator);
   }
@@ -66,9 +65,7 @@ class GrowingBank {
   /// A new range of atoms; the ones before are frozen from now on.
   template <std::uniform_random_bit_generator Generator>
   void append(Index ranks, Generator& generator) {
-    if (ranks < 1)
-      throw Error(ErrorCode::option,
-                  "GrowingBank: expected a range of at least 1 atom, found " + std::to_string(ranks));
+    require(ranks >= 1, ErrorCode::option, "GrowingBank: expected a range of at least 1 atom, found ", ranks);
     a_ = stacked(a_, Matrix<T>(ranks, in())), b_ = stacked(b_, Matrix<T>(ranks, out()));
     ranges_.push_back(int(ranks));
     blocks_ = RankBlocks::uniform(a_.rows(), 1);
@@ -99,9 +96,7 @@ class GrowingBank {
   void contract(Parameters&, NoScratch&) const {}
 
   void project(View<const T> x, View<T> z, auto call) const { call.execution.product_nt(x, a_, z); }
-  void project_backward(View<const T> d_z, View<T> d_x, auto call) const {
-    call.execution.product_nn(d_z, a_, d_x);
-  }
+  void project_backward(View<const T> d_z, View<T> d_x, auto call) const { call.execution.product_nn(d_z, a_, d_x); }
   void add_row(Index rank, T factor, std::span<T> to, NoScratch&) const {
     for (Index i = 0; i < in(); ++i) to[std::size_t(i)] += factor * a_(rank, i);
   }

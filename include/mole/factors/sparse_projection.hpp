@@ -69,13 +69,11 @@ class SparseProjection {
         in_(options.in),
         nonzeros_(options.nonzeros),
         detached_(options.detached) {
-    if (options.in < 1 || options.out < 1 || options.rank < 1)
-      throw Error(ErrorCode::option, "SparseProjection: expected in, out and rank of at least 1, found in = " +
-                                         std::to_string(options.in) + ", out = " + std::to_string(options.out) +
-                                         ", rank = " + std::to_string(options.rank));
-    if (options.nonzeros < 1 || options.nonzeros > options.in)
-      throw Error(ErrorCode::option, "SparseProjection: expected nonzeros from 1 to " + std::to_string(options.in) +
-                                         " inputs, found " + std::to_string(options.nonzeros));
+    require(options.in >= 1 && options.out >= 1 && options.rank >= 1, ErrorCode::option,
+            "SparseProjection: expected in, out and rank of at least 1, found in = ", options.in,
+            ", out = ", options.out, ", rank = ", options.rank);
+    require(options.nonzeros >= 1 && options.nonzeros <= options.in, ErrorCode::option,
+            "SparseProjection: expected nonzeros from 1 to ", options.in, " inputs, found ", options.nonzeros);
     parameters_.lora_B = Matrix<T>(ranks(), options.out);
     Projection a{Matrix<int>(ranks(), nonzeros()), Matrix<T>(ranks(), nonzeros())};
     for (Index j = 0; j < ranks(); ++j) {
@@ -245,10 +243,9 @@ void SparseProjection<T>::check(const Projection& a) const {
   }
   for (Index j = 0; j < ranks(); ++j)
     for (Index k = 0, least = 0; k < nonzeros(); least = a.columns(j, k++) + 1)
-      if (a.columns(j, k) < least || a.columns(j, k) >= in_)
-        throw Error(ErrorCode::option, "SparseProjection: expected a column from " + std::to_string(least) + " to " +
-                                           std::to_string(in_ - 1) + " in row " + std::to_string(j) + " of A, found " +
-                                           std::to_string(a.columns(j, k)));
+      require(a.columns(j, k) >= least && a.columns(j, k) < in_, ErrorCode::option,
+              "SparseProjection: expected a column from ", least, " to ", in_ - 1, " in row ", j, " of A, found ",
+              a.columns(j, k));
 }
 
 template <class T>

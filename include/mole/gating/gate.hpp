@@ -46,9 +46,8 @@ class Gate {
 
   /// Throws Error(option) when an option of a part does not fit `experts`.
   void check(Index experts) const {
-    if (shared_ < 0 || shared_ >= experts)
-      throw Error(ErrorCode::option, "Gate: expected shared experts from 0 to less than all " +
-                                         std::to_string(experts) + ", found " + std::to_string(shared_));
+    require(shared_ >= 0 && shared_ < experts, ErrorCode::option,
+            "Gate: expected shared experts from 0 to less than all ", experts, ", found ", shared_);
     const auto check_part = [&](const auto& part) {
       if constexpr (requires { part.check(experts); }) part.check(experts - shared_);
     };
@@ -79,9 +78,10 @@ class Gate {
   template <class T, class C>
   void choose(Trace<T>& trace, C call) const {
     static_assert(ScorePolicy<Score, T>, "mole: Score does not model ScorePolicy (mole/gating/score/score_policy.hpp)");
-    static_assert(whole_call || SelectPolicy<Select, T>,
-                  "mole: Select does not model SelectPolicy (mole/gating/select/select_policy.hpp), nor WholeCallSelectPolicy "
-                  "(mole/gating/select/whole_call_select_policy.hpp)");
+    static_assert(
+        whole_call || SelectPolicy<Select, T>,
+        "mole: Select does not model SelectPolicy (mole/gating/select/select_policy.hpp), nor WholeCallSelectPolicy "
+        "(mole/gating/select/whole_call_select_policy.hpp)");
     static_assert(WeighPolicy<Weigh, T>, "mole: Weigh does not model WeighPolicy (mole/gating/weigh/weigh_policy.hpp)");
     const View<const T> logits = std::as_const(trace).logits();
     const View<T> scores = trace.scores();

@@ -20,8 +20,7 @@ namespace mole {
 ///     choose(trace, call)          trace.logits() -> trace.scores(), trace.routing
 /// A gating whose last experts have no logit, because they serve every token, says how many:   shared()
 template <class G, class T, class Execution = ExecutionArchetype>
-concept GatingPolicy = std::copy_constructible<G> &&
-    requires(const G& gating, Trace<T>& trace, Index size) {
+concept GatingPolicy = std::copy_constructible<G> && requires(const G& gating, Trace<T>& trace, Index size) {
   gating.check(size);
   { gating.max_pairs(size, size) } -> std::convertible_to<Index>;
   { gating.columns(size) } -> std::convertible_to<Index>;
@@ -38,8 +37,7 @@ Index shared_experts(const G& gating) {
 /// A gating whose gates are differentiable:   backward(trace, call)
 /// adds d_gate's share to d_scores, then d_scores' to d_logits; the chosen set is a constant.
 template <class G, class T, class Execution = ExecutionArchetype>
-concept TrainableGatingPolicy = GatingPolicy<G, T, Execution> &&
-    requires(const G& gating, Trace<T>& trace) {
+concept TrainableGatingPolicy = GatingPolicy<G, T, Execution> && requires(const G& gating, Trace<T>& trace) {
   gating.backward(trace, call_of<G, Execution>());
 };
 

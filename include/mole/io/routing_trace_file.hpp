@@ -31,10 +31,9 @@ void write_routing_trace(const std::filesystem::path& path, const Recording& rec
   Routing<T> routing;
   for (Index call = 0; call < recording.calls(); ++call) {
     recording.replay(call, routing);
-    if (routing.experts() > most_experts_of_routing_file)
-      throw Error(ErrorCode::option, "write_routing_trace: expected at most " +
-                                         std::to_string(most_experts_of_routing_file) + " experts, found " +
-                                         std::to_string(routing.experts()));
+    require(routing.experts() <= most_experts_of_routing_file, ErrorCode::option,
+            "write_routing_trace: expected at most ", most_experts_of_routing_file, " experts, found ",
+            routing.experts());
     experts.push_back(routing.experts());
     tokens.push_back(routing.tokens());
     for (Index n = 0; n < routing.tokens(); ++n) {

@@ -94,10 +94,9 @@ inline void SafetensorsWriter::write(const std::filesystem::path& path) const {
 
 inline SafetensorsWriter::Tensor& SafetensorsWriter::insert(std::string name, Tensor tensor) {
   require_utf8(name);
-  if (name == "__metadata__")
-    throw Error(ErrorCode::option,
-                "SafetensorsWriter: expected the name of a tensor, found '__metadata__', which the "
-                "format reserves");
+  require(name != "__metadata__", ErrorCode::option,
+          "SafetensorsWriter: expected the name of a tensor, found '__metadata__', which the "
+          "format reserves");
   const auto [place, first] = tensors_.emplace(std::move(name), std::move(tensor));
   if (!first)
     throw Error(ErrorCode::option, "SafetensorsWriter: expected each name once, found '" + place->first + "' twice");

@@ -45,7 +45,7 @@ void AdamWUpdate<Arch, T>::operator()(T* p, const T* g, T* m, T* v, Index size) 
 
 template <class Arch, class T>
 typename AdamWUpdate<Arch, T>::Vector AdamWUpdate<Arch, T>::updated(const Vector& p, const Vector& g, Vector& m,
-                                                                   Vector& v) const {
+                                                                    Vector& v) const {
   m = multiply_add(Vector(beta1), m, Vector(rest1) * g);
   v = multiply_add(Vector(beta2), v, Vector(rest2) * g * g);
   const Vector direction = Vector(rate) * m / multiply_add(sqrt(v), Vector(root_scale), Vector(epsilon));

@@ -29,7 +29,8 @@ struct LargestInLanes {
 };
 
 template <class Arch, class T>
-void LargestInLanes<Arch, T>::operator()(const Vector* x, Index size, Index k, Vector* largest, Vector* position) const {
+void LargestInLanes<Arch, T>::operator()(const Vector* x, Index size, Index k, Vector* largest,
+                                         Vector* position) const {
   MOLE_ASSERT(k >= 1 && k <= size && k <= most);
   if (k == 1) return keep<1>(x, size, k, largest, position);
   if (k == 2) return keep<2>(x, size, k, largest, position);

@@ -109,7 +109,9 @@ void OuterProducts<Arch, T>::compute(const Operands& tile, Index row) {
   for (Index i = 0; i < M; ++i)
     for (Index v = 0; v < Vectors; ++v) {
       const T* const c = tile.c(row + i) + tile.column + v * step;
-      sums[i][v] = !tile.accumulate ? Vector(T(0)) : last == step ? Vector::load_unaligned(c) : load_first<Arch>(c, last);
+      sums[i][v] = !tile.accumulate ? Vector(T(0))
+                   : last == step   ? Vector::load_unaligned(c)
+                                    : load_first<Arch>(c, last);
     }
 
   const auto a = tile.a.template from<M>(row);

@@ -80,7 +80,8 @@ struct PanelRows {
     }
   };
   /// A tile that has the panel for itself asks for the page behind what it reads: 0.68 and 0.88 of the roofline at 8
-  /// rows of width 768. Weights that only memory holds are asked for further ahead too: 10.7 and 13.5 GB/s at width 4096.
+  /// rows of width 768. Weights that only memory holds are asked for further ahead too: 10.7 and 13.5 GB/s at width
+  /// 4096.
   bool alone(Index rows) const { return rows == sharers; }
   bool from_memory() const { return stride * Index(sizeof(T)) > 256 * 1024; }
   Ahead next_page(Index column) const {

@@ -29,7 +29,8 @@ class AnyLinear {
   using Visitor = std::function<void(std::string_view name, View<T> parameter, View<T> gradient)>;
 
   template <class Layer>
-  requires std::same_as<typename Layer::Scalar, T> AnyLinear(Layer layer, Index max_tokens, TrainableParts trainable = {})
+  requires std::same_as<typename Layer::Scalar, T> AnyLinear(Layer layer, Index max_tokens,
+                                                             TrainableParts trainable = {})
       : model_(std::make_unique<Model<Layer>>(std::move(layer), max_tokens, trainable)) {}
 
   Index in() const { return model_->in(); }
@@ -50,9 +51,8 @@ class AnyLinear {
   /// As MixtureLinear::for_each_state.
   template <class F>
   void for_each_state(F&& f) {
-    model_->for_each_state([&](std::string_view name, StateSpan numbers) {
-      std::visit([&](auto span) { f(name, span); }, numbers);
-    });
+    model_->for_each_state(
+        [&](std::string_view name, StateSpan numbers) { std::visit([&](auto span) { f(name, span); }, numbers); });
   }
 
   /// The layer inside, if it is a Layer; null otherwise. What changes its sizes outdates the workspace held here: move

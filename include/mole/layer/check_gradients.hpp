@@ -19,7 +19,7 @@ struct CheckGradientsOptions {
   Index tokens = 7;
   double step = 1e-5;      ///< of the central differences
   std::uint64_t seed = 1;  ///< of x and of the upstream gradient
-  Pass pass = {};        ///< of every forward call
+  Pass pass = {};          ///< of every forward call
 };
 
 /// What a gradient check found. A difference is measured against the largest gradient of its tensor.
@@ -103,8 +103,9 @@ GradientReport check_gradients(Layer& layer, const CheckGradientsOptions& check,
       }
   };
   compare("x", x, d_x);
-  layer.for_each_tensor([&](std::string_view name, View<T> parameter, View<T> gradient) { compare(name, parameter, gradient); },
-             gradients);
+  layer.for_each_tensor(
+      [&](std::string_view name, View<T> parameter, View<T> gradient) { compare(name, parameter, gradient); },
+      gradients);
   return report;
 }
 

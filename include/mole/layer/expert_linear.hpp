@@ -53,8 +53,8 @@ class ExpertLinear {
   const Base& base() const { return base_; }
   const Execution& execution() const { return execution_; }
 
-  /// Memory for calls of up to `max_tokens` tokens and `max_pairs` pairs of token and expert; 0 stands for the most that
-  /// can occur.
+  /// Memory for calls of up to `max_tokens` tokens and `max_pairs` pairs of token and expert; 0 stands for the most
+  /// that can occur.
   Workspace workspace(Index max_tokens, Index max_pairs = 0,
                       std::pmr::memory_resource* memory = std::pmr::get_default_resource()) const {
     return detail::workspace_in(memory, make_workspace(max_tokens, max_pairs));
@@ -104,8 +104,7 @@ class ExpertLinear {
   void apply_backward(View<const T> x, const Routing<T>& routing, View<const T> d_y, std::span<T> d_gate, View<T> d_x,
                       Gradients& gradients, Workspace& work) const requires TrainableExpertPolicy<Experts, Execution> {
     if constexpr (!TrainableBasePolicy<Base, Execution>)
-      if (d_x)
-        throw Error(ErrorCode::not_trainable, "backward: this base has no backward, so d_x must be an empty view");
+      require(!d_x, ErrorCode::not_trainable, "backward: this base has no backward, so d_x must be an empty view");
     check_output("backward: rows of d_y", "backward: columns of d_y", d_y, x.rows());
     check_gradient(x, d_x);
     require_equal(ErrorCode::shape, "backward: tokens of the routing", x.rows(), routing.tokens());
@@ -158,9 +157,8 @@ class ExpertLinear {
 
   void check_tokens(View<const T> x, const Workspace& work) const {
     require_equal(ErrorCode::shape, "forward: columns of x", in(), x.cols());
-    if (x.rows() > work.max_tokens)
-      throw Error(ErrorCode::capacity, "forward: workspace made for " + std::to_string(work.max_tokens) +
-                                           " tokens, x has " + std::to_string(x.rows()));
+    require(x.rows() <= work.max_tokens, ErrorCode::capacity, "forward: workspace made for ", work.max_tokens,
+            " tokens, x has ", x.rows());
     require_equal(ErrorCode::capacity, "forward: experts of the workspace", Index(experts_.experts()),
                   work.made_for_experts);
   }

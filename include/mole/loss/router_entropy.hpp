@@ -33,9 +33,8 @@ struct RouterEntropyOptions {
 template <class T>
 double router_entropy(Trace<T>& trace, const RouterEntropyOptions& options = {}) {
   const Entropy& entropy = options.entropy;
-  if (!(entropy.order > 0))
-    throw Error(ErrorCode::option,
-                "router_entropy: expected an entropy of order above 0, found " + std::to_string(entropy.order));
+  require(entropy.order > 0, ErrorCode::option, "router_entropy: expected an entropy of order above 0, found ",
+          entropy.order);
   const Index experts = trace.scored_experts();
   if (options.normalized && experts < 2) return 0;
   Index tokens = 0;

@@ -55,9 +55,8 @@ double lambda_for(std::span<const T> logits, Index k) {
 template <class T>
 double sparsity_target(Trace<T>& trace, const SparsityTargetOptions& options = {}) {
   const Index experts = trace.scored_experts();
-  if (options.k < 1 || options.k >= experts)
-    throw Error(ErrorCode::option, "sparsity_target: expected k from 1 to less than " + std::to_string(experts) +
-                                       " experts, found " + std::to_string(options.k));
+  require(options.k >= 1 && options.k < experts, ErrorCode::option, "sparsity_target: expected k from 1 to less than ",
+          experts, " experts, found ", options.k);
   detail::require_column_behind_experts("sparsity_target", trace);
   Index tokens = 0;
   for (Index n = 0; n < trace.tokens(); ++n) tokens += trace.pass.counts(n);

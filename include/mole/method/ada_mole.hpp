@@ -29,13 +29,13 @@ struct AdaMoleOptions {
 /// y = W x + b + sum over p_e >= t of (p_e - t) / (their sum) s B_e A_e x,
 ///     p = softmax(R x),  t = max_threshold sigmoid(v x + c).
 template <BasePolicy Base, class Generator, class Execution = DefaultExecution>
-auto ada_mole(const AdaMoleOptions& options, Base base, Generator& generator,
-                                  Execution execution = {}) {
+auto ada_mole(const AdaMoleOptions& options, Base base, Generator& generator, Execution execution = {}) {
   using T = typename Base::Scalar;
   return MixtureLinear{JoinedRouter(LinearRouter<T>({.in = base.in(), .experts = options.experts}, generator),
-                       LinearRouter<T>({.in = base.in(), .experts = 1, .bias = true}, generator)),
-          Gate{SoftmaxWithThreshold{options.max_threshold}, LearnedThreshold{}, Shifted{}},
-          LowRank<DenseFactors<T>>(dense_factors_for(options, base), generator), std::move(base), std::move(execution)};
+                                    LinearRouter<T>({.in = base.in(), .experts = 1, .bias = true}, generator)),
+                       Gate{SoftmaxWithThreshold{options.max_threshold}, LearnedThreshold{}, Shifted{}},
+                       LowRank<DenseFactors<T>>(dense_factors_for(options, base), generator), std::move(base),
+                       std::move(execution)};
 }
 
 }  // namespace mole

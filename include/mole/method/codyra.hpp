@@ -20,8 +20,7 @@ struct CodyraOptions {
 
 /// y = W x + b + B (g o (A x)).  merge_and_reset() needs a base whose weight can be written.
 template <BasePolicy Base, class Generator, class Execution = DefaultExecution>
-auto codyra(const CodyraOptions& options, Base base, Generator& generator,
-                               Execution execution = {}) {
+auto codyra(const CodyraOptions& options, Base base, Generator& generator, Execution execution = {}) {
   return sora({.rank = options.rank,
                .alpha = double(options.rank),  // alpha / rank = 1
                .dropout = options.dropout,

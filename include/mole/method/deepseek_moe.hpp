@@ -31,12 +31,12 @@ struct DeepseekMoeOptions {
 
 /// y = W x + b + sum over the k largest p_e of p_e s B_e A_e x + sum over the shared of s B_e A_e x,  p = softmax(R x).
 template <BasePolicy Base, class Generator, class Execution = DefaultExecution>
-auto deepseek_moe(const DeepseekMoeOptions& options, Base base, Generator& generator,
-                                          Execution execution = {}) {
+auto deepseek_moe(const DeepseekMoeOptions& options, Base base, Generator& generator, Execution execution = {}) {
   using T = typename Base::Scalar;
   return MixtureLinear{LinearRouter<T>({.in = base.in(), .experts = options.experts - options.shared}, generator),
-          Gate{Softmax{}, TopK{.k = options.k}, Raw{}, options.shared},
-          LowRank<DenseFactors<T>>(dense_factors_for(options, base), generator), std::move(base), std::move(execution)};
+                       Gate{Softmax{}, TopK{.k = options.k}, Raw{}, options.shared},
+                       LowRank<DenseFactors<T>>(dense_factors_for(options, base), generator), std::move(base),
+                       std::move(execution)};
 }
 
 }  // namespace mole

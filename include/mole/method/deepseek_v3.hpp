@@ -33,15 +33,15 @@ struct DeepseekV3Options {
 /// y = W x + b + sum over the chosen of route_scale p_e / (their sum) s B_e A_e x + sum over the shared of s B_e A_e x,
 ///     p = sigmoid(R x), chosen by p + bias among the best groups.
 template <BasePolicy Base, class Generator, class Execution = DefaultExecution>
-auto deepseek_v3(const DeepseekV3Options& options, Base base, Generator& generator,
-                                        Execution execution = {}) {
+auto deepseek_v3(const DeepseekV3Options& options, Base base, Generator& generator, Execution execution = {}) {
   using T = typename Base::Scalar;
-  return MixtureLinear{LinearRouter<T>({.in = base.in(), .experts = options.experts - options.shared}, generator),
-          Gate{Sigmoid{},
-               GroupedTopK<T>(options.k, options.groups, options.kept_groups,
-                              std::vector<T>(std::size_t(std::max<Index>(0, options.experts - options.shared)))),
-               Renormalized{options.route_scale}, options.shared},
-          LowRank<DenseFactors<T>>(dense_factors_for(options, base), generator), std::move(base), std::move(execution)};
+  return MixtureLinear{
+      LinearRouter<T>({.in = base.in(), .experts = options.experts - options.shared}, generator),
+      Gate{Sigmoid{},
+           GroupedTopK<T>(options.k, options.groups, options.kept_groups,
+                          std::vector<T>(std::size_t(std::max<Index>(0, options.experts - options.shared)))),
+           Renormalized{options.route_scale}, options.shared},
+      LowRank<DenseFactors<T>>(dense_factors_for(options, base), generator), std::move(base), std::move(execution)};
 }
 
 }  // namespace mole

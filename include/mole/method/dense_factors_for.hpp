@@ -11,10 +11,10 @@ namespace mole {
 template <class Options, class Base>
 typename DenseFactors<typename Base::Scalar>::Options dense_factors_for(const Options& options, const Base& base) {
   typename DenseFactors<typename Base::Scalar>::Options factors{.in = base.in(),
-                                            .out = base.out(),
-                                            .rank = options.rank,
-                                            .alpha = options.alpha,
-                                            .dropout = {.rate = options.dropout, .stream = 1}};
+                                                                .out = base.out(),
+                                                                .rank = options.rank,
+                                                                .alpha = options.alpha,
+                                                                .dropout = {.rate = options.dropout, .stream = 1}};
   if constexpr (requires { options.experts; }) factors.experts = options.experts;
   if constexpr (requires { options.scaling; }) factors.scaling = options.scaling;
   if constexpr (requires { options.shared_down; }) factors.shared_down = options.shared_down;

@@ -32,16 +32,16 @@ struct DynMoleOptions {
 
 /// y = W x + b + sum over the chosen of p_e s B_e A_e x,  p = softmax(R x); see EntropyHybrid for who is chosen.
 template <BasePolicy Base, class Generator, class Execution = DefaultExecution>
-auto dyn_mole(const DynMoleOptions& options, Base base, Generator& generator,
-                                  Execution execution = {}) {
+auto dyn_mole(const DynMoleOptions& options, Base base, Generator& generator, Execution execution = {}) {
   using T = typename Base::Scalar;
   return MixtureLinear{LinearRouter<T>({.in = base.in(), .experts = options.experts}, generator),
-          Gate{Softmax{},
-               EntropyHybrid{.confident = {.p = options.p, .crossing = false, .min_k = options.keep_top_k},
-                             .threshold = options.entropy_threshold,
-                             .entropy = options.entropy},
-               Raw{}},
-          LowRank<DenseFactors<T>>(dense_factors_for(options, base), generator), std::move(base), std::move(execution)};
+                       Gate{Softmax{},
+                            EntropyHybrid{.confident = {.p = options.p, .crossing = false, .min_k = options.keep_top_k},
+                                          .threshold = options.entropy_threshold,
+                                          .entropy = options.entropy},
+                            Raw{}},
+                       LowRank<DenseFactors<T>>(dense_factors_for(options, base), generator), std::move(base),
+                       std::move(execution)};
 }
 
 }  // namespace mole

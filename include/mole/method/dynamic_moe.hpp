@@ -31,12 +31,12 @@ struct DynamicMoeOptions {
 
 /// y = W x + b + sum over the best p_e, until their sum passes `p`, of p_e s B_e A_e x,  p = softmax(R x).
 template <BasePolicy Base, class Generator, class Execution = DefaultExecution>
-auto dynamic_moe(const DynamicMoeOptions& options, Base base, Generator& generator,
-                                        Execution execution = {}) {
+auto dynamic_moe(const DynamicMoeOptions& options, Base base, Generator& generator, Execution execution = {}) {
   using T = typename Base::Scalar;
   return MixtureLinear{LinearRouter<T>({.in = base.in(), .experts = options.experts}, generator),
-          Gate{Softmax{}, TopP{.p = options.p, .strict = options.strict}, Raw{}},
-          LowRank<DenseFactors<T>>(dense_factors_for(options, base), generator), std::move(base), std::move(execution)};
+                       Gate{Softmax{}, TopP{.p = options.p, .strict = options.strict}, Raw{}},
+                       LowRank<DenseFactors<T>>(dense_factors_for(options, base), generator), std::move(base),
+                       std::move(execution)};
 }
 
 }  // namespace mole

@@ -39,8 +39,7 @@ struct FlyloraOptions {
 /// y = W x + b + (alpha / rank) sum of b_i (a_i x) over the k largest |a_i x + bias_i|.
 /// Throws Error(option) unless 1 <= k <= rank.
 template <BasePolicy Base, class Generator, class Execution = DefaultExecution>
-auto flylora(const FlyloraOptions& options, Base base, Generator& generator,
-                                 Execution execution = {}) {
+auto flylora(const FlyloraOptions& options, Base base, Generator& generator, Execution execution = {}) {
   using T = typename Base::Scalar;
   const Index share = std::min(base.in(), base.in() * options.k / std::max<Index>(1, options.rank));
   return MixtureLinear{

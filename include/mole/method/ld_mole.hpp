@@ -33,13 +33,13 @@ struct LdMoleOptions {
 /// y = W x + b + sum over g_e > 0 of g_e s B_e A_e x,  g = sparsegen(R x, lambda),
 ///     lambda = log(sigmoid(mlp(x))) + 1 - epsilon.
 template <BasePolicy Base, class Generator, class Execution = DefaultExecution>
-auto ld_mole(const LdMoleOptions& options, Base base, Generator& generator,
-                                Execution execution = {}) {
+auto ld_mole(const LdMoleOptions& options, Base base, Generator& generator, Execution execution = {}) {
   using T = typename Base::Scalar;
   return MixtureLinear{JoinedRouter(LinearRouter<T>({.in = base.in(), .experts = options.experts}, generator),
-                       MlpRouter<T>({.in = base.in(), .hidden = options.hidden, .experts = 1}, generator)),
-          Gate{LearnedSparsegen{options.epsilon}, Threshold{.threshold = 0, .strict = true}, Raw{}},
-          LowRank<DenseFactors<T>>(dense_factors_for(options, base), generator), std::move(base), std::move(execution)};
+                                    MlpRouter<T>({.in = base.in(), .hidden = options.hidden, .experts = 1}, generator)),
+                       Gate{LearnedSparsegen{options.epsilon}, Threshold{.threshold = 0, .strict = true}, Raw{}},
+                       LowRank<DenseFactors<T>>(dense_factors_for(options, base), generator), std::move(base),
+                       std::move(execution)};
 }
 
 }  // namespace mole

@@ -29,12 +29,12 @@ struct LlavaMoleOptions {
 
 /// y = W x + b + s B_i A_i x,  i = argmax(R x + c).
 template <BasePolicy Base, class Generator, class Execution = DefaultExecution>
-auto llava_mole(const LlavaMoleOptions& options, Base base, Generator& generator,
-                                      Execution execution = {}) {
+auto llava_mole(const LlavaMoleOptions& options, Base base, Generator& generator, Execution execution = {}) {
   using T = typename Base::Scalar;
   return MixtureLinear{LinearRouter<T>({.in = base.in(), .experts = options.experts, .bias = true}, generator),
-          Gate{Softmax{}, TopK{.k = 1}, Unit{}}, LowRank<DenseFactors<T>>(dense_factors_for(options, base), generator),
-          std::move(base), std::move(execution)};
+                       Gate{Softmax{}, TopK{.k = 1}, Unit{}},
+                       LowRank<DenseFactors<T>>(dense_factors_for(options, base), generator), std::move(base),
+                       std::move(execution)};
 }
 
 }  // namespace mole

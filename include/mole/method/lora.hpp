@@ -27,7 +27,8 @@ template <BasePolicy Base, class Generator, class Execution = DefaultExecution>
 auto lora(const LoraOptions& options, Base base, Generator& generator, Execution execution = {}) {
   using T = typename Base::Scalar;
   return MixtureLinear{NoRouter<T>(1), Gate{Identity{}, All{}, Unit{}},
-          LowRank<DenseFactors<T>>(dense_factors_for(options, base), generator), std::move(base), std::move(execution)};
+                       LowRank<DenseFactors<T>>(dense_factors_for(options, base), generator), std::move(base),
+                       std::move(execution)};
 }
 
 }  // namespace mole

@@ -27,11 +27,11 @@ struct LoramoeOptions {
 
 /// y = W x + b + sum_e p_e s B_e A_e x,  p = softmax(R x).
 template <BasePolicy Base, class Generator, class Execution = DefaultExecution>
-auto loramoe(const LoramoeOptions& options, Base base, Generator& generator,
-                                 Execution execution = {}) {
+auto loramoe(const LoramoeOptions& options, Base base, Generator& generator, Execution execution = {}) {
   using T = typename Base::Scalar;
-  return MixtureLinear{LinearRouter<T>({.in = base.in(), .experts = options.experts}, generator), Gate{Softmax{}, All{}, Raw{}},
-          LowRank<DenseFactors<T>>(dense_factors_for(options, base), generator), std::move(base), std::move(execution)};
+  return MixtureLinear{
+      LinearRouter<T>({.in = base.in(), .experts = options.experts}, generator), Gate{Softmax{}, All{}, Raw{}},
+      LowRank<DenseFactors<T>>(dense_factors_for(options, base), generator), std::move(base), std::move(execution)};
 }
 
 }  // namespace mole

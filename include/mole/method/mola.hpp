@@ -32,8 +32,9 @@ template <BasePolicy Base, class Generator, class Execution = DefaultExecution>
 auto mola(const MolaOptions& options, Base base, Generator& generator, Execution execution = {}) {
   using T = typename Base::Scalar;
   return MixtureLinear{LinearRouter<T>({.in = base.in(), .experts = options.experts}, generator),
-          Gate{Softmax{}, TopK{.k = options.k}, Renormalized{}},
-          LowRank<DenseFactors<T>>(dense_factors_for(options, base), generator), std::move(base), std::move(execution)};
+                       Gate{Softmax{}, TopK{.k = options.k}, Renormalized{}},
+                       LowRank<DenseFactors<T>>(dense_factors_for(options, base), generator), std::move(base),
+                       std::move(execution)};
 }
 
 }  // namespace mole

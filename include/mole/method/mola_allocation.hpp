@@ -23,8 +23,7 @@ enum class MolaShape {
 /// shapes where 4 divides `layers`; else the lower quarters have one layer less or more than the others.
 /// Throws Error(option) for less than 0 layers. Source: Gao et al. 2024 (MoLA), arXiv:2402.08562, 3.2.
 inline std::vector<int> mola_allocation(MolaShape shape, Index layers) {
-  if (layers < 0)
-    throw Error(ErrorCode::option, "mola_allocation: expected at least 0 layers, found " + std::to_string(layers));
+  require(layers >= 0, ErrorCode::option, "mola_allocation: expected at least 0 layers, found ", layers);
   constexpr std::array<std::array<int, 4>, 4> quarters{{{2, 4, 6, 8}, {8, 6, 4, 2}, {8, 2, 2, 8}, {5, 5, 5, 5}}};
   std::vector<int> experts;
   for (Index layer = 0; layer < layers; ++layer)

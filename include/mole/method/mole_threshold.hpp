@@ -28,12 +28,12 @@ struct MoleThresholdOptions {
 
 /// y = W x + b + sum over p_e >= threshold of p_e / (their sum) s B_e A_e x,  p = softmax(R x).
 template <BasePolicy Base, class Generator, class Execution = DefaultExecution>
-auto mole_threshold(const MoleThresholdOptions& options, Base base, Generator& generator,
-                                              Execution execution = {}) {
+auto mole_threshold(const MoleThresholdOptions& options, Base base, Generator& generator, Execution execution = {}) {
   using T = typename Base::Scalar;
   return MixtureLinear{LinearRouter<T>({.in = base.in(), .experts = options.experts}, generator),
-          Gate{Softmax{}, Threshold{.threshold = options.threshold}, Renormalized{}},
-          LowRank<DenseFactors<T>>(dense_factors_for(options, base), generator), std::move(base), std::move(execution)};
+                       Gate{Softmax{}, Threshold{.threshold = options.threshold}, Renormalized{}},
+                       LowRank<DenseFactors<T>>(dense_factors_for(options, base), generator), std::move(base),
+                       std::move(execution)};
 }
 
 }  // namespace mole

@@ -29,7 +29,7 @@ struct MoramOptions {
   Index k = 16;                   ///< atoms a token; 1 counts as 2, as in the release
   double temperature = 0.01;
   double min_score = 0.2;  ///< outside of training
-  double dropout = 0;        ///< on the adapter's input, which the atoms are chosen by, too
+  double dropout = 0;      ///< on the adapter's input, which the atoms are chosen by, too
   double eps = 1e-12;
 };
 
@@ -39,14 +39,14 @@ template <BasePolicy Base, class Generator, class Execution = DefaultExecution>
 auto moram(const MoramOptions& options, Base base, Generator& generator, Execution execution = {}) {
   using T = typename Base::Scalar;
   return MixtureLinear{LatentRouter<T>(std::accumulate(options.ranks.begin(), options.ranks.end(), Index(0))),
-          Gate{L2Normalized{.eps = options.eps}, TopK{.k = std::max<Index>(options.k, 2)},
-               SoftmaxOverChosen{.temperature = options.temperature, .min_score = options.min_score}},
-          LowRank<GrowingBank<T>>({.in = base.in(),
-                                   .out = base.out(),
-                                   .ranks = options.ranks,
-                                   .dropout = {.rate = options.dropout, .stream = 1}},
-                                  generator),
-          std::move(base), std::move(execution)};
+                       Gate{L2Normalized{.eps = options.eps}, TopK{.k = std::max<Index>(options.k, 2)},
+                            SoftmaxOverChosen{.temperature = options.temperature, .min_score = options.min_score}},
+                       LowRank<GrowingBank<T>>({.in = base.in(),
+                                                .out = base.out(),
+                                                .ranks = options.ranks,
+                                                .dropout = {.rate = options.dropout, .stream = 1}},
+                                               generator),
+                       std::move(base), std::move(execution)};
 }
 
 /// The next task: `ranks` new atoms with B = 0, all others frozen. Outputs change at once, as the new atoms have their

@@ -18,9 +18,9 @@ namespace mole {
 ///
 /// The weights of the k chosen ranks sum to k, and the scale is alpha / k, not alpha / rank. As in the release the
 /// balancing bias is in the weight, not only in the choice, and is moved after each training step by 1e-5 times the
-/// sign of the missing load; Gate{Sigmoid, GroupedTopK, Renormalized} has it in the choice alone. Dropout gives the router and
-/// A the same dropped x. rank_partition neighboring ranks share a row of the router; with a bias a choice may cut
-/// through them, as it does there.
+/// sign of the missing load; Gate{Sigmoid, GroupedTopK, Renormalized} has it in the choice alone. Dropout gives the
+/// router and A the same dropped x. rank_partition neighboring ranks share a row of the router; with a bias a choice
+/// may cut through them, as it does there.
 struct SmoraOptions {
   Index rank = 64;
   Index k = 8;
@@ -32,10 +32,8 @@ struct SmoraOptions {
 namespace detail {
 template <class T, class Generator>
 RepeatedRouter<T> smora_router(const SmoraOptions& options, Index in, Generator& generator) {
-  if (options.rank_partition < 1 || options.rank % options.rank_partition != 0)
-    throw Error(ErrorCode::option, "smora: expected a rank_partition that divides the rank " +
-                                       std::to_string(options.rank) + ", found " +
-                                       std::to_string(options.rank_partition));
+  require(options.rank_partition >= 1 && options.rank % options.rank_partition == 0, ErrorCode::option,
+          "smora: expected a rank_partition that divides the rank ", options.rank, ", found ", options.rank_partition);
   return {LinearRouter<T>({.in = in,
                            .experts = options.rank / options.rank_partition,
                            .dropout = {.rate = options.dropout, .stream = 1}},
@@ -50,16 +48,16 @@ template <BasePolicy Base, class Generator, class Execution = DefaultExecution>
 auto smora(const SmoraOptions& options, Base base, Generator& generator, Execution execution = {}) {
   using T = typename Base::Scalar;
   return MixtureLinear{detail::smora_router<T>(options, base.in(), generator),
-          Gate{BiasedSigmoid<T>(options.rank), TopK{.k = options.k}, Renormalized{double(options.k)}},
-          LowRank<DenseFactors<T>>({.in = base.in(),
-                                    .out = base.out(),
-                                    .experts = options.rank,
-                                    .rank = 1,
-                                    .alpha = options.alpha / double(options.k),
-                                    .scaling = Scaling::fixed,
-                                    .dropout = {.rate = options.dropout, .stream = 1}},
-                                   generator),
-          std::move(base), std::move(execution)};
+                       Gate{BiasedSigmoid<T>(options.rank), TopK{.k = options.k}, Renormalized{double(options.k)}},
+                       LowRank<DenseFactors<T>>({.in = base.in(),
+                                                 .out = base.out(),
+                                                 .experts = options.rank,
+                                                 .rank = 1,
+                                                 .alpha = options.alpha / double(options.k),
+                                                 .scaling = Scaling::fixed,
+                                                 .dropout = {.rate = options.dropout, .stream = 1}},
+                                                generator),
+                       std::move(base), std::move(execution)};
 }
 
 }  // namespace mole

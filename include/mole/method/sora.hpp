@@ -32,14 +32,14 @@ template <BasePolicy Base, class Generator, class Execution = DefaultExecution>
 auto sora(const SoraOptions& options, Base base, Generator& generator, Execution execution = {}) {
   using T = typename Base::Scalar;
   return MixtureLinear{NoRouter<T>(1), Gate{Identity{}, All{}, Unit{}},
-          LowRank<GatedRanks<T>>({.in = base.in(),
-                                  .out = base.out(),
-                                  .rank = options.rank,
-                                  .alpha = options.alpha,
-                                  .dropout = {.rate = options.dropout, .stream = 1},
-                                  .start = options.start},
-                                 generator),
-          std::move(base), std::move(execution)};
+                       LowRank<GatedRanks<T>>({.in = base.in(),
+                                               .out = base.out(),
+                                               .rank = options.rank,
+                                               .alpha = options.alpha,
+                                               .dropout = {.rate = options.dropout, .stream = 1},
+                                               .start = options.start},
+                                              generator),
+                       std::move(base), std::move(execution)};
 }
 
 }  // namespace mole

@@ -38,15 +38,13 @@ class AdamW {
     std::vector<ParameterGroup> groups = {};
 
     void check() const {
-      const auto require = [](bool holds, const char* expected, double found) {
-        if (!holds)
-          throw Error(ErrorCode::option, std::string("AdamW: expected ") + expected + ", found " + std::to_string(found));
-      };
-      require(learning_rate >= 0, "a learning_rate of at least 0", learning_rate);
-      require(beta1 >= 0 && beta1 < 1, "beta1 in [0, 1)", beta1);
-      require(beta2 >= 0 && beta2 < 1, "beta2 in [0, 1)", beta2);
-      require(epsilon > 0, "an epsilon above 0", epsilon);
-      require(weight_decay >= 0, "a weight_decay of at least 0", weight_decay);
+      require(learning_rate >= 0, ErrorCode::option, "AdamW: expected a learning_rate of at least 0, found ",
+              learning_rate);
+      require(beta1 >= 0 && beta1 < 1, ErrorCode::option, "AdamW: expected beta1 in [0, 1), found ", beta1);
+      require(beta2 >= 0 && beta2 < 1, ErrorCode::option, "AdamW: expected beta2 in [0, 1), found ", beta2);
+      require(epsilon > 0, ErrorCode::option, "AdamW: expected an epsilon above 0, found ", epsilon);
+      require(weight_decay >= 0, ErrorCode::option, "AdamW: expected a weight_decay of at least 0, found ",
+              weight_decay);
     }
   };
 

@@ -20,8 +20,7 @@ namespace mole {
 /// Source: Pascanu et al. 2013, arXiv:1211.5063, algorithm 1.
 template <class Walk>
 double clip_norm(Walk&& walk, double max_norm) {
-  if (!(max_norm > 0))
-    throw Error(ErrorCode::option, "clip_norm: expected a max_norm above 0, found " + std::to_string(max_norm));
+  require(max_norm > 0, ErrorCode::option, "clip_norm: expected a max_norm above 0, found ", max_norm);
   double sum = 0;
   walk([&]<class T>(std::string_view, View<T>, View<T> gradient) {
     for (Index r = 0; gradient && r < gradient.rows(); ++r)

@@ -27,12 +27,10 @@ struct CosineSchedule {
 
   /// Throws Error(option) unless 0 <= floor <= peak, finite, and 0 <= warmup_steps < total_steps.
   void check() const {
-    if (!(floor >= 0 && floor <= peak && std::isfinite(peak)))
-      throw Error(ErrorCode::option, "CosineSchedule: expected 0 <= floor <= peak, found floor " +
-                                         std::to_string(floor) + " and peak " + std::to_string(peak));
-    if (warmup_steps < 0 || warmup_steps >= total_steps)
-      throw Error(ErrorCode::option, "CosineSchedule: expected 0 <= warmup_steps < total_steps, found " +
-                                         std::to_string(warmup_steps) + " and " + std::to_string(total_steps));
+    require(floor >= 0 && floor <= peak && std::isfinite(peak), ErrorCode::option,
+            "CosineSchedule: expected 0 <= floor <= peak, found floor ", floor, " and peak ", peak);
+    require(warmup_steps >= 0 && warmup_steps < total_steps, ErrorCode::option,
+            "CosineSchedule: expected 0 <= warmup_steps < total_steps, found ", warmup_steps, " and ", total_steps);
   }
 
   double operator()(Index step) const {

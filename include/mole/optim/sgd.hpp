@@ -29,14 +29,12 @@ class Sgd {
     std::vector<ParameterGroup> groups = {};
 
     void check() const {
-      const auto require = [](bool holds, const char* expected, double found) {
-        if (!holds)
-          throw Error(ErrorCode::option, std::string("Sgd: expected ") + expected + ", found " + std::to_string(found));
-      };
-      require(learning_rate >= 0, "a learning_rate of at least 0", learning_rate);
-      require(momentum >= 0 && momentum < 1, "a momentum in [0, 1)", momentum);
-      require(weight_decay >= 0, "a weight_decay of at least 0", weight_decay);
-      require(!nesterov || momentum > 0, "a momentum above 0 with nesterov", momentum);
+      require(learning_rate >= 0, ErrorCode::option, "Sgd: expected a learning_rate of at least 0, found ",
+              learning_rate);
+      require(momentum >= 0 && momentum < 1, ErrorCode::option, "Sgd: expected a momentum in [0, 1), found ", momentum);
+      require(weight_decay >= 0, ErrorCode::option, "Sgd: expected a weight_decay of at least 0, found ", weight_decay);
+      require(!nesterov || momentum > 0, ErrorCode::option, "Sgd: expected a momentum above 0 with nesterov, found ",
+              momentum);
     }
   };
 

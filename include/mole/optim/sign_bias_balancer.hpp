@@ -56,12 +56,10 @@ class SignBiasBalancer {
   };
 
   explicit SignBiasBalancer(const Options& options) : options_(options) {
-    if (options.experts < 1)
-      throw Error(ErrorCode::option,
-                  "SignBiasBalancer: expected at least 1 expert, found " + std::to_string(options.experts));
-    if (!(options.rate >= 0))
-      throw Error(ErrorCode::option,
-                  "SignBiasBalancer: expected a rate of at least 0, found " + std::to_string(options.rate));
+    require(options.experts >= 1, ErrorCode::option, "SignBiasBalancer: expected at least 1 expert, found ",
+            options.experts);
+    require(options.rate >= 0, ErrorCode::option, "SignBiasBalancer: expected a rate of at least 0, found ",
+            options.rate);
     counts_.assign(std::size_t(options.experts), 0);
   }
 
@@ -78,8 +76,8 @@ class SignBiasBalancer {
   template <class T>
   void observe(const Trace<T>& trace) {
     require_equal(ErrorCode::shape, "SignBiasBalancer: experts of the trace", experts(), trace.scored_experts());
-    if (!trace.pass.training && !options_.counts_evaluation)
-      throw Error(ErrorCode::option, "SignBiasBalancer: expected a call that trains, found one that does not");
+    require(trace.pass.training || options_.counts_evaluation, ErrorCode::option,
+            "SignBiasBalancer: expected a call that trains, found one that does not");
     const Routing<T>& routing = trace.routing;
     if (options_.counts_padding || trace.pass.token_mask.empty()) {
       for (Index e = 0; e < experts(); ++e) counts_[std::size_t(e)] += routing.load(e);

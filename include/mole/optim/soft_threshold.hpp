@@ -28,9 +28,7 @@ enum class ThresholdMode {
 /// Source: Ding et al. 2023 (SoRA), arXiv:2311.11696; TsinghuaC3I/SoRA, src/sparse_optimizer.py.
 template <std::floating_point T>
 void soft_threshold(std::span<T> values, double threshold, ThresholdMode mode = ThresholdMode::exact) {
-  if (!(threshold >= 0))
-    throw Error(ErrorCode::option,
-                "soft_threshold: expected a threshold of at least 0, found " + std::to_string(threshold));
+  require(threshold >= 0, ErrorCode::option, "soft_threshold: expected a threshold of at least 0, found ", threshold);
   const T xi = T(threshold);
   for (T& v : values) {
     if (v > xi)

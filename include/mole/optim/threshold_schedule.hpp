@@ -29,13 +29,12 @@ struct ThresholdSchedule {
 
   /// Throws Error(option) unless 0 <= dense_fraction <= 1, kappa_max >= 0, stages >= 2 and iterations >= 1.
   void check() const {
-    if (!(dense_fraction >= 0 && dense_fraction <= 1) || !(kappa_max >= 0 && std::isfinite(kappa_max)))
-      throw Error(ErrorCode::option,
-                  "ThresholdSchedule: expected dense_fraction in [0, 1] and kappa_max of at least 0, found " +
-                      std::to_string(dense_fraction) + " and " + std::to_string(kappa_max));
-    if (stages < 2 || iterations < 1)
-      throw Error(ErrorCode::option, "ThresholdSchedule: expected at least 2 stages and at least 1 iteration, found " +
-                                         std::to_string(stages) + " and " + std::to_string(iterations));
+    require(dense_fraction >= 0 && dense_fraction <= 1 && kappa_max >= 0 && std::isfinite(kappa_max), ErrorCode::option,
+            "ThresholdSchedule: expected dense_fraction in [0, 1] and kappa_max of at least 0, found ", dense_fraction,
+            " and ", kappa_max);
+    require(stages >= 2 && iterations >= 1, ErrorCode::option,
+            "ThresholdSchedule: expected at least 2 stages and at least 1 iteration, found ", stages, " and ",
+            iterations);
   }
 
   double operator()(Index iteration) const {

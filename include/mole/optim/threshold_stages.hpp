@@ -24,13 +24,12 @@ enum class ThresholdSpacing { linear, log_linear, exp_linear };
 /// Throws Error(option) unless 0 <= first <= last, finite, and count >= 1; exp_linear needs first > 0.
 /// Source: TsinghuaC3I/SoRA, src/sparse_optimizer.py, whose log_linear and exp_linear are these.
 inline std::vector<double> threshold_stages(ThresholdSpacing spacing, double first, double last, Index count) {
-  if (!(first >= 0 && first <= last && std::isfinite(last)) || count < 1 ||
-      (spacing == ThresholdSpacing::exp_linear && first == 0))
-    throw Error(ErrorCode::option,
-                "threshold_stages: expected 0 <= first <= last and at least 1 stage, and first > 0 "
-                "for exp_linear, found first " +
-                    std::to_string(first) + ", last " + std::to_string(last) + ", " + std::to_string(count) +
-                    " stages");
+  require(first >= 0 && first <= last && std::isfinite(last) && count >= 1 &&
+              (spacing != ThresholdSpacing::exp_linear || first > 0),
+          ErrorCode::option,
+          "threshold_stages: expected 0 <= first <= last and at least 1 stage, and first > 0 "
+          "for exp_linear, found first ",
+          first, ", last ", last, ", ", count, " stages");
   const auto between = [&](double share) {
     switch (spacing) {
       case ThresholdSpacing::log_linear:  // log of the line from exp(first) to exp(last), without their cancellation

@@ -132,14 +132,11 @@ class CosineRouter {
   static constexpr T most_log_scale = T(4.60517018598809137);  // log 100
 
   static void check(const Options& options) {
-    if (options.in < 1 || options.experts < 1 || options.projection < 0)
-      throw Error(ErrorCode::option,
-                  "CosineRouter: expected in and experts of at least 1 and a projection of at least 0, found " +
-                      std::to_string(options.in) + ", " + std::to_string(options.experts) + ", " +
-                      std::to_string(options.projection));
-    if (!(options.deviation > 0))
-      throw Error(ErrorCode::option,
-                  "CosineRouter: expected a deviation above 0, found " + std::to_string(options.deviation));
+    require(options.in >= 1 && options.experts >= 1 && options.projection >= 0, ErrorCode::option,
+            "CosineRouter: expected in and experts of at least 1 and a projection of at least 0, found ", options.in,
+            ", ", options.experts, ", ", options.projection);
+    require(options.deviation > 0, ErrorCode::option, "CosineRouter: expected a deviation above 0, found ",
+            options.deviation);
   }
 
   bool projects() const { return !parameters_.projection.weight.empty(); }

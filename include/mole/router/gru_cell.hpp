@@ -61,15 +61,14 @@ class GruCell {
 
   template <std::uniform_random_bit_generator Generator>
   GruCell(const Options& options, Generator& generator) {
-    if (options.in < 1 || options.width < 1)
-      throw Error(ErrorCode::option, "GruCell: expected in and width of at least 1, found in = " +
-                                         std::to_string(options.in) + ", width = " + std::to_string(options.width));
+    require(options.in >= 1 && options.width >= 1, ErrorCode::option,
+            "GruCell: expected in and width of at least 1, found in = ", options.in, ", width = ", options.width);
     const Index rows = 3 * options.width;
     parameters_ = {{Matrix<T>(rows, options.in), Matrix<T>(1, rows)},
                    {Matrix<T>(rows, options.width), Matrix<T>(1, rows)}};
     const double bound = 1 / std::sqrt(double(options.width));
-    Parameters::for_each_tensor([&](std::string_view, Matrix<T>& tensor) { fill_uniform(tensor.view(), bound, generator); },
-                     parameters_);
+    Parameters::for_each_tensor(
+        [&](std::string_view, Matrix<T>& tensor) { fill_uniform(tensor.view(), bound, generator); }, parameters_);
   }
 
   Index in() const { return parameters_.input.weight.cols(); }

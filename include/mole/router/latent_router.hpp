@@ -25,16 +25,13 @@ class LatentRouter {
   static constexpr Reads reads = Reads::latent;
 
   explicit LatentRouter(Index experts) {
-    if (experts < 1)
-      throw Error(ErrorCode::option, "LatentRouter: expected at least 1 expert, found " + std::to_string(experts));
+    require(experts >= 1, ErrorCode::option, "LatentRouter: expected at least 1 expert, found ", experts);
     bias_.assign(std::size_t(experts), T(0));
   }
 
   /// Makes room for `experts` more, with a bias of 0, when the experts grow.
   void append(Index experts) {
-    if (experts < 1)
-      throw Error(ErrorCode::option,
-                  "LatentRouter: expected at least 1 expert to append, found " + std::to_string(experts));
+    require(experts >= 1, ErrorCode::option, "LatentRouter: expected at least 1 expert to append, found ", experts);
     bias_.resize(bias_.size() + std::size_t(experts), T(0));
   }
 

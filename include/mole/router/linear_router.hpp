@@ -36,9 +36,9 @@ class LinearRouter {
 
   template <std::uniform_random_bit_generator Generator>
   LinearRouter(const Options& options, Generator& generator) : dropout_(options.dropout) {
-    if (options.in < 1 || options.experts < 1)
-      throw Error(ErrorCode::option, "LinearRouter: expected in and experts of at least 1, found in = " +
-                                         std::to_string(options.in) + ", experts = " + std::to_string(options.experts));
+    require(options.in >= 1 && options.experts >= 1, ErrorCode::option,
+            "LinearRouter: expected in and experts of at least 1, found in = ", options.in,
+            ", experts = ", options.experts);
     dropout_.check("LinearRouter");
     parameters_.weight = Matrix<T>(options.experts, options.in);
     if (options.bias) parameters_.bias = Matrix<T>(1, options.experts);
@@ -64,15 +64,12 @@ class LinearRouter {
   /// weight += d_logits^T x and bias += sum over tokens of d_logits in `gradients`,  d_x += d_logits W
   void backward(View<const T> x, View<const T> d_logits, View<T> d_x, Parameters& gradients, auto call) const {
     if (any_wanted(gradients)) gradients.add_gradients(seen(x, call), d_logits, call.execution);
-    dropout_.seen_backward(d_x, call.scratch.dropped, call.pass, [&](View<T> d_seen) {
-      call.execution.product_nn(d_logits, parameters_.weight, d_seen);
-    });
+    dropout_.seen_backward(d_x, call.scratch.dropped, call.pass,
+                           [&](View<T> d_seen) { call.execution.product_nn(d_logits, parameters_.weight, d_seen); });
   }
 
  private:
-  View<const T> seen(View<const T> x, auto call) const {
-    return dropout_.seen(x, call.scratch.dropped, call.pass);
-  }
+  View<const T> seen(View<const T> x, auto call) const { return dropout_.seen(x, call.scratch.dropped, call.pass); }
 
   Parameters parameters_;
   Dropout dropout_;

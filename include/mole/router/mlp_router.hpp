@@ -42,10 +42,9 @@ class MlpRouter {
 
   template <std::uniform_random_bit_generator Generator>
   MlpRouter(const Options& options, Generator& generator) {
-    if (options.in < 1 || options.hidden < 1 || options.experts < 1)
-      throw Error(ErrorCode::option, "MlpRouter: expected in, hidden and experts of at least 1, found " +
-                                         std::to_string(options.in) + ", " + std::to_string(options.hidden) + ", " +
-                                         std::to_string(options.experts));
+    require(options.in >= 1 && options.hidden >= 1 && options.experts >= 1, ErrorCode::option,
+            "MlpRouter: expected in, hidden and experts of at least 1, found ", options.in, ", ", options.hidden, ", ",
+            options.experts);
     parameters_ = {{Matrix<T>(options.hidden, options.in), Matrix<T>(1, options.hidden)},
                    {Matrix<T>(options.experts, options.hidden), Matrix<T>(1, options.experts)}};
     for (LinearParameters<T>* layer : {&parameters_.hidden, &parameters_.output}) {

@@ -66,9 +66,9 @@ class RecurrentRouter {
 
   template <std::uniform_random_bit_generator Generator>
   RecurrentRouter(const Options& options, const Cell& cell, Generator& generator) : cell_(&cell) {
-    if (options.in < 1 || options.experts < 1)
-      throw Error(ErrorCode::option, "RecurrentRouter: expected in and experts of at least 1, found in = " +
-                                         std::to_string(options.in) + ", experts = " + std::to_string(options.experts));
+    require(options.in >= 1 && options.experts >= 1, ErrorCode::option,
+            "RecurrentRouter: expected in and experts of at least 1, found in = ", options.in,
+            ", experts = ", options.experts);
     parameters_.input.weight = Matrix<T>(cell.in(), options.in);
     parameters_.output.weight = Matrix<T>(options.experts, cell.width());
     for (LinearParameters<T>* layer : {&parameters_.input, &parameters_.output})
@@ -120,8 +120,7 @@ class RecurrentRouter {
     gradients.output.add_gradients(h, d_logits, call.execution);
 
     typename Cell::Parameters frozen;
-    cell_->backward(u, carry.in, d_h, d_u, carry.d_in, carry.d_cell ? *carry.d_cell : frozen,
-                    call.with(scratch.cell));
+    cell_->backward(u, carry.in, d_h, d_u, carry.d_in, carry.d_cell ? *carry.d_cell : frozen, call.with(scratch.cell));
     gradients.input.add_gradients(x, d_u, call.execution);
     if (d_x) call.execution.product_nn(View<const T>(d_u), parameters_.input.weight, d_x);
   }

@@ -27,8 +27,7 @@ class RepeatedRouter {
   };
 
   RepeatedRouter(LinearRouter<T> router, Index times) : router_(std::move(router)), times_(times) {
-    if (times < 1)
-      throw Error(ErrorCode::option, "RepeatedRouter: expected times of at least 1, found " + std::to_string(times));
+    require(times >= 1, ErrorCode::option, "RepeatedRouter: expected times of at least 1, found ", times);
   }
 
   Index outputs() const { return router_.outputs() * times_; }

@@ -23,7 +23,8 @@ constexpr Reads reads_of = [] {
 
 namespace detail {
 template <class R, class X>
-concept ForwardsWithCall = requires(const R& router, View<const typename R::Scalar> in, View<typename R::Scalar> logits) {
+concept ForwardsWithCall = requires(const R& router, View<const typename R::Scalar> in,
+                                    View<typename R::Scalar> logits) {
   router.forward(in, logits, call_of<R, X>());
 };
 template <class R>

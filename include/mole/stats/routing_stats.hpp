@@ -27,8 +27,7 @@ namespace mole {
 class RoutingStats {
  public:
   explicit RoutingStats(Index experts) {
-    if (experts < 1)
-      throw Error(ErrorCode::option, "RoutingStats: expected at least 1 expert, found " + std::to_string(experts));
+    require(experts >= 1, ErrorCode::option, "RoutingStats: expected at least 1 expert, found ", experts);
     load_.assign(std::size_t(experts), 0);
     mass_.assign(std::size_t(experts), 0);
     histogram_.assign(std::size_t(experts) + 1, 0);

@@ -26,8 +26,7 @@ class RoutingTrace {
   using Scalar = T;
 
   void record(const Routing<T>& routing) {
-    if (!routing.finished())
-      throw Error(ErrorCode::shape, "RoutingTrace: expected a routing after finish(), found one before");
+    require(routing.finished(), ErrorCode::shape, "RoutingTrace: expected a routing after finish(), found one before");
     calls_.push_back({routing.experts(), Index(count_.size()), Index(expert_.size())});
     for (Index n = 0; n < routing.tokens(); ++n) {
       const std::span<const int> experts = routing.experts_of(n);
@@ -72,9 +71,8 @@ class RoutingTrace {
   };
 
   const Start& at(Index call) const {
-    if (call < 0 || call >= calls())
-      throw Error(ErrorCode::option, "RoutingTrace: expected one of " + std::to_string(calls()) +
-                                         " recorded calls, found number " + std::to_string(call));
+    require(call >= 0 && call < calls(), ErrorCode::option, "RoutingTrace: expected one of ", calls(),
+            " recorded calls, found number ", call);
     return calls_[std::size_t(call)];
   }
   Start end_of(Index call) const {

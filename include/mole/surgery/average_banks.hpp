@@ -40,11 +40,9 @@ void require_same_a(const Experts& first, const Experts& other, std::size_t t) {
     read_row_of_a(first.factors(), j, expected);
     read_row_of_a(other.factors(), j, found);
     for (std::size_t i = 0; i < found.size(); ++i)
-      if (std::memcmp(&expected[i], &found[i], sizeof(T)) != 0)
-        throw Error(ErrorCode::option, name + "expected the A of bank 0 in all banks, bit for bit, found another one" +
-                                           " in bank " + std::to_string(t) + ": " + std::to_string(found[i]) + " for " +
-                                           std::to_string(expected[i]) + " in row " + std::to_string(j) + ", column " +
-                                           std::to_string(i) + "; banks of different A are for concatenate_banks");
+      require(std::memcmp(&expected[i], &found[i], sizeof(T)) == 0, ErrorCode::option, name,
+              "expected the A of bank 0 in all banks, bit for bit, found another one in bank ", t, ": ", found[i],
+              " for ", expected[i], " in row ", j, ", column ", i, "; banks of different A are for concatenate_banks");
   }
 }
 }  // namespace detail

@@ -42,7 +42,10 @@ void merge_into(const Layer& layer, View<typename Layer::Scalar> weight) {
   require_equal(ErrorCode::shape, "merge_into: columns of the weight", layer.in(), weight.cols());
   const std::string obstacle = merge_obstacle(layer);
   require(obstacle.empty(), ErrorCode::not_mergeable, "merge_into: this layer cannot be merged: ", obstacle);
-  if constexpr (requires { layer.gating().constant_gate(Index(1)); layer.experts().add_delta(Index(0), 1.0, weight); }) {
+  if constexpr (requires {
+                  layer.gating().constant_gate(Index(1));
+                  layer.experts().add_delta(Index(0), 1.0, weight);
+                }) {
     const double gate = layer.gating().constant_gate(layer.experts().experts()).value();
     for (Index e = 0; e < layer.experts().experts(); ++e) layer.experts().add_delta(e, gate, weight);
   }

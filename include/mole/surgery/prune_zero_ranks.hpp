@@ -23,9 +23,8 @@ template <class Experts>
 Experts prune_zero_ranks(const Experts& experts) {
   using Factors = std::remove_cvref_t<decltype(experts.factors())>;
   const RankBlocks& blocks = experts.blocks();
-  if (blocks.shared_down() && blocks.experts() > 1)
-    throw Error(ErrorCode::option,
-                "prune_zero_ranks: expected experts with a down-projection each, found a shared one");
+  require(!blocks.shared_down() || blocks.experts() <= 1, ErrorCode::option,
+          "prune_zero_ranks: expected experts with a down-projection each, found a shared one");
   const auto& from = experts.parameters();
 
   std::vector<int> sizes;

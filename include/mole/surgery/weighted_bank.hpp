@@ -35,14 +35,12 @@ concept AppendableBank = requires(const Experts& experts, std::remove_cvref_t<de
 /// Throws unless `who` can merge such banks.
 template <class Experts>
 void check_banks(const std::string& who, const std::vector<WeightedBank<Experts>>& banks, double scale) {
-  if (banks.empty()) throw Error(ErrorCode::option, who + ": expected at least 1 bank, found 0");
-  if (!std::isfinite(scale) || scale == 0)
-    throw Error(ErrorCode::option, who + ": expected a scale other than 0, found " + std::to_string(scale));
+  require(!banks.empty(), ErrorCode::option, who, ": expected at least 1 bank, found 0");
+  require(std::isfinite(scale) && scale != 0, ErrorCode::option, who, ": expected a scale other than 0, found ", scale);
   for (std::size_t t = 0; t < banks.size(); ++t) {
     const std::string of_bank = " of bank " + std::to_string(t);
-    if (!std::isfinite(banks[t].weight))
-      throw Error(ErrorCode::option,
-                  who + ": weight" + of_bank + ": expected a number, found " + std::to_string(banks[t].weight));
+    require(std::isfinite(banks[t].weight), ErrorCode::option, who, ": weight", of_bank, ": expected a number, found ",
+            banks[t].weight);
     require_equal(ErrorCode::shape, who + ": inputs" + of_bank, banks[0].experts->in(), banks[t].experts->in());
     require_equal(ErrorCode::shape, who + ": outputs" + of_bank, banks[0].experts->out(), banks[t].experts->out());
   }

@@ -33,7 +33,8 @@ Result run() {
   };
   append(y.elements());
   append(d_x.elements());
-  decltype(gradients)::for_each_tensor([&](std::string_view, auto& gradient) { append(gradient.elements()); }, gradients);
+  decltype(gradients)::for_each_tensor([&](std::string_view, auto& gradient) { append(gradient.elements()); },
+                                       gradients);
   return result;
 }
 

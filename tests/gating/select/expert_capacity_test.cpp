@@ -52,7 +52,8 @@ TEST_CASE("ExpertCapacity takes its capacity from an even share", "[gating]") {
   CHECK(served({.factor = 0.01, .min = 2}, 2, crowd) == served({.fixed = 2}, 2, crowd));
 }
 
-TEST_CASE("ExpertCapacity gives each sequence a capacity of its own, and none to tokens that are not routed", "[gating]") {
+TEST_CASE("ExpertCapacity gives each sequence a capacity of its own, and none to tokens that are not routed",
+          "[gating]") {
   const Index starts[] = {0, 2};
   CHECK(served({.fixed = 1, .per_sequence = true}, 1, crowd, {.sequence_begin = starts}) == Strings{"0", "", "0", ""});
   const std::vector<std::uint8_t> flags{0, 1, 1, 1};
@@ -61,7 +62,8 @@ TEST_CASE("ExpertCapacity gives each sequence a capacity of its own, and none to
 
 TEST_CASE("ExpertCapacity with room for all is the selection alone", "[gating]") {
   const auto logits = support::random_matrix<float>(50, 7, 64, 2);
-  const auto limited = laws::routed(Gate{Softmax{}, ExpertCapacity{TopK{3}, CapacityOptions{.factor = 7}}, Raw{}}, logits, 7);
+  const auto limited =
+      laws::routed(Gate{Softmax{}, ExpertCapacity{TopK{3}, CapacityOptions{.factor = 7}}, Raw{}}, logits, 7);
   const auto free = laws::routed(Gate{Softmax{}, TopK{3}, Raw{}}, logits, 7);
   CHECK(laws::detail::choices(limited) == laws::detail::choices(free));
 }

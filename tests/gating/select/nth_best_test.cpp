@@ -70,7 +70,8 @@ TEST_CASE("NthBest orders ties by index and puts NaN last", "[gating]") {
   const double nan = std::numeric_limits<double>::quiet_NaN(), infinity = std::numeric_limits<double>::infinity();
   const std::vector<double> scores{nan, 1, -infinity, 1, nan, 2};
   const Ints order{5, 1, 3, 2, 0, 4};
-  for (Index place = 0; place < 6; ++place) CHECK(selected(NthBest{{place}}, scores) == Ints{order[std::size_t(place)]});
+  for (Index place = 0; place < 6; ++place)
+    CHECK(selected(NthBest{{place}}, scores) == Ints{order[std::size_t(place)]});
   CHECK(selected(NthBest{{0, 1, 2, 3, 4, 5}}, scores) == order);
   CHECK(selected(NthBest{{1}}, std::vector<double>{nan, nan, nan}) == Ints{1});
 }

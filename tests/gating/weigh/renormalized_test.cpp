@@ -41,7 +41,8 @@ TEST_CASE("Renormalized sums to any constant", "[gating]") {
   Renormalized{}.forward(std::span<const double>(sigmoids), std::span<const int>(chosen), std::span<double>(weights));
   CHECK(std::abs(weights[0] - 0.546449103) < 1e-8);
   CHECK(std::abs(weights[1] - 0.453550897) < 1e-8);
-  Renormalized{2.5}.forward(std::span<const double>(sigmoids), std::span<const int>(chosen), std::span<double>(weights));
+  Renormalized{2.5}.forward(std::span<const double>(sigmoids), std::span<const int>(chosen),
+                            std::span<double>(weights));
   CHECK(std::abs(weights[0] - 1.366122758) < 1e-8);
 }
 
@@ -51,8 +52,9 @@ TEST_CASE("Renormalized of scores of zero is zero for any constant, and passes n
   std::vector<float> weights(2, 7.0f), d_scores(3);
   Renormalized{4}.forward(std::span<const float>(scores), std::span<const int>(chosen), std::span<float>(weights));
   CHECK(weights == std::vector<float>{0, 0});
-  Renormalized{4}.backward(std::span<const float>(scores), std::span<const int>(chosen), std::span<const float>(weights),
-                    std::span<const float>(scores).first(2), std::span<float>(d_scores));
+  Renormalized{4}.backward(std::span<const float>(scores), std::span<const int>(chosen),
+                           std::span<const float>(weights), std::span<const float>(scores).first(2),
+                           std::span<float>(d_scores));
   CHECK(d_scores == std::vector<float>(3));
 }
 

@@ -35,9 +35,8 @@ class Arena {
     const std::size_t begin = used_, bytes = std::size_t(count) * sizeof(T);
     used_ += (bytes + line - 1) / line * line;
     if (measuring_ || count == 0) return {};
-    if (used_ > block_.size())
-      throw Error(ErrorCode::capacity, "Arena: expected a block of at least " + std::to_string(used_) +
-                                           " bytes, found " + std::to_string(block_.size()));
+    require(used_ <= block_.size(), ErrorCode::capacity, "Arena: expected a block of at least ", used_,
+            " bytes, found ", block_.size());
     T* const first = reinterpret_cast<T*>(block_.data() + begin);
     std::uninitialized_value_construct_n(first, count);
     return {first, std::size_t(count)};

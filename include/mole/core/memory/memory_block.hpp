@@ -16,8 +16,7 @@ class MemoryBlock {
   MemoryBlock(std::size_t bytes, std::pmr::memory_resource* memory) : memory_(memory) {
     if (bytes > 0) bytes_ = {static_cast<std::byte*>(memory->allocate(bytes, Arena::line)), bytes};
   }
-  MemoryBlock(MemoryBlock&& other) noexcept
-      : bytes_(std::exchange(other.bytes_, {})), memory_(other.memory_) {}
+  MemoryBlock(MemoryBlock&& other) noexcept : bytes_(std::exchange(other.bytes_, {})), memory_(other.memory_) {}
   MemoryBlock& operator=(MemoryBlock&& other) noexcept {
     std::swap(bytes_, other.bytes_);
     std::swap(memory_, other.memory_);

@@ -77,9 +77,8 @@ class ScratchVector {
 
   void make_room(std::size_t size) {
     if (size <= capacity_) return;
-    if (!memory_)
-      throw Error(ErrorCode::capacity, "workspace: expected at most " + std::to_string(capacity_) +
-                                           " elements of an array, found " + std::to_string(size));
+    require(memory_ != nullptr, ErrorCode::capacity, "workspace: expected at most ", capacity_,
+            " elements of an array, found ", size);
     const std::size_t larger = std::max(size, 2 * capacity_);
     T* const data = static_cast<T*>(memory_->allocate(larger * sizeof(T), alignof(T)));
     std::copy_n(data_, size_, data);

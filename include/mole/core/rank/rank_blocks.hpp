@@ -33,9 +33,9 @@ class RankBlocks {
   RankBlocks followed_by(const RankBlocks& other) const {
     std::vector<int> sizes;
     for (const RankBlocks* some : {this, &other}) {
-      if (some->shared_down_ && some->experts() > 1)
-        throw Error(ErrorCode::option, "RankBlocks: expected experts with a down-projection each, found one that " +
-                                           std::to_string(some->experts()) + " experts share");
+      require(!some->shared_down_ || some->experts() <= 1, ErrorCode::option,
+              "RankBlocks: expected experts with a down-projection each, found one that ", some->experts(),
+              " experts share");
       for (Index e = 0; e < some->experts(); ++e) sizes.push_back(int(some->size(e)));
     }
     return ragged(sizes);
@@ -53,10 +53,9 @@ class RankBlocks {
 
  private:
   RankBlocks(const std::vector<int>& ranks, bool shared_down) : shared_down_(shared_down) {
-    if (ranks.empty()) throw Error(ErrorCode::option, "RankBlocks: expected at least 1 expert, found 0");
+    require(!ranks.empty(), ErrorCode::option, "RankBlocks: expected at least 1 expert, found 0");
     for (int rank : ranks) {
-      if (rank < 0)
-        throw Error(ErrorCode::option, "RankBlocks: expected a rank of at least 0, found " + std::to_string(rank));
+      require(rank >= 0, ErrorCode::option, "RankBlocks: expected a rank of at least 0, found ", rank);
       begin_.push_back(begin_.back() + rank);
       max_size_ = std::max<Index>(max_size_, rank);
     }

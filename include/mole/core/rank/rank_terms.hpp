@@ -24,7 +24,8 @@ struct RankTerms {
 /// h as a matrix [tokens x ranks], where every token has every expert and no two of them share rows; else empty.
 template <class U, class T>
 View<U> ranks_as_matrix(std::span<U> h, FactorSide side, const RankLayout<T>& layout) {
-  if (!layout.routing.dense() || (side == FactorSide::down && layout.blocks.shared_down() && layout.blocks.experts() > 1))
+  if (!layout.routing.dense() ||
+      (side == FactorSide::down && layout.blocks.shared_down() && layout.blocks.experts() > 1))
     return {};
   return {h.data(), layout.routing.tokens(), layout.blocks.ranks_up()};
 }

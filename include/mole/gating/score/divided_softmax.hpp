@@ -16,8 +16,7 @@ struct DividedSoftmax {
   double divisor = 1;
 
   void check(Index) const {
-    if (!(divisor > 0))
-      throw Error(ErrorCode::option, "DividedSoftmax: expected a divisor above 0, found " + std::to_string(divisor));
+    require(divisor > 0, ErrorCode::option, "DividedSoftmax: expected a divisor above 0, found ", divisor);
   }
 
   template <class V, class Loops = kernel::ElementLoops>

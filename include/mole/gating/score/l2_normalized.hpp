@@ -21,10 +21,7 @@ namespace mole {
 struct L2Normalized {
   double eps = 1e-12;
 
-  void check(Index) const {
-    if (!(eps > 0))
-      throw Error(ErrorCode::option, "L2Normalized: expected an eps above 0, found " + std::to_string(eps));
-  }
+  void check(Index) const { require(eps > 0, ErrorCode::option, "L2Normalized: expected an eps above 0, found ", eps); }
 
   template <class V, class Loops = kernel::ElementLoops>
   void forward(std::span<const V> logits, std::span<V> scores, const Loops& loops = {}) const {

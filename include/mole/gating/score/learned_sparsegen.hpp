@@ -19,8 +19,7 @@ struct LearnedSparsegen {
   double epsilon = 0.01;
 
   void check(Index) const {
-    if (!(epsilon > 0))
-      throw Error(ErrorCode::option, "LearnedSparsegen: expected an epsilon above 0, found " + std::to_string(epsilon));
+    require(epsilon > 0, ErrorCode::option, "LearnedSparsegen: expected an epsilon above 0, found ", epsilon);
   }
 
   template <class T>

@@ -20,8 +20,7 @@ struct Softmax {
   double temperature = 1;
 
   void check(Index) const {
-    if (!(temperature > 0))
-      throw Error(ErrorCode::option, "Softmax: expected a temperature above 0, found " + std::to_string(temperature));
+    require(temperature > 0, ErrorCode::option, "Softmax: expected a temperature above 0, found ", temperature);
   }
 
   template <class V, class Loops = kernel::ElementLoops>

@@ -18,9 +18,8 @@ struct SoftmaxWithThreshold {
   double max_threshold = 0;
 
   void check(Index) const {
-    if (!(max_threshold >= 0 && max_threshold <= 1))
-      throw Error(ErrorCode::option,
-                  "SoftmaxWithThreshold: expected a max_threshold from 0 to 1, found " + std::to_string(max_threshold));
+    require(max_threshold >= 0 && max_threshold <= 1, ErrorCode::option,
+            "SoftmaxWithThreshold: expected a max_threshold from 0 to 1, found ", max_threshold);
   }
 
   template <class T>

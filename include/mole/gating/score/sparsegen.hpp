@@ -22,8 +22,7 @@ struct Sparsegen {
   double lambda = 0;
 
   void check(Index) const {
-    if (!(lambda < 1))
-      throw Error(ErrorCode::option, "Sparsegen: expected a lambda below 1, found " + std::to_string(lambda));
+    require(lambda < 1, ErrorCode::option, "Sparsegen: expected a lambda below 1, found ", lambda);
   }
 
   template <class T>

@@ -22,12 +22,9 @@ struct EntropyHybrid {
 
   void check(Index experts) const {
     confident.check(experts);
-    if (!(threshold >= 0))
-      throw Error(ErrorCode::option,
-                  "EntropyHybrid: expected a threshold from 0 up, found " + std::to_string(threshold));
-    if (!(entropy.order > 0))
-      throw Error(ErrorCode::option,
-                  "EntropyHybrid: expected an entropy of order above 0, found " + std::to_string(entropy.order));
+    require(threshold >= 0, ErrorCode::option, "EntropyHybrid: expected a threshold from 0 up, found ", threshold);
+    require(entropy.order > 0, ErrorCode::option, "EntropyHybrid: expected an entropy of order above 0, found ",
+            entropy.order);
   }
 
   Index max_chosen(Index experts) const { return experts; }

@@ -54,11 +54,9 @@ struct ExpertCapacity {
 
   void check(Index experts) const {
     if constexpr (requires { select.check(experts); }) select.check(experts);
-    if (!(options.factor > 0) || options.min < 0 || options.fixed < 0)
-      throw Error(ErrorCode::option,
-                  "ExpertCapacity: expected a factor above 0 and capacities from 0 up, found factor = " +
-                      std::to_string(options.factor) + ", min = " + std::to_string(options.min) +
-                      ", fixed = " + std::to_string(options.fixed));
+    require(options.factor > 0 && options.min >= 0 && options.fixed >= 0, ErrorCode::option,
+            "ExpertCapacity: expected a factor above 0 and capacities from 0 up, found factor = ", options.factor,
+            ", min = ", options.min, ", fixed = ", options.fixed);
   }
 
   Index max_pairs(Index tokens, Index experts) const { return tokens * select.max_chosen(experts); }
@@ -76,8 +74,9 @@ struct ExpertCapacity {
   }
 
   Scratch scratch(const CallSize& size, Arena& arena) const {
-    return {arena.vector<int>(size.tokens + 1), arena.vector<int>(size.pairs),   arena.vector<int>(size.pairs),
-            arena.vector<int>(size.pairs),      arena.vector<int>(size.experts), arena.vector<unsigned char>(size.pairs)};
+    return {arena.vector<int>(size.tokens + 1), arena.vector<int>(size.pairs),
+            arena.vector<int>(size.pairs),      arena.vector<int>(size.pairs),
+            arena.vector<int>(size.experts),    arena.vector<unsigned char>(size.pairs)};
   }
 
   template <class T, class Emit>
@@ -124,7 +123,8 @@ struct ExpertCapacity {
       if (options.priority == CapacityPriority::probability) return chosen_before(score(p), p, score(q), q);
       const int slot_p = p - begin(p), slot_q = q - begin(q);
       if (slot_p != slot_q) return slot_p < slot_q;
-      return options.priority == CapacityPriority::position ? p < q : chosen_before(score(begin(p)), p, score(begin(q)), q);
+      return options.priority == CapacityPriority::position ? p < q
+                                                            : chosen_before(score(begin(p)), p, score(begin(q)), q);
     });
     const Index capacity = capacity_of(pairs, experts);
     scratch.taken.assign(std::size_t(experts), 0);

@@ -28,8 +28,7 @@ struct ExpertChoice {
   };
 
   void check(Index) const {
-    if (!(factor > 0))
-      throw Error(ErrorCode::option, "ExpertChoice: expected a factor above 0, found " + std::to_string(factor));
+    require(factor > 0, ErrorCode::option, "ExpertChoice: expected a factor above 0, found ", factor);
   }
 
   Index max_pairs(Index tokens, Index experts) const {

@@ -27,13 +27,12 @@ struct NthBest {
   std::vector<Index> places{1};
 
   void check(Index experts) const {
-    if (places.empty()) throw Error(ErrorCode::option, "NthBest: expected at least 1 place, found none");
+    require(!places.empty(), ErrorCode::option, "NthBest: expected at least 1 place, found none");
     Index least = 0;
     for (Index place : places) {
-      if (place < least || place >= experts)
-        throw Error(ErrorCode::option, "NthBest: expected places that ascend from 0 to less than " +
-                                           std::to_string(experts) + " experts, found " + std::to_string(place) +
-                                           " where " + std::to_string(least) + " is the least that may follow");
+      require(place >= least && place < experts, ErrorCode::option,
+              "NthBest: expected places that ascend from 0 to less than ", experts, " experts, found ", place,
+              " where ", least, " is the least that may follow");
       least = place + 1;
     }
   }

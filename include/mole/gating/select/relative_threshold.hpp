@@ -21,11 +21,10 @@ struct RelativeThreshold {
   Index k = 2;
 
   void check(Index experts) const {
-    if (!(ratio >= 0 && ratio <= 1))
-      throw Error(ErrorCode::option, "RelativeThreshold: expected a ratio from 0 to 1, found " + std::to_string(ratio));
-    if (k < 1 || k > experts)
-      throw Error(ErrorCode::option, "RelativeThreshold: expected k from 1 to " + std::to_string(experts) +
-                                         " experts, found " + std::to_string(k));
+    require(ratio >= 0 && ratio <= 1, ErrorCode::option, "RelativeThreshold: expected a ratio from 0 to 1, found ",
+            ratio);
+    require(k >= 1 && k <= experts, ErrorCode::option, "RelativeThreshold: expected k from 1 to ", experts,
+            " experts, found ", k);
   }
 
   Index max_chosen(Index) const { return k; }

@@ -27,7 +27,8 @@ concept SelectPolicy = std::copyable<S> &&
 
 /// A selection that also works on several tokens at once, one in each lane of a vector V:
 ///     select(scores, experts, chosen)   writes indices and returns counts, both as numbers of V
-/// Used where E <= 512, max_chosen(experts) <= kernel::LargestInLanes::most and no score is NaN. It must choose what the scalar form does.
+/// Used where E <= 512, max_chosen(experts) <= kernel::LargestInLanes::most and no score is NaN. It must choose what
+/// the scalar form does.
 template <class S, class V>
 concept LaneSelectPolicy = requires(const S& select, std::span<const V> scores, Index experts, std::span<V> chosen) {
   { select.select(scores, experts, chosen) } -> std::same_as<V>;

@@ -17,18 +17,17 @@ namespace mole {
 ///   MoLE with a threshold   {.threshold = 1.0 / E}: a token may get no expert, and keeps the base's output
 ///   sparse scores           {.threshold = 0, .strict = true}: every expert with a share (Sparsegen)
 ///
-/// NaN is never good enough. Throws Error(option) unless 0 <= min_k <= E and `threshold` is a number.  O(E), and the order
-/// of the kept.
+/// NaN is never good enough. Throws Error(option) unless 0 <= min_k <= E and `threshold` is a number.  O(E), and the
+/// order of the kept.
 struct Threshold {
   double threshold = 0;
   bool strict = false;
   Index min_k = 0;
 
   void check(Index experts) const {
-    if (std::isnan(threshold)) throw Error(ErrorCode::option, "Threshold: expected a number, found NaN");
-    if (min_k < 0 || min_k > experts)
-      throw Error(ErrorCode::option, "Threshold: expected min_k from 0 to " + std::to_string(experts) +
-                                         " experts, found " + std::to_string(min_k));
+    require(!std::isnan(threshold), ErrorCode::option, "Threshold: expected a number, found NaN");
+    require(min_k >= 0 && min_k <= experts, ErrorCode::option, "Threshold: expected min_k from 0 to ", experts,
+            " experts, found ", min_k);
   }
 
   Index max_chosen(Index experts) const { return experts; }

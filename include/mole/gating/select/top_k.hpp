@@ -20,9 +20,7 @@ struct TopK {
   Index k = 1;
 
   void check(Index experts) const {
-    if (k < 1 || k > experts)
-      throw Error(ErrorCode::option,
-                  "TopK: expected k from 1 to " + std::to_string(experts) + " experts, found " + std::to_string(k));
+    require(k >= 1 && k <= experts, ErrorCode::option, "TopK: expected k from 1 to ", experts, " experts, found ", k);
   }
 
   Index max_chosen(Index) const { return k; }

@@ -35,13 +35,11 @@ struct TopP {
   bool strict = true;
 
   void check(Index experts) const {
-    if (!(p >= 0)) throw Error(ErrorCode::option, "TopP: expected p from 0 up, found " + std::to_string(p));
-    if (min_k < 0 || min_k > experts)
-      throw Error(ErrorCode::option, "TopP: expected min_k from 0 to " + std::to_string(experts) + " experts, found " +
-                                         std::to_string(min_k));
-    if (max_k != 0 && (max_k < std::max<Index>(1, min_k) || max_k > experts))
-      throw Error(ErrorCode::option, "TopP: expected max_k 0, or from min_k = " + std::to_string(min_k) + " to " +
-                                         std::to_string(experts) + " experts, found " + std::to_string(max_k));
+    require(p >= 0, ErrorCode::option, "TopP: expected p from 0 up, found ", p);
+    require(min_k >= 0 && min_k <= experts, ErrorCode::option, "TopP: expected min_k from 0 to ", experts,
+            " experts, found ", min_k);
+    require(max_k == 0 || (max_k >= std::max<Index>(1, min_k) && max_k <= experts), ErrorCode::option,
+            "TopP: expected max_k 0, or from min_k = ", min_k, " to ", experts, " experts, found ", max_k);
   }
 
   Index max_chosen(Index experts) const { return max_k == 0 ? experts : max_k; }

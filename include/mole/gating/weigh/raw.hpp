@@ -19,8 +19,8 @@ struct Raw {
   }
 
   template <class T>
-  void backward(std::span<const T> scores, std::span<const int> chosen, std::span<const T>,
-                std::span<const T> d_gates, std::span<T> d_scores) const {
+  void backward(std::span<const T> scores, std::span<const int> chosen, std::span<const T>, std::span<const T> d_gates,
+                std::span<T> d_scores) const {
     for (std::size_t j = 0; j < chosen.size(); ++j)
       if (const auto e = std::size_t(chosen[j]); !kernel::is_minus_infinity(scores[e]))
         d_scores[e] += T(scale) * d_gates[j];

@@ -24,16 +24,13 @@ struct SoftmaxOverChosen {
   double min_score = -std::numeric_limits<double>::infinity();
 
   void check(Index) const {
-    if (!(temperature > 0))
-      throw Error(ErrorCode::option,
-                  "SoftmaxOverChosen: expected a temperature above 0, found " + std::to_string(temperature));
-    if (std::isnan(min_score))
-      throw Error(ErrorCode::option, "SoftmaxOverChosen: expected a number for min_score, found NaN");
+    require(temperature > 0, ErrorCode::option, "SoftmaxOverChosen: expected a temperature above 0, found ",
+            temperature);
+    require(!std::isnan(min_score), ErrorCode::option, "SoftmaxOverChosen: expected a number for min_score, found NaN");
   }
 
   template <class T>
-  void forward(std::span<const T> scores, std::span<const int> chosen, std::span<T> gates,
-               const Pass& pass) const {
+  void forward(std::span<const T> scores, std::span<const int> chosen, std::span<T> gates, const Pass& pass) const {
     const Exponential<T> exponential(*this, scores, chosen);
     for (std::size_t j = 0; j < chosen.size(); ++j) {
       const T score = scores[std::size_t(chosen[j])];

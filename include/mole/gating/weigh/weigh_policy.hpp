@@ -20,14 +20,14 @@ namespace mole {
 ///     forward(scores, chosen, gates, pass)      backward(scores, chosen, gates, d_gates, d_scores, pass)
 /// A weighing that gives all chosen experts of all tokens one gate may name it:   constant_gate()
 template <class W, class T>
-concept WeighPolicy = std::copyable<W> &&
-    (requires(const W& weigh, std::span<const T> in, std::span<const int> chosen, std::span<T> out) {
+concept WeighPolicy = std::copyable<W> &&(
+    requires(const W& weigh, std::span<const T> in, std::span<const int> chosen, std::span<T> out) {
       weigh.forward(in, chosen, out);
       weigh.backward(in, chosen, in, in, out);
     } ||
-     requires(const W& weigh, std::span<const T> in, std::span<const int> chosen, std::span<T> out, const Pass& pass) {
-       weigh.forward(in, chosen, out, pass);
-       weigh.backward(in, chosen, in, in, out, pass);
-     });
+    requires(const W& weigh, std::span<const T> in, std::span<const int> chosen, std::span<T> out, const Pass& pass) {
+      weigh.forward(in, chosen, out, pass);
+      weigh.backward(in, chosen, in, in, out, pass);
+    });
 
 }  // namespace mole
