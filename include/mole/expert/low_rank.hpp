@@ -225,15 +225,6 @@ class LowRank {
     for_each_rank(layout, [&](Index, Index row, std::size_t at) { u[at] *= rank_gate.data()[row]; });
   }
 
-  /// Calls f(pair, row of B, index in h).
-  template <class F>
-  static void for_each_rank(const RankLayout<T>& layout, F f) {
-    for (Index p = 0; p < layout.routing.pairs(); ++p) {
-      const Index row = layout.first_row(layout.routing.expert(p), FactorSide::up);
-      for (Index j = 0; j < layout.ranks(p); ++j) f(p, row + j, std::size_t(layout.first(p) + j));
-    }
-  }
-
   /// From u = B d_y in d_h:   d_h_p = scale_e gate_p u_p,   d_gate_p += scale_e <u_p, h_p>
   void weigh_backward(const RankLayout<T>& layout, std::span<const T> h, std::span<T> d_h, std::span<T> d_gate) const {
     for (Index p = 0; p < layout.routing.pairs(); ++p) {

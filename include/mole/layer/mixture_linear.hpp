@@ -27,7 +27,6 @@ class MixtureLinear : public ExpertLinear<Experts, Base, Execution> {
   using T = typename Half::T;
   using Gradients = LayerParameters<Router, Experts, Base>;
   using Workspace = mole::Workspace<T, Router, Gating, Experts, Base>;
-  using Half::experts, Half::base, Half::execution, Half::in, Half::out;
 
  private:
   static constexpr bool reads_latent = reads_of<Router> == Reads::latent;
@@ -49,11 +48,11 @@ class MixtureLinear : public ExpertLinear<Experts, Base, Execution> {
       : Half(std::move(experts), std::move(base), std::move(execution)),
         router_(std::move(router)),
         gating_(std::move(gating)) {
-    gating_.check(this->experts().experts());
-    require_equal(ErrorCode::shape, "layer: outputs of the router", Index(gating_.columns(this->experts().experts())),
+    gating_.check(Half::experts().experts());
+    require_equal(ErrorCode::shape, "layer: outputs of the router", Index(gating_.columns(Half::experts().experts())),
                   Index(router_.outputs()));
     if constexpr (requires { router_.in(); } && !reads_latent)
-      require_equal(ErrorCode::shape, "layer: inputs of the router", in(), Index(router_.in()));
+      require_equal(ErrorCode::shape, "layer: inputs of the router", Half::in(), Index(router_.in()));
   }
 
   Router& router() { return router_; }
@@ -85,7 +84,7 @@ class MixtureLinear : public ExpertLinear<Experts, Base, Execution> {
       decltype(parameters_of(std::declval<Router&>())) router;
       decltype(parameters_of(std::declval<Experts&>())) experts;
       decltype(parameters_of(std::declval<Base&>())) base;
-    } own{parameters_of(router_), parameters_of(experts()), parameters_of(base())};
+    } own{parameters_of(router_), parameters_of(Half::experts()), parameters_of(Half::base())};
     detail::for_each_view<Gradients>(f, own, others...);
   }
 
@@ -102,11 +101,11 @@ class MixtureLinear : public ExpertLinear<Experts, Base, Execution> {
   /// x -> logits, scores and routing in `work`.
   void route(View<const T> x, Workspace& work, const Pass& pass = {}) const {
     Half::check_tokens(x, work);
-    pass.check(x.rows(), experts().experts() - shared_experts(gating_));
+    pass.check(x.rows(), Half::experts().experts() - shared_experts(gating_));
     work.start(x.rows(), pass);
     half(work).pass = pass;
     View<const T> features = x;
-    if constexpr (reads_latent) features = work.latent = experts().project(x, Half::experts_call(work));
+    if constexpr (reads_latent) features = work.latent = Half::experts().project(x, Half::experts_call(work));
     forward_router(router_, features, work.logits(), router_call(work));
     gating_.choose(static_cast<Trace<T>&>(work), gating_call(work));
     work.start_d_gate();
@@ -123,7 +122,7 @@ class MixtureLinear : public ExpertLinear<Experts, Base, Execution> {
   void recompute(View<const T> x, Workspace& work,
                  const Pass& pass = {}) const requires RankedExpertPolicy<Experts, Execution> {
     route(x, work, pass);
-    experts().down(x, work.latent, work.routing, Half::experts_call(work));
+    Half::experts().down(x, work.latent, work.routing, Half::experts_call(work));
   }
 
   // ---- backward, after the forward half on the same workspace, with the same x
@@ -136,9 +135,9 @@ class MixtureLinear : public ExpertLinear<Experts, Base, Execution> {
     gating_.backward(static_cast<Trace<T>&>(work), gating_call(work));
     const View<const T> d_logits = work.d_logits();
     if constexpr (reads_latent) {
-      const View<T> d_latent = experts().d_latent(x.rows(), Half::experts_call(work));
+      const View<T> d_latent = Half::experts().d_latent(x.rows(), Half::experts_call(work));
       router_.backward(work.latent, d_logits, d_latent, gradients.router, router_call(work));
-      experts().project_backward(x, d_latent, d_x, gradients.experts, Half::experts_call(work));
+      Half::experts().project_backward(x, d_latent, d_x, gradients.experts, Half::experts_call(work));
     } else {
       router_.backward(x, d_logits, d_x, gradients.router, router_call(work));
     }
@@ -164,21 +163,22 @@ class MixtureLinear : public ExpertLinear<Experts, Base, Execution> {
 
   auto make_workspace(Index max_tokens, Index max_pairs) const {
     CallSize::check(max_tokens, max_pairs);
-    const Index count = experts().experts();
+    const Index count = Half::experts().experts();
     const CallSize size{.tokens = max_tokens,
                         .pairs = std::max(max_pairs, Index(gating_.max_pairs(max_tokens, count))),
                         .experts = count,
                         .columns = gating_.columns(count),
                         .shared = shared_experts(gating_),
                         .latent = reads_latent};
-    return [this, size](Arena& arena) { return Workspace(router_, gating_, experts(), base(), size, arena); };
+    return
+        [this, size](Arena& arena) { return Workspace(router_, gating_, Half::experts(), Half::base(), size, arena); };
   }
 
   auto router_call(Workspace& work) const {
-    return Call<Execution, ScratchOf<Router>>{execution(), work.pass, work.router_scratch};
+    return Call<Execution, ScratchOf<Router>>{Half::execution(), work.pass, work.router_scratch};
   }
   auto gating_call(Workspace& work) const {
-    return Call<Execution, ScratchOf<Gating>>{execution(), work.pass, work.gating_scratch};
+    return Call<Execution, ScratchOf<Gating>>{Half::execution(), work.pass, work.gating_scratch};
   }
 
   [[no_unique_address]] Router router_;

@@ -14,6 +14,15 @@ namespace mole {
 
 /// An expert is a block of ranks. Expert e owns rows up(e) ... up(e) + size(e) - 1 of B, and reads as many rows of A
 /// from down(e) on: its own, or, with a shared down-projection (HydraLoRA), the same rows as every other expert.
+///
+///   three experts of 2, 1 and 3 ranks          with a shared down-projection (uniform blocks of 2)
+///
+///        A [6 x I]   B [6 x O]                       A [2 x I]   B [6 x O]
+///        +-------+   +-------+                       +-------+   +-------+
+///   e 0  | a0 a1 |   | b0 b1 |                  all  | a0 a1 |   | b0 b1 |  e 0
+///   e 1  | a2    |   | b2    |                       +-------+   | b2 b3 |  e 1
+///   e 2  | a3-a5 |   | b3-b5 |                                   | b4 b5 |  e 2
+///        +-------+   +-------+                                   +-------+
 class RankBlocks {
  public:
   static RankBlocks uniform(Index experts, Index ranks, bool shared_down = false) {

@@ -40,4 +40,13 @@ struct RankLayout {
   Index ranks(Index pair) const { return begin[std::size_t(pair) + 1] - begin[std::size_t(pair)]; }
 };
 
+/// Calls f(pair, row of B, index in h) for all ranks, pair after pair.
+template <class T, class F>
+void for_each_rank(const RankLayout<T>& layout, F f) {
+  for (Index p = 0; p < layout.routing.pairs(); ++p) {
+    const Index row = layout.first_row(layout.routing.expert(p), FactorSide::up);
+    for (Index j = 0; j < layout.ranks(p); ++j) f(p, row + j, std::size_t(layout.first(p) + j));
+  }
+}
+
 }  // namespace mole
