@@ -106,7 +106,7 @@ struct CodedNn : Coded<Code> {
 
 template <class Code>
 void add_code(std::vector<KernelCase>& cases, const std::string& name) {
-  add_cases<Decoding<Code>, 1>(cases, "simd_conversions/" + name, {"d"}, {{768}, {2048}});
+  add_cases<Decoding<Code>, 1>(cases, "vector_conversions/" + name, {"d"}, {{768}, {2048}});
   const std::vector<std::array<Index, 2>> sizes{{1, 768}, {16, 768}, {64, 768}, {1, 2048}, {16, 2048}};
   add_cases<CodedNt<Code>, 2>(cases, "coded_products/nt/" + name, {"T", "d"}, sizes);
   add_cases<CodedNn<Code>, 2>(cases, "coded_products/nn/" + name, {"T", "d"}, sizes);

@@ -2,7 +2,7 @@
 // MultiplyAdds: as many multiply-adds as the machine can do.
 #pragma once
 
-#include "mole/kernel/simd.hpp"
+#include "mole/kernel/vector.hpp"
 
 #include <algorithm>
 #include <numeric>

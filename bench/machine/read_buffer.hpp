@@ -3,7 +3,7 @@
 #pragma once
 
 #include "bench/machine/clock.hpp"
-#include "mole/kernel/simd.hpp"
+#include "mole/kernel/vector.hpp"
 
 #include <algorithm>
 #include <vector>

@@ -28,7 +28,7 @@ set(own_headers
 # Library : headers of mole that may include it. The standard library is everybody's.
 set(other_libraries
   "[a-z_]+                             : .*"
-  "xsimd/.*                            : kernel/simd\\.hpp"
+  "xsimd/.*                            : kernel/architecture\\.hpp"
   "Eigen/.*                            : execution/through_eigen\\.hpp interop/.* init/.* surgery/.*"
   "nlohmann/.*                         : io/.*"
   "(unistd|fcntl|sys/stat)\\.h         : io/.*"

@@ -20,12 +20,12 @@ file(WRITE "${SCRATCH}/right/mole/core/view.hpp" "#pragma once\n#include \"mole/
 file(WRITE "${SCRATCH}/right/mole/loss/balance.hpp" "#include \"mole/loss/own.hpp\"\n#include \"mole/gating/select/select_policy.hpp\"\n")
 check(right pass "2 headers")
 
-file(WRITE "${SCRATCH}/wrong/mole/core/view.hpp" "#pragma once\n\n#include \"mole/kernel/simd.hpp\"\n#include <Eigen/Core>\n")
+file(WRITE "${SCRATCH}/wrong/mole/core/view.hpp" "#pragma once\n\n#include \"mole/kernel/vector.hpp\"\n#include <Eigen/Core>\n")
 file(WRITE "${SCRATCH}/wrong/mole/router/a.hpp" "void f(int a[]); // ;\n#  include \"mole/gating/gate.hpp\"\n")
 file(WRITE "${SCRATCH}/wrong/mole/loss/b.hpp" "#include \"mole/optim/sgd.hpp\"\n")
 file(WRITE "${SCRATCH}/wrong/mole/gating/c.hpp" "#include \"gate.hpp\"\n")
 file(WRITE "${SCRATCH}/wrong/mole/unknown/d.hpp" "#include \"mole/core/view.hpp\"\n")
-check(wrong fail "core/view.hpp:3: may not include mole/kernel/simd.hpp" "core/view.hpp:4: may not include Eigen/Core"
+check(wrong fail "core/view.hpp:3: may not include mole/kernel/vector.hpp" "core/view.hpp:4: may not include Eigen/Core"
       "router/a.hpp:2: may not include mole/gating/gate.hpp" "loss/b.hpp:1: may not include mole/optim/sgd.hpp"
       "gating/c.hpp:1: may not include gate.hpp" "unknown/d.hpp:1: may not include mole/core/view.hpp" "6 includes")
 

@@ -2,7 +2,7 @@
 // The sizes at which a kernel's loops begin and end.
 #pragma once
 
-#include "mole/kernel/simd.hpp"
+#include "mole/kernel/vector.hpp"
 #include "support/guarded_matrix.hpp"
 #include "support/seed.hpp"
 #include "support/tolerance.hpp"

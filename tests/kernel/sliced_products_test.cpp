@@ -127,3 +127,20 @@ TEMPLATE_TEST_CASE("A sliced product has the same bits whatever tokens are compu
     CHECK(support::same_bits(whole.view(), pieces.view()));
   }
 }
+
+TEMPLATE_TEST_CASE("A look-up finds the elements of two vectors side by side", "[kernel]", float, double) {
+  if constexpr (kernel::can_look_up<Arch, TestType>) {
+    using Vector = kernel::Vector<Arch, TestType>;
+    constexpr Index step = kernel::step_of<Arch, TestType>;
+    GuardedMatrix<TestType> table(1, 2 * step, TestType(0)), found(1, step, TestType(0));
+    GuardedMatrix<int> index(1, step, 0);
+    for (Index i = 0; i < 2 * step; ++i) table(0, i) = TestType(i + 1);
+    for (Index i = 0; i < step; ++i) index(0, i) = int(7 * i + 6 * step);
+    look_up(Vector::load_unaligned(table.row(0)), Vector::load_unaligned(table.row(0) + step), index.row(0),
+            kernel::Tag<Arch>())
+        .store_unaligned(found.row(0));
+    for (Index i = 0; i < step; ++i) CHECK(found(0, i) == table(0, index(0, i) % (2 * step)));
+  } else {
+    SUCCEED("no look-ups in this instruction set");
+  }
+}

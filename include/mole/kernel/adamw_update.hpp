@@ -2,7 +2,7 @@
 // One step of AdamW over one tensor.
 #pragma once
 
-#include "mole/kernel/simd.hpp"
+#include "mole/kernel/vector.hpp"
 
 namespace mole::kernel {
 

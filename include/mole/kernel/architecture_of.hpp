@@ -2,7 +2,7 @@
 // Which vectors an execution computes with.
 #pragma once
 
-#include "mole/kernel/simd.hpp"
+#include "mole/kernel/vector.hpp"
 
 #include <type_traits>
 

@@ -2,7 +2,7 @@
 // Rows of weights in reduced storage, decoded in registers: what CodedProducts reads.
 #pragma once
 
-#include "mole/kernel/simd_conversions.hpp"
+#include "mole/kernel/vector_conversions.hpp"
 
 #include <concepts>
 

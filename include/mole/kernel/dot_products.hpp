@@ -2,7 +2,7 @@
 // Scalar products of a few long rows with a few others: down-projections, router logits, small vectors.
 #pragma once
 
-#include "mole/kernel/simd.hpp"
+#include "mole/kernel/vector.hpp"
 
 #include <utility>
 

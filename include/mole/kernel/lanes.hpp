@@ -2,7 +2,7 @@
 // Rows side by side: one in each lane of a vector.
 #pragma once
 
-#include "mole/kernel/simd.hpp"
+#include "mole/kernel/vector.hpp"
 
 #include <algorithm>
 #include <cstring>

@@ -2,7 +2,7 @@
 // The k largest numbers of each lane.
 #pragma once
 
-#include "mole/kernel/simd.hpp"
+#include "mole/kernel/vector.hpp"
 
 #include <limits>
 

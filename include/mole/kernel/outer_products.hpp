@@ -3,7 +3,7 @@
 #pragma once
 
 #include "mole/kernel/rows.hpp"
-#include "mole/kernel/simd.hpp"
+#include "mole/kernel/vector.hpp"
 
 #include <utility>
 

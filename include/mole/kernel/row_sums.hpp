@@ -2,7 +2,7 @@
 // A few rows, each times a number, added to one row: what ranks of a token's own add to its result.
 #pragma once
 
-#include "mole/kernel/simd.hpp"
+#include "mole/kernel/vector.hpp"
 
 namespace mole::kernel {
 

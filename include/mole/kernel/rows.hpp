@@ -2,7 +2,7 @@
 // Where the rows of an operand lie.
 #pragma once
 
-#include "mole/kernel/simd.hpp"
+#include "mole/kernel/vector.hpp"
 
 #include <type_traits>
 

@@ -78,7 +78,7 @@ ScalarVector<T> sqrt(ScalarVector<T> x) {
   return std::sqrt(x.data);
 }
 
-/// What simd.hpp offers for vectors.
+/// What vector.hpp offers for vectors.
 template <class T>
 T sum(ScalarVector<T> vector) {
   return vector.data;

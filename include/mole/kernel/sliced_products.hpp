@@ -2,13 +2,19 @@
 // Products of tokens with a sparse matrix: FlyLoRA's down-projection, and, with the transpose, its gradient of x.
 #pragma once
 
-#include "mole/kernel/simd.hpp"
 #include "mole/kernel/sliced_rows.hpp"
 #include "mole/kernel/transpose.hpp"
+#include "mole/kernel/vector.hpp"
 
 #include <array>
 
 namespace mole::kernel {
+
+/// Whether the instruction set has a look_up() of elements of two vectors.
+template <class Arch, class T>
+constexpr bool can_look_up = requires(const Vector<Arch, T>& table, const int* index) {
+  look_up(table, table, index, Tag<Arch>());
+};
 
 /// out (+)= x a^T.   x [tokens x cols], a [rows x cols] sparse, out [tokens x rows]
 ///
@@ -86,7 +92,7 @@ void SlicedProducts<Arch, T>::rows_in_lanes(const SlicedRows<T>& a, const Tokens
       for (Index m = 0; m < M; ++m) next[m] = block(tokens.x + m * tokens.x_stride, (w + 1) * lanes, a.cols());
       for (int slot = *count++; slot > 0; --slot, column += lanes, value += lanes)
         for (Index m = 0; m < M; ++m)
-          sums[m] = multiply_add(Vector::load_unaligned(value), look_up(even[m], odd[m], column), sums[m]);
+          sums[m] = multiply_add(Vector::load_unaligned(value), look_up(even[m], odd[m], column, Tag<Arch>()), sums[m]);
     };
     for (Index w = 0; w < a.strides(); w += 2) {
       stride(w, odd);

@@ -1,10 +1,16 @@
 // SPDX-License-Identifier: MIT
-// A matrix turned around, a square of registers at a time.
+// Transpose: a matrix transposed, a square of registers at a time.
 #pragma once
 
-#include "mole/kernel/simd.hpp"
+#include "mole/kernel/vector.hpp"
 
 namespace mole::kernel {
+
+/// Whether the instruction set has a transpose() of squares of registers.
+template <class Arch, class T>
+constexpr bool can_transpose = requires(Vector<Arch, T>* rows) {
+  transpose(rows, Tag<Arch>());
+};
 
 /// to[c][r] = from[r][c].   from [rows x cols], rows `stride` apart; rows of `to` are to_stride apart
 template <class Arch, class T>
@@ -25,7 +31,7 @@ void Transpose<Arch, T>::operator()(const T* from, Index stride, Index rows, Ind
       for (; c + step <= cols; c += step) {
         Vector<Arch, T> square[std::size_t(step)];
         for (Index i = 0; i < step; ++i) square[i] = Vector<Arch, T>::load_unaligned(from + (r + i) * stride + c);
-        transpose(square);
+        transpose(square, Tag<Arch>());
         for (Index i = 0; i < step; ++i) square[i].store_unaligned(to + (c + i) * to_stride + r);
       }
       element_by_element(from + r * stride + c, stride, step, cols - c, to + c * to_stride + r, to_stride);

@@ -2,7 +2,7 @@
 // The loops of a row, a vector of elements at a time.
 #pragma once
 
-#include "mole/kernel/simd.hpp"
+#include "mole/kernel/vector.hpp"
 
 #include <algorithm>
 #include <array>

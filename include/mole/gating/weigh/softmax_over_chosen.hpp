@@ -30,7 +30,8 @@ struct SoftmaxOverChosen {
   }
 
   template <class T>
-  void forward(std::span<const T> scores, std::span<const int> chosen, std::span<T> gates, const Pass& pass) const {
+  void forward(std::span<const T> scores, std::span<const int> chosen, std::span<T> gates,
+               const Pass& pass = {}) const {
     const Exponential<T> exponential(*this, scores, chosen);
     for (std::size_t j = 0; j < chosen.size(); ++j) {
       const T score = scores[std::size_t(chosen[j])];
@@ -41,7 +42,7 @@ struct SoftmaxOverChosen {
   /// d_score_e = softmax_e (kept_e d_gate_e - <gates, d_gates>) / temperature, for the chosen
   template <class T>
   void backward(std::span<const T> scores, std::span<const int> chosen, std::span<const T> gates,
-                std::span<const T> d_gates, std::span<T> d_scores, const Pass& pass) const {
+                std::span<const T> d_gates, std::span<T> d_scores, const Pass& pass = {}) const {
     const Exponential<T> exponential(*this, scores, chosen);  // gates no longer say what the threshold took
     T mean = 0;
     for (std::size_t j = 0; j < chosen.size(); ++j) mean += gates[j] * d_gates[j];

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "mole/kernel/simd.hpp"
+#include "mole/kernel/vector.hpp"
 
 #include "grid.hpp"
 #include "support/catch.hpp"
@@ -61,28 +61,5 @@ TEMPLATE_TEST_CASE("A multiply-add is a product and a sum, within one rounding o
     const long double expected = (long double)(x(0, i)) * y(0, i) + z(0, i);
     const long double largest = std::abs((long double)(x(0, i)) * y(0, i)) + std::abs(z(0, i));
     CHECK(std::abs(result(0, i) - expected) <= std::numeric_limits<TestType>::epsilon() * largest);
-  }
-}
-
-TEST_CASE("A tile of accumulators fits the registers of the instruction set", "[kernel]") {
-  CHECK(kernel::registers_of<xsimd::sse2> == 16);
-  CHECK(kernel::registers_of<xsimd::avx2> == 16);
-  CHECK(kernel::registers_of<xsimd::avx512f> == 32);
-  CHECK(kernel::registers_of<xsimd::avx512bw> == 32);
-}
-
-TEMPLATE_TEST_CASE("A look-up finds the elements of two vectors side by side", "[kernel]", float, double) {
-  if constexpr (kernel::can_look_up<Arch, TestType>) {
-    using Vector = kernel::Vector<Arch, TestType>;
-    constexpr Index step = kernel::step_of<Arch, TestType>;
-    GuardedMatrix<TestType> table(1, 2 * step, TestType(0)), found(1, step, TestType(0));
-    GuardedMatrix<int> index(1, step, 0);
-    for (Index i = 0; i < 2 * step; ++i) table(0, i) = TestType(i + 1);
-    for (Index i = 0; i < step; ++i) index(0, i) = int(7 * i + 6 * step);
-    kernel::look_up(Vector::load_unaligned(table.row(0)), Vector::load_unaligned(table.row(0) + step), index.row(0))
-        .store_unaligned(found.row(0));
-    for (Index i = 0; i < step; ++i) CHECK(found(0, i) == table(0, index(0, i) % (2 * step)));
-  } else {
-    SUCCEED("no look-ups in this instruction set");
   }
 }

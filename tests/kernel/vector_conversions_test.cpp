@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "mole/kernel/simd_conversions.hpp"
+#include "mole/kernel/vector_conversions.hpp"
 
 #include "grid.hpp"
 #include "mole/core/reduced_floats.hpp"

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: MIT
+// Architectures: the instruction sets of xsimd, from 8.1 to the newest, their vectors, and overloads for each.
+#pragma once
+
+#include "mole/kernel/scalar_vector.hpp"
+
+#include <xsimd/xsimd.hpp>
+
+#include <type_traits>
+
+#if defined(XSIMD_NO_SUPPORTED_ARCHITECTURE)
+// For a processor that it does not know, xsimd declares its architectures, but not the vectors that are named below.
+namespace xsimd {
+template <class T, class Arch>
+class batch;
+}
+#endif
+
+namespace mole::kernel {
+
+/// The widest instruction set that xsimd knows and the compiler's flags allow; else, one element per vector.
+using DefaultArchitecture = std::conditional_t<xsimd::default_arch::supported(), xsimd::default_arch, Scalar>;
+
+/// A vector register of an instruction set, or the one element of Scalar.
+template <class Arch, class T>
+using Vector = std::conditional_t<std::is_same_v<Arch, Scalar>, ScalarVector<T>, xsimd::batch<T, Arch>>;
+
+/// Elements of one vector register.
+template <class Arch, class T>
+constexpr Index step_of = Index(Vector<Arch, T>::size);
+
+/// Vector registers of an instruction set: how large a tile of accumulators may be.
+template <class Arch>
+constexpr int registers_of =
+    std::is_base_of_v<xsimd::avx512f, Arch> || std::is_base_of_v<xsimd::neon64, Arch> ? 32 : 16;
+
+/// The last argument of an operation that instruction sets implement in ways of their own. It converts to Arch and to
+/// every set that Arch extends; the nearest one that has an overload is called, else the overload of AnyArchitecture:
+///
+///   load_int8<Arch>(from, Tag<Arch>())   Arch = avx512bw -> (from, avx512f),   sse2 -> (from, AnyArchitecture)
+///
+/// Overloads stand in one file per instruction set, vector_<set>.hpp, which vector.hpp includes. As the tag is a type
+/// of this namespace, argument-dependent look-up finds them in any order of headers.
+template <class Arch>
+struct Tag : Arch {};
+
+/// The tag of what every instruction set can do. Not the root of xsimd's own tags, whose name depends on its version.
+struct AnyArchitecture {
+  template <class Arch>
+  AnyArchitecture(Tag<Arch>) {}
+};
+
+}  // namespace mole::kernel

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: MIT
+// AVX2: vector operations by its instructions, beyond those of AVX.
+#pragma once
+
+#include "mole/kernel/nf4_levels.hpp"
+#include "mole/kernel/pair.hpp"
+
+#include <cstdint>
+
+#if defined(__AVX2__)
+namespace mole::kernel {
+
+template <class Arch>
+Vector<Arch, float> load_int8(const std::int8_t* from, xsimd::avx2) {
+  return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from))));
+}
+
+template <class Arch>
+Vector<Arch, float> load_bfloat16(const std::uint16_t* from, xsimd::avx2) {
+  return _mm256_castsi256_ps(
+      _mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))), 16));
+}
+
+#if defined(__F16C__)  // which every processor with AVX2 has, but -mavx2 alone does not allow
+template <class Arch>
+Vector<Arch, float> load_float16(const std::uint16_t* from, xsimd::avx2) {
+  return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+}
+#endif
+
+template <class Arch>
+Pair<Arch> load_nf4(const std::uint8_t* from, float scale, xsimd::avx2) {
+  const __m256 lower = _mm256_mul_ps(_mm256_loadu_ps(nf4_levels.data()), _mm256_set1_ps(scale));
+  const __m256 upper = _mm256_mul_ps(_mm256_loadu_ps(nf4_levels.data() + 8), _mm256_set1_ps(scale));
+  const __m256i bytes = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)));
+  const auto look_up = [&](__m256i code) {  // three bits choose in each half, the fourth, moved to the sign, between
+    return _mm256_blendv_ps(_mm256_permutevar8x32_ps(lower, code), _mm256_permutevar8x32_ps(upper, code),
+                            _mm256_castsi256_ps(_mm256_slli_epi32(code, 28)));
+  };
+  return {look_up(_mm256_srli_epi32(bytes, 4)), look_up(bytes)};
+}
+
+template <class Arch>
+Pair<Arch> deinterleave(const Pair<Arch>& pair, xsimd::avx2) {
+  const auto in_order = [](__m256 quarters) {
+    return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(quarters), 0b11'01'10'00));
+  };
+  return {in_order(_mm256_shuffle_ps(pair.first.data, pair.second.data, 0b10'00'10'00)),
+          in_order(_mm256_shuffle_ps(pair.first.data, pair.second.data, 0b11'01'11'01))};
+}
+
+template <class Arch>
+Pair<Arch> interleave(const Pair<Arch>& pair, xsimd::avx2) {
+  const __m256 lower = _mm256_unpacklo_ps(pair.first.data, pair.second.data);
+  const __m256 upper = _mm256_unpackhi_ps(pair.first.data, pair.second.data);
+  return {_mm256_permute2f128_ps(lower, upper, 0x20), _mm256_permute2f128_ps(lower, upper, 0x31)};
+}
+
+}  // namespace mole::kernel
+#endif
