@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Everything but what needs a library beside xsimd: files (mole/io/) and Eigen (mole/execution/through_eigen.hpp).
+// Everything except what needs a library besides xsimd: files (mole/io/) and Eigen (mole/execution/through_eigen.hpp).
 #pragma once
 
 #include "mole/adapt/self_contrast.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Decoding that contrasts a model with itself under a weaker routing.
+// self_contrast(): contrastive decoding of a model against itself under a weaker routing.
 #pragma once
 
 #include "mole/core/error.hpp"

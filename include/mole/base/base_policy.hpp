@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The contract of bases: what would the layer do without experts?
+// BasePolicy: the contract of bases: what does the layer compute without its experts?
 #pragma once
 
 #include "mole/core/call.hpp"

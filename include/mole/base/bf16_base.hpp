@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// A frozen base of bfloat16 weights: half the memory of floats.
+// Bf16Base: a frozen base of bfloat16 weights, half the memory of float.
 #pragma once
 
 #include "mole/base/reduced_float_weight.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Any function of the host as a base: quantized, remote, of another library.
+// CallableBase: any function of the host as a base: quantized, remote, of another library.
 #pragma once
 
 #include "mole/base/base_policy.hpp"

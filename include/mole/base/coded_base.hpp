@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// A frozen linear layer whose weight is held in reduced storage.
+// CodedBase: a frozen linear layer whose weight is in reduced storage.
 #pragma once
 
 #include "mole/base/base_policy.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// A linear layer of 32- or 64-bit weights, the host's or its own.
+// DenseBase: a linear layer of 32- or 64-bit weights, owned or borrowed from the host.
 #pragma once
 
 #include "mole/base/base_policy.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// A frozen base of IEEE half-precision weights: half the memory of floats.
+// HalfBase: a frozen base of IEEE half-precision weights, half the memory of float.
 #pragma once
 
 #include "mole/base/reduced_float_weight.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// A frozen base of 8-bit weights, scaled by the block.
+// Int8BlockBase: a frozen base of 8-bit weights with one scale per block.
 #pragma once
 
 #include "mole/base/coded_base.hpp"

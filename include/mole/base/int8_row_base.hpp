@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// A frozen base of 8-bit weights, scaled by the row: the weights of LLM.int8.
+// Int8RowBase: a frozen base of 8-bit weights with one scale per row, the format of LLM.int8.
 #pragma once
 
 #include "mole/base/int8_block_base.hpp"

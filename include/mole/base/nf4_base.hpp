@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// A frozen base of 4-bit NormalFloat weights: the base of QLoRA.
+// Nf4Base: a frozen base of 4-bit NormalFloat weights, the base of QLoRA.
 #pragma once
 
 #include "mole/base/coded_base.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The base of a layer that is nothing but its experts.
+// NoBase: the base of a layer that consists of its experts alone.
 #pragma once
 
 #include "mole/base/base_policy.hpp"

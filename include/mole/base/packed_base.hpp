@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// A frozen linear layer whose weight is packed once.
+// PackedBase: a frozen linear layer whose weight is packed once, when it is made.
 #pragma once
 
 #include "mole/base/base_policy.hpp"

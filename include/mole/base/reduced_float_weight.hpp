@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// A weight of 16-bit floats: what Bf16Base and HalfBase hold.
+// ReducedFloatWeight: a weight of 16-bit floats, the storage of Bf16Base and HalfBase.
 #pragma once
 
 #include "mole/base/coded_base.hpp"

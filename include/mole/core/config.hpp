@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// What every header may rely on: the index type, the precondition check and the width of panels.
+// Index, MOLE_ASSERT, panel_width: the index type, the precondition check and the width of weight panels.
 #pragma once
 
 #include <cassert>

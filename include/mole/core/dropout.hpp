@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Inverted dropout whose mask is recomputed, never stored.
+// Dropout: inverted dropout whose mask is recomputed, never stored.
 #pragma once
 
 #include "mole/core/pass.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// How undecided a distribution is.
+// Entropy: the entropy of a token's probabilities, Shannon, Tsallis or Renyi.
 #pragma once
 
 #include "mole/core/config.hpp"

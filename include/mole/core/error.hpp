@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The one exception of mole.
+// Error: the one exception of mole, with a stable code.
 #pragma once
 
 #include <stdexcept>

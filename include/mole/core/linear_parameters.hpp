@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Weight and optional bias of a linear map.
+// LinearParameters: the weight and optional bias of a linear map.
 #pragma once
 
 #include "mole/core/linear_weights.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// A frozen linear map, in whatever orders its weight is at hand.
+// LinearWeights: read-only weights of a linear layer, row-major, packed, or both.
 #pragma once
 
 #include "mole/core/weight_panels.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// An owned row-major matrix: parameters, gradients and scratch.
+// Matrix: an owned row-major matrix, for parameters, gradients and scratch.
 #pragma once
 
 #include "mole/core/memory/cache_line_memory.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Per-call settings that are not tensors: training mode, random key, token masks, sequence boundaries.
+// Pass: per-call settings that are not tensors: training mode, random key, token masks, sequence boundaries.
 #pragma once
 
 #include "mole/core/config.hpp"

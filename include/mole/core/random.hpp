@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Counter-based random numbers: the same bits on every platform, in any order, on any number of threads.
+// Rng: counter-based random numbers, the same bits on every platform, in any order, on any number of threads.
 #pragma once
 
 #include "mole/core/view.hpp"

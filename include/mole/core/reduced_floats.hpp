@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The two 16-bit floating-point formats that files hold, to and from float.
+// to_bfloat16(), to_float16() and their inverses: conversions between float and the two 16-bit formats.
 #pragma once
 
 #include <bit>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Scratch memory of policies: how a policy asks for it, and for how large a call.
+// CallSize, ScratchOf: the scratch memory of policies, and the size of call that it is made for.
 #pragma once
 
 #include "mole/core/memory/memory_block.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// What a policy remembers between calls and no gradient changes: balancing biases, counts, flags.
+// StateSpan, for_each_state_within(): what a checkpoint holds of a policy besides its parameters.
 #pragma once
 
 #include "mole/core/parameters.hpp"

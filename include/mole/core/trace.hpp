@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Trace: what routing leaves behind, for gates, losses and telemetry.
+// Trace: logits, scores, routing and their gradients, for gates, losses and telemetry.
 #pragma once
 
 #include "mole/core/pass.hpp"

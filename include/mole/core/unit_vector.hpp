@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Vectors as directions: what cosines are made of.
+// UnitVector: the direction of a vector and its gradient, for cosines.
 #pragma once
 
 #include "mole/core/config.hpp"

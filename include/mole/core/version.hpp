@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The version of mole; includes nothing.
+// MOLE_VERSION_MAJOR, _MINOR, _PATCH: the version of mole; includes nothing.
 #pragma once
 
 #define MOLE_VERSION_MAJOR 0

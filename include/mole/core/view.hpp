@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// A borrowed row-major matrix: how every tensor enters and leaves mole.
+// View: a borrowed row-major matrix, the form in which every tensor enters and leaves mole.
 #pragma once
 
 #include "mole/core/config.hpp"

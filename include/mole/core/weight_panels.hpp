@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// A weight cut into panels, in the order in which products read it.
+// WeightPanels: a weight packed into panels, in the order in which matrix products read it.
 #pragma once
 
 #include "mole/core/view.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The execution of a layer that names none.
+// DefaultExecution: the execution of a layer that names none.
 #pragma once
 
 #include "mole/execution/simd.hpp"

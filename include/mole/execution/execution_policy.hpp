@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The contract of executions: how it is computed.
+// ExecutionPolicy: the contract of executions: how is it computed?
 #pragma once
 
 #include "mole/core/linear_weights.hpp"

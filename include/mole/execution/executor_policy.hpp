@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The contract of executors: who runs the tasks of a kernel.
+// ExecutorPolicy: the contract of executors: who runs the tasks of a kernel?
 #pragma once
 
 #include "mole/core/config.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The executor of a host that has its own parallel loop.
+// HostExecutor: the executor of a host that has its own parallel loop.
 #pragma once
 
 #include "mole/execution/executor_policy.hpp"

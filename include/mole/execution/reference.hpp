@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The execution that shows what every other must compute: scalar, obvious, the oracle of the tests.
+// Reference: the scalar execution that defines what every other must compute, the oracle of the tests.
 #pragma once
 
 #include "mole/execution/execution_policy.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The executor that runs everything on the caller's thread.
+// Serial: the executor that runs everything on the caller's thread.
 #pragma once
 
 #include "mole/execution/executor_policy.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The vectorized execution.
+// Simd: the vectorized execution.
 #pragma once
 
 #include "mole/core/linear_weights.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// When Simd takes which way.
+// SimdCosts: thresholds by which Simd chooses an algorithm.
 #pragma once
 
 #include "mole/core/config.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// In which order Simd lets experts meet tokens.
+// SimdRuns: the order in which Simd processes the pairs of experts and tokens.
 #pragma once
 
 #include "mole/core/rank/rank_layout.hpp"

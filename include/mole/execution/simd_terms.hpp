@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// What Simd adds to a block of a result that a linear map has just left there.
+// SimdTerms: adds expert and router terms to an output tile while it is still in cache.
 #pragma once
 
 #include "mole/core/rank/rank_terms.hpp"

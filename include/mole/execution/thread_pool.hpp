@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// A small pool of threads, itself an executor.
+// ThreadPool: a small thread pool, itself an executor.
 #pragma once
 
 #include "mole/core/error.hpp"

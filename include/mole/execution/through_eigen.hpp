@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The execution whose products are Eigen's, and so, under EIGEN_USE_BLAS, those of any BLAS.
+// ThroughEigen: the execution whose products are Eigen's, and so, with EIGEN_USE_BLAS, those of any BLAS.
 #pragma once
 
 #include "mole/execution/execution_policy.hpp"

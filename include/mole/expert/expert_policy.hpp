@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The contract of experts: what do they add?
+// ExpertPolicy: the contract of experts: what do they add?
 #pragma once
 
 #include "mole/core/call.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Experts that are blocks of ranks of one pair of factors.
+// LowRank: experts that are blocks of ranks of one pair of factors.
 #pragma once
 
 #include "mole/core/dropout.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The usual LoRA factors: two trained matrices.
+// DenseFactors: the usual LoRA factors, two trained matrices.
 #pragma once
 
 #include "mole/core/dropout.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The contract of factors: where A and B come from.
+// FactorPolicy: the contract of factors: where do A and B come from?
 #pragma once
 
 #include "mole/core/call.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// SoRA's factors: a trained number for each rank switches it, and may switch it off.
+// GatedRanks: SoRA's factors, in which a trained gate per rank can switch the rank off.
 #pragma once
 
 #include "mole/core/dropout.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// MoRAM's factors: rank-1 atoms of which only the newest learn.
+// GrowingBank: MoRAM's factors, rank-1 atoms of which only the newest are trained.
 #pragma once
 
 #include "mole/core/dropout.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The two trained matrices of a LoRA.
+// LoraParameters: the two trained matrices of a LoRA.
 #pragma once
 
 #include "mole/core/matrix.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// FlyLoRA's factors: a frozen sparse random A, a trained B.
+// SparseProjection: FlyLoRA's factors, a frozen sparse random A and a trained B.
 #pragma once
 
 #include "mole/core/dropout.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The usual gating: three small questions, one policy for each.
+// Gate: a gating made of a score, a selection and a weighing.
 #pragma once
 
 #include "mole/core/state.hpp"

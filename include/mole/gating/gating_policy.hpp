@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The contract of gatings: who serves the token, with which gate?
+// GatingPolicy: the contract of gatings: which experts serve a token, with which gates?
 #pragma once
 
 #include "mole/core/call.hpp"

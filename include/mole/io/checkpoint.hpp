@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// A training run in one file: parameters, state, optimizer, step and random counters.
+// CheckpointWriter, CheckpointReader: a training run in one file: parameters, state, optimizer, step and counters.
 #pragma once
 
 #include "mole/core/random.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The element types of a safetensors file.
+// Dtype: the element types of a safetensors file.
 #pragma once
 
 #include <array>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The one form of every complaint about a file.
+// file_error(): the one form of all errors about files.
 #pragma once
 
 #include "mole/core/error.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// A whole file as bytes, read only.
+// MappedFile: a whole file as read-only bytes.
 #pragma once
 
 #include "mole/io/file_error.hpp"

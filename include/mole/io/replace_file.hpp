@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Saving a file without ever leaving half of it behind.
+// replace_file(): writes a file completely or not at all.
 #pragma once
 
 #include "mole/io/file_error.hpp"

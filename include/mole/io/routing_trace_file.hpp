@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Recorded routings in a file.
+// write_routing_trace(), read_routing_trace(): recorded routings in a file.
 #pragma once
 
 #include "mole/core/routing.hpp"

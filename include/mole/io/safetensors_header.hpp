@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// What a safetensors file says about itself, believed only after every check.
+// SafetensorsHeader: the header of a safetensors file, accepted only after every check.
 #pragma once
 
 #include "mole/core/config.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The JSON of a safetensors header, taken apart strictly.
+// SafetensorsJson: a strict parser for the JSON of a safetensors header.
 #pragma once
 
 #include "mole/io/file_error.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Reads the tensors of a safetensors file.
+// SafetensorsReader: reads the tensors of a safetensors file.
 #pragma once
 
 #include "mole/core/matrix.hpp"

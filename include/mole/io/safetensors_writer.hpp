@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Writes tensors as a safetensors file.
+// SafetensorsWriter: writes tensors as a safetensors file.
 #pragma once
 
 #include "mole/core/view.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// One step of AdamW over one tensor.
+// AdamWUpdate: one step of AdamW on one tensor.
 #pragma once
 
 #include "mole/kernel/vector.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Which vectors an execution computes with.
+// ArchitectureOf: the instruction set whose vectors an execution uses.
 #pragma once
 
 #include "mole/kernel/vector.hpp"

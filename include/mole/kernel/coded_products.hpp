@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Products with a weight in reduced storage, in both directions, without ever holding it decoded.
+// CodedProducts: products with a weight in reduced storage, in both directions, never decoding it as a whole.
 #pragma once
 
 #include "mole/kernel/coded_rows.hpp"

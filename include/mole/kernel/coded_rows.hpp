@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Rows of weights in reduced storage, decoded in registers: what CodedProducts reads.
+// CodedRows: rows of weights in reduced storage, decoded in registers by CodedProducts.
 #pragma once
 
 #include "mole/kernel/vector_conversions.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Scalar products of a few long rows with a few others: down-projections, router logits, small vectors.
+// DotProducts: dot products of a few long rows with a few others: down-projections, router logits, small vectors.
 #pragma once
 
 #include "mole/kernel/vector.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The loops of a row, element by element.
+// ElementLoops: the loops over a row, element by element.
 #pragma once
 
 #include "mole/core/config.hpp"

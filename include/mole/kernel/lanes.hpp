@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Rows side by side: one in each lane of a vector.
+// Lanes: several rows at once, one per lane of a vector.
 #pragma once
 
 #include "mole/kernel/vector.hpp"

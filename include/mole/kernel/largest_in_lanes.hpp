@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The k largest numbers of each lane.
+// LargestInLanes: the k largest numbers of each lane.
 #pragma once
 
 #include "mole/kernel/vector.hpp"

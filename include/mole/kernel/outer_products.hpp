@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// A sum of outer products held in registers: matrix products over panels, ranks added to rows, gradients of ranks.
+// OuterProducts: sums of outer products kept in registers: products over panels, ranks added to rows, rank gradients.
 #pragma once
 
 #include "mole/kernel/rows.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Pair: two vectors of floats side by side.
+// Pair: two vectors of floats as one.
 #pragma once
 
 #include "mole/kernel/architecture.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// A few columns of a matrix side by side, in the order in which a tile reads them.
+// Panel: a few columns of a matrix interleaved, in the order in which a tile reads them.
 #pragma once
 
 #include "mole/kernel/outer_products.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// A few rows, each times a number, added to one row: what ranks of a token's own add to its result.
+// RowSums: a weighted sum of a few rows added to one row: what a token's own ranks add to its result.
 #pragma once
 
 #include "mole/kernel/vector.hpp"

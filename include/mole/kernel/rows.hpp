@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Where the rows of an operand lie.
+// StridedRows, GatheredRows, PanelRows, Factors: where the rows of an operand lie.
 #pragma once
 
 #include "mole/kernel/vector.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// A vector of one element: what kernels compute with on a processor that xsimd does not know.
+// ScalarVector: a vector of one element, for processors that xsimd does not know.
 #pragma once
 
 #include "mole/core/config.hpp"

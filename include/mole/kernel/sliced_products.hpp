@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Products of tokens with a sparse matrix: FlyLoRA's down-projection, and, with the transpose, its gradient of x.
+// SlicedProducts: products of tokens with a sparse matrix: FlyLoRA's down-projection and, transposed, its d_x.
 #pragma once
 
 #include "mole/kernel/sliced_rows.hpp"

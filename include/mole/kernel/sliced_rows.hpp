@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// A sparse matrix cut into slices of rows, in the order in which products read it.
+// SlicedRows: a sparse matrix in slices of rows, in the order in which products read it.
 #pragma once
 
 #include "mole/core/config.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Vector operations: what the kernels need beside xsimd's own, in the fastest way of each instruction set.
+// Vector operations: what the kernels need besides xsimd's own, by the best instructions of each architecture.
 #pragma once
 
 #include "mole/kernel/architecture.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The loops of a row, a vector of elements at a time.
+// VectorLoops: the loops over a row, one vector of elements at a time.
 #pragma once
 
 #include "mole/kernel/vector.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// A layer of any composition behind one type, for hosts that hold many kinds.
+// AnyLinear: a layer of any composition behind one type, for hosts that hold many kinds.
 #pragma once
 
 #include "mole/core/error.hpp"

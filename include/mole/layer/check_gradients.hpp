@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Proof, by finite differences, that a layer's backward belongs to its forward.
+// check_gradients(): compares a layer's backward with finite differences of its forward.
 #pragma once
 
 #include "mole/core/matrix.hpp"

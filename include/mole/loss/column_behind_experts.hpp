@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Losses of a number that tokens bring beside their scores.
+// require_column_behind_experts(): checks that scores have a per-token column after the experts (threshold, lambda).
 #pragma once
 
 #include "mole/core/error.hpp"

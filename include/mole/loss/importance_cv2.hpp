@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The importance loss of the first sparse mixtures.
+// importance_cv2(): the importance loss of the first sparse mixtures.
 #pragma once
 
 #include "mole/core/trace.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The load-balancing losses, which differ in what they count and by what they divide.
+// load_balance(): the load-balancing losses, which differ in what they count and by what they divide.
 #pragma once
 
 #include "mole/core/error.hpp"

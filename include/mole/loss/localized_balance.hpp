@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// LoRAMoE's constraint: each half of the experts serves its own kind of task.
+// localized_balance(): LoRAMoE's constraint, by which each half of the experts serves its own kind of task.
 #pragma once
 
 #include "mole/core/error.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The loss that makes routers decided, or undecided.
+// router_entropy(): the loss that makes routers more decided, or less.
 #pragma once
 
 #include "mole/core/entropy.hpp"

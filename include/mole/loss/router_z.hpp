@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The loss that keeps logits small.
+// router_z(): the loss that keeps logits small.
 #pragma once
 
 #include "mole/core/trace.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The loss that pulls prototypes to their own tokens and away from those of others.
+// routing_contrastive(): the loss that pulls prototypes towards their own tokens and away from those of others.
 #pragma once
 
 #include "mole/core/error.hpp"

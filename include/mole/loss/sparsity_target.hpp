@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The loss that asks a learned sparsity for a number of experts.
+// sparsity_target(): the loss that steers a learned sparsity towards a number of experts per token.
 #pragma once
 
 #include "mole/core/error.hpp"

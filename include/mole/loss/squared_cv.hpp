@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The squared coefficient of variation: how uneven some numbers are, whatever their unit.
+// SquaredCv: the squared coefficient of variation, a scale-free measure of how uneven numbers are.
 #pragma once
 
 #include "mole/core/config.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// AdaMoLE: a threshold that is learned, and differs from token to token.
+// ada_mole(): AdaMoLE, LoRA experts above a threshold that is learned per token.
 #pragma once
 
 #include "mole/base/dense_base.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// CoDyRA: a gated LoRA a task, of which the ranks that the task needs join the weight.
+// codyra(): CoDyRA, one gated LoRA per task; the ranks that survive are merged into the weight.
 #pragma once
 
 #include "mole/method/sora.hpp"

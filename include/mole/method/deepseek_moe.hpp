@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// DeepSeekMoE: many small LoRA experts, and some that always serve.
+// deepseek_moe(): DeepSeekMoE, many small LoRA experts and some shared ones that always serve.
 #pragma once
 
 #include "mole/base/dense_base.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// DeepSeek-V3's gate over LoRA experts: groups, and a bias that balances without a loss.
+// deepseek_v3(): DeepSeek-V3's gate over LoRA experts, with groups and a bias that balances without a loss.
 #pragma once
 
 #include "mole/base/dense_base.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// How the options of a method become those of its factors.
+// dense_factors_for(): the options of a method as those of its factors.
 #pragma once
 
 #include "mole/factors/dense_factors.hpp"

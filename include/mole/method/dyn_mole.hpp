@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// DynMoLE: few LoRA experts for a confident token, all for an undecided one.
+// dyn_mole(): DynMoLE, few LoRA experts for a confident token, all for an undecided one.
 #pragma once
 
 #include "mole/base/dense_base.hpp"

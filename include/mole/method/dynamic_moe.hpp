@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Dynamic MoE: as many LoRA experts as a token needs.
+// dynamic_moe(): Dynamic MoE, as many LoRA experts as a token needs.
 #pragma once
 
 #include "mole/base/dense_base.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// FlyLoRA: a frozen sparse projection says which ranks a token uses.
+// flylora(): FlyLoRA, a frozen sparse projection that also decides which ranks a token uses.
 #pragma once
 
 #include "mole/base/dense_base.hpp"

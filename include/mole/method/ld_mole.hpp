@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// LD-MoLE: sparse mixtures whose sparsity each token learns.
+// ld_mole(): LD-MoLE, sparse mixtures whose sparsity is learned per token.
 #pragma once
 
 #include "mole/base/dense_base.hpp"

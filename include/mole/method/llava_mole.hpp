@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// LLaVA-MoLE: one LoRA expert for each token, chosen once for a whole feed-forward block.
+// llava_mole(): LLaVA-MoLE, one LoRA expert per token, chosen once for a whole feed-forward block.
 #pragma once
 
 #include "mole/base/dense_base.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// LoRA: one low-rank update, the same for every token.
+// lora(): LoRA, one low-rank update that is the same for every token.
 #pragma once
 
 #include "mole/base/dense_base.hpp"

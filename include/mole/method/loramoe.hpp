@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// LoRAMoE and HydraLoRA: all experts for every token, mixed by a softmax.
+// loramoe(): LoRAMoE and HydraLoRA, all experts for every token, mixed by a softmax.
 #pragma once
 
 #include "mole/base/dense_base.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// MoLA: the k best of E LoRA experts for each token.
+// mola(): MoLA, the k best of E LoRA experts for each token.
 #pragma once
 
 #include "mole/base/dense_base.hpp"

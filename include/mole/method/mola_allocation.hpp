@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// MoLA's other half: how many experts each layer of a model has.
+// mola_allocation(): MoLA's number of experts for each layer of a model.
 #pragma once
 
 #include "mole/core/config.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// MoLE with a threshold: every LoRA expert that is probable enough.
+// mole_threshold(): MoLE with a threshold, every LoRA expert that is probable enough.
 #pragma once
 
 #include "mole/base/dense_base.hpp"

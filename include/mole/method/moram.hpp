@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// MoRAM: rank-1 atoms that choose themselves, some more for each task.
+// moram(): MoRAM, self-routing rank-1 atoms, some more for each task.
 #pragma once
 
 #include "mole/base/dense_base.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// SMoRA: every rank of one LoRA an expert.
+// smora(): SMoRA, every rank of one LoRA as an expert.
 #pragma once
 
 #include "mole/base/dense_base.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// SoRA: one LoRA whose ranks can be switched off for good.
+// sora(): SoRA, one LoRA whose ranks can be switched off for good.
 #pragma once
 
 #include "mole/base/dense_base.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Adam with decoupled weight decay.
+// AdamW: Adam with decoupled weight decay.
 #pragma once
 
 #include "mole/kernel/adamw_update.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// A bound on the length of the whole gradient.
+// clip_norm(): an upper bound on the norm of the whole gradient.
 #pragma once
 
 #include "mole/core/error.hpp"

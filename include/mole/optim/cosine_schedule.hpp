@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// A learning rate that rises linearly and falls like a cosine.
+// CosineSchedule: a learning rate with linear warm-up and cosine decay.
 #pragma once
 
 #include "mole/core/config.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// What an optimizer remembers of each tensor between steps.
+// Moments: what an optimizer keeps per tensor between steps.
 #pragma once
 
 #include "mole/core/error.hpp"

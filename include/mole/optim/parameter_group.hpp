@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Settings for some tensors that differ from an optimizer's own.
+// ParameterGroup: settings for some tensors that differ from the optimizer's own.
 #pragma once
 
 #include <optional>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Stochastic gradient descent with momentum.
+// Sgd: stochastic gradient descent with momentum.
 #pragma once
 
 #include "mole/optim/moments.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Balances experts without a gradient: whoever has too few tokens becomes a little more attractive.
+// SignBiasBalancer: balances experts without a gradient, by raising the bias of each expert with too few tokens.
 #pragma once
 
 #include "mole/core/error.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The step that drives gates to exactly zero.
+// soft_threshold(): the proximal step that drives gates to exactly zero.
 #pragma once
 
 #include "mole/core/error.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// CoDyRA's threshold: none at first, then rising until the task ends.
+// ThresholdSchedule: CoDyRA's threshold, zero at first, then rising until the task ends.
 #pragma once
 
 #include "mole/core/config.hpp"

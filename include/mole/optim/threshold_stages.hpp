@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The thresholds of a training in stages.
+// threshold_stages(): the thresholds of a training in stages.
 #pragma once
 
 #include "mole/core/config.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The router that compares directions: each expert has a prototype.
+// CosineRouter: the router that compares the direction of a token with a prototype per expert.
 #pragma once
 
 #include "mole/core/linear_parameters.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// A gated recurrent unit: the memory that layers of a recurrent router share.
+// GruCell: a gated recurrent unit, the memory that the layers of a recurrent router share.
 #pragma once
 
 #include "mole/core/call.hpp"

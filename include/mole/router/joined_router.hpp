@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Two routers side by side.
+// JoinedRouter: two routers whose logits are concatenated.
 #pragma once
 
 #include "mole/core/error.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The router of rank-wise experts that choose themselves.
+// LatentRouter: the router of rank-wise experts that choose themselves.
 #pragma once
 
 #include "mole/core/error.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The router of nearly every method: one linear map of the token.
+// LinearRouter: the router of nearly every method, one linear map of the token.
 #pragma once
 
 #include "mole/core/dropout.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// A router with a hidden layer.
+// MlpRouter: a router with a hidden layer.
 #pragma once
 
 #include "mole/core/linear_parameters.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The router of a layer in which there is nothing to decide.
+// NoRouter: the router of a layer that has nothing to decide.
 #pragma once
 
 #include "mole/router/router_policy.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The router that remembers what earlier layers thought of a token.
+// RecurrentRouter: the router that carries a state per token from layer to layer.
 #pragma once
 
 #include "mole/router/gru_cell.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// A router whose every answer holds for several experts.
+// RepeatedRouter: a router in which several experts share each logit.
 #pragma once
 
 #include "mole/core/error.hpp"

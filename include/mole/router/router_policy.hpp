@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The contract of routers: how much does each expert want this token?
+// RouterPolicy: the contract of routers: how much does each expert want this token?
 #pragma once
 
 #include "mole/core/call.hpp"

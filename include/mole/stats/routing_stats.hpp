@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// How experts are used: counts over any number of calls, and what they say.
+// RoutingStats: counts of how experts are used, over any number of calls, and measures of balance.
 #pragma once
 
 #include "mole/core/error.hpp"

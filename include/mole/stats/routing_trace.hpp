@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Routings of many calls, to be looked at or to be used again.
+// RoutingTrace: recorded routings of many calls, for inspection or replay.
 #pragma once
 
 #include "mole/core/error.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Merges adapters of several tasks that share their A.
+// average_banks(): merges adapters of several tasks that share their A.
 #pragma once
 
 #include "mole/core/matrix.hpp"

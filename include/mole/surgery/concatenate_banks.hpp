@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Merges adapters of several tasks, whatever their A.
+// concatenate_banks(): merges adapters of several tasks, whatever their A.
 #pragma once
 
 #include "mole/surgery/weighted_bank.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Makes a trained gate part of B.
+// fold_gate(): makes a trained rank gate part of B.
 #pragma once
 
 #include "mole/factors/factor_policy.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The end of a task in continual learning: what was learned joins the weight, and the adapter starts anew.
+// merge_and_reset(): ends a task in continual learning: merges the adapter into the weight and starts it anew.
 #pragma once
 
 #include "mole/surgery/merge.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// A host's weight that can take a layer's experts in, and give them back.
+// MergedWeight: a host's weight that a layer's experts can be merged into and removed from.
 #pragma once
 
 #include "mole/core/matrix.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Takes out the ranks whose gate is exactly zero.
+// prune_zero_ranks(): removes the ranks whose gate is exactly zero.
 #pragma once
 
 #include "mole/core/error.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// A task's experts, and how much they count where tasks are merged.
+// WeightedBank: the experts of one task, and their weight when tasks are merged.
 #pragma once
 
 #include "mole/core/error.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Memory whose arrays begin where a line of the cache does.
+// CacheLineMemory: a memory resource whose arrays begin at cache lines.
 #pragma once
 
 #include <algorithm>

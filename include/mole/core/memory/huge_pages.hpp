@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Memory in pages of 2 MiB, for weights that are larger than what the processor can look up.
+// HugePages: a memory resource of 2 MiB pages, for weights that do not fit the TLB.
 #pragma once
 
 #include "mole/core/config.hpp"

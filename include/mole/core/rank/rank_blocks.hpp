@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// How one pair of factors (A, B) is cut into experts.
+// RankBlocks: how one pair of factors (A, B) is divided into experts.
 #pragma once
 
 #include "mole/core/error.hpp"

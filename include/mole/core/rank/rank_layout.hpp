@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Where the ranks of each routed pair lie.
+// RankLayout: where the ranks of each routed pair lie in memory.
 #pragma once
 
 #include "mole/core/rank/rank_blocks.hpp"

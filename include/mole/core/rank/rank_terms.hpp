@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// What routed ranks add to the rows of a result.
+// RankTerms, LinearTerm: the rows that experts and a linear router add to a result.
 #pragma once
 
 #include "mole/core/rank/rank_layout.hpp"

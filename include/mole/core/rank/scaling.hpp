@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The number that a LoRA product is multiplied by.
+// Scaling: the factor that multiplies a LoRA product, from alpha and the rank.
 #pragma once
 
 #include "mole/core/config.hpp"

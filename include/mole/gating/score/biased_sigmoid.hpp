@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Independent scores with a balancing bias in them.
+// BiasedSigmoid: independent scores that include a balancing bias.
 #pragma once
 
 #include "mole/core/error.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Probabilities that are divided, which is not the temperature of a softmax.
+// DividedSoftmax: softmax probabilities divided by a number, which is not a softmax temperature.
 #pragma once
 
 #include "mole/gating/score/softmax.hpp"

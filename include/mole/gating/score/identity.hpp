@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Scores that are the logits themselves.
+// Identity: the logits themselves as scores.
 #pragma once
 
 #include "mole/gating/score/score_policy.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Scores that are a token's logits as a direction.
+// L2Normalized: the logits of a token, scaled to unit length.
 #pragma once
 
 #include "mole/core/error.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Sparse scores whose sparsity the token brings with it.
+// LearnedSparsegen: sparsegen scores whose sparsity is learned per token.
 #pragma once
 
 #include "mole/gating/score/sparsegen.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Scores that are the sizes of the logits.
+// Magnitude: the absolute values of the logits as scores.
 #pragma once
 
 #include "mole/gating/score/score_policy.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Probabilities over the experts that are allowed.
+// MaskedSoftmax: softmax probabilities over the experts that are allowed.
 #pragma once
 
 #include "mole/gating/score/softmax.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The contract of scores: from logits to something comparable.
+// ScorePolicy: the contract of scores: from logits to comparable numbers.
 #pragma once
 
 #include "mole/core/config.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// How a score meets many tokens: one by one, or with the vectors of an architecture.
+// ScoreRows: the scores of many tokens, one token at a time or vectorized.
 #pragma once
 
 #include "mole/core/view.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Scores that do not compete.
+// Sigmoid: independent scores, one sigmoid per expert.
 #pragma once
 
 #include "mole/gating/score/score_policy.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Scores that are probabilities.
+// Softmax: probabilities over the experts as scores.
 #pragma once
 
 #include "mole/core/error.hpp"

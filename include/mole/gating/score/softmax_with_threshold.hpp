@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Probabilities, and beside them how large one must be.
+// SoftmaxWithThreshold: softmax probabilities and a learned threshold per token.
 #pragma once
 
 #include "mole/gating/score/softmax.hpp"

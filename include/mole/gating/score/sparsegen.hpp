@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Scores on the simplex of which many are exactly zero.
+// Sparsegen: scores on the simplex, many of them exactly zero.
 #pragma once
 
 #include "mole/core/error.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The selection that keeps everybody: dense mixing.
+// All: the selection of every expert, for dense mixing.
 #pragma once
 
 #include "mole/gating/select/select_policy.hpp"

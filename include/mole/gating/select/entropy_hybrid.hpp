@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The selection that asks everybody when a token is undecided.
+// EntropyHybrid: the selection of all experts for undecided tokens, of the top p for the others.
 #pragma once
 
 #include "mole/core/entropy.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The selection in which experts choose their tokens.
+// ExpertChoice: the selection in which experts choose their tokens.
 #pragma once
 
 #include "mole/core/error.hpp"

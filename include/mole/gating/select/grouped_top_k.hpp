@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The selection of the best experts of the best groups.
+// GroupedTopK: the selection of the k best experts of the best groups.
 #pragma once
 
 #include "mole/core/error.hpp"

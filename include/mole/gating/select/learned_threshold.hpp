@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The selection by a threshold that the token brings with it.
+// LearnedThreshold: the selection of all experts above a learned threshold per token.
 #pragma once
 
 #include "mole/gating/select/select_policy.hpp"

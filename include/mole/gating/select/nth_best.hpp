@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The selection of experts by their places in a token's order.
+// NthBest: the selection of experts by their places in the order of a token's scores.
 #pragma once
 
 #include "mole/core/error.hpp"

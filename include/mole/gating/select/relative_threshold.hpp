@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The selection that drops whoever is far behind the best.
+// RelativeThreshold: the selection of experts that are not far behind the best.
 #pragma once
 
 #include "mole/core/error.hpp"

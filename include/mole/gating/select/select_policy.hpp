@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The contract of selections: which experts serve a token.
+// SelectPolicy: the contract of selections: which experts serve a token?
 #pragma once
 
 #include "mole/core/config.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// How a selection meets many tokens: one by one, or one in each lane of a vector.
+// SelectRows: the selections of many tokens, one token at a time or one per lane of a vector.
 #pragma once
 
 #include "mole/core/view.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The selection of a fixed number of experts.
+// TopK: the selection of the k best experts.
 #pragma once
 
 #include "mole/core/error.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The selection of as many experts as a token needs.
+// TopP: the selection of the best experts until their scores sum to p.
 #pragma once
 
 #include "mole/core/error.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The contract of selections that look at all tokens of a call.
+// WholeCallSelectPolicy: the contract of selections that look at all tokens of a call.
 #pragma once
 
 #include "mole/core/pass.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Gates that are the scores themselves, or a multiple of them.
+// Raw: gates that are the scores themselves, or a multiple of them.
 #pragma once
 
 #include "mole/gating/weigh/weigh_policy.hpp"

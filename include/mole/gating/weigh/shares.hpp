@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// What the weighings that share out a fixed sum have in common.
+// Shares: gates that divide a fixed sum among the chosen experts, in proportion to their scores.
 #pragma once
 
 #include "mole/gating/weigh/weigh_policy.hpp"

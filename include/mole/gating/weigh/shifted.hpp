@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Gates above a threshold that the token brings with it.
+// Shifted: gates in proportion to how far each score exceeds the token's threshold.
 #pragma once
 
 #include "mole/gating/weigh/shares.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Gates that are a softmax of the chosen scores.
+// SoftmaxOverChosen: gates that are a softmax of the chosen scores.
 #pragma once
 
 #include "mole/core/error.hpp"

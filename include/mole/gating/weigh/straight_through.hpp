@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Gates that are one, and learn as if they were the scores.
+// StraightThrough: gates of 1 with the gradient of the scores.
 #pragma once
 
 #include "mole/gating/weigh/weigh_policy.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Gates that are one.
+// Unit: gates of 1.
 #pragma once
 
 #include "mole/gating/weigh/weigh_policy.hpp"

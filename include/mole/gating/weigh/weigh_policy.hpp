@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The contract of weighings: how much each chosen expert counts.
+// WeighPolicy: the contract of weighings: how much does each chosen expert count?
 #pragma once
 
 #include "mole/core/pass.hpp"
