@@ -9,9 +9,9 @@
 
 namespace mole {
 
-/// One number per output, side by side, or no bias at all. Converts from whatever has data() and size(): std::vector,
-/// std::span, an Eigen vector, a mole::Matrix or View of one row.
-/// Throws Error(shape) for a View of several rows, and for numbers that are apart.
+/// One number per output, contiguous in memory, or no bias at all. Converts from anything with data() and size():
+/// std::vector, std::span, an Eigen vector, a mole::Matrix or View of one row.
+/// Throws Error(shape) for a View of several rows or of elements that are not contiguous.
 template <class T>
 class BiasView {
  public:

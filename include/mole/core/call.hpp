@@ -7,7 +7,8 @@
 
 namespace mole {
 
-/// The last argument of every role's calls, so that they can grow without breaking signatures. Passed by value.
+/// The last argument of the functions of every role, so that they can grow without breaking signatures. Passed by
+/// value.
 template <class Execution, class Scratch>
 struct Call {
   const Execution& execution;
@@ -24,7 +25,7 @@ struct Call {
 template <class Execution, class Scratch>
 Call(const Execution&, const Pass&, Scratch&) -> Call<Execution, Scratch>;
 
-/// Declared, never defined: the call of a Policy, by value as layers pass it, for the contracts of roles.
+/// Declared, never defined: the call of a Policy, for the contracts of roles; by value, as layers pass it.
 template <class Policy, class Execution>
 Call<Execution, ScratchOf<Policy>> call_of();
 

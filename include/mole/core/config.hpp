@@ -16,7 +16,7 @@ namespace mole {
 /// Every size, index and stride: signed, so that differences and reversed loops are safe.
 using Index = std::ptrdiff_t;
 
-/// Rows of a weight that a panel holds side by side: 128 bytes, two of the widest vectors and two lines of a cache.
+/// Rows of a weight that a panel interleaves: 128 bytes, two of the widest vectors and two cache lines.
 template <class T>
 constexpr Index panel_width = Index(128 / sizeof(T));
 

@@ -12,8 +12,8 @@ namespace mole {
 
 /// Drops elements of a token matrix with probability `rate` and divides the kept ones by 1 - rate.
 ///
-/// The mask depends on (seed, layer, step, token, stream, column) alone: equal streams see the same mask, so a router
-/// and the experts can share one dropped x without knowing each other. Rate 0 is legal and exact.
+/// The mask depends on (seed, layer, step, token, stream, column) alone: equal streams have the same mask, so a router
+/// and the experts can share one dropped x without knowing each other. Rate 0 is allowed and exact.
 /// Source: Srivastava et al. 2014; counter-based keys as in Salmon et al. 2011.
 struct Dropout {
   double rate = 0;
@@ -46,13 +46,13 @@ struct Dropout {
     }
   }
 
-  /// Room for the dropped copy of x [tokens x in]; none where nothing is ever dropped.
+  /// Room for the dropped copy of x [tokens x in]; none if nothing is ever dropped.
   template <class T>
   View<T> scratch(const CallSize& size, Index in, Arena& arena) const {
     return rate > 0 ? arena.matrix<T>(size.tokens, in) : View<T>();
   }
 
-  /// What lies behind the mask: x itself, or a dropped copy in `scratch`.
+  /// The input behind the mask: x itself, or a dropped copy in `scratch`.
   template <class T>
   View<const T> seen(View<const T> x, View<T> scratch, const Pass& pass) const {
     if (!acts(pass)) return x;

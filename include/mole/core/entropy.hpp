@@ -9,18 +9,18 @@
 
 namespace mole {
 
-/// The families of entropies; both are Shannon's at order 1.
+/// The families of entropies; at order 1 both are Shannon's.
 enum class EntropyFamily { tsallis, renyi };
 
-/// The entropy of the probabilities of a token.
+/// The entropy of the probabilities of one token.
 ///
 ///   Tsallis   (1 - sum_e q_e^order) / (order - 1)            at most (1 - E^(1 - order)) / (order - 1)
 ///   Renyi     log(sum_e q_e^order + offset) / (1 - order)    at most log E
 ///   Shannon   -sum_e q_e log q_e                             at most log E
 ///   q_e = p_e + shift
 ///
-/// A shift, which DynMoLE's release has, keeps gradients finite and lets a uniform token pass the maximum by a little.
-/// Probabilities of 0 after the shift add nothing. Order above 0. O(E) powers.
+/// A shift, as in DynMoLE's release, keeps gradients finite and lets the entropy of a uniform token exceed the maximum
+/// slightly. Probabilities that are 0 after the shift add nothing. Order above 0. O(E) powers.
 /// Source: Tsallis 1988; Renyi 1961; mikecovlee/DynMoLE for shift and offset.
 struct Entropy {
   EntropyFamily family = EntropyFamily::tsallis;
@@ -28,7 +28,7 @@ struct Entropy {
   double shift = 0;
   double offset = 0;
 
-  /// Of an even distribution over `experts`.
+  /// The maximum: the entropy of a uniform distribution over `experts`.
   double largest(Index experts) const {
     if (order == 1 || family == EntropyFamily::renyi) return std::log(double(experts));
     return (1 - std::pow(double(experts), 1 - order)) / (order - 1);

@@ -9,7 +9,7 @@
 
 namespace mole {
 
-/// What went wrong, as a number that stays the same from version to version.
+/// The kind of error, as a number that stays the same from version to version.
 enum class ErrorCode {
   shape = 1,          ///< sizes of two things that must agree do not
   option = 2,         ///< an option lies outside its range
@@ -47,7 +47,7 @@ template <class... Parts>
 }
 }  // namespace detail
 
-/// Throws Error(code) with the text that `parts`, strings and numbers, make one after the other, unless `holds`.
+/// Throws Error(code) unless `holds`; the text is the concatenation of `parts`, strings and numbers.
 ///     require(k >= 1 && k <= experts, ErrorCode::option, "TopK: expected k from 1 to ", experts, ", found ", k);
 template <class... Parts>
 void require(bool holds, ErrorCode code, const Parts&... parts) {

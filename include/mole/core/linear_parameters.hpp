@@ -21,7 +21,7 @@ struct LinearParameters {
   /// The map, for an execution: out = in W^T + b.
   LinearWeights<T> weights() const { return {.weight = weight.view(), .bias = bias.view()}; }
 
-  /// As its gradients:   weight += d_out^T in,   bias += sum over tokens of d_out.   Frozen ones stay.
+  /// Adds gradients to this object:   weight += d_out^T in,   bias += sum over tokens of d_out.   Frozen tensors stay.
   ///   in [N x I], an empty view for zeros, d_out [N x O]
   void add_gradients(View<const T> in, View<const T> d_out, const auto& execution) {
     if (in && !weight.empty()) execution.product_tn(d_out, in, weight.view());

@@ -6,9 +6,9 @@
 
 namespace mole {
 
-/// y = x W^T + b, seen by an execution.   weight [O x I], bias [1 x O]
+/// The weights of y = x W^T + b, as an execution takes them.   weight [O x I], bias [1 x O]
 ///
-/// At least one of `weight` and `panels` is there. Panels spare an execution the packing: those of W serve y, those of
+/// At least one of `weight` and `panels` is present. Panels save an execution the packing: those of W serve y, those of
 /// its transpose serve d_x.
 template <class T>
 struct LinearWeights {

@@ -11,9 +11,8 @@
 
 namespace mole {
 
-/// A row-major matrix [rows x cols] without padding, zero when made. Its memory may come from a caller's resource;
-/// else, and in copies, so that a copy never outlives borrowed memory, it begins at a line of the cache
-/// (CacheLineMemory).
+/// A row-major matrix [rows x cols] without padding, initially zero. Its memory may come from a resource of the
+/// caller. Otherwise it begins at a cache line (CacheLineMemory); so do copies, which never outlive borrowed memory.
 template <class T>
 class Matrix {
  public:

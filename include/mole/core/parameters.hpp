@@ -15,9 +15,10 @@ namespace mole {
 /// The parameters of a policy that has none.
 ///
 /// A policy with parameters names a struct `Parameters` of Matrix members with one function
-///     template <class F, class... P> static void for_each_tensor(F&& f, P&... p)   calling   f("name", p.name...)
-/// for each member, and offers `parameters()`, const and not. Its gradients are an object of the same type; an empty
-/// matrix there is a frozen tensor: neither computed nor touched. Default construction makes every tensor empty.
+///     template <class F, class... P> static void for_each_tensor(F&& f, P&... p)
+/// that calls f("name", p.name...) for each member, and offers `parameters()`, const and not. Its gradients are an
+/// object of the same type; an empty matrix there is a frozen tensor: neither computed nor touched. A
+/// default-constructed object has empty tensors only.
 struct NoParameters {
   template <class F, class... P>
   static void for_each_tensor(F&&, P&...) {}
@@ -52,7 +53,7 @@ decltype(auto) parameters_of(Policy& policy) {
 }
 
 namespace detail {
-/// "prefix.name", without allocating up to 120 characters: an optimizer walks names on every step.
+/// "prefix.name", up to 120 characters without allocation: an optimizer visits all names in every step.
 class QualifiedName {
  public:
   QualifiedName(std::string_view prefix, std::string_view name) : size_(prefix.size() + 1 + name.size()) {
@@ -72,15 +73,15 @@ class QualifiedName {
 };
 }  // namespace detail
 
-/// The tensors of a part of several `Parameters`, their names behind that of the part: "router.weight".
+/// The tensors of one part in several `Parameters`, their names prefixed with that of the part: "router.weight".
 template <class Parameters, class F, class... P>
 void for_each_tensor_within(std::string_view part, F& f, P&... p) {
   Parameters::for_each_tensor(
       [&](std::string_view name, auto&... tensors) { f(detail::QualifiedName(part, name), tensors...); }, p...);
 }
 
-/// layer.for_each_tensor(f, others...), the names behind that of the layer, "q.router.weight": so one optimizer and one
-/// checkpoint hold several layers.
+/// layer.for_each_tensor(f, others...) with names prefixed with that of the layer, "q.router.weight": so one optimizer
+/// and one checkpoint hold several layers.
 template <class Layer, class F, class... Others>
 requires requires(Layer& layer, F& f, Others&... others) {
   layer.for_each_tensor(f, others...);

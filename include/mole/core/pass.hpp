@@ -12,8 +12,8 @@
 
 namespace mole {
 
-/// Mode, key of the random numbers and structure of the tokens of one forward call; everything has a default.
-/// The spans are borrowed and must outlive the backward call.
+/// Mode, random key and token structure of one forward call; everything has a default. The spans are borrowed and must
+/// outlive the backward call.
 struct Pass {
   bool training = false;   ///< dropout and noise act only when true
   std::uint64_t seed = 0;  ///< with `layer`, `step` and the token's number: the key of every random number
@@ -21,13 +21,13 @@ struct Pass {
   std::uint64_t step = 0;
   std::uint64_t first_token = 0;  ///< number of row 0, for a batch that arrives in pieces
 
-  /// One flag a token: 0 leaves the token out of losses and statistics (padding); it is still routed and computed.
+  /// One flag per token: 0 leaves the token out of losses and statistics (padding); it is still routed and computed.
   std::span<const std::uint8_t> token_mask = {};
-  /// One flag a token: 0 leaves the token to the base alone (padding, another modality): no expert serves it.
+  /// One flag per token: 0 leaves the token to the base alone (padding, another modality): no expert serves it.
   std::span<const std::uint8_t> routed = {};
-  /// One number a token: the expert that serves it alone, whatever the scores say; -1 leaves it to the gate.
+  /// One number per token: the only expert that serves it, whatever the scores say; -1 leaves the choice to the gating.
   std::span<const int> forced = {};
-  /// Row at which each sequence begins, ascending, first 0. Empty: one sequence.
+  /// First row of each sequence, ascending from 0. Empty: one sequence.
   std::span<const Index> sequence_begin = {};
 
   bool counts(Index token) const { return token_mask.empty() || token_mask[std::size_t(token)] != 0; }
@@ -40,7 +40,7 @@ struct Pass {
     return sequence + 1 < sequences() ? sequence_begin[std::size_t(sequence + 1)] : tokens;
   }
 
-  /// Throws Error(shape) or Error(option) unless the spans fit `tokens` tokens, and forced experts are among the
+  /// Throws Error(shape) or Error(option) unless the spans fit `tokens` tokens and every forced expert is one of the
   /// `scored_experts` that have a logit.
   void check(Index tokens, Index scored_experts) const {
     if (!token_mask.empty())

@@ -43,8 +43,8 @@ class Rng {
   std::uint64_t counter_;
 };
 
-/// Fills `view` with draws from U(-bound, bound). Written out rather than taken from <random>, whose distributions
-/// differ between standard libraries.
+/// Fills `view` with draws from U(-bound, bound). Written out because the distributions of <random> differ between
+/// standard libraries.
 template <class T, std::uniform_random_bit_generator Generator>
 void fill_uniform(View<T> view, double bound, Generator& generator) {
   static_assert(Generator::max() - Generator::min() == ~std::uint64_t(0), "fill_uniform: expected a 64-bit generator");
@@ -52,7 +52,7 @@ void fill_uniform(View<T> view, double bound, Generator& generator) {
     for (T& element : view.row(r)) element = T((2 * unit_interval(generator()) - 1) * bound);
 }
 
-/// A draw from N(0, 1), by Box and Muller: two numbers of the generator each.
+/// A draw from N(0, 1) by the Box-Muller method, from two numbers of the generator.
 template <std::uniform_random_bit_generator Generator>
 double standard_normal(Generator& generator) {
   static_assert(Generator::max() - Generator::min() == ~std::uint64_t(0),

@@ -12,7 +12,7 @@ constexpr float from_bfloat16(std::uint16_t bits) {
   return std::bit_cast<float>(std::uint32_t(bits) << 16);
 }
 
-/// The nearest BF16, ties to even; beyond the largest, infinity. A NaN stays a NaN with its sign and upper payload.
+/// The nearest BF16, ties to even; infinity beyond the largest. A NaN stays NaN with its sign and upper payload.
 constexpr std::uint16_t to_bfloat16(float value) {
   const std::uint32_t bits = std::bit_cast<std::uint32_t>(value);
   if ((bits & 0x7fffffffu) > 0x7f800000u) {
@@ -32,7 +32,7 @@ constexpr float from_float16(std::uint16_t bits) {
   return sign != 0 ? -magnitude : magnitude;
 }
 
-/// The nearest F16, ties to even; beyond 65504 by half a step or more, infinity. NaN as in to_bfloat16.
+/// The nearest F16, ties to even; infinity from 65520 on, half a step beyond 65504. NaN as in to_bfloat16.
 constexpr std::uint16_t to_float16(float value) {
   const std::uint32_t bits = std::bit_cast<std::uint32_t>(value);
   const std::uint32_t sign = (bits >> 16) & 0x8000u, magnitude = bits & 0x7fffffffu;

@@ -15,9 +15,11 @@ namespace mole {
 /// A sparse [tokens x experts] matrix of gates with any number of experts per token.
 ///
 /// Pairs (token, expert, gate) are stored token by token; `pairs_of(expert)` lists them expert by expert, tokens
-/// ascending, which is the order in which gradients of an expert are summed. Build one with start(), then push() and
-/// end_token() for each token, or at once where the counts are known, then finish(). A pair of gate 0 is a pair: its
-/// gate has a gradient.
+/// ascending, which is the order in which gradients of an expert are summed. A pair with gate 0 still is a pair: its
+/// gate has a gradient. Two ways to build a routing, token by token, or at once when the counts are known:
+///
+///   start(experts) -> push(expert, gate)*, end_token(), ... for each token -> finish()
+///   stage() -> start(experts, counts) -> fill experts_of(n), gates_of(n) -> finish()      stage() may be left out
 template <class T>
 class Routing {
  public:
@@ -46,7 +48,7 @@ class Routing {
     return routing;
   }
 
-  /// Room for `slots` experts of each token, to be written before start() is told how many of them count.
+  /// Room for `slots` experts per token, to be written before start() is told how many of them count.
   View<int> stage(Index experts, Index tokens, Index slots) {
     if (max_pairs_ >= 0 && tokens * slots > max_pairs_) too_many(tokens * slots);
     experts_ = experts;
@@ -56,8 +58,8 @@ class Routing {
   }
 
   void start(Index experts) { start(experts, {}); }
-  /// Begins a routing that is filled in any order: token n has counts[n] pairs, to be written through experts_of() and
-  /// gates_of() before finish(), without push() and end_token(). What was staged is there already.
+  /// Begins a routing that is filled in any order: token n has counts[n] pairs, which the caller writes through
+  /// experts_of() and gates_of() before finish(). Staged experts are already in place.
   void start(Index experts, std::span<const int> counts) {
     const Index pairs = std::accumulate(counts.begin(), counts.end(), Index(0));
     if (max_pairs_ >= 0 && pairs > max_pairs_) {
@@ -83,7 +85,7 @@ class Routing {
   }
   void end_token() { token_begin_.push_back(int(expert_.size())); }
 
-  /// Orders the pairs by expert: a counting sort, so tokens ascend within an expert.  O(pairs + E)
+  /// Orders the pairs by expert with a counting sort, so tokens ascend within an expert.  O(pairs + E)
   void finish() {
     expert_begin_.assign(std::size_t(experts_) + 1, 0);
     by_expert_.resize(expert_.size());
@@ -99,7 +101,8 @@ class Routing {
     for (Index e = experts_; e > 0; --e) expert_begin_[std::size_t(e)] = expert_begin_[std::size_t(e) - 1];
     expert_begin_[0] = 0;
   }
-  /// Has every token every expert, in the order of their indices? Then its pairs are a matrix [tokens x experts].
+  /// Does every token have every expert, in the order of their indices? Then the pairs form a matrix [tokens x
+  /// experts].
   bool dense() const { return dense_; }
   bool finished() const { return Index(expert_begin_.size()) == experts_ + 1; }
 
@@ -121,20 +124,20 @@ class Routing {
   }
   std::span<const T> gates_of(Index token) const { return of_token(gates(), token); }
   std::span<T> gates_of(Index token) { return of_token(gates(), token); }
-  /// The part of `per_pair`, one number a pair, that belongs to `token`.
+  /// The part of `per_pair`, one number per pair, that belongs to `token`.
   template <class U>
   std::span<U> of_token(std::span<U> per_pair, Index token) const {
     return per_pair.subspan(std::size_t(first_pair(token)), std::size_t(first_pair(token + 1) - first_pair(token)));
   }
 
-  /// All pairs, expert after expert; those of one expert begin at first_of_expert(e).
+  /// All pairs, expert by expert; those of expert e begin at first_of_expert(e).
   std::span<const int> by_expert() const { return {by_expert_.data(), by_expert_.size()}; }
   Index first_of_expert(Index expert) const { return expert_begin_[std::size_t(expert)]; }
   Index load(Index expert) const { return first_of_expert(expert + 1) - first_of_expert(expert); }
   std::span<const int> pairs_of(Index expert) const {
     return by_expert().subspan(std::size_t(first_of_expert(expert)), std::size_t(load(expert)));
   }
-  /// Those with tokens of [begin, end).  O(log pairs)
+  /// Those of tokens [begin, end) only.  O(log pairs)
   std::span<const int> pairs_of(Index expert, Index begin, Index end) const {
     const std::span<const int> all = pairs_of(expert);
     if (begin <= 0 && end >= tokens()) return all;
@@ -151,8 +154,8 @@ class Routing {
         if (expert_[std::size_t(n * experts_ + e)] != int(e)) return false;
     return true;
   }
-  /// A counting sort would write to as many places as there are experts in turn, which often share a set of the cache:
-  /// 8 ns a pair at N = 1024, E = 64, and here 1.
+  /// A counting sort would write to as many places in turn as there are experts, which often share a set of the cache:
+  /// 8 ns per pair at N = 1024, E = 64; this takes 1 ns.
   void finish_dense() {
     for (Index e = 0; e < experts_; ++e) {
       expert_begin_[std::size_t(e) + 1] = int((e + 1) * tokens());

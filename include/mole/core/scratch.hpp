@@ -53,7 +53,7 @@ ScratchOf<Policy> scratch_for(const Policy& policy, const CallSize& size, Arena&
     return {};
 }
 
-/// The scratch of one policy in memory of its own: for what is not done by a layer.
+/// The scratch of one policy in memory of its own, for calls outside of a layer.
 template <class Policy>
 class OwnedScratch {
  public:

@@ -24,7 +24,7 @@ namespace mole {
 template <class T>
 class Trace {
  public:
-  /// Of calls up to `size`, in memory of its own.
+  /// For calls up to `size`, in memory of its own.
   explicit Trace(const CallSize& size, std::pmr::memory_resource* memory = std::pmr::get_default_resource())
       : block_(bytes_of([&](Arena& arena) { return Trace(size, arena); }), memory) {
     Arena arena(block_.bytes());
@@ -33,7 +33,7 @@ class Trace {
   /// ... or within the memory of `arena`.
   Trace(const CallSize& size, Arena& arena) { lay_out(size, arena); }
 
-  /// Begins a call: the gradients of the last one are gone.
+  /// Begins a call: clears the gradients of the last one.
   void start(Index tokens, const Pass& call) {
     pass = call;
     tokens_ = tokens;
@@ -42,7 +42,7 @@ class Trace {
     fill(d_logits(), T(0));
     fill(d_scores(), T(0));
   }
-  /// After the gate has chosen: one d_gate a pair, zero.
+  /// After the gating has chosen: one d_gate per pair, zero.
   void start_d_gate() {
     require(routing.pairs() <= Index(d_gate_.size()), ErrorCode::capacity, "Trace: expected at most ", d_gate_.size(),
             " pairs of token and expert, found ", routing.pairs());
@@ -53,7 +53,7 @@ class Trace {
   Index tokens() const { return tokens_; }
   Index max_tokens() const { return logits_.rows(); }
   Index experts() const { return experts_; }
-  /// Experts that the gating gives every token: the last ones, which have no logit.
+  /// Experts that the gating gives to every token: the last ones, which have no logit.
   Index shared() const { return shared_; }
   /// Experts that have a logit.
   Index scored_experts() const { return experts_ - shared_; }

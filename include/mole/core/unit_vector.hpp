@@ -12,19 +12,19 @@
 
 namespace mole {
 
-/// How a vector v becomes a direction u = scale() v = v / max(||v||, 1e-12), and how a gradient of u becomes one of v:
+/// The direction u of a vector v, u = scale() v = v / max(||v||, 1e-12), and the gradient of v from that of u:
 ///
 ///   d_v = d_scale() (d_u - inward(<u, d_u>) u)
 ///
-/// A vector of zeros has no direction: u is 0, and v gets no gradient. Torch's normalize, whose bound this is, hands
-/// back d_u / 1e-12 there.  O(size of v), in double, no allocation.
+/// A vector of zeros has no direction: u is 0, and v gets no gradient. Torch's normalize, from which the bound is
+/// taken, returns d_u / 1e-12 there.  O(size of v), in double, no allocation.
 struct UnitVector {
   static constexpr double least = 1e-12;
   double length = 0;  ///< ||v||
 
   template <class T>
   static UnitVector of(std::span<const T> v) {
-    // Eight sums, so that additions do not wait for each other: of 768 floats 0.1 us, in one sum 0.9.
+    // Eight sums, so that additions do not wait for each other: 768 floats take 0.1 us, and 0.9 us with a single sum.
     constexpr std::size_t together = 8;
     std::array<double, together> squares{};
     const std::size_t whole = v.size() / together * together;
@@ -36,7 +36,7 @@ struct UnitVector {
 
   double scale() const { return 1 / std::max(length, least); }
   double d_scale() const { return length > 0 ? scale() : 0; }
-  /// What of `radial` = <u, d_u> has to go: all of it, as u keeps its length, but for a v too short to have that of 1.
+  /// The part of `radial` = <u, d_u> to remove: all of it, as u has constant length, but 0 for a v below the bound.
   double inward(double radial) const { return length > least ? radial : 0; }
 };
 

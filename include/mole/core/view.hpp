@@ -33,12 +33,12 @@ concept RowMajorSpan = requires(M& m) {
   == 2;
 };
 
-/// A row-major matrix that belongs to somebody else.
+/// A row-major matrix that is owned elsewhere.
 ///
 ///   data [rows x cols], row r begins at data + r * stride
 ///
-/// A view without data is empty and means "not wanted" wherever a result is optional. Converts from View<T> to
-/// View<const T>, and from whatever models RowMajorMatrix or RowMajorSpan, without copying.
+/// A view without data is empty and means "not wanted" wherever a result is optional. Converts without copying from
+/// View<T> to View<const T>, and from anything that models RowMajorMatrix or RowMajorSpan.
 template <class T>
 class View {
  public:
@@ -94,7 +94,7 @@ class View {
     return {data_ + first, rows_, cols, stride_};
   }
 
-  /// False for a view without data: a result nobody wants, or a frozen gradient.
+  /// False for a view without data: an unwanted result, or a frozen gradient.
   explicit operator bool() const { return data_ != nullptr; }
 
  private:

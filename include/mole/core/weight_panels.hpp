@@ -9,8 +9,8 @@
 
 namespace mole {
 
-/// A packed weight [rows x cols] that belongs to somebody else. Panel p holds `width` rows from p * width on: for each
-/// column, those rows' numbers side by side; rows beyond the last are zeros.
+/// A packed weight [rows x cols] that is owned elsewhere. Panel p holds `width` rows from p * width on, interleaved:
+/// for each column, the numbers of all these rows; rows beyond the last are zeros.
 ///
 ///   data [panels][cols][width], aligned to 64 bytes
 template <class T>
@@ -40,7 +40,8 @@ class PanelView {
   Index rows_ = 0, cols_ = 0;
 };
 
-/// Owned panels: as much memory as the weight, its rows rounded up to whole panels. Copies take the default resource.
+/// Owned panels: as much memory as the weight with its rows rounded up to whole panels. Copies use the default
+/// resource.
 template <class T>
 class WeightPanels {
  public:

@@ -20,8 +20,8 @@ namespace mole {
 ///
 ///   x, d_x [N x I]   y, d_y [N x O]   N <= max_tokens
 ///
-/// One AnyLinear serves one call at a time: it holds the only workspace. Move-only. Besides the constructor and
-/// set_trainable() nothing allocates.
+/// One AnyLinear serves one call at a time, as it holds the only workspace. Move-only. Only the constructor and
+/// set_trainable() allocate.
 template <class T>
 class AnyLinear {
  public:
@@ -44,7 +44,7 @@ class AnyLinear {
   /// Logits, scores and routing of the last forward: for losses, between forward and backward, and for statistics.
   Trace<T>& trace() { return model_->trace(); }
 
-  /// Which parts learn from now on; gradients start at zero.
+  /// Sets which parts learn from now on; their gradients start at zero.
   void set_trainable(TrainableParts trainable) { model_->set_trainable(trainable); }
   void zero_gradients() { model_->zero_gradients(); }
   void for_each_tensor(const Visitor& f) { model_->for_each_tensor(f); }
@@ -55,8 +55,8 @@ class AnyLinear {
         [&](std::string_view name, StateSpan numbers) { std::visit([&](auto span) { f(name, span); }, numbers); });
   }
 
-  /// The layer inside, if it is a Layer; null otherwise. What changes its sizes outdates the workspace held here: move
-  /// the layer out, change it, and make another AnyLinear of it.
+  /// The layer inside if it is a Layer, else null. Changes of its sizes invalidate the workspace held here: move the
+  /// layer out, change it, and make another AnyLinear of it.
   template <class Layer>
   Layer* target() {
     auto* const model = dynamic_cast<Model<Layer>*>(model_.get());

@@ -14,7 +14,7 @@
 
 namespace mole {
 
-/// How a gradient check is done.
+/// Options of check_gradients().
 struct CheckGradientsOptions {
   Index tokens = 7;
   double step = 1e-5;      ///< of the central differences
@@ -22,7 +22,7 @@ struct CheckGradientsOptions {
   Pass pass = {};          ///< of every forward call
 };
 
-/// What a gradient check found. A difference is measured against the largest gradient of its tensor.
+/// The result of a gradient check. A difference is measured against the largest gradient of its tensor.
 struct GradientReport {
   double worst = 0;          ///< largest relative difference
   std::string worst_tensor;  ///< where: "x" or a parameter's name
@@ -31,7 +31,7 @@ struct GradientReport {
 };
 
 namespace detail {
-/// The pairs of a routing without their weights: what a selection decided.
+/// The pairs of a routing without their gates: the decision of a selection.
 template <class T>
 std::vector<int> chosen_set(const Routing<T>& routing) {
   std::vector<int> chosen;
@@ -48,11 +48,12 @@ std::vector<int> chosen_set(const Routing<T>& routing) {
 /// Compares layer.backward with central differences of <y, d_y> + loss(trace), for x and every parameter.
 ///
 ///   x ~ U(-1, 1) [tokens x I], d_y ~ U(-1, 1) [tokens x O]: a random upstream gradient, which no wrong formula
-///   survives loss(trace) -> double is called between forward and backward, as in training; it adds its gradients to
-///   the trace
+///   survives
 ///
-/// Meant for layers of double: with its default step differences of about 1e-8 are rounding. Two forward calls for
-/// each number, so keep the layer small. The layer's parameters are as before when it returns.
+///   loss(trace) -> double is called between forward and backward, as in training; it adds its gradients to the trace
+///
+/// Meant for layers of double: with the default step, differences of about 1e-8 are rounding errors. Takes two forward
+/// calls per number, so keep the layer small. The layer's parameters are unchanged when it returns.
 template <class Layer, class Loss>
 GradientReport check_gradients(Layer& layer, const CheckGradientsOptions& check, Loss loss) {
   using T = typename Layer::Scalar;

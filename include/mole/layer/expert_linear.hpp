@@ -14,13 +14,13 @@
 
 namespace mole {
 
-/// y = base(x) + sum_e s_e g_e B_e (A_e x), with the gates g of a routing that comes from outside: from another layer
-/// (k and v that take q's), from labels, a classifier over the whole model (X-LoRA) or a replayed trace.
+/// y = base(x) + sum_e s_e g_e B_e (A_e x), with the gates g of a routing from outside: of another layer (k and v reuse
+/// q's), from labels, from a classifier over the whole model (X-LoRA), or a replayed trace.
 ///
 ///   x, d_x [N x I]   y, d_y [N x O]   d_gate [pairs]
 ///
-/// The layer is const in both directions: what a call needs or leaves is in the caller's workspace, so threads may
-/// share a layer if each has its own. Gradients accumulate, d_x too; an empty d_x or d_gate is not wanted.
+/// The layer is const in both directions: all that a call needs or leaves is in the caller's workspace, so threads may
+/// share a layer if each has its own workspace. Gradients accumulate, d_x too; an empty d_x or d_gate is not wanted.
 /// Calls throw Error(shape) or Error(capacity) for tensors and passes that do not fit, before anything is written.
 /// Allocates in workspace() and gradients() only.
 template <class Experts, class Base, class Execution = DefaultExecution>
@@ -53,13 +53,13 @@ class ExpertLinear {
   const Base& base() const { return base_; }
   const Execution& execution() const { return execution_; }
 
-  /// Memory for calls of up to `max_tokens` tokens and `max_pairs` pairs of token and expert; 0 stands for the most
-  /// that can occur.
+  /// Memory for calls of up to `max_tokens` tokens and `max_pairs` pairs of token and expert; 0 stands for the largest
+  /// possible number.
   Workspace workspace(Index max_tokens, Index max_pairs = 0,
                       std::pmr::memory_resource* memory = std::pmr::get_default_resource()) const {
     return detail::workspace_in(memory, make_workspace(max_tokens, max_pairs));
   }
-  /// Bytes that such a workspace takes from `memory`, known before it is made: a buffer of so many, aligned to
+  /// Bytes that such a workspace takes from `memory`, known before it is made: a buffer of this size, aligned to
   /// Arena::line, holds it all.
   std::size_t workspace_bytes(Index max_tokens, Index max_pairs = 0) const {
     return bytes_of(make_workspace(max_tokens, max_pairs));
@@ -73,8 +73,8 @@ class ExpertLinear {
     return gradients;
   }
 
-  /// Calls f(name, parameter, other...) with one View per tensor that the layer has, for its parameters and each of
-  /// `others`: gradients, moments.
+  /// Calls f(name, parameter, other...) with one View per tensor of the layer, for its parameters and each of `others`:
+  /// gradients, moments.
   template <class F, class... Others>
   void for_each_tensor(F&& f, Others&... others) {
     struct Own {
@@ -84,8 +84,8 @@ class ExpertLinear {
     detail::for_each_view<Gradients>(f, own, others...);
   }
 
-  /// Calls f(name, span) for what the roles remember that is no parameter: scales, frozen atoms and projections. A
-  /// checkpoint holds what both visit.
+  /// Calls f(name, span) for all state that is no parameter: scales, frozen atoms and projections. A checkpoint holds
+  /// both.
   template <class F>
   void for_each_state(F&& f) {
     for_each_state_within("experts", experts_, f);
@@ -118,7 +118,7 @@ class ExpertLinear {
   }
 
  protected:
-  /// The execution adds the ranks of the experts where a linear base leaves its result.
+  /// The execution adds the ranks of the experts while a tile of a linear base's result is in cache.
   static constexpr bool fuses = LinearBasePolicy<Base> && RankedExpertPolicy<Experts, Execution>;
 
   auto experts_call(Workspace& work) const {
@@ -128,7 +128,7 @@ class ExpertLinear {
     return Call<Execution, ScratchOf<Base>>{execution_, work.pass, work.base_scratch};
   }
 
-  /// apply(), checked; a `latent` that is not empty belongs to this x.
+  /// apply() after its checks; a `latent` that is not empty belongs to this x.
   void add_experts(View<const T> x, View<const T> latent, const Routing<T>& routing, View<T> y, Workspace& work) const {
     check_output("apply: rows of y", "apply: columns of y", y, x.rows());
     require_equal(ErrorCode::shape, "apply: tokens of the routing", x.rows(), routing.tokens());
@@ -142,13 +142,13 @@ class ExpertLinear {
     }
   }
 
-  /// May base, experts and a router add their shares of d_x in one pass over it? It saves reading and writing d_x
-  /// once for each of them.
+  /// May base, experts and a router add their shares of d_x in one pass over it? This saves one read and one write of
+  /// d_x for each of them.
   bool fuses_d_x(const Pass& pass) const {
     if constexpr (fuses) return experts_.fuses_d_x(pass);
     return false;
   }
-  /// Where fuses_d_x(), after the backward of base and experts without d_x:   d_x += all shares
+  /// If fuses_d_x(), after the backward of base and experts without d_x:   d_x += all shares
   void add_d_x(View<const T> d_y, const Routing<T>& routing, View<T> d_x, Workspace& work,
                const auto&... router) const {
     if constexpr (fuses)

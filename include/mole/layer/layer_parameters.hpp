@@ -28,7 +28,7 @@ struct ExpertParameters {
   }
 };
 
-/// Those of a MixtureLinear, "router.weight" and so on before them.
+/// The tensors of a MixtureLinear: "router.weight" and so on, then those of its ExpertLinear.
 template <class Router, class Experts, class Base>
 struct LayerParameters : ExpertParameters<Experts, Base> {
   ParametersOf<Router> router;

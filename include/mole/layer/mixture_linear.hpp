@@ -60,8 +60,7 @@ class MixtureLinear : public ExpertLinear<Experts, Base, Execution> {
   const Router& router() const { return router_; }
   const Gating& gating() const { return gating_; }
 
-  /// As ExpertLinear::workspace; room for `max_pairs` pairs beyond what the gating can choose serves routings from
-  /// outside.
+  /// As ExpertLinear::workspace; a `max_pairs` beyond what the gating can choose makes room for routings from outside.
   Workspace workspace(Index max_tokens, Index max_pairs = 0,
                       std::pmr::memory_resource* memory = std::pmr::get_default_resource()) const {
     return detail::workspace_in(memory, make_workspace(max_tokens, max_pairs));
@@ -88,7 +87,7 @@ class MixtureLinear : public ExpertLinear<Experts, Base, Execution> {
     detail::for_each_view<Gradients>(f, own, others...);
   }
 
-  /// As ExpertLinear::for_each_state, before it "router.bias", "gating.select.bias" and so on.
+  /// As ExpertLinear::for_each_state, after "router.bias", "gating.select.bias" and so on.
   template <class F>
   void for_each_state(F&& f) {
     for_each_state_within("router", router_, f);
@@ -117,8 +116,8 @@ class MixtureLinear : public ExpertLinear<Experts, Base, Execution> {
     Half::add_experts(x, work.latent, work.routing, y, work);
   }
 
-  /// Leaves in `work` what forward would, for the price of routing and down-projection: one workspace serves the
-  /// backward of any number of layers, if each recomputes first. Nothing need be kept of forward but x.
+  /// Leaves the same in `work` as forward, at the cost of routing and down-projection alone: one workspace serves the
+  /// backward of any number of layers, if each recomputes first. Of forward, only x has to be kept.
   void recompute(View<const T> x, Workspace& work,
                  const Pass& pass = {}) const requires RankedExpertPolicy<Experts, Execution> {
     route(x, work, pass);

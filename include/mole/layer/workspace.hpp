@@ -6,8 +6,8 @@
 
 namespace mole {
 
-/// What apply() and apply_backward() of an ExpertLinear need. One workspace per forward in flight; made by
-/// ExpertLinear::workspace. Move-only; everything lies in one block.
+/// The memory of apply() and apply_backward() of an ExpertLinear, in one block. One workspace per forward in flight;
+/// made by ExpertLinear::workspace. Move-only.
 template <class Experts, class Base>
 struct ExpertWorkspace {
   ExpertWorkspace(const Experts& experts, const Base& base, const CallSize& size, Arena& arena)
@@ -23,7 +23,8 @@ struct ExpertWorkspace {
   MemoryBlock memory;  ///< that everything lies in
 };
 
-/// That, a Trace, which gates, losses and telemetry see, and the scratch of the roles that route: of a MixtureLinear.
+/// The workspace of a MixtureLinear: additionally a Trace, for gates, losses and telemetry, and the scratch of the
+/// roles that route.
 template <class T, class Router, class Gating, class Experts, class Base>
 struct Workspace : Trace<T>, ExpertWorkspace<Experts, Base> {
   using Half = ExpertWorkspace<Experts, Base>;
@@ -43,7 +44,7 @@ struct Workspace : Trace<T>, ExpertWorkspace<Experts, Base> {
 };
 
 namespace detail {
-/// make(arena), a workspace, in one block from `memory` that it owns.
+/// make(arena), a workspace, in one block from `memory`, which it owns.
 template <class Make>
 auto workspace_in(std::pmr::memory_resource* memory, Make make) {
   MemoryBlock block(bytes_of(make), memory);

@@ -11,8 +11,8 @@
 
 namespace mole {
 
-/// One description of scratch memory that both measures and makes it: the same function runs on an arena without
-/// memory, which adds up what its arrays would take, and then on a block of that size, which holds them all.
+/// One description of scratch memory serves to measure it and to lay it out: the same function runs first on an arena
+/// without memory, which adds up the sizes of its arrays, and then on a block of that size, which holds them all.
 ///
 ///     Scratch scratch(const CallSize& size, Arena& arena) const {
 ///       return {arena.matrix<T>(size.tokens, hidden_), arena.matrix<T>(size.tokens, hidden_)};

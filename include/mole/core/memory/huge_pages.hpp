@@ -13,9 +13,9 @@
 
 namespace mole {
 
-/// A memory resource that asks the system for huge pages; the system may give ordinary ones.
+/// A memory resource that asks the system for huge pages; the system may grant ordinary ones.
 ///
-/// Allocations below 1 MiB, and all of them where the system is not Linux, come from `upstream`. Measured on weights of
+/// Allocations below 1 MiB, and all of them on systems other than Linux, come from `upstream`. Measured on weights of
 /// 4096 x 4096 floats: see bench/NOTES.md. Thread-safe if upstream is. Throws std::bad_alloc.
 class HugePages final : public std::pmr::memory_resource {
  public:

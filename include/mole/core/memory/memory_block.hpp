@@ -9,7 +9,7 @@
 
 namespace mole {
 
-/// Memory for an Arena: begins at a cache line, belongs to this object, and stays where it is when that is moved.
+/// Memory for an Arena: aligned to a cache line, owned by this object, and at the same address after a move.
 class MemoryBlock {
  public:
   MemoryBlock() = default;
@@ -33,7 +33,7 @@ class MemoryBlock {
   std::pmr::memory_resource* memory_ = nullptr;
 };
 
-/// What `make(arena)` needs of an arena, in bytes.
+/// The bytes that `make(arena)` needs of an arena.
 template <class Make>
 std::size_t bytes_of(Make&& make) {
   Arena measure;

@@ -14,7 +14,7 @@
 
 namespace mole {
 
-/// Elements side by side. One that was given room stays within it, and throws Error(capacity) beyond; one that was not
+/// Contiguous elements. A vector with a given capacity stays within it, and throws Error(capacity) beyond; one without
 /// grows in a memory resource. A copy has memory of its own.
 template <class T>
 class ScratchVector {
@@ -46,7 +46,7 @@ class ScratchVector {
   const T& back() const { return data_[size_ - 1]; }
 
   void clear() { size_ = 0; }
-  /// Elements beyond the present ones are `value`.
+  /// New elements are `value`.
   void resize(std::size_t size, T value = T()) {
     make_room(size);
     if (size > size_) std::fill(end(), data_ + size, value);

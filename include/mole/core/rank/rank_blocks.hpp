@@ -12,7 +12,7 @@
 
 namespace mole {
 
-/// An expert is a block of ranks. Expert e owns rows up(e) ... up(e) + size(e) - 1 of B, and reads as many rows of A
+/// An expert is a block of ranks. Expert e owns rows up(e) ... up(e) + size(e) - 1 of B, and reads as many rows of A,
 /// from down(e) on: its own, or, with a shared down-projection (HydraLoRA), the same rows as every other expert.
 ///
 ///   three experts of 2, 1 and 3 ranks          with a shared down-projection (uniform blocks of 2)
@@ -31,14 +31,14 @@ class RankBlocks {
   static RankBlocks ragged(std::span<const int> ranks, bool shared_down = false) {
     return RankBlocks({ranks.begin(), ranks.end()}, shared_down);
   }
-  /// Uniform blocks of `rank`, or, where `ranks` names any, one of that size for each expert.
+  /// Uniform blocks of `rank`, or, if `ranks` is not empty, one block of each of its sizes.
   static RankBlocks of(Index experts, Index rank, std::span<const int> ranks, bool shared_down = false) {
     if (ranks.empty()) return uniform(experts, rank, shared_down);
     require_equal(ErrorCode::option, "RankBlocks: number of ranks", experts, Index(ranks.size()));
     return ragged(ranks, shared_down);
   }
 
-  /// These experts, then those of `other`. Throws Error(option) where several share their down-projection.
+  /// These experts, then those of `other`. Throws Error(option) if several experts share their down-projection.
   RankBlocks followed_by(const RankBlocks& other) const {
     std::vector<int> sizes;
     for (const RankBlocks* some : {this, &other}) {

@@ -9,11 +9,11 @@
 
 namespace mole {
 
-/// Which factor's rows: those of A, or those of B.
+/// Whose rows: those of A (down) or of B (up).
 enum class FactorSide { down, up };
 
-/// The projected ranks h of all routed pairs, pair after pair: pair p of expert e owns h[begin[p]] ... and has
-/// blocks.size(e) numbers there.   begin [pairs + 1]
+/// The projected ranks h of all routed pairs, pair after pair: pair p of expert e owns the blocks.size(e) numbers from
+/// h[begin[p]] on.   begin [pairs + 1]
 template <class T>
 struct RankLayout {
   const RankBlocks& blocks;
@@ -26,8 +26,8 @@ struct RankLayout {
   }
   Index rows(FactorSide side) const { return side == FactorSide::down ? blocks.ranks_down() : blocks.ranks_up(); }
 
-  /// What of an expert's block lies in the last `last_rows` rows of a table: `count` ranks after the first `skip`, from
-  /// row `row` of them on.
+  /// The part of an expert's block that lies in the last `last_rows` rows of a table: `count` ranks after the first
+  /// `skip`, from row `row` of those last rows on.
   struct Share {
     Index skip, count, row;
   };

@@ -21,7 +21,7 @@ struct RankTerms {
   Index first_row(Index expert) const { return layout.first_row(expert, side); }
 };
 
-/// h as a matrix [tokens x ranks], where every token has every expert and no two of them share rows; else empty.
+/// h as a matrix [tokens x ranks] if every token has every expert and no two experts share rows; else empty.
 template <class U, class T>
 View<U> ranks_as_matrix(std::span<U> h, FactorSide side, const RankLayout<T>& layout) {
   if (!layout.routing.dense() ||
@@ -30,7 +30,8 @@ View<U> ranks_as_matrix(std::span<U> h, FactorSide side, const RankLayout<T>& la
   return {h.data(), layout.routing.tokens(), layout.blocks.ranks_up()};
 }
 
-/// What a linear map of few numbers adds to the rows of a result:   result += a w.   a [N x E], w [E x columns]
+/// The term of a linear map with few inputs, such as a router's share of d_x:   result += a w.   a [N x E],
+/// w [E x columns]
 template <class T>
 struct LinearTerm {
   View<const T> a, w;
