@@ -20,17 +20,17 @@
 
 namespace mole {
 
-/// Score the logits, select from the scores, weigh the selected.
+/// Scores the logits, selects experts by the scores, weighs the selected.
 ///
 ///   logits [N x (E + extra)] -> scores [N x (E + extra)] -> routing
 ///
 /// The selection is a constant in backward; the gates are differentiated exactly. Tokens are independent of each
-/// other, unless Select looks at the whole call (WholeCallSelectPolicy). Of the experts, the last `shared` ones have no
-/// score: they serve every token with gate 1, behind those that are chosen for it (DeepSeekMoE). A token that
-/// pass.routes() leaves out has nobody; one that pass.forced names an expert for has that one, and the shared.
+/// other, unless Select looks at the whole call (WholeCallSelectPolicy). The last `shared` experts have no score: they
+/// serve every token with gate 1, after the experts chosen for it (DeepSeekMoE). A token that pass.routes() excludes
+/// gets no expert; one with an expert in pass.forced gets that expert and the shared ones.
 ///
-/// Parts that have a form with vectors (LoopedScorePolicy, LaneSelectPolicy) use it wherever the execution names
-/// its Architecture; scores then agree with the scalar form up to rounding. No allocation after scratch().
+/// Parts that have a vectorized form (LoopedScorePolicy, LaneSelectPolicy) use it if the execution names its
+/// Architecture; scores then agree with the scalar form up to rounding. No allocation after scratch().
 template <class Score, class Select, class Weigh>
 class Gate {
  public:
@@ -56,9 +56,9 @@ class Gate {
     check_part(weigh);
   }
 
-  /// Experts, the last ones, that have no logit and serve every token.
+  /// The number of shared experts: the last ones, which have no logit and serve every token.
   Index shared() const { return shared_; }
-  /// One per expert that is not shared, and those that the score has behind them.
+  /// One per expert that is not shared, and those that the score has after the experts.
   Index columns(Index experts) const {
     if constexpr (requires { Score::extra; }) return experts - shared_ + Score::extra;
     return experts - shared_;
@@ -136,7 +136,7 @@ class Gate {
     for_each_state_within("weigh", weigh, f);
   }
 
-  /// The gate that every expert has for every token, if there is one; shared experts have 1.
+  /// The gate that every expert has for every token, if there is one; that of shared experts is 1.
   std::optional<double> constant_gate(Index experts) const {
     if constexpr (requires { weigh.constant_gate(); })
       if (token_dependence(experts).empty()) return weigh.constant_gate();
@@ -161,7 +161,7 @@ class Gate {
   /// Does Select look at all tokens of a call?
   static constexpr bool whole_call = requires(const Select& s) { s.max_pairs(Index(), Index()); };
 
-  /// Experts that a token may have.
+  /// The most experts that a token may have.
   Index slots(Index experts) const { return select.max_chosen(experts - shared_) + shared_; }
   /// How many of the pairs of a token are with shared experts.
   std::size_t shared_in(std::size_t pairs) const { return pairs == 0 ? 0 : std::size_t(shared_); }
@@ -183,7 +183,7 @@ class Gate {
       weigh.backward(scores, chosen, gates, d_gates, d_scores);
   }
 
-  /// Each token by itself, side by side in memory that start() closes up.
+  /// Each token on its own, in staged memory that start() compacts.
   template <class T, class C>
   void choose_each(Trace<T>& trace, C call) const {
     const Index experts = trace.scored_experts();
@@ -209,11 +209,11 @@ class Gate {
     trace.routing.start(trace.experts(), count);
   }
 
-  /// The vectors that a call's execution has; void where it has none.
+  /// The architecture of a call's execution; void if it has none.
   template <class C>
   using ArchOf = kernel::ArchitectureOf<decltype(std::declval<C&>().execution)>;
 
-  /// Calls f(first token, tokens) for chunks of 10 us or more, which are worth sharing.
+  /// Calls f(first token, tokens) for chunks that take 10 us or more, enough to be worth a thread.
   template <class T, class C, class F>
   static void for_each_chunk(C call, const Trace<T>& trace, F f) {
     const Index chunk = 64 * std::max<Index>(1, 128 / std::max<Index>(1, trace.experts()));

@@ -14,11 +14,11 @@ namespace mole {
 
 /// Satisfied by a copyable type with
 ///     check(experts)               throws Error(option) when its options do not fit so many experts
-///     columns(experts)             of the logits: one per expert that is scored, then others, if any (a threshold of
-///                                  the token, say)
+///     columns(experts)             of the logits: one per expert that is scored, then others, if any (such as a
+///                                  threshold per token)
 ///     max_pairs(tokens, experts)   the most pairs that choose() can make
 ///     choose(trace, call)          trace.logits() -> trace.scores(), trace.routing
-/// A gating whose last experts have no logit, because they serve every token, says how many:   shared()
+/// A gating whose last experts have no logit, because they serve every token, gives their number:   shared()
 template <class G, class T, class Execution = ExecutionArchetype>
 concept GatingPolicy = std::copy_constructible<G> && requires(const G& gating, Trace<T>& trace, Index size) {
   gating.check(size);
@@ -27,7 +27,7 @@ concept GatingPolicy = std::copy_constructible<G> && requires(const G& gating, T
   gating.choose(trace, call_of<G, Execution>());
 };
 
-/// Experts that `gating` gives every token.
+/// The number of experts that `gating` gives to every token.
 template <class G>
 Index shared_experts(const G& gating) {
   if constexpr (requires { gating.shared(); }) return gating.shared();
@@ -35,16 +35,16 @@ Index shared_experts(const G& gating) {
 }
 
 /// A gating whose gates are differentiable:   backward(trace, call)
-/// adds d_gate's share to d_scores, then d_scores' to d_logits; the chosen set is a constant.
+/// adds d_gate's share to d_scores, then the share of d_scores to d_logits; the chosen set is a constant.
 template <class G, class T, class Execution = ExecutionArchetype>
 concept TrainableGatingPolicy = GatingPolicy<G, T, Execution> && requires(const G& gating, Trace<T>& trace) {
   gating.backward(trace, call_of<G, Execution>());
 };
 
-/// A gating that may serve all tokens alike, and can be merged where it does:
-///     constant_gate(experts)    what every one of so many experts counts for every token; none: that depends on it
-///     token_dependence(experts)   what depends on the token, in words; empty where nothing does
-/// Both are about its options, not about scores: NaN and infinite ones make no difference. Nor is it asked about calls
+/// A gating that may serve all tokens alike, so that its layer can be merged:
+///     constant_gate(experts)      the gate of each of so many experts for every token; none if it depends on the token
+///     token_dependence(experts)   what depends on the token, in words; empty if nothing does
+/// Both are about its options, not about scores: NaN and infinite scores make no difference. They do not cover calls
 /// that leave tokens out or force experts.
 template <class G>
 concept ConstantGatingPolicy = requires(const G& gating, Index experts) {

@@ -16,17 +16,17 @@ namespace mole {
 /// logits_e = scale * cos(h, c_e),   h = x P^T + b, or x itself without a projection.
 ///
 ///   x [N x I], projection.weight P [H x I], projection.bias b [1 x H], prototypes c [E x H], logits [N x E]
-///   scale = exp(min(log_scale, log 100)), log_scale [1 x 1], or 1 without a learned one
+///   scale = exp(min(log_scale, log 100)), log_scale [1 x 1], or 1 without a learned scale
 ///
 /// Logits lie in [-scale, scale] and do not change when h or a prototype is scaled. Norms are at least 1e-12
 /// (UnitVector): an h or a prototype of zeros has cosines of 0 and gets no gradient from them. A log_scale above its
-/// bound gets none either.
-/// Prototypes start as N(0, deviation^2), the projection as a LinearRouter, log_scale as log 2.
+/// bound gets no gradient either.
+/// Prototypes start as N(0, deviation^2), the projection as that of a LinearRouter, log_scale at log 2.
 /// Throws Error(option) for sizes below 1, a negative projection, and unless deviation > 0.
 /// Scratch: 2 N (E + H) numbers with a projection, 2 N E without, and 2 E H.
 /// Source: ProMoE, ali-vilab/ProMoE, models/models_ProMoE_TC.py: no projection, no learned scale. Tutel,
-/// microsoft/Tutel, tutel/gates/cosine_top.py: a projection of 256, a learned scale (there "temperature", and its
-/// prototypes the columns of "sim_matrix"), deviation 0.01.
+/// microsoft/Tutel, tutel/gates/cosine_top.py: a projection of 256, a learned scale (there "temperature", with the
+/// prototypes as the columns of "sim_matrix"), deviation 0.01.
 template <class T>
 class CosineRouter {
  public:
@@ -34,10 +34,10 @@ class CosineRouter {
 
   struct Options {
     Index in = 0;
-    Index experts = 0;     ///< with the extra columns of the gate, if it has any
-    Index projection = 0;  ///< its width H; 0: no projection, H = I
+    Index experts = 0;     ///< including the extra columns of the gate, if any
+    Index projection = 0;  ///< width H; 0: no projection, H = I
     bool learned_scale = false;
-    double deviation = 0.02;  ///< of the prototypes at the start
+    double deviation = 0.02;  ///< standard deviation of the initial prototypes
   };
 
   struct Parameters {
@@ -79,7 +79,7 @@ class CosineRouter {
   Index in() const { return projects() ? parameters_.projection.weight.cols() : width(); }
   Parameters& parameters() { return parameters_; }
   const Parameters& parameters() const { return parameters_; }
-  /// What cosines are multiplied by.
+  /// The factor of the cosines.
   double scale() const {
     return parameters_.log_scale.empty() ? 1 : std::exp(double(std::min(parameters_.log_scale(0, 0), most_log_scale)));
   }
@@ -109,7 +109,7 @@ class CosineRouter {
     }
   }
 
-  /// With what forward() has left in the scratch, u_n and v_e the directions of h_n and c_e, d_cos = scale d_logits:
+  /// With the results of forward() in the scratch, u_n and v_e the directions of h_n and c_e, d_cos = scale d_logits:
   ///   d_h_n = (sum_e d_cos_ne v_e - <d_cos_n, cos_n> u_n) / ||h_n||,   d_c_e alike;   d_log_scale += <d_cos, cos>
   void backward(View<const T> x, View<const T> d_logits, View<T> d_x, Parameters& gradients, auto call) const {
     const View<const T> h = features(x, call.scratch);

@@ -26,11 +26,11 @@ namespace mole {
 ///
 ///   u [N x I], h and h' [N x H], input.weight [3H x I], hidden.weight [3H x H], both with a bias [1 x 3H]
 ///
-/// Rows of the parameters are those of r, of z and of n, as in torch.nn.GRUCell (weight_ih, weight_hh), and start as
-/// there: U(-1/sqrt(H), 1/sqrt(H)). One cell serves many layers, so it belongs to none of them: whoever owns it has its
-/// gradients, steps it once and saves it once, with for_each_tensor() as of a layer.
+/// Rows of the parameters are those of r, of z and of n, as in torch.nn.GRUCell (weight_ih, weight_hh), and are
+/// initialized as there: U(-1/sqrt(H), 1/sqrt(H)). One cell serves many layers, so it belongs to none of them: its
+/// owner holds its gradients, steps it once and saves it once, with for_each_tensor() as that of a layer.
 /// Throws Error(option) for sizes below 1.
-/// Source: Cho et al. 2014, arXiv:1406.1078, eq. 5-8, with r behind the hidden bias as cuDNN and PyTorch have it.
+/// Source: Cho et al. 2014, arXiv:1406.1078, eq. 5-8, with r applied after the hidden bias as in cuDNN and PyTorch.
 template <class T>
 class GruCell {
  public:
@@ -38,7 +38,7 @@ class GruCell {
 
   struct Options {
     Index in = 0;
-    Index width = 0;  ///< H, of the state
+    Index width = 0;  ///< size H of the state
   };
 
   struct Parameters {
@@ -51,11 +51,11 @@ class GruCell {
     }
   };
 
-  /// What forward() leaves for backward().
+  /// Written by forward() for backward().
   struct Scratch {
     View<T> gates;              // [tokens x 3H], r, z and n
-    View<T> hidden;             // [tokens x 3H], of h alone
-    View<T> d_gates, d_hidden;  // [tokens x 3H], before the sigmoids and the tanh
+    View<T> hidden;             // [tokens x 3H], from h alone
+    View<T> d_gates, d_hidden;  // [tokens x 3H], before the sigmoids and tanh
     std::span<T> none;          // [H], zero: the state before the first layer
   };
 
@@ -90,7 +90,7 @@ class GruCell {
     return {each(), each(), each(), each(), arena.array<T>(width())};
   }
 
-  /// before = h, an empty view for zeros; after = h', other memory than `before`.
+  /// before = h, an empty view for zeros; after = h', in memory other than `before`.
   void forward(View<const T> u, View<const T> before, View<T> after, auto call) const {
     const View<T> gates = call.scratch.gates.top(u.rows()), hidden = call.scratch.hidden.top(u.rows());
     call.execution.linear(u, parameters_.input.weights(), gates);
@@ -165,7 +165,7 @@ class GruCell {
   }
 
  private:
-  /// What belongs to r, z and n of a row of 3H.
+  /// The parts of a row of 3H that belong to r, z and n.
   std::array<std::span<T>, 3> thirds(std::span<T> row) const {
     const auto h = std::size_t(width());
     return {row.first(h), row.subspan(h, h), row.last(h)};
@@ -175,7 +175,7 @@ class GruCell {
     return before ? before.row(token) : scratch.none;
   }
 
-  /// Calls f(token, loops) for every token, loops with the vectors of the execution; chunks are worth sharing.
+  /// Calls f(token, loops) for every token, with the loops of the execution's vectors, in chunks worth a thread.
   void for_each_token(Index tokens, auto call, auto f) const {
     const Index chunk = std::max<Index>(1, 4096 / width());
     call.execution.parallel_for((tokens + chunk - 1) / chunk, [&](Index c) {

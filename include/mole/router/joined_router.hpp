@@ -10,12 +10,12 @@
 
 namespace mole {
 
-/// logits = the first router's, then the second's.
+/// logits = those of the first router, then those of the second.
 ///
 ///   in [N x features] of both, logits [N x (E + extra)]
 ///
 /// For gates with an extra column: a threshold (AdaMoLE) or a sparsity (LD-MoLE) from a router of its own. Parameters
-/// are named "first..." and "second...". Throws Error(shape) when the two read different numbers of inputs.
+/// are named "first..." and "second...". Throws Error(shape) when the two routers have different numbers of inputs.
 template <class First, class Second>
 class JoinedRouter {
   static_assert(RouterPolicy<First> && RouterPolicy<Second>,
@@ -38,7 +38,8 @@ class JoinedRouter {
     }
   };
 
-  /// The parameters where they are: in either router.
+  /// The parameters in place, in both routers: for_each_tensor visits them through references, without a copy. Converts
+  /// to Parameters, which owns its tensors, to make gradients and moments of the same shapes.
   template <class A, class B>
   struct Parts {
     A& first;

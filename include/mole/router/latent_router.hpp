@@ -10,14 +10,14 @@
 
 namespace mole {
 
-/// logits = z + bias, with z = A x the experts' latent: an expert of one rank is wanted as much as it answers.
+/// logits = z + bias, with z = A x the experts' latent: an expert of one rank is wanted as strongly as it responds.
 ///
 ///   z [N x E], bias [E], logits [N x E]
 ///
-/// The bias is state, not a parameter: it shifts who is chosen, never what the chosen add, gets no gradient and starts
-/// at 0. Whoever balances the experts writes it between calls. Throws Error(option) for less than 1 expert; forward()
-/// throws Error(shape) where the experts have more than one rank. Source: Zou et al. 2025 (FlyLoRA), arXiv:2510.08396,
-/// eq. 8-10.
+/// The bias is state, not a parameter: it shifts which experts are chosen, never what they add. It gets no gradient,
+/// starts at 0, and is written between calls by the code that balances the experts (SignBiasBalancer).
+/// Throws Error(option) for less than 1 expert; forward() throws Error(shape) if experts have more than one rank.
+/// Source: Zou et al. 2025 (FlyLoRA), arXiv:2510.08396, eq. 8-10.
 template <class T>
 class LatentRouter {
  public:
@@ -29,7 +29,7 @@ class LatentRouter {
     bias_.assign(std::size_t(experts), T(0));
   }
 
-  /// Makes room for `experts` more, with a bias of 0, when the experts grow.
+  /// Adds `experts` entries with a bias of 0, for experts that grow.
   void append(Index experts) {
     require(experts >= 1, ErrorCode::option, "LatentRouter: expected at least 1 expert to append, found ", experts);
     bias_.resize(bias_.size() + std::size_t(experts), T(0));

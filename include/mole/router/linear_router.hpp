@@ -15,7 +15,7 @@ namespace mole {
 ///   x [N x I], weight [E x I], bias [1 x E], logits [N x E]
 ///
 /// Starts at weight ~ U(-1/sqrt(I), 1/sqrt(I)), bias alike: the usual default of a linear layer. Dropout, if any, acts
-/// on the router's own view of x; with the stream of the experts it is the mask that they see.
+/// on the router's own copy of x; with the dropout stream of the experts, both have the same mask.
 /// Throws Error(option) for sizes below 1.
 template <class T>
 class LinearRouter {
@@ -25,7 +25,7 @@ class LinearRouter {
 
   struct Options {
     Index in = 0;
-    Index experts = 0;  ///< with the extra columns of the gate, if it has any
+    Index experts = 0;  ///< including the extra columns of the gate, if any
     bool bias = false;
     Dropout dropout = {};
   };

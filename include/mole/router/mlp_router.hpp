@@ -13,7 +13,7 @@ namespace mole {
 ///
 ///   x [N x I], hidden.weight W0 [H x I], output.weight W1 [E x H], both with a bias
 ///
-/// Weights and biases start as U(-1/sqrt(f), 1/sqrt(f)) with f their inputs. Throws Error(option) for sizes below 1.
+/// Weights and biases start as U(-1/sqrt(f), 1/sqrt(f)), f their number of inputs. Throws Error(option) for sizes < 1.
 /// Source: Zhuang et al. 2025 (LD-MoLE, one output), arXiv:2509.25684; DriftMoE, arXiv:2507.18464.
 template <class T>
 class MlpRouter {
@@ -23,7 +23,7 @@ class MlpRouter {
   struct Options {
     Index in = 0;
     Index hidden = 64;
-    Index experts = 0;  ///< with the extra columns of the gate, if it has any
+    Index experts = 0;  ///< including the extra columns of the gate, if any
   };
 
   struct Parameters {

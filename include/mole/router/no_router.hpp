@@ -6,7 +6,7 @@
 
 namespace mole {
 
-/// logits = 0. With one expert, or with the selection All and the weight Unit, the layer is a plain LoRA.
+/// logits = 0. With one expert, or with the selection All and the weighing Unit, the layer is a plain LoRA.
 template <class T>
 class NoRouter {
  public:

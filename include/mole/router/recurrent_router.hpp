@@ -12,20 +12,20 @@
 
 namespace mole {
 
-/// logits = h W_out^T,   h = cell(x W_in^T, h of the layer before).
+/// logits = h W_out^T,   h = cell(x W_in^T, h of the previous layer).
 ///
 ///   x [N x I], W_in [U x I], h [N x H], W_out [E x H], with U and H the cell's; no biases
 ///
-/// The recurrence runs over the depth of a model, for each token by itself. The cell is the model's: it is borrowed,
-/// must stay where it is, and is not among the router's parameters. What passes between layers is the caller's, too:
-/// the Carry of a call, put into the workspace before forward and kept until after backward,
+/// The recurrence runs over the depth of a model, independently for each token. The cell belongs to the model: it is
+/// borrowed, must not move, and is not among the router's parameters. The state between layers belongs to the caller:
+/// the Carry of a call is put into the workspace before forward and kept until after backward,
 ///     work.router_scratch.carry = {.in = h_1, .out = h_2, .d_out = d_h_2, .d_in = d_h_1, .d_cell = &d_cell};
-/// without one the state before is zero, and nobody wants the state after.
+/// without one the incoming state is zero, and the outgoing state is not stored.
 ///
-/// W_in and W_out start as the usual linear layer's. Throws Error(option) for sizes below 1; forward() and backward()
-/// throw Error(shape) for a carry that does not fit the tokens.
-/// Source: Qiu et al. 2024 (RMoE), arXiv:2408.06793, eq. 4-6; released as qiuzh20/RMoE, with H = 256 where the paper
-/// has 128.
+/// W_in and W_out start as those of the usual linear layer. Throws Error(option) for sizes below 1; forward() and
+/// backward() throw Error(shape) for a carry that does not fit the tokens.
+/// Source: Qiu et al. 2024 (RMoE), arXiv:2408.06793, eq. 4-6; released as qiuzh20/RMoE, with H = 256 instead of the
+/// paper's 128.
 template <class T>
 class RecurrentRouter {
  public:
@@ -34,11 +34,11 @@ class RecurrentRouter {
 
   struct Options {
     Index in = 0;
-    Index experts = 0;  ///< with the extra columns of the gate, if it has any
+    Index experts = 0;  ///< including the extra columns of the gate, if any
   };
 
   struct Parameters {
-    LinearParameters<T> input, output;  // weights alone
+    LinearParameters<T> input, output;  // without biases
 
     template <class F, class... P>
     static void for_each_tensor(F&& f, P&... p) {
@@ -47,13 +47,13 @@ class RecurrentRouter {
     }
   };
 
-  /// States of the tokens between layers [N x H], and the gradients of both; any may be empty. `in` and `out` are
-  /// different memory. d_in and d_cell accumulate.
+  /// States of the tokens between layers [N x H], and the gradients of both; any may be empty. `in` and `out` must not
+  /// share memory. d_in and d_cell accumulate.
   struct Carry {
-    View<const T> in = {};                        ///< after the layer before; empty: zeros
+    View<const T> in = {};                        ///< from the previous layer; empty: zeros
     View<T> out = {};                             ///< after this layer
-    View<const T> d_out = {};                     ///< from the layers behind; empty: zeros
-    View<T> d_in = {};                            ///< for the layer before
+    View<const T> d_out = {};                     ///< from the following layers; empty: zeros
+    View<T> d_in = {};                            ///< for the previous layer
     typename Cell::Parameters* d_cell = nullptr;  ///< null: the cell is frozen
   };
 

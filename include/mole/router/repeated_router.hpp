@@ -9,11 +9,11 @@
 
 namespace mole {
 
-/// logit_e = the linear router's logit of e / times.
+/// logit_e = the linear router's logit number e / times, rounded down.
 ///
 ///   x [N x I], weight [E / times x I], logits [N x E]
 ///
-/// SMoRA's rank_partition: neighboring ranks share a row of the router, and a balancing bias alone tells them apart.
+/// SMoRA's rank_partition: neighboring ranks share a row of the router; only a balancing bias tells them apart.
 /// Throws Error(option) for times below 1. Source: StyxXuan/smora.
 template <class T>
 class RepeatedRouter {
@@ -47,7 +47,7 @@ class RepeatedRouter {
       for (Index e = 0; e < logits.cols(); ++e) logits(n, e) = own(n, e / times_);
   }
 
-  /// The d_logits of experts that share a row add up.
+  /// The d_logits of experts that share a row are summed.
   void backward(View<const T> x, View<const T> d_logits, View<T> d_x, Parameters& gradients, auto call) const {
     const View<T> own = call.scratch.d_logits.top(x.rows());
     fill(own, T(0));

@@ -11,10 +11,10 @@
 
 namespace mole {
 
-/// What a router takes for features: the tokens x, or the experts' latent z = A x.
+/// The input of a router: the tokens x, or the experts' latent z = A x.
 enum class Reads { tokens, latent };
 
-/// `static constexpr Reads reads` of a router; the tokens where it says nothing.
+/// `static constexpr Reads reads` of a router; tokens if it declares none.
 template <class Router>
 constexpr Reads reads_of = [] {
   if constexpr (requires { Router::reads; }) return Router::reads;
@@ -42,7 +42,7 @@ concept RouterPolicy = std::floating_point<typename R::Scalar> && std::copy_cons
   { router.outputs() } -> std::convertible_to<Index>;
 } &&(detail::ForwardsWithCall<R, Execution> || detail::ForwardsAlone<R>);
 
-/// router.forward, with the call where it takes one.
+/// router.forward, with the call if it takes one.
 template <class R, class Execution>
 void forward_router(const R& router, View<const typename R::Scalar> in, View<typename R::Scalar> logits,
                     Call<Execution, ScratchOf<R>> call) {
@@ -53,7 +53,7 @@ void forward_router(const R& router, View<const typename R::Scalar> in, View<typ
 }
 
 /// A router that also learns:   backward(in, d_logits, d_in, gradients, call)
-/// d_in is accumulated and empty when nobody wants it; `gradients` may hold frozen (empty) tensors.
+/// d_in is accumulated, and empty when it is not wanted; `gradients` may hold frozen (empty) tensors.
 template <class R, class Execution = ExecutionArchetype>
 concept TrainableRouterPolicy = RouterPolicy<R, Execution> &&
     requires(const R& router, View<const typename R::Scalar> in, View<typename R::Scalar> d_in,
@@ -61,9 +61,9 @@ concept TrainableRouterPolicy = RouterPolicy<R, Execution> &&
   router.backward(in, in, d_in, gradients, call_of<R, Execution>());
 };
 
-/// A router of tokens whose part in d_x is d_logits times a weight [outputs x I]:
-///     input_weight()      that weight
-///     fuses_d_x(pass)   false where d_x has to pass a mask of dropout
+/// A router of tokens whose share of d_x is d_logits times a weight [outputs x I]:
+///     input_weight()    that weight
+///     fuses_d_x(pass)   false if d_x has to pass a dropout mask
 template <class R>
 concept LinearlyReadingRouter = requires(const R& router, const Pass& pass) {
   { router.input_weight() } -> std::same_as<View<const typename R::Scalar>>;

@@ -11,10 +11,10 @@ namespace mole {
 
 /// score_e = sigmoid(logit_e) + bias_e.
 ///
-///   bias [E]: state, written between calls by whoever balances the experts
+///   bias [E]: state, written between calls by the code that balances the experts (SignBiasBalancer)
 ///
-/// The bias is in the gate as well as in the selection, which is SMoRA's way; GroupedTopK has one for the selection
-/// alone, DeepSeek-V3's. Its gradient is the sum over tokens of d_scores, and nobody needs it.
+/// As in SMoRA, the bias acts on the gate as well as on the selection; GroupedTopK has one for the selection alone, as
+/// DeepSeek-V3. Its gradient would be the sum over tokens of d_scores; it is not computed.
 /// Throws Error(option) unless the bias has E numbers.
 /// Source: Zhao et al. 2025 (SMoRA), arXiv:2501.15103; StyxXuan/smora.
 template <class T>

@@ -14,9 +14,9 @@ namespace mole {
 
 /// score = logits / max(||logits||, eps), so that scores lie in [-1, 1] and do not change when the token is scaled.
 ///
-/// A row of zeros has score 0 everywhere, and gives its logits no gradient: it has no direction. A logit of -infinity
-/// keeps that for a score, has no part in the norm and gets no gradient.
-/// Throws Error(option) unless eps > 0.  O(E) a token.
+/// A row of zeros has no direction: its scores are 0 and its logits get no gradient. A logit of -infinity has score
+/// -infinity, does not count in the norm and gets no gradient.
+/// Throws Error(option) unless eps > 0.  O(E) per token.
 /// Source: Lu et al. 2025 (MoRAM), arXiv:2506.21035, as released: eps 1e-12 in XTAIL, 1e-8 in TRACE.
 struct L2Normalized {
   double eps = 1e-12;
@@ -32,7 +32,7 @@ struct L2Normalized {
         scores, [&](const auto& logit) { return logit * scale; }, logits);
   }
 
-  /// d_logit_e = (d_score_e - score_e <scores, d_scores>) / ||logits||;  d_score_e / eps below a norm of eps
+  /// d_logit_e = (d_score_e - score_e <scores, d_scores>) / ||logits||;  d_score_e / eps for a norm below eps
   template <class V, class Loops = kernel::ElementLoops>
   void backward(std::span<const V> logits, std::span<const V> scores, std::span<const V> d_scores,
                 std::span<V> d_logits, const Loops& loops = {}) const {

@@ -6,11 +6,11 @@
 
 namespace mole {
 
-/// Sparsegen with a lambda of each token, from the column behind the experts:
+/// Sparsegen with a lambda per token, from the column after the experts:
 ///
 ///   lambda = log(sigmoid(logit_E)) + 1 - epsilon   (below 1 whatever the logit)
 ///
-///   logits [N x (E + 1)] -> scores [N x (E + 1)], the last of them lambda
+///   logits [N x (E + 1)] -> scores [N x (E + 1)], whose last column is lambda
 ///
 /// Throws Error(option) unless 0 < epsilon.
 /// Source: Zhuang et al. 2025 (LD-MoLE), arXiv:2509.25684; eshentw/LD-MoLE.

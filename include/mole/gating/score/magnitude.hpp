@@ -9,9 +9,9 @@
 
 namespace mole {
 
-/// score = |logit|; with keep_sign the logit itself, so that one type serves both readings of FlyLoRA. A logit of
-/// -infinity keeps that for a score: the expert is excluded.
-/// Source: Zou et al. 2025 (FlyLoRA), arXiv:2510.08396: eq. 8 takes sizes, eq. 10 and the training release do not.
+/// score = |logit|; with keep_sign the logit itself, so that one type covers both readings of FlyLoRA. A logit of
+/// -infinity has score -infinity: the expert is excluded.
+/// Source: Zou et al. 2025 (FlyLoRA), arXiv:2510.08396: eq. 8 takes magnitudes, eq. 10 and the training release do not.
 struct Magnitude {
   bool keep_sign = false;
 

@@ -9,11 +9,11 @@
 
 namespace mole {
 
-/// score = softmax over the allowed experts, 0 for the others; 0 for all where nobody is allowed.
+/// score = softmax over the allowed experts, 0 for the others; 0 for all if no expert is allowed.
 ///
 ///   allowed [E], 0 or 1: experts of one tenant, of one modality, not yet pruned
 ///
-/// Experts that differ from token to token are logits of -infinity, which Softmax takes.
+/// To exclude experts per token, give them logits of -infinity, which Softmax accepts.
 /// Throws Error(option) unless `allowed` has E flags.
 /// Source: Zong et al. 2024 (MoVA), arXiv:2404.13046; Wang et al. 2024 (HoME), arXiv:2408.05430.
 struct MaskedSoftmax {
@@ -33,7 +33,7 @@ struct MaskedSoftmax {
   template <class T>
   void backward(std::span<const T> logits, std::span<const T> scores, std::span<const T> d_scores,
                 std::span<T> d_logits) const {
-    Softmax{}.backward(logits, scores, d_scores, d_logits);  // a score of 0 hands nothing on
+    Softmax{}.backward(logits, scores, d_scores, d_logits);  // a score of 0 passes no gradient
   }
 };
 

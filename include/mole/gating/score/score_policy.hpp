@@ -11,16 +11,16 @@
 namespace mole {
 
 /// Satisfied by a copyable type with, for one token,
-///     forward(logits, scores)                      scores overwritten, as many as logits
-///     backward(logits, scores, d_scores, d_logits)  d_logits accumulated; `scores` is exactly what forward made
+///     forward(logits, scores)                        scores overwritten, as many as logits
+///     backward(logits, scores, d_scores, d_logits)   d_logits accumulated; `scores` is exactly what forward made
 template <class S, class T>
 concept ScorePolicy = std::copyable<S> && requires(const S& score, std::span<const T> in, std::span<T> out) {
   score.forward(in, out);
   score.backward(in, in, in, out);
 };
 
-/// A score that is written in the loops of a row (kernel/element_loops.hpp), which its calls take last: so it works on
-/// several experts or several tokens at once, wherever the execution has an Architecture. V is a number or a vector.
+/// A score written with the loops over a row (kernel/element_loops.hpp) that its calls take last, so that it processes
+/// several experts or tokens at once if the execution has an Architecture. V is a number or a vector.
 template <class S, class V, class Loops = kernel::ElementLoops>
 concept LoopedScorePolicy = requires(const S& score, std::span<const V> in, std::span<V> out, const Loops& loops) {
   score.forward(in, out, loops);

@@ -16,13 +16,13 @@ namespace mole {
 
 /// The scores of some tokens.   logits, scores [tokens x columns]
 ///
-/// A looped score works with vectors of experts, or of tokens where a row is narrower than a vector; any other, and
-/// every score where Arch is void, is called for one token after the other. Which form a token gets depends on its own
-/// row alone, so its bits do not depend on its neighbors, on its place among them or on their number.
+/// A looped score works on vectors of experts, or of tokens if a row is narrower than a vector. Any other score, and
+/// every score if Arch is void, is called token by token. Which form a token gets depends on its own row alone, so its
+/// bits depend neither on its neighbors nor on its place among them or on their number.
 template <class Arch>
 struct ScoreRows {
-  /// Also says which tokens have a NaN among their logits. Those, and tokens with a logit of +infinity, get the scalar
-  /// form afterwards: vectors need not agree with it there.
+  /// Also reports which tokens have a NaN among their logits. Those, and tokens with a logit of +infinity, are
+  /// recomputed in the scalar form, with which vectors need not agree there.
   template <class Score, class T>
   static void forward(const Score& score, View<const T> logits, View<T> scores, std::span<unsigned char> nan) {
     const bool done = forward_vectors(score, logits, scores);
@@ -39,7 +39,7 @@ struct ScoreRows {
     }
   }
 
-  /// d_logits += ...; narrow rows one by one, as the way into lanes and back would cost what it saves.
+  /// d_logits += ...; narrow rows token by token, as moving them into lanes and back would cost as much as it saves.
   template <class Score, class T>
   static void backward(const Score& score, View<const T> logits, View<const T> scores, View<const T> d_scores,
                        View<T> d_logits) {
@@ -61,7 +61,7 @@ struct ScoreRows {
     return false;
   }();
 
-  /// False where the score offers no form for rows of this width.
+  /// False if the score offers no form for rows of this width.
   template <class Score, class T>
   static bool forward_vectors(const Score& score, View<const T> logits, View<T> scores) {
     if constexpr (!std::is_void_v<Arch>) {
@@ -76,8 +76,8 @@ struct ScoreRows {
     return false;
   }
 
-  /// Tokens in lanes: a part of a vector of experts would cost as much as a whole one, 27 ns at E = 8 and not 9. A
-  /// token without neighbors pays for all lanes, 0.1 us more than the scalar form, which would give it other bits.
+  /// Tokens in lanes: a partly filled vector of experts would cost as much as a full one, 27 ns instead of 9 at E = 8.
+  /// A single token pays for all lanes, 0.1 us more than the scalar form, which would give it other bits.
   template <class Score, class T>
   static bool forward_lanes(const Score& score, View<const T> logits, View<T> scores) {
     using Lanes = kernel::Lanes<Arch, T>;
@@ -93,7 +93,7 @@ struct ScoreRows {
     return true;
   }
 
-  /// No NaN and no +infinity among contiguous rows; false may mean "not looked".
+  /// No NaN and no +infinity among contiguous rows; false may mean "not checked".
   template <class T>
   static bool all_ordinary(View<const T> logits) {
     if constexpr (!std::is_void_v<Arch>) {

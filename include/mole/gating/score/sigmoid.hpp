@@ -8,7 +8,7 @@
 
 namespace mole {
 
-/// score = 1 / (1 + exp(-logit)), each expert for itself.
+/// score = 1 / (1 + exp(-logit)), independently for each expert.
 /// Source: DeepSeek-AI 2024, arXiv:2412.19437, eq. 15.
 struct Sigmoid {
   template <class V, class Loops = kernel::ElementLoops>

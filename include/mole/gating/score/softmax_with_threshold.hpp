@@ -6,12 +6,12 @@
 
 namespace mole {
 
-/// score = softmax over the experts; behind them the token's threshold, max_threshold * sigmoid(logit_E).
+/// score = softmax over the experts; in the column after them the token's threshold, max_threshold * sigmoid(logit_E).
 ///
 ///   logits [N x (E + 1)] -> scores [N x (E + 1)]
 ///
-/// `max_threshold` 0 stands for 1 / E, the most with which every token is sure of an expert. For LearnedThreshold and
-/// Shifted. Throws Error(option) unless 0 <= max_threshold <= 1.
+/// `max_threshold` 0 stands for 1 / E, the largest value with which every token is certain to keep an expert. For
+/// LearnedThreshold and Shifted. Throws Error(option) unless 0 <= max_threshold <= 1.
 /// Source: Liu and Luo 2024 (AdaMoLE), arXiv:2405.00361, eq. 4.
 struct SoftmaxWithThreshold {
   static constexpr Index extra = 1;

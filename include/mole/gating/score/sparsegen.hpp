@@ -11,12 +11,12 @@
 
 namespace mole {
 
-/// score = the p of the simplex that is nearest to the logits:   argmin |p - logits|^2 - lambda |p|^2
+/// score = the point p of the simplex that minimizes |p - logits|^2 - lambda |p|^2
 ///       = max(logit - tau, 0) / (1 - lambda),   tau such that the scores sum to 1
 ///
-/// lambda = 0 is sparsemax; towards 1 one expert is left, towards -infinity all are alike. Logits of -infinity get 0; a
-/// token whose logits are all -infinity gets 0 everywhere. Throws Error(option) unless lambda < 1.
-/// O(E) for each set of experts that is tried, two or three as a rule; no sorting.
+/// lambda = 0 is sparsemax; as lambda nears 1 one expert is left, towards -infinity all become equal. Logits of
+/// -infinity get 0; a token whose logits are all -infinity gets 0 everywhere. Throws Error(option) unless lambda < 1.
+/// O(E) for each support that is tried, usually two or three; no sorting.
 /// Source: Laha et al. 2018, arXiv:1810.11975, eq. 6; Martins and Astudillo 2016 (sparsemax), arXiv:1602.02068.
 struct Sparsegen {
   double lambda = 0;
@@ -50,13 +50,13 @@ struct Sparsegen {
   }
 
  private:
-  /// Drops experts below the tau of those left until nobody is: each pass raises tau, and never above the largest
-  /// logit. By rounding tau may fall a last digit and let an expert in again whose logit it is; that is the end, too.
+  /// Drops experts below tau until none is: each pass raises tau, but never above the largest logit. Rounding may lower
+  /// tau by one unit in the last place and readmit an expert whose logit equals it; that also ends the loop.
   template <class T>
   static T threshold(std::span<const T> logits, T spread) {
     T tau = -std::numeric_limits<T>::infinity(), kept = -1;
     for (;;) {
-      // Less the largest logit, so that sums of huge logits keep their digits.
+      // Relative to the largest logit, so that sums of huge logits keep their digits.
       T largest = tau, size = 0, sum = 0;
       for (T logit : logits) largest = logit > largest ? logit : largest;
       for (T logit : logits)

@@ -7,12 +7,12 @@
 
 namespace mole {
 
-/// All experts where the entropy of the scores, over its maximum, is above the threshold; else those of a TopP.
+/// All experts if the entropy of the scores, over its maximum, is above the threshold; else those of a TopP.
 ///
-///   scores [N x E], probabilities   ->   from confident.min_k to E experts a token
+///   scores [N x E], probabilities   ->   from confident.min_k to E experts per token
 ///
 /// The defaults are DynMoLE's: the crossing expert is left out, and at least two stay. A threshold of 1 or more never
-/// asks everybody. Throws Error(option) unless the threshold is at least 0, the order of the entropy above 0, and
+/// selects all experts. Throws Error(option) unless the threshold is at least 0, the order of the entropy above 0, and
 /// `confident` fits.  O(E) powers, and the cost of TopP.
 /// Source: Li et al. 2025 (DynMoLE), arXiv:2504.00661; mikecovlee/DynMoLE.
 struct EntropyHybrid {

@@ -30,7 +30,7 @@ struct CapacityOptions {
   bool per_sequence = false;  ///< a capacity for each sequence instead of one for the call
 };
 
-/// What another selection chooses, up to the capacity of each expert: factor * choices / E pairs.
+/// The choices of another selection, up to the capacity of each expert: factor * choices / E pairs.
 ///
 ///   scores [N x (E + extra)]   ->   from 0 to max_chosen(E) experts per token
 ///

@@ -13,14 +13,14 @@ namespace mole {
 
 /// Each expert takes the tokens with its largest scores, factor * T / E of them and at least one.
 ///
-///   scores [N x E]   ->   from 0 to E experts a token, the same load for every expert
+///   scores [N x E]   ->   from 0 to E experts per token, the same load for every expert
 ///
-/// T counts the tokens that are routed, of each sequence by itself or of the call; no expert takes more than T. There
-/// is nothing to balance, and a token's experts depend on tokens that come after it. Ties go to the earlier token.
-/// Throws Error(option) unless factor > 0.  O(N) and the cost of choose_best for each expert.
+/// T is the number of routed tokens, of each sequence or of the whole call; no expert takes more than T. There is
+/// nothing to balance, and a token's experts depend on tokens that come after it. Ties go to the earlier token.
+/// Throws Error(option) unless factor > 0.  O(N) plus the cost of choose_best for each expert.
 /// Source: Zhou et al. 2022, arXiv:2202.09368.
 struct ExpertChoice {
-  double factor = 2;  ///< experts that a token has on average
+  double factor = 2;  ///< mean number of experts per token
   bool per_sequence = false;
 
   struct Scratch {
@@ -35,7 +35,7 @@ struct ExpertChoice {
     return per_sequence ? tokens * experts : experts * taken_of(tokens, experts);
   }
 
-  /// Where every expert may take every token.
+  /// True if every expert may take every token.
   bool takes_all(Index experts) const { return factor >= double(experts); }
 
   Scratch scratch(const CallSize& size, Arena& arena) const {

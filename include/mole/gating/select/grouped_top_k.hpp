@@ -14,14 +14,15 @@ namespace mole {
 
 /// The k largest score_e + bias_e among the experts of the best groups.
 ///
-///   scores [N x E], bias [E] or empty   ->   k experts a token
+///   scores [N x E], bias [E] or empty   ->   k experts per token
 ///
-/// Experts e E/groups ... are a group. Its value is its largest score, or, with a bias, the sum of its two largest
-/// biased ones; the kept_groups groups of the largest values stay. The bias is state that whoever balances the experts
-/// writes between calls: it selects and is in no gate, and gets no gradient. One group is plain top-k with a bias.
+/// A group is E / groups consecutive experts. Its value is its largest score, or, with a bias, the sum of its two
+/// largest biased scores; the kept_groups groups of the largest values stay. The bias is state that the code that
+/// balances the experts (SignBiasBalancer) writes between calls: it acts on the selection, not on the gates, and gets
+/// no gradient. One group is plain top-k with a bias.
 ///
 /// Throws Error(option) unless 1 <= kept_groups <= groups, groups divides E, groups <= 256, k is from 1 to the number
-/// of experts in the kept groups, and the bias has none or E numbers.  Cost: choose_best, and two passes over E.
+/// of experts in the kept groups, and the bias has 0 or E numbers.  Cost: choose_best, and two passes over E.
 /// Source: DeepSeek-AI 2024 (DeepSeek-V3), arXiv:2412.19437, 2.1.2; Wang et al. 2024 (the bias), arXiv:2408.15664.
 template <class T>
 struct GroupedTopK {

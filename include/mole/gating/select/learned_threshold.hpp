@@ -6,11 +6,12 @@
 
 namespace mole {
 
-/// Keeps scores >= t, with t the token's own number in the column behind the experts (SoftmaxWithThreshold).
+/// Keeps scores >= t, where t is the token's own threshold in the column after the experts (SoftmaxWithThreshold).
 ///
-///   scores [N x (E + 1)]   ->   from 0 to E experts a token
+///   scores [N x (E + 1)]   ->   from 0 to E experts per token
 ///
-/// Source: Liu and Luo 2024 (AdaMoLE), arXiv:2405.00361.  O(E), and the order of the kept.
+/// O(E), and the sorting of the kept experts.
+/// Source: Liu and Luo 2024 (AdaMoLE), arXiv:2405.00361.
 struct LearnedThreshold {
   Index max_chosen(Index experts) const { return experts; }
 

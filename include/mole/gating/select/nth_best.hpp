@@ -10,17 +10,17 @@
 
 namespace mole {
 
-/// Keeps the experts at given places of each token's order: 0 is the best, 1 the second best, and so on.
+/// Keeps the experts at given places in the order of each token's scores: 0 is the best, 1 the second best, and so on.
 ///
-///   scores [N x E]   ->   exactly as many experts a token as there are places, in the order of places
+///   scores [N x E]   ->   exactly one expert per place for each token, in the order of the places
 ///
-/// Ties go to the lower expert index; NaN sorts
-/// last. With Renormalized a single expert has gate 1, whatever its score above 0 (eq. 4 of the paper); with Raw it
-/// has its own small probability (the released port to DeepSeekMoE).
+/// Ties go to the lower expert index; NaN sorts last. With Renormalized a single expert has gate 1 if its score is
+/// above 0 (eq. 4 of the paper); with Raw the gate is its own small probability (the released port to DeepSeekMoE).
 ///
 /// Throws Error(option) unless there is a place, and places ascend strictly from 0 to at most E - 1.
-/// O(E (p + 1)) for the last place p, no allocation. The order is walked, as room for p + 1 experts would be room for
-/// as many pairs in every workspace: as quick as choose_best for places 1 and 2, a sixth as quick for 63 of 64.
+/// O(E (p + 1)) for the last place p, no allocation. The order is searched place by place, because room for p + 1
+/// experts would be room for as many pairs in every workspace: as fast as choose_best for places 1 and 2, six times
+/// as long for place 63 of 64.
 /// Source: Shi et al. 2024 (SCMoE), arXiv:2405.14507, whose weak pass it routes. The paper counts from 1, and its main
 /// setting, rank-2, is place 1; the released code (github.com/DavidFanzz/SCMoE) counts from 0, as here.
 struct NthBest {
@@ -52,7 +52,7 @@ struct NthBest {
   }
 
  private:
-  /// The first expert behind `before`, or of all where that is -1.
+  /// The first expert after `before`, or of all if that is -1.
   template <class T>
   static int next(std::span<const T> scores, Index experts, int before) {
     const auto ordered = [&](int i, int j) {
@@ -60,7 +60,7 @@ struct NthBest {
     };
     int first = -1;
     for (int e = 0; e < experts; ++e) {
-      if (first >= 0 && scores[std::size_t(e)] <= scores[std::size_t(first)]) continue;  // most; never for a NaN
+      if (first >= 0 && scores[std::size_t(e)] <= scores[std::size_t(first)]) continue;  // mostly true; never for NaN
       if ((before < 0 || ordered(before, e)) && (first < 0 || ordered(e, first))) first = e;
     }
     return first;

@@ -12,10 +12,10 @@ namespace mole {
 
 /// Of the k best, keeps those with score >= ratio * (largest score); the best always.
 ///
-///   scores [N x E], not negative   ->   from 1 to k experts a token
+///   scores [N x E], not negative   ->   from 1 to k experts per token
 ///
 /// Throws Error(option) unless 0 <= ratio <= 1 and 1 <= k <= E.  Cost: choose_best.
-/// Source: Lu et al. 2024, arXiv:2402.14800, which drops the second of two experts so.
+/// Source: Lu et al. 2024, arXiv:2402.14800, which drops the second of two experts by this rule.
 struct RelativeThreshold {
   double ratio = 0.5;
   Index k = 2;

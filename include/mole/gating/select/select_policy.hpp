@@ -15,8 +15,8 @@ namespace mole {
 ///     max_chosen(experts)               the most experts that select() can choose
 ///     select(scores, experts, chosen)   writes their indices, best first, and returns how many
 ///   scores [E + extra], chosen [max_chosen(E)]
-/// Order is (score descending, index ascending); NaN sorts last. A selection may say where it has nothing to choose, so
-/// that a gate of it can be merged:
+/// Order is (score descending, index ascending); NaN sorts last. A selection may tell when it chooses every expert, so
+/// that a layer with it can be merged:
 ///     takes_all(experts)                does every token get all of so many experts, whatever its scores?
 template <class S, class T>
 concept SelectPolicy = std::copyable<S> &&
@@ -27,8 +27,8 @@ concept SelectPolicy = std::copyable<S> &&
 
 /// A selection that also works on several tokens at once, one in each lane of a vector V:
 ///     select(scores, experts, chosen)   writes indices and returns counts, both as numbers of V
-/// Used where E <= 512, max_chosen(experts) <= kernel::LargestInLanes::most and no score is NaN. It must choose what
-/// the scalar form does.
+/// Used if E <= 512, max_chosen(experts) <= kernel::LargestInLanes::most and no score is NaN. It must choose the same
+/// experts as the scalar form.
 template <class S, class V>
 concept LaneSelectPolicy = requires(const S& select, std::span<const V> scores, Index experts, std::span<V> chosen) {
   { select.select(scores, experts, chosen) } -> std::same_as<V>;
@@ -47,7 +47,7 @@ bool chosen_before(T a, int i, T b, int j) {
 template <class Key>
 void choose_best_by(Key key, Index experts, std::span<int> chosen) {
   const auto before = [&](int i, int j) { return chosen_before(key(i), i, key(j), j); };
-  // Sorted insertion: a heap took 1.4 to 2.4 times as long for K up to 64, and not less for K = 512 of 1024.
+  // Sorted insertion: a heap took 1.4 to 2.4 times as long for K up to 64, and was no faster for K = 512 of 1024.
   const auto insert = [&](int e, auto place) {
     if (place - chosen.begin() > 64) {
       const auto from = std::upper_bound(chosen.begin(), place, e, before);
@@ -60,12 +60,12 @@ void choose_best_by(Key key, Index experts, std::span<int> chosen) {
   const int room = int(chosen.size());
   for (int e = 0; e < room; ++e) insert(e, chosen.begin() + e);
   for (int e = room; room > 0 && e < experts; ++e) {
-    if (key(e) <= key(chosen.back())) continue;  // most; never where one is NaN
+    if (key(e) <= key(chosen.back())) continue;  // mostly true; never for NaN
     if (before(e, chosen.back())) insert(e, chosen.end() - 1);
   }
 }
 
-/// The best of the first `experts` experts by their scores.
+/// Writes the best of the first `experts` experts by their scores.
 template <class T>
 void choose_best(std::span<const T> scores, Index experts, std::span<int> chosen) {
   choose_best_by([&](int e) { return scores[std::size_t(e)]; }, experts, chosen);

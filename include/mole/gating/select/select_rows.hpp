@@ -17,8 +17,8 @@ namespace mole {
 ///
 ///   scores [tokens x (E + extra)]   ->   chosen [tokens x at least max_chosen(E)], count [tokens]
 ///
-/// Selections only compare and add, lane by lane in the order of the scalar form, so both forms choose the same and
-/// it is free which of them a token gets: lanes where the selection offers them, neither E nor K is large, and a
+/// Selections only compare and add, lane by lane in the order of the scalar form, so both forms choose the same experts
+/// and either may be used. Lanes are used if the selection offers them, E and K are small enough, and at least a
 /// quarter of the lanes has a token.
 template <class Arch>
 struct SelectRows {
@@ -35,7 +35,7 @@ struct SelectRows {
   }
 
  private:
-  static constexpr Index most_experts = 512;  // 32 KiB of the stack
+  static constexpr Index most_experts = 512;  // 32 KiB of stack
 
   template <class T>
   static constexpr Index step = [] {
@@ -55,7 +55,7 @@ struct SelectRows {
     }
   }
 
-  /// False, with nothing chosen, where lanes are not offered or do not pay, or a score is NaN.
+  /// False, with nothing chosen, if lanes are not offered or do not pay, or a score is NaN.
   template <class Select, class T>
   static bool select_lanes(const Select& select, View<const T> scores, Index experts, View<int> chosen,
                            std::span<int> count) {

@@ -11,16 +11,17 @@
 
 namespace mole {
 
-/// What a WholeCallSelectPolicy has chosen.
+/// One choice of a WholeCallSelectPolicy.
 struct EmittedPair {
   int token = 0, expert = 0;
 };
 
-/// Scores of `trace` -> the experts of its routing, shared ones behind those that are chosen; gates are not set.
+/// Scores of `trace` -> the experts of its routing, shared experts after the chosen ones; gates are not set.
 ///
 ///   count [N] and emitted [at most the pairs of a call]: scratch
 ///
-/// Pairs are collected, counted per token, and put where their token is. A token with a forced expert has that one.
+/// Pairs are collected, counted per token, and moved to the place of their token. A token with a forced expert gets
+/// that one.
 template <class Select, class T, class Scratch>
 void select_whole_call(const Select& select, Trace<T>& trace, const Pass& pass, std::span<int> counts,
                        ScratchVector<EmittedPair>& emitted, Scratch& scratch) {

@@ -12,13 +12,13 @@ namespace mole {
 
 /// Keeps scores >= threshold, or > threshold where `strict`; at least the min_k best.
 ///
-///   scores [N x E]   ->   from min_k to E experts a token
+///   scores [N x E]   ->   from min_k to E experts per token
 ///
 ///   MoLE with a threshold   {.threshold = 1.0 / E}: a token may get no expert, and keeps the base's output
 ///   sparse scores           {.threshold = 0, .strict = true}: every expert with a share (Sparsegen)
 ///
-/// NaN is never good enough. Throws Error(option) unless 0 <= min_k <= E and `threshold` is a number.  O(E), and the
-/// order of the kept.
+/// NaN is never large enough. Throws Error(option) unless 0 <= min_k <= E and `threshold` is a number.  O(E), and the
+/// sorting of the kept experts.
 struct Threshold {
   double threshold = 0;
   bool strict = false;
@@ -31,7 +31,7 @@ struct Threshold {
   }
 
   Index max_chosen(Index experts) const { return experts; }
-  bool takes_all(Index experts) const { return min_k >= experts; }  // nothing is low enough for a NaN
+  bool takes_all(Index experts) const { return min_k >= experts; }  // no threshold is low enough for a NaN
 
   template <class T>
   Index select(std::span<const T> scores, Index experts, std::span<int> chosen) const {

@@ -24,7 +24,7 @@ struct TopK {
   }
 
   Index max_chosen(Index) const { return k; }
-  bool takes_all(Index experts) const { return k >= experts; }  // NaN is last, and the last is chosen
+  bool takes_all(Index experts) const { return k >= experts; }  // NaN sorts last, and the last is chosen
 
   template <class T>
   Index select(std::span<const T> scores, Index experts, std::span<int> chosen) const {

@@ -15,10 +15,10 @@ namespace mole {
 
 /// Keeps experts in the order of their scores until the sum of the kept scores passes p.
 ///
-///   scores [N x E], not negative   ->   from min_k to max_k experts a token
+///   scores [N x E], not negative   ->   from min_k to max_k experts per token
 ///
 /// With c_j the sum of the j best scores, the crossing expert is the first whose c_j > p, or >= p unless `strict`. It
-/// is the last one kept, or the first one left out unless `crossing`; then p = 0 and min_k = 0 keep nobody. Where
+/// is the last one kept, or the first one left out unless `crossing`; then p = 0 and min_k = 0 keep no expert. If
 /// rounding keeps every sum below p, all are kept. A NaN crosses.
 ///
 ///   Dynamic_MoE, MixLoRA-dynamic   {.p = 0.4}, {.p = 0.8}; the former's paper is not strict, its code is
@@ -43,7 +43,7 @@ struct TopP {
   }
 
   Index max_chosen(Index experts) const { return max_k == 0 ? experts : max_k; }
-  bool takes_all(Index experts) const { return min_k >= experts; }  // no p is sure: a NaN crosses it
+  bool takes_all(Index experts) const { return min_k >= experts; }  // no p guarantees it: a NaN crosses
 
   template <class T>
   Index select(std::span<const T> scores, Index experts, std::span<int> chosen) const {
@@ -81,7 +81,7 @@ struct TopP {
     return strict ? sum <= bound : sum < bound;
   }
 
-  /// How many of `best` are kept, min_k apart.
+  /// How many of `best` are kept, apart from min_k.
   template <class T>
   Index count(std::span<const T> scores, std::span<const int> best) const {
     T sum = 0;

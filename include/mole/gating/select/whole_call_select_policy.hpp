@@ -20,7 +20,7 @@ struct EmitArchetype {
 ///     max_pairs(tokens, experts)   the most pairs that it can choose
 ///     select_whole_call(scores, experts, pass, emit, scratch)   calls emit(token, expert) for every chosen pair
 ///   scores [N x (E + extra)]
-/// Tokens that pass.routes() leaves out get nobody. The pairs of a token keep the order in which they are emitted.
+/// Tokens that pass.routes() excludes get no expert. The pairs of a token keep the order in which they are emitted.
 template <class S, class T>
 concept WholeCallSelectPolicy = std::copyable<S> &&
     requires(const S& select, View<const T> scores, Index size, const Pass& pass, const detail::EmitArchetype& emit,

@@ -26,8 +26,8 @@ class Shares {
     }
   }
 
-  /// d_score_e += (total d_gate_e - <gates, d_gates>) / sum, for the chosen. Returns what it added up to, which
-  /// is -d_least.
+  /// d_score_e += (total d_gate_e - <gates, d_gates>) / sum, for the chosen. Returns the sum of what it added, which is
+  /// -d_least.
   T backward(std::span<const T> gates, std::span<const T> d_gates, std::span<T> d_scores) const {
     if (sum_ == 0) return 0;
     T mean = 0, added = 0;

@@ -6,7 +6,7 @@
 
 namespace mole {
 
-/// gate_e = (score_e - t) / (sum over the chosen of score_e - t), with t the last score; all 0 where the sum is 0.
+/// gate_e = (score_e - t) / (sum over the chosen of score_e - t), with t the last score; all 0 if that sum is 0.
 ///
 /// The threshold has a gradient: lowering it lets weaker experts count for more.
 /// Source: Liu and Luo 2024 (AdaMoLE), arXiv:2405.00361, eq. 5.

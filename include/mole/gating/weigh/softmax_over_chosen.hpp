@@ -12,11 +12,11 @@
 
 namespace mole {
 
-/// gate = softmax(score / temperature) over the chosen; outside of training 0 where score < min_score.
+/// gate = softmax(score / temperature) over the chosen; in inference 0 if score < min_score.
 ///
-/// What the threshold takes away is not given to the others: gates sum to 1 in training, to at most 1 in inference.
-/// A score of -infinity gets gate 0; where all are, all gates are 0.
-/// Throws Error(option) unless temperature > 0 and min_score is a number.  O(K) a token.
+/// What the threshold removes is not given to the others: gates sum to 1 in training, to at most 1 in inference. A
+/// score of -infinity gets gate 0; if all are -infinity, all gates are 0.
+/// Throws Error(option) unless temperature > 0 and min_score is a number.  O(K) per token.
 /// Source: Lu et al. 2025 (MoRAM), arXiv:2506.21035, as released, where min_score is lora_threshold. Without it:
 /// Jiang et al. 2024 (Mixtral), arXiv:2401.04088, eq. 1.
 struct SoftmaxOverChosen {
@@ -43,7 +43,7 @@ struct SoftmaxOverChosen {
   template <class T>
   void backward(std::span<const T> scores, std::span<const int> chosen, std::span<const T> gates,
                 std::span<const T> d_gates, std::span<T> d_scores, const Pass& pass = {}) const {
-    const Exponential<T> exponential(*this, scores, chosen);  // gates no longer say what the threshold took
+    const Exponential<T> exponential(*this, scores, chosen);  // gates do not show what the threshold removed
     T mean = 0;
     for (std::size_t j = 0; j < chosen.size(); ++j) mean += gates[j] * d_gates[j];
     for (std::size_t j = 0; j < chosen.size(); ++j) {
@@ -54,7 +54,7 @@ struct SoftmaxOverChosen {
   }
 
  private:
-  /// One number of the softmax over the chosen.
+  /// One term of the softmax over the chosen.
   template <class T>
   class Exponential {
    public:

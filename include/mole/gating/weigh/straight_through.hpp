@@ -10,8 +10,8 @@ namespace mole {
 
 /// gate = 1, with the gradient of gate = score:   1 - constant(score) + score.
 ///
-/// Where Unit lets no gradient of the task reach the router, this does.
-/// Source: Bengio et al. 2013, arXiv:1308.3432; built, and not used, in forwchen/LLaVA-MoLE.
+/// Unlike Unit, it lets the gradient of the task reach the router.
+/// Source: Bengio et al. 2013, arXiv:1308.3432; implemented, but not used, in forwchen/LLaVA-MoLE.
 struct StraightThrough {
   double constant_gate() const { return 1; }
 

@@ -8,7 +8,7 @@
 
 namespace mole {
 
-/// gate = 1 for every chosen expert, so the output gives the router no gradient: it learns from auxiliary losses.
+/// gate = 1 for every chosen expert, so the router gets no gradient from the output and learns from auxiliary losses.
 /// Source: Chen et al. 2024 (LLaVA-MoLE), arXiv:2401.16160, eq. 5.
 struct Unit {
   double constant_gate() const { return 1; }

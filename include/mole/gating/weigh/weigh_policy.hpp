@@ -11,14 +11,13 @@
 namespace mole {
 
 /// Satisfied by a copyable type with, for one token,
-///     forward(scores, chosen, gates)                        gates overwritten, one a chosen expert
+///     forward(scores, chosen, gates)                       gates overwritten, one per chosen expert
 ///     backward(scores, chosen, gates, d_gates, d_scores)   d_scores accumulated
 ///   scores, d_scores [E + extra], chosen, gates, d_gates [K]
-/// An expert with a score of -infinity is excluded: where gates depend on scores, its gate is 0, and so is its
-/// gradient.
+/// An expert with a score of -infinity is excluded: if gates depend on scores, its gate is 0, and so is its gradient.
 /// A weighing that differs between training and inference takes the pass last in both calls:
 ///     forward(scores, chosen, gates, pass)      backward(scores, chosen, gates, d_gates, d_scores, pass)
-/// A weighing that gives all chosen experts of all tokens one gate may name it:   constant_gate()
+/// A weighing that gives the same gate to all chosen experts of all tokens may name it:   constant_gate()
 template <class W, class T>
 concept WeighPolicy = std::copyable<W> &&(
     requires(const W& weigh, std::span<const T> in, std::span<const int> chosen, std::span<T> out) {
