@@ -21,8 +21,8 @@ concept BasePolicy = std::floating_point<typename B::Scalar> && std::copy_constr
   base.forward(x, y, call_of<B, Execution>());
 };
 
-/// A base that passes gradients on:   backward(x, d_y, d_x, gradients, call)
-/// d_x is accumulated and empty when nobody wants it; `gradients` are empty for a frozen base, the usual case.
+/// A base that passes gradients to its input:   backward(x, d_y, d_x, gradients, call)
+/// d_x is accumulated, and empty when it is not wanted; `gradients` are empty for a frozen base, the usual case.
 template <class B, class Execution = ExecutionArchetype>
 concept TrainableBasePolicy = BasePolicy<B, Execution> &&
     requires(const B& base, View<const typename B::Scalar> x, View<typename B::Scalar> d_x,
@@ -30,7 +30,7 @@ concept TrainableBasePolicy = BasePolicy<B, Execution> &&
   base.backward(x, x, d_x, gradients, call_of<B, Execution>());
 };
 
-/// A base that is a linear map:   weights()   what an execution may compute forward and d_x from
+/// A base that is a linear map:   weights()   from which an execution may compute forward and d_x
 template <class B>
 concept LinearBasePolicy = requires(const B& base) {
   { base.weights() } -> std::same_as<LinearWeights<typename B::Scalar>>;

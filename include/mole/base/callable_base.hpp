@@ -9,7 +9,7 @@
 
 namespace mole {
 
-/// Says that a CallableBase cannot pass gradients on.
+/// Marks a CallableBase without backward.
 struct NoBackward {};
 
 /// y = forward(x), and d_x += backward(x, d_y) where the host offers it.
@@ -17,8 +17,8 @@ struct NoBackward {};
 ///   forward(View<const T> x, View<T> y)                         y [N x O], overwritten
 ///   backward(View<const T> x, View<const T> d_y, View<T> d_x)   d_x [N x I], accumulated
 ///
-/// The callables are called on the caller's thread, once a layer call. Without backward the layer still trains its
-/// experts, as long as nobody asks it for d_x.
+/// The callables run on the caller's thread, once per layer call. Without backward the layer still trains its experts,
+/// as long as the caller does not ask for d_x.
 template <class T, class Forward, class Backward = NoBackward>
 class CallableBase {
  public:
@@ -42,7 +42,7 @@ class CallableBase {
   [[no_unique_address]] Backward backward_;
 };
 
-/// Names T, deduces the callables.
+/// T is explicit, the callables are deduced.
 template <class T, class Forward, class Backward = NoBackward>
 CallableBase<T, Forward, Backward> callable_base(Index in, Index out, Forward forward, Backward backward = {}) {
   return {in, out, std::move(forward), std::move(backward)};

@@ -17,14 +17,14 @@
 
 namespace mole {
 
-/// Whether a merge may round the whole weight anew.
+/// Whether a merge may re-round the whole weight.
 enum class LossyMerge { refused, allowed };
 
-/// A weight [rows x cols] in reduced storage: made from floats, or from what a file holds.
+/// A weight [rows x cols] in reduced storage: encoded from floats, or taken from a file.
 ///
-///   Code(View<const float>, Options), options()     codes the same way again
+///   Code(View<const float>, Options), options()     encodes with the same options again
 ///   w(o, i)                                         one element, decoded
-///   with_rows(f)                                    calls f with the same numbers as kernel::CodedProducts reads them
+///   with_rows(f)                                    calls f with the same numbers in the form of kernel::CodedRows
 ///   bytes()                                         of codes and scales
 template <class C>
 concept CodePolicy = std::copy_constructible<C> && requires(const C& code, View<const float> weight, Index i) {
@@ -41,10 +41,10 @@ concept CodePolicy = std::copy_constructible<C> && requires(const C& code, View<
 ///   weight [O x I], bias [O] or none, x [N x I], y [N x O]
 ///
 /// The weight is never decoded as a whole: executions that name their Architecture decode in registers or, for many
-/// tokens, a panel at a time; the others element by element, in the obvious order. The same bits on any number of
-/// threads. Nothing is allocated after construction, merge() excepted.
+/// tokens, one panel at a time; the others element by element, in the plain order. The bits do not depend on the number
+/// of threads. Only merge() allocates after construction.
 /// Throws Error(shape) when parts do not fit each other, Error(option) for numbers or options that the code cannot
-/// hold.
+/// represent.
 template <class Code>
 class CodedBase {
   static_assert(CodePolicy<Code>);
@@ -53,11 +53,11 @@ class CodedBase {
   using Scalar = float;
   using Options = typename Code::Options;
 
-  /// Rounds `weight` to the nearest codes; copies it and the bias.
+  /// Rounds `weight` to the nearest codes; copies the bias.
   explicit CodedBase(View<const float> weight, BiasView<float> bias = {}, Options options = {})
       : CodedBase(Code(weight, options), bias) {}
 
-  /// Takes codes as they are: those of a file stay what they are, bit for bit.
+  /// Takes existing codes: those of a file stay unchanged, bit for bit.
   explicit CodedBase(Code code, BiasView<float> bias = {}) : code_(std::move(code)) {
     if (bias.empty()) return;
     require_equal(ErrorCode::shape, "CodedBase: size of the bias", out(), bias.size());
@@ -80,7 +80,7 @@ class CodedBase {
       for (Index i = 0; i < in(); ++i) to(o, i) = code_(o, i);
   }
 
-  /// W = code(W + delta): every element is rounded anew, so merging and unmerging drift. Throws Error(not_mergeable)
+  /// W = code(W + delta): every element is rounded again, so merging and unmerging drift. Throws Error(not_mergeable)
   /// unless the loss is allowed. Takes the memory of a decoded weight.   delta [O x I]
   void merge(View<const float> delta, LossyMerge loss = LossyMerge::refused) {
     require(loss != LossyMerge::refused, ErrorCode::not_mergeable,
@@ -122,7 +122,7 @@ class CodedBase {
     using Execution = std::remove_cvref_t<decltype(call.execution)>;
     if constexpr (requires { typename Execution::Architecture; }) {
       const kernel::CodedProducts<typename Execution::Architecture> products;
-      // Rows are read along the columns: no more cuts than there are threads.
+      // Rows are read along the columns: no more tasks than there are threads.
       const Index per_task = outputs_per_task(d_y.rows() * out(), in() / call.execution.threads());
       call.execution.parallel_for(tasks_of(in(), per_task), [&](Index task) {
         const Index first = task * per_task, cols = std::min(per_task, in() - first);
@@ -143,7 +143,7 @@ class CodedBase {
  private:
   static Index tasks_of(Index outputs, Index per_task) { return (outputs + per_task - 1) / per_task; }
 
-  /// Outputs that make a task: 200'000 operations, some 10 us, and no fewer than `at_least`; whole panels.
+  /// Outputs per task: 200'000 operations, some 10 us, and no fewer than `at_least`; whole panels.
   static Index outputs_per_task(Index terms, Index at_least) {
     constexpr Index grain = 64, work = 200'000;
     const Index outputs = std::max(at_least, work / std::max<Index>(1, 2 * terms) + 1);
@@ -161,7 +161,7 @@ class CodedBase {
 };
 
 namespace detail {
-/// Throws Error(option) naming the first element of `weight` that is not finite.
+/// Throws Error(option) with the first element of `weight` that is not finite.
 inline void require_finite(const char* what, View<const float> weight) {
   for (Index o = 0; o < weight.rows(); ++o)
     for (Index i = 0; i < weight.cols(); ++i)

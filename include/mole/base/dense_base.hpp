@@ -17,9 +17,9 @@ namespace mole {
 ///
 ///   weight [O x I], bias [1 x O] or none, x [N x I], y [N x O]
 ///
-/// Storage says who owns the weights. DenseBase{view}, DenseBase{eigen_matrix} and DenseBase{matrix} borrow the host's
-/// memory, which must outlive the layer; nothing is copied, and the base is frozen. DenseBase{std::move(matrix)} owns a
-/// mole::Matrix, has parameters, and can be trained. Throws Error(shape) when the bias does not fit the weight.
+/// Storage decides who owns the weights. DenseBase{view}, DenseBase{eigen_matrix} and DenseBase{matrix} borrow the
+/// host's memory, which must outlive the layer; nothing is copied, and the base is frozen. DenseBase{std::move(matrix)}
+/// owns a mole::Matrix, has parameters, and can be trained. Throws Error(shape) when the bias does not fit the weight.
 template <class Storage>
 class DenseBase {
   static constexpr bool owning = std::is_same_v<Storage, Matrix<typename Storage::Scalar>>;
@@ -48,7 +48,7 @@ class DenseBase {
 
   void forward(View<const T> x, View<T> y, auto call) const { call.execution.linear(x, weights(), y); }
 
-  /// d_x += d_y W;  of an owned weight also weight += d_y^T x and bias += sum over tokens of d_y in `gradients`
+  /// d_x += d_y W;  for an owned weight also weight += d_y^T x and bias += sum over tokens of d_y in `gradients`
   void backward(View<const T> x, View<const T> d_y, View<T> d_x, Parameters& gradients, auto call) const {
     if (d_x) call.execution.linear_backward(d_y, weights(), d_x);
     if constexpr (owning) gradients.add_gradients(x, d_y, call.execution);

@@ -8,7 +8,7 @@
 
 namespace mole {
 
-/// How a row is cut.
+/// How rows are divided into blocks.
 struct Int8BlockOptions {
   Index block = 64;  ///< elements: a power of two, 32 ... 4096, or 0 for the whole row
 
@@ -20,15 +20,15 @@ struct Int8BlockOptions {
 ///   absmax = the largest magnitude of a block,   scale = absmax / 127
 ///   code = round(127 w / absmax), ties to even,   w ~ code * scale
 ///
-/// A block of zeros has scale 0 and codes 0. Throws Error(option) for NaN and infinities: their block would be lost.
+/// A block of zeros has scale 0 and codes 0. Throws Error(option) for NaN and infinities, which would ruin their block.
 class Int8BlockWeight {
  public:
   using Options = Int8BlockOptions;
 
   explicit Int8BlockWeight(View<const float> weight, Options options = {});
 
-  /// Takes codes [rows x cols] and scales [rows x blocks of a row], both row-major. Throws Error(shape) when sizes do
-  /// not fit, Error(option) for scales that are not finite.
+  /// Takes existing codes [rows x cols] and scales [rows x blocks per row], both row-major. Throws Error(shape) when
+  /// sizes do not fit, Error(option) for scales that are not finite.
   Int8BlockWeight(Index rows, Index cols, std::vector<std::int8_t> codes, std::vector<float> scales,
                   Options options = {})
       : codes_(std::move(codes)),
@@ -95,8 +95,8 @@ inline Int8BlockWeight::Int8BlockWeight(View<const float> weight, Options option
     }
 }
 
-/// y = x W^T (+ b), W of 8-bit integers in blocks; see CodedBase and Int8BlockWeight. 8.5 bits a weight with blocks of
-/// 64, each off by at most half a scale.
+/// y = x W^T (+ b), W of 8-bit integers in blocks; see CodedBase and Int8BlockWeight. 8.5 bits per weight with blocks
+/// of 64; the error is at most half a scale.
 using Int8BlockBase = CodedBase<Int8BlockWeight>;
 
 static_assert(TrainableBasePolicy<Int8BlockBase>);

@@ -7,10 +7,10 @@
 namespace mole {
 
 /// weight [O x I] as 8-bit integers, each row a block; see Int8BlockWeight. The largest magnitude of each row is kept
-/// beside the scale, since files hold it.
+/// next to the scale, since files store it.
 class Int8RowWeight {
  public:
-  /// There is nothing to choose.
+  /// There are no options.
   struct Options {};
 
   explicit Int8RowWeight(View<const float> weight, Options = {}) : blocks_(weight, {.block = 0}) {
@@ -44,10 +44,10 @@ class Int8RowWeight {
   std::vector<float> scb_;
 };
 
-/// y = x W^T (+ b), W of 8-bit integers with one scale a row; see CodedBase and Int8RowWeight. Activations stay in
-/// float, so no outlier columns are taken out.
-/// Source: Dettmers et al. 2022, arXiv:2208.07339; bitsandbytes 95f9af30, whose (q SCB) / 127 may differ by a rounding
-/// from q (SCB / 127) here.
+/// y = x W^T (+ b), W of 8-bit integers with one scale per row; see CodedBase and Int8RowWeight. Activations stay in
+/// float, so outlier columns need no special treatment.
+/// Source: Dettmers et al. 2022, arXiv:2208.07339; bitsandbytes 95f9af30, whose (q SCB) / 127 may differ from
+/// q (SCB / 127) here by one rounding.
 using Int8RowBase = CodedBase<Int8RowWeight>;
 
 static_assert(TrainableBasePolicy<Int8RowBase>);

@@ -9,13 +9,13 @@
 
 namespace mole {
 
-/// How Nf4Base cuts a weight, and whether its absmax is coded too.
+/// The block size of Nf4Base, and whether its absmax is quantized too.
 struct Nf4Options {
   Index block = 64;               ///< elements: a power of two, 32 ... 4096
-  bool double_quantized = false;  ///< absmax in 8 bits: 4.127 bits a weight instead of 4.5
+  bool double_quantized = false;  ///< absmax in 8 bits: 4.127 bits per weight instead of 4.5
 };
 
-/// What bitsandbytes stores of a 4-bit weight [rows x cols], by its names.
+/// What bitsandbytes stores for a 4-bit weight [rows x cols], with its names.
 struct Nf4Parts {
   Index rows = 0, cols = 0, block = 64;
   std::vector<std::uint8_t> weight = {};  ///< [(rows cols + 1) / 2], the first element of a byte in its high nibble
@@ -27,13 +27,13 @@ struct Nf4Parts {
   float nested_offset = 0;
 };
 
-/// weight [O x I] as NF4, flat and row-major in blocks that may cross rows; the last may be short.
+/// weight [O x I] as NF4, flattened row-major into blocks that may cross rows; the last block may be short.
 ///
 ///   absmax = the largest magnitude of a block,   code = the level nearest to w / absmax, ties to the lower,
 ///   w ~ level[code] * absmax
 ///
 /// Double quantization: absmax_b ~ map[q_b] * nested_absmax[b / 256] + offset, with the mean as the offset.
-/// Throws Error(option) for NaN and infinities: their block would be lost.
+/// Throws Error(option) for NaN and infinities, which would ruin their block.
 /// Source: QLoRA (Dettmers et al. 2023, arXiv:2305.14314); bitsandbytes 95f9af30, functional.py. FP4 is not read.
 class Nf4Weight {
  public:
@@ -41,7 +41,7 @@ class Nf4Weight {
 
   explicit Nf4Weight(View<const float> weight, Options options = {});
 
-  /// Takes what a file holds, bit for bit. Throws Error(shape) when the parts do not fit each other, Error(option)
+  /// Takes the contents of a file, bit for bit. Throws Error(shape) when the parts do not fit each other, Error(option)
   /// for scales that are not finite.
   explicit Nf4Weight(Nf4Parts parts);
 
@@ -109,7 +109,7 @@ inline std::vector<float> dynamic_map() {
   return map;
 }
 
-/// The index of the number of a sorted `map` that is nearest to x; a tie goes to the lower index.
+/// The index of the element of a sorted `map` that is nearest to x; ties go to the lower index.
 inline std::uint8_t nearest_index(std::span<const float> map, float x) {
   const auto above = std::lower_bound(map.begin(), map.end(), x);
   if (above == map.begin()) return 0;
@@ -124,7 +124,7 @@ inline Nf4Weight::Nf4Weight(View<const float> weight, Options options)
       shift_(detail::shift_of_block("Nf4Base", options.block)) {
   detail::require_finite("Nf4Base", weight);
   const Index size = weight.size();
-  parts_.weight.assign(std::size_t((size + 1) / 2), 0x77);  // 7 is zero, also of the nibble behind an odd last element
+  parts_.weight.assign(std::size_t((size + 1) / 2), 0x77);  // 7 is zero, also in the nibble after an odd last element
   const auto element = [&](Index at) { return weight(at / parts_.cols, at % parts_.cols); };
   for (Index begin = 0; begin < size; begin += parts_.block) {
     const Index end = std::min(size, begin + parts_.block);
@@ -156,7 +156,7 @@ inline Nf4Weight::Nf4Weight(Nf4Parts parts)
   detail::require_finite("Nf4Base", {&parts_.nested_offset, 1, 1});
 }
 
-/// absmax, once more coded.
+/// Quantizes absmax.
 inline void Nf4Weight::nest() {
   if (parts_.absmax.empty()) return;
   double sum = 0;
@@ -176,8 +176,8 @@ inline void Nf4Weight::nest() {
   parts_.absmax = {};
 }
 
-/// y = x W^T (+ b), W of NF4; see CodedBase and Nf4Weight. 4.5 bits a weight with blocks of 64, 4.127 doubly
-/// quantized, each off by at most 0.152 absmax. Fastest where I is a multiple of the block.
+/// y = x W^T (+ b), W of NF4; see CodedBase and Nf4Weight. 4.5 bits per weight with blocks of 64, 4.127 doubly
+/// quantized; the error is at most 0.152 absmax. Fastest if I is a multiple of the block.
 using Nf4Base = CodedBase<Nf4Weight>;
 
 static_assert(TrainableBasePolicy<Nf4Base>);

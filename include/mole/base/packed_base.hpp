@@ -10,15 +10,14 @@
 
 namespace mole {
 
-/// y = x W^T (+ b), from panels.
+/// y = x W^T (+ b), with W in panels.
 ///
 ///   weight [O x I], bias of O numbers or none, x [N x I], y [N x O]
 ///
-/// Every product of a plain weight packs it anew; a frozen one needs that only once. Costs bytes_for() of memory, which
-/// is that of the weight, rounded up to whole panels of 128 bytes: once for forward, and once more for d_x, in the
-/// order of its columns, unless `.backward` is left out. Without it, d_x is computed from the panels of forward, which
-/// are turned around on each call: half the memory, and slower for few tokens. The host may
-/// free its own weight afterwards.
+/// A product with a plain weight packs it in every call; a frozen weight needs that only once. Takes bytes_for() of
+/// memory, which is that of the weight, rounded up to whole panels of 128 bytes: once for forward, and once more for
+/// d_x, transposed, unless `.backward` is false. Then d_x is computed from the panels of forward, which are transposed
+/// in every call: half the memory, but slower for few tokens. The host may free its own weight afterwards.
 ///
 /// Copies share the panels, so layers and threads may. Throws Error(shape) when the bias does not fit the weight.
 template <class T>

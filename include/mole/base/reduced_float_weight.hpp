@@ -10,12 +10,12 @@ namespace mole {
 
 /// weight [O x I] rounded to the nearest number of `Format`, ties to even.
 ///
-/// Format offers name, encode(float), decode(bits), and load<Arch>(codes) for one vector. Infinities and NaN stay what
-/// they are; a finite number beyond the format's largest throws Error(option).
+/// Format offers name, encode(float), decode(bits), and load<Arch>(codes) for one vector. Infinities and NaN are kept;
+/// a finite number beyond the format's largest throws Error(option).
 template <class Format>
 class ReducedFloatWeight {
  public:
-  /// There is nothing to choose.
+  /// There are no options.
   struct Options {};
 
   explicit ReducedFloatWeight(View<const float> weight, Options = {}) : rows_(weight.rows()), cols_(weight.cols()) {
@@ -28,7 +28,7 @@ class ReducedFloatWeight {
       }
   }
 
-  /// Takes codes [rows x cols], row-major.
+  /// Takes existing codes [rows x cols], row-major.
   ReducedFloatWeight(Index rows, Index cols, std::vector<std::uint16_t> codes)
       : codes_(std::move(codes)), rows_(rows), cols_(cols) {
     require_equal(ErrorCode::shape, std::string(Format::name) + ": size of the codes", rows * cols,

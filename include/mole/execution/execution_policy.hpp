@@ -14,9 +14,9 @@ namespace mole {
 template <class T>
 using ConstView = View<const std::type_identity_t<T>>;
 
-/// Every primitive that an execution offers; declared, never defined: the concepts of other roles are checked against
-/// it. `+=` accumulates, `=` overwrites; an empty result view is not wanted. No primitive allocates unless its
-/// execution says so.
+/// All primitives of an execution; declared, never defined: the concepts of other roles are checked against it. `+=`
+/// accumulates, `=` overwrites; an empty result view is not wanted. No primitive allocates unless its execution says
+/// so.
 struct ExecutionArchetype {
   /// y = x w^T.   x [N x I], w [O x I], y [N x O]
   template <class T>
@@ -29,8 +29,8 @@ struct ExecutionArchetype {
   void product_tn(ConstView<T> d_y, ConstView<T> x, View<T> d_w) const;
 
   /// y = x W^T + b + terms.   x [N x I], y [N x O]
-  /// Terms are RankTerms (what experts add) and LinearTerm (what a router passes back); the result has the bits of the
-  /// map alone followed by one term after the other.
+  /// Terms are RankTerms (what experts add) and LinearTerm (a router's share of d_x); the result has the same bits as
+  /// the map alone followed by one term after the other.
   template <class T, class... Terms>
   void linear(ConstView<T> x, const LinearWeights<T>& w, View<T> y, const Terms&... terms) const;
   /// d_x += d_y W + terms
@@ -45,19 +45,19 @@ struct ExecutionArchetype {
   template <class T>
   void routed_up(const RankTerms<T>& terms, View<T> result) const;
   /// d_table_e += h_p x_n^T.   A d_table of fewer rows than the table is that of its last rows; the rows before them
-  /// are frozen and passed over
+  /// are frozen and skipped
   template <class T>
   void routed_outer(std::span<const std::type_identity_t<T>> h, ConstView<T> x, FactorSide side,
                     const RankLayout<T>& layout, View<T> d_table) const;
 
-  /// Calls f(i) once for each i in [0, tasks), in any order, perhaps at once.
+  /// Calls f(i) once for each i in [0, tasks), in any order, possibly concurrently.
   template <class F>
   void parallel_for(Index tasks, F&& f) const;
   int threads() const;
 };
 
-/// Satisfied by a copyable type with all primitives of ExecutionArchetype for scalars T, computing the same numbers up
-/// to rounding and the same bits on any number of threads.
+/// Satisfied by a copyable type with all primitives of ExecutionArchetype for scalars T. They compute the same numbers
+/// up to rounding, and the same bits on any number of threads.
 template <class X, class T>
 concept ExecutionPolicy = std::copyable<X> &&
     requires(const X& execution, View<const T> in, View<T> out, std::span<const T> h, std::span<T> d_h,

@@ -9,8 +9,8 @@
 namespace mole {
 
 /// Satisfied by a copyable handle whose parallel_for(tasks, f) calls f(i) once for each i in [0, tasks), in any order,
-/// and returns when all calls have; threads() is the number of calls that may run at once. A host's own pool needs
-/// no more than this.
+/// and returns when all calls have returned; threads() is the number of calls that may run at once. A host's own pool
+/// needs no more than this.
 template <class X>
 concept ExecutorPolicy = std::copyable<X> && requires(const X& executor, void (*task)(Index)) {
   executor.parallel_for(Index(1), task);

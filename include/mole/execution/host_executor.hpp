@@ -9,8 +9,8 @@
 
 namespace mole {
 
-/// Runs tasks through a callable `loop(tasks, f)` of the host, f being a std::function<void(Index)>. Converting f costs
-/// no allocation: it is a reference. A host that minds the indirection models ExecutorPolicy itself.
+/// Runs tasks through a callable `loop(tasks, f)` of the host, f being a std::function<void(Index)>. Converting f does
+/// not allocate: it is a reference. A host to which the indirection matters models ExecutorPolicy itself.
 class HostExecutor {
  public:
   using Loop = std::function<void(Index tasks, const std::function<void(Index)>& f)>;

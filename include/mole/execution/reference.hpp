@@ -6,7 +6,7 @@
 
 namespace mole {
 
-/// Plain loops in the order of the formulae; see ExecutionArchetype for what each primitive means.
+/// Plain loops in the order of the formulas; see ExecutionArchetype for what each primitive computes.
 struct Reference {
   template <class T>
   void product_nt(ConstView<T> x, ConstView<T> w, View<T> y) const {

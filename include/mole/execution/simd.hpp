@@ -16,8 +16,9 @@ namespace mole {
 /// SIMD kernels of one instruction set, their tasks run by an executor.
 ///
 /// Work is split by output: every element is computed by one task in a fixed order, so the bits do not depend on the
-/// number of threads. Work too small to share stays on the caller's thread. Nothing is allocated; a task holds up to
-/// 40 KiB on its stack, 32 of them a panel. See ExecutionArchetype for what each primitive means.
+/// number of threads. Work too small to share stays on the caller's thread. Nothing is allocated; a task uses up to
+/// 40 KiB of stack, 32 of them for a panel. See SimdCosts for the algorithms, ExecutionArchetype for what each
+/// primitive computes.
 template <class Arch = kernel::DefaultArchitecture, class Executor = Serial>
 class Simd : public SimdProducts<Arch, Executor> {
   using Products = SimdProducts<Arch, Executor>;
@@ -50,7 +51,7 @@ class Simd : public SimdProducts<Arch, Executor> {
     add(terms, result);
   }
 
-  /// Split by columns, so that experts may share rows of the table.
+  /// Split by columns, because experts may share rows of the table.
   template <class T>
   void routed_outer(std::span<const std::type_identity_t<T>> h, ConstView<T> x, FactorSide side,
                     const RankLayout<T>& layout, View<T> d_table) const {
@@ -112,7 +113,7 @@ class Simd : public SimdProducts<Arch, Executor> {
   template <class T, class... Terms>
   void multiply(View<const T> x, PanelView<const T> w, View<const T> bias, View<T> result, bool accumulate,
                 const Terms&... terms) const {
-    // For few rows there is nothing to keep near.
+    // Few rows fit the cache anyway.
     const Index sums =
         x.rows() > Costs::rows_for_pieces ? std::max<Index>(1, blocks_of(x.cols(), Costs::terms_of_a_sum)) : 1;
     const Index most = blocks_of(x.cols(), sums), group = Costs::panels_of_a_group * w.width;
@@ -135,8 +136,8 @@ class Simd : public SimdProducts<Arch, Executor> {
         });
   }
 
-  /// Cuts a result [rows x cols] into blocks whose rows of both operands stay in the second cache, and calls
-  /// f(row, rows, column, cols) for each; `work` is in operations an element. Columns begin at multiples of a panel.
+  /// Divides a result [rows x cols] into blocks for which the rows of both operands stay in L2, and calls
+  /// f(row, rows, column, cols) for each; `work` is in operations per element. Columns begin at multiples of a panel.
   template <class T, class F>
   void for_each_block(Index rows, Index cols, double work, F f) const {
     const Index along = blocks_of(rows, Costs::rows_of_a_block);
@@ -167,7 +168,7 @@ class Simd : public SimdProducts<Arch, Executor> {
                       });
   }
 
-  /// results_q = table rows_q. A panel pays once enough rows share it, the more the less of it the table fills.
+  /// results_q = table rows_q. A panel pays once enough rows share it; the fewer of its rows the table fills, the more.
   template <class T>
   static void project(const T* const* rows, Index count, View<const T> table, T** results) {
     if (count * std::min(table.rows(), Panel<T>::width) < Costs::rows_for_a_panel * Panel<T>::width)

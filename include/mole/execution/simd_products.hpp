@@ -14,7 +14,7 @@
 
 namespace mole {
 
-/// The part of Simd that multiplies plain matrices; see ExecutionArchetype for what each primitive means.
+/// The products of plain matrices of Simd; see ExecutionArchetype for what each primitive computes.
 template <class Arch, class Executor>
 class SimdProducts {
  public:
@@ -84,8 +84,8 @@ class SimdProducts {
   static Index blocks_of(Index size, Index block) { return Costs::blocks_of(size, block); }
   static Index items_per_task(double work, Index grain) { return Costs::items_per_task(work, grain); }
 
-  /// Columns of a task: many panels, as long as every thread has some tasks and each has work enough; a multiple
-  /// of `grain` panels, which a kernel takes side by side. `work` is in operations a column; `others` tasks have the
+  /// Columns per task: many panels, as long as every thread has some tasks and each task has enough work; a multiple
+  /// of `grain` panels, which a kernel processes together. `work` is in operations per column; `others` tasks have the
   /// same columns.
   template <class T>
   Index columns_per_task(Index cols, double work, Index others, Index grain = 1) const {
@@ -113,7 +113,7 @@ class SimdProducts {
   }
 
  private:
-  /// d_w += d_y^T x where d_w has few rows: no packed panel of x would be read often enough.
+  /// d_w += d_y^T x for a d_w of few rows, where a packed panel of x would not be read often enough.
   template <class T>
   void narrow_product_tn(View<const T> d_y, View<const T> x, View<T> d_w) const {
     const Index per_task = columns_per_task<T>(d_w.cols(), 2.0 * double(x.rows() * d_w.rows()), 1);
@@ -128,7 +128,7 @@ class SimdProducts {
 
   template <class T>
   void product_by_dots(View<const T> x, View<const T> w, View<T> y) const {
-    // All rows meet a few columns of the result at a time, so that w is read once.
+    // All rows are multiplied with a few columns of the result at a time, so that w is read once.
     const Index rows = std::clamp<Index>(x.rows(), 1, run);
     const Index cols = items_per_task(2.0 * double(w.cols()) * double(rows), 8);
     const Index across = blocks_of(w.rows(), cols);
@@ -146,7 +146,7 @@ class SimdProducts {
     });
   }
 
-  /// result (+)= sum over k in [0, depth) of a_k b_k^T. left(row, k) gives the factors of rows from `row` on;
+  /// result (+)= sum over k in [0, depth) of a_k b_k^T. left(row, k) returns the factors of the rows from `row` on;
   /// pack(panel, k, count, column, cols) puts `count` b_k into a panel.
   template <class T, class Left, class Pack>
   void product_by_panels(Index depth, Left left, Pack pack, View<T> result, bool accumulate) const {
@@ -164,11 +164,11 @@ class SimdProducts {
                       });
   }
 
-  /// Cuts a result [rows x cols] into panels of columns, and long panels into blocks of rows, and calls
-  /// f(column, cols, row, rows) for each; `work` is in operations an element.
+  /// Divides a result [rows x cols] into panels of columns, and long panels into blocks of rows, and calls
+  /// f(column, cols, row, rows) for each; `work` is in operations per element.
   template <class T, class F>
   void for_each_panel(Index cols, Index rows, double work, F f) const {
-    // Each block packs its panels anew; short ones only where there would be too few for the threads.
+    // Each block packs its panels again; short blocks only if there would be too few tasks for the threads.
     const bool few = blocks_of(cols, Panel<T>::width) < 4 * Index(threads()) && threads() > 1;
     const Index block = std::max<Index>(few ? 128 : 512, items_per_task(work * double(Panel<T>::width), 12));
     const Index along = blocks_of(rows, block);

@@ -14,12 +14,12 @@ namespace mole {
 
 /// Adds terms to rows [row, row + rows) and columns [column, column + cols) of a result.
 ///
-/// How routed ranks are added depends on the routing and the blocks: as one matrix product where every token has every
-/// expert, token by token where experts have few ranks, else expert by expert. An element is the same chain
-/// of multiply-adds in any block.
+/// How routed ranks are added depends on the routing and the blocks: as one matrix product if every token has every
+/// expert, token by token if experts have few ranks, else expert by expert. Each element is the same chain of
+/// multiply-adds in any block.
 template <class Arch>
 struct SimdTerms {
-  /// Operations for each element of a result.
+  /// Operations per element of a result.
   template <class T>
   static double work(const RankTerms<T>& terms, Index rows) {
     return 2.0 * double(terms.layout.begin.back()) / double(std::max<Index>(1, rows));
@@ -52,7 +52,7 @@ struct SimdTerms {
   using Rows = kernel::StridedRows<T>;
   static constexpr Index run = SimdCosts::run;
 
-  /// Token by token: where experts have few ranks, a row is read for hardly more than one token.
+  /// Token by token: with few ranks per expert, a row is hardly read for more than one token.
   template <class T>
   static void add_tokens(const RankTerms<T>& terms, Index row, Index rows, Index column, Index cols, View<T> result) {
     const Routing<T>& routing = terms.layout.routing;
@@ -74,7 +74,7 @@ struct SimdTerms {
     }
   }
 
-  /// Expert by expert: its rows are read once for many tokens.
+  /// Expert by expert: the rows of an expert are read once for many tokens.
   template <class T>
   static void add_experts(const RankTerms<T>& terms, Index row, Index rows, Index column, Index cols, View<T> result) {
     const Routing<T>& routing = terms.layout.routing;
@@ -88,7 +88,7 @@ struct SimdTerms {
     }
   }
 
-  /// The share of up to `run` pairs of one expert.
+  /// The terms of up to `run` pairs of one expert.
   template <class T>
   static void add_run(const RankTerms<T>& terms, Index expert, std::span<const int> pairs, Index column, Index cols,
                       View<T> result) {
@@ -107,7 +107,7 @@ struct SimdTerms {
   template <class A, class C, class T>
   static void add_product(A factors, View<const T> table, Index column, Index cols, C to, Index rows) {
     const kernel::StridedRows<const T> all{table.data() + column, table.stride()};
-    // Rows at a distance of many 2 KiB fall onto each other in the first cache; side by side they do not.
+    // Rows whose distance is a multiple of 2 KiB compete for the same sets of L1; copied side by side they do not.
     if (rows < Outer<T>::most_rows || table.stride() * Index(sizeof(T)) % 2048 != 0)
       return Outer<T>{}(factors, all, false, table.rows(), rows, cols, to, true);
     constexpr Index wide = panel_width<T>, deep = 128;

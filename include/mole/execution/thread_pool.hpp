@@ -17,12 +17,12 @@
 
 namespace mole {
 
-/// A handle on a pool of threads that copies share; the last copy joins them.
+/// A handle to a pool of threads that copies share; the last copy joins them.
 ///
 /// The calling thread works too, so `threads` = 1 starts none. Tasks are claimed one by one from a counter: which
-/// thread runs a task is open, what a task computes is not. A loop inside a task, and a loop of a second caller while
-/// the pool is busy, run on their own thread: threads never nest. The first exception of a task reaches the caller
-/// after all tasks have ended; of a loop on the caller's own thread, at once. A loop has fewer than 2^32 tasks.
+/// thread runs a task varies, what it computes does not. A loop inside a task, and a loop of a second caller while the
+/// pool is busy, run on their own thread: threads never nest. The first exception of a task reaches the caller after
+/// all tasks have ended, or at once for a loop on the caller's own thread. A loop has fewer than 2^32 tasks.
 /// Throws Error(option) for fewer than 1 thread.
 class ThreadPool {
  public:
@@ -81,7 +81,7 @@ class ThreadPool {
     void work() {
       std::uint64_t seen = 0;
       while (true) {
-        // Loops of a layer follow each other closely: sleeping at once would cost a wake-up for each.
+        // The loops of a layer follow each other closely: sleeping at once would cost a wake-up for each.
         for (int spin = 0; spin < 500 && ticket >> 32 == seen; ++spin) std::this_thread::yield();
         if (ticket >> 32 == seen) {
           std::unique_lock lock(mutex);

@@ -11,8 +11,8 @@
 
 namespace mole {
 
-/// Dense products are one Eigen expression each, routed ones one matrix-vector product a pair. On the caller's thread,
-/// unless Eigen or the BLAS below has threads of its own.
+/// Dense products are one Eigen expression each, routed ones one matrix-vector product per pair. Runs on the caller's
+/// thread, unless Eigen or the BLAS below has threads of its own.
 ///
 /// Heap: the routed primitives use none. product_nt, product_nn and product_tn let Eigen pack its operands on the heap
 /// when they exceed EIGEN_STACK_ALLOCATION_LIMIT (128 KiB unless the host says otherwise), as soon as there is more

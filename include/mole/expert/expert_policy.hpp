@@ -13,7 +13,7 @@ namespace mole {
 
 /// Satisfied by a copyable type with a floating-point `Scalar`, `experts()`, `in()`, `out()` and
 ///     forward(x, latent, routing, y, call)   y += what the routed experts add
-///   x [N x I], latent [N x ranks] of this very x, or empty, y [N x O]
+///   x [N x I], latent [N x ranks] of the same x, or empty, y [N x O]
 template <class E, class Execution = ExecutionArchetype>
 concept ExpertPolicy = std::floating_point<typename E::Scalar> && std::copy_constructible<E> &&
     requires(const E& experts, View<const typename E::Scalar> in, const Routing<typename E::Scalar>& routing,
@@ -25,8 +25,8 @@ concept ExpertPolicy = std::floating_point<typename E::Scalar> && std::copy_cons
 };
 
 /// Experts that learn:   backward(x, routing, d_y, d_gate, d_x, gradients, call)
-/// after forward on the same scratch. d_gate [pairs] and d_x [N x I] are accumulated, and empty when nobody wants
-/// them.
+/// after forward on the same scratch. d_gate [pairs] and d_x [N x I] are accumulated, and empty when they are not
+/// wanted.
 template <class E, class Execution = ExecutionArchetype>
 concept TrainableExpertPolicy = ExpertPolicy<E, Execution> &&
     requires(const E& experts, View<const typename E::Scalar> in, const Routing<typename E::Scalar>& routing,
@@ -34,10 +34,11 @@ concept TrainableExpertPolicy = ExpertPolicy<E, Execution> &&
   experts.backward(in, routing, in, d_gate, d_x, gradients, call_of<E, Execution>());
 };
 
-/// Experts that only add rows to y and d_x, which an execution may do where a linear base leaves its result:
+/// Experts that only add rows to y and d_x, which an execution may add while a tile of a linear base's result is in
+/// cache:
 ///     down(x, latent, routing, call)   all of forward but y: its terms, kept in the scratch
 ///     d_x_terms(routing, call)         after a backward with an empty d_x: the terms of d_x
-///     fuses_d_x(pass)         false where d_x has to pass a mask of dropout, and backward must be given it
+///     fuses_d_x(pass)                  false if d_x has to pass a dropout mask: then backward needs d_x
 template <class E, class Execution = ExecutionArchetype>
 concept RankedExpertPolicy = TrainableExpertPolicy<E, Execution> &&
     requires(const E& experts, View<const typename E::Scalar> in, const Routing<typename E::Scalar>& routing,
@@ -50,7 +51,7 @@ concept RankedExpertPolicy = TrainableExpertPolicy<E, Execution> &&
 /// Experts whose latent z = A x a router can read:
 ///     project(x, call)                                 z [N x ranks], kept in the scratch
 ///     d_latent(tokens, call)                           where the router adds d_z, zeroed
-///     project_backward(x, d_z, d_x, gradients, call)   after the gate's backward
+///     project_backward(x, d_z, d_x, gradients, call)   after the gating's backward
 template <class E, class Execution = ExecutionArchetype>
 concept LatentExpertPolicy = TrainableExpertPolicy<E, Execution> &&
     requires(const E& experts, View<const typename E::Scalar> in, View<typename E::Scalar> d_x,
@@ -60,7 +61,7 @@ concept LatentExpertPolicy = TrainableExpertPolicy<E, Execution> &&
   experts.project_backward(in, in, d_x, gradients, call_of<E, Execution>());
 };
 
-/// Experts that are a linear map each:   add_delta(expert, weight, w)   w [O x I] += weight * its matrix
+/// Experts that are linear maps:   add_delta(expert, weight, w)   w [O x I] += weight * the expert's matrix
 template <class E>
 concept MergeableExpertPolicy = requires(const E& experts, View<typename E::Scalar> w) {
   experts.add_delta(Index(0), 1.0, w);

@@ -16,7 +16,7 @@ void gather_ranks(View<const T> latent, const RankLayout<T>& layout, std::span<T
   }
 }
 
-/// d_z += d_h, each number where its rank is; experts that share ranks add up. Returns d_z.
+/// d_z += d_h, each number at its rank; those of experts that share ranks add up. Returns d_z.
 template <class T>
 View<const T> scatter_ranks(std::span<const T> d_h, const RankLayout<T>& layout, View<T> d_z) {
   for (Index p = 0; p < layout.routing.pairs(); ++p) {

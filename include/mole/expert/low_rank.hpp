@@ -17,12 +17,12 @@ namespace mole {
 ///
 ///   x [N x I], y [N x O]; A, B and their blocks come from Factors
 ///
-/// Blocks of one rank are rank-wise experts; blocks of different sizes are ragged ranks. The scale is one number an
-/// expert, from alpha and its rank, and may be set. Dropout acts on the x that A sees, with stream 1 unless its options
-/// say otherwise. Cost follows what is chosen; no allocation after scratch().
+/// Blocks of one rank are rank-wise experts; blocks of different sizes are ragged ranks. There is one scale per expert,
+/// from alpha and its rank, and it may be set. Dropout acts on the x that A sees, with stream 1 unless its options say
+/// otherwise. Cost is proportional to what is chosen; no allocation after scratch().
 ///
-/// Where Factors stream A, everything that reads it does so for all ranks, chosen or not: vectors hold ranks side by
-/// side, so that a few ranks alone would be plain loops (I = 768: 0.22 us a token for all of 32, 3.2 for 8 of them).
+/// If Factors stream A, x is always projected onto all ranks: the kernel puts ranks in SIMD lanes, and computing only
+/// the chosen ones was slower (I = 768: 3.2 us per token for 8 of 32, 0.22 us for all).
 template <FactorPolicy Factors>
 class LowRank {
  public:
@@ -34,9 +34,9 @@ class LowRank {
   struct Scratch {
     ScratchVector<int> begin;  // [pairs + 1]; empty before the first forward
     std::span<T> h, d_h;       // ranks of all pairs
-    std::span<T> weighted;     // ... times scale and gate
-    View<T> dropped;           // [tokens x I], only with dropout
-    View<T> latent, d_latent;  // [tokens x ranks], only for a router that reads it, or where A is streamed
+    std::span<T> weighted;     // h times scale and gate
+    View<T> dropped;           // [tokens x I], with dropout only
+    View<T> latent, d_latent;  // [tokens x ranks], only for a router that reads the latent, or if A is streamed
     ScratchOf<Factors> factors;
   };
 
@@ -48,25 +48,25 @@ class LowRank {
       scale_[std::size_t(e)] = T(options.alpha ? scale_of(*options.alpha, blocks().size(e), options.scaling) : 1.0);
   }
 
-  /// Of factors that are there.   scale [E]
+  /// From existing factors.   scale [E]
   LowRank(Factors factors, std::vector<T> scale, Dropout dropout = {})
       : factors_(std::move(factors)), dropout_(dropout), scale_(std::move(scale)) {
     dropout_.check("LowRank");
     require_equal(ErrorCode::shape, "LowRank: number of scales", experts(), Index(scale_.size()));
   }
 
-  /// These experts' scales and dropout over other factors.
+  /// The scales and dropout of these experts over other factors.
   template <FactorPolicy Other>
   LowRank<Other> with(Other factors) const {
     return {std::move(factors), scale_, dropout_};
   }
 
-  /// Starts the factors anew; scales stay.
+  /// Reinitializes the factors; scales stay.
   template <std::uniform_random_bit_generator Generator>
   requires requires(Factors& factors, Generator& generator) { factors.reset(generator); }
   void reset(Generator& generator) { factors_.reset(generator); }
 
-  /// `ranks` more experts of one rank each, where Factors can grow. Workspaces and gradients from before are outdated.
+  /// Adds `ranks` experts of one rank each, if Factors can grow. Workspaces and gradients made before become invalid.
   template <std::uniform_random_bit_generator Generator>
   requires requires(Factors& factors, Generator& generator) { factors.append(Index(1), generator); }
   void append(Index ranks, Generator& generator, double scale = 1) {
@@ -74,7 +74,7 @@ class LowRank {
     scale_.resize(std::size_t(experts()), T(scale));
   }
 
-  /// What is no parameter and yet needed to restore the experts: scales, and what Factors add.
+  /// What restores the experts besides their parameters: the scales, and the state of Factors.
   template <class F>
   void for_each_state(F&& f) {
     f("scale", std::span<T>(scale_));
@@ -153,7 +153,7 @@ class LowRank {
     factors_.contract(gradients, s.factors);
   }
 
-  /// Only where fuses_d_x.
+  /// Only if fuses_d_x().
   RankTerms<T> d_x_terms(const Routing<T>& routing, auto call) const {
     const RankLayout<T> layout = layout_of(routing, call.scratch);
     return {layout, ranks_in(call.scratch.d_h, layout), factors_.factors(call.scratch.factors).a, FactorSide::down};
@@ -175,7 +175,7 @@ class LowRank {
   /// d_a += d_z^T x,  d_x += d_z A
   void project_backward(View<const T> x, View<const T> d_z, View<T> d_x, Parameters& gradients, auto call) const {
     const FactorViews<T> d = factors_.gradient_views(gradients, call.scratch.factors);
-    if (d.a)  // of the last rows of A, where the others are frozen
+    if (d.a)  // of the last rows of A, if the others are frozen
       call.execution.product_tn(d_z.middle_cols(d_z.cols() - d.a.rows(), d.a.rows()), seen(x, call), d.a);
     dropout_.seen_backward(d_x, call.scratch.dropped, call.pass, [&](View<T> d_seen) {
       factors_.project_backward(d_z, d_seen, call.with(call.scratch.factors));
@@ -183,7 +183,7 @@ class LowRank {
     factors_.contract(gradients, call.scratch.factors);
   }
 
-  /// w += weight * scale_e B_e^T A_e.   w [O x I].  Offline: plain loops, and whatever memory Factors need.
+  /// w += weight * scale_e B_e^T A_e.   w [O x I].  Offline: plain loops, and all the memory that Factors need.
   void add_delta(Index expert, double weight, View<T> w) const {
     OwnedScratch<Factors> scratch(factors_, CallSize{});
     const FactorViews<const T> f = factors_.factors(*scratch);

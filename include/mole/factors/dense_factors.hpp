@@ -18,8 +18,8 @@ namespace mole {
 ///
 ///   lora_A [ranks x I]   lora_B [ranks x O], rank-major: row i of both is one rank-1 expert
 ///
-/// Starts at A ~ U(-1/sqrt(I), 1/sqrt(I)) and B = 0, so that a fresh layer gives its base's output bit for bit.
-/// Throws Error(option) for sizes below 1, negative ranks, or both `rank` blocks and `ranks` of another number.
+/// Starts at A ~ U(-1/sqrt(I), 1/sqrt(I)) and B = 0, so that the output of a fresh layer equals its base's bit for bit.
+/// Throws Error(option) for sizes below 1, negative ranks, or `ranks` together with another number of `rank` blocks.
 /// Source: Hu et al. 2021, arXiv:2106.09685; shared A: Tian et al. 2024 (HydraLoRA), arXiv:2404.19245.
 template <class T>
 class DenseFactors {
@@ -48,8 +48,7 @@ class DenseFactors {
     reset(generator);
   }
 
-  /// Of parameters that are there.   lora_A [ranks x I], lora_B [ranks x O].  Throws Error(shape) where `blocks`
-  /// differ.
+  /// From existing parameters.   lora_A [ranks x I], lora_B [ranks x O].  Throws Error(shape) if `blocks` do not fit.
   DenseFactors(RankBlocks blocks, Parameters parameters)
       : blocks_(std::move(blocks)), parameters_(std::move(parameters)) {
     require_equal(ErrorCode::shape, "DenseFactors: rows of A", blocks_.ranks_down(), parameters_.lora_A.rows());
@@ -62,15 +61,15 @@ class DenseFactors {
   Parameters& parameters() { return parameters_; }
   const Parameters& parameters() const { return parameters_; }
 
-  /// Starts anew, as the constructor does.
+  /// Reinitializes, as the constructor does.
   template <std::uniform_random_bit_generator Generator>
   void reset(Generator& generator) {
     fill_uniform(parameters_.lora_A.view(), 1 / std::sqrt(double(in())), generator);
     parameters_.lora_B.set_zero();
   }
 
-  /// The ranks of `other` behind its own. Throws Error(shape) for other sizes, Error(option) where several experts
-  /// share one A, and nothing has changed.  Copies.
+  /// Appends the ranks of `other`. Throws Error(shape) for other sizes and Error(option) if several experts share one
+  /// A; then nothing has changed. Copies.
   void append(const DenseFactors& other) {
     require_equal(ErrorCode::shape, "DenseFactors: inputs of what is appended", in(), other.in());
     require_equal(ErrorCode::shape, "DenseFactors: outputs of what is appended", out(), other.out());

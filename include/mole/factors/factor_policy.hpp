@@ -14,8 +14,8 @@ namespace mole {
 
 /// One pair of factors.   a [ranks x I], b [ranks x O], row i of each together one rank-1 expert
 ///
-/// Where there is a rank gate [1 x rows of b], row i of B counts rank_gate_i times: B is diag(rank_gate) b, which
-/// nobody has to make.
+/// With a rank gate [1 x rows of b], row i of B is multiplied by rank_gate_i: B is diag(rank_gate) b, which is never
+/// formed.
 template <class T>
 struct FactorViews {
   View<T> a, b;
@@ -25,16 +25,15 @@ struct FactorViews {
 /// Satisfied by a copyable type with `Scalar`, `Options` (which hold `alpha`, `scaling` and `dropout` for the experts)
 /// and
 ///     in(), out(), blocks()
-///     factors(scratch)                     A and B, made in `scratch` where they are not simply there
-///     gradient_views(gradients, scratch)   where to add d_a, d_b and d_rank_gate; empty = frozen. Fewer rows than A
-///     and
-///                                          B have are those of their last rows: the rows before are frozen
+///     factors(scratch)                     A and B, computed in `scratch` unless they are stored
+///     gradient_views(gradients, scratch)   where to add d_a, d_b and d_rank_gate; empty = frozen. If they have fewer
+///                                          rows than A and B, they are those of the last rows: the others are frozen
 ///     contract(gradients, scratch)         from d_a and d_b to the gradients of its own parameters
 ///     project(x, z, call)                  z = x A^T    x [N x I], z [N x ranks]
-///     project_backward(d_z, d_x, call)     d_x += d_z A; passes over a d_z of zeros at no cost where A is streamed
+///     project_backward(d_z, d_x, call)     d_x += d_z A; skips zeros of d_z at no cost if A is streamed
 ///     add_row(rank, factor, to, scratch)   to += factor * row `rank` of A; offline
-/// Factors whose A is no matrix in memory say `static constexpr bool streams = true`: factors() and gradient_views()
-/// give an empty view of it, and it is used through the last three functions alone.
+/// Factors whose A is no matrix in memory declare `static constexpr bool streams = true`: factors() and
+/// gradient_views() return an empty view of A, which is used through the last three functions alone.
 template <class F, class Execution = ExecutionArchetype>
 concept FactorPolicy = std::copyable<F> && std::floating_point<typename F::Scalar> &&
     requires(const F& factors, ScratchOf<F>& scratch, ParametersOf<F>& gradients, const typename F::Options& options,
@@ -51,7 +50,7 @@ concept FactorPolicy = std::copyable<F> && std::floating_point<typename F::Scala
   options.alpha, options.scaling, options.dropout;
 };
 
-/// Is A of these factors no matrix in memory?
+/// Is A of these factors not a matrix in memory?
 template <class F>
 constexpr bool streams_a = requires {
   requires F::streams;

@@ -14,7 +14,7 @@
 
 namespace mole {
 
-/// How gates begin.
+/// Initial values of the gates.
 enum class GateStart { normal, ones };
 
 /// A and B of all experts, and a gate g between them, all trained.
@@ -23,18 +23,18 @@ enum class GateStart { normal, ones };
 ///   lora_A [ranks x I]   lora_B [ranks x O]   gate [1 x ranks of B], the same for every token, of either sign
 ///
 /// Starts at A ~ U(-1/sqrt(I), 1/sqrt(I)), B = 0 and g ~ N(0, 1), or all 1. The gate multiplies h = A x where the
-/// experts weigh it, so nothing is copied or kept for it: with u = s B d_y, d_gate = sum over tokens of (A x) o u,
-/// which is the sum over columns of d_B' o B for the d_B' of B' = diag(g) B; d_B = g o d_B'.  O(ranks) a pair.
+/// experts weigh it, so it costs no copy and no memory. With u = s B d_y, d_gate = sum over tokens of (A x) o u, which
+/// is the sum over columns of d_B' o B for the d_B' of B' = diag(g) B; d_B = g o d_B'.  O(ranks) per pair.
 ///
-/// A gate of exactly 0, which soft_threshold() makes, adds nothing and passes no gradient to its rows of A and B, but
-/// gets one itself and may come back; prune_zero_ranks() takes such ranks out.
-/// Throws Error(option) for sizes below 1, negative ranks, or both `rank` blocks and `ranks` of another number.
+/// A gate of exactly 0, which soft_threshold() produces, adds nothing and passes no gradient to its rows of A and B,
+/// but gets a gradient itself and may recover; prune_zero_ranks() removes such ranks.
+/// Throws Error(option) for sizes below 1, negative ranks, or `ranks` together with another number of `rank` blocks.
 /// Source: Ding et al. 2023 (SoRA), arXiv:2311.11696.
 template <class T>
 class GatedRanks {
  public:
   using Scalar = T;
-  using Ungated = DenseFactors<T>;  ///< what is left once the gate is part of B
+  using Ungated = DenseFactors<T>;  ///< what remains once the gate is part of B
 
   struct Options {
     Index in = 0;
@@ -71,7 +71,7 @@ class GatedRanks {
     reset(generator);
   }
 
-  /// Of parameters that are there. Throws Error(shape) where `blocks` differ.
+  /// From existing parameters. Throws Error(shape) if `blocks` do not fit.
   GatedRanks(RankBlocks blocks, Parameters parameters, GateStart start = GateStart::normal)
       : blocks_(std::move(blocks)), start_(start), parameters_(std::move(parameters)) {
     require_equal(ErrorCode::shape, "GatedRanks: rows of A", blocks_.ranks_down(), parameters_.lora_A.rows());
@@ -86,7 +86,7 @@ class GatedRanks {
   Parameters& parameters() { return parameters_; }
   const Parameters& parameters() const { return parameters_; }
 
-  /// Starts anew, as the constructor does.
+  /// Reinitializes, as the constructor does.
   template <std::uniform_random_bit_generator Generator>
   void reset(Generator& generator) {
     fill_uniform(parameters_.lora_A.view(), 1 / std::sqrt(double(in())), generator);

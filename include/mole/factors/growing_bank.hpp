@@ -17,7 +17,7 @@
 namespace mole {
 
 namespace detail {
-/// The newest rows of a bank's table, where a walk expects a matrix.
+/// The newest rows of a bank's table, in place of a matrix for for_each_tensor.
 template <class T>
 struct NewestRows {
   View<T> rows;
@@ -27,17 +27,20 @@ struct NewestRows {
 };
 }  // namespace detail
 
-/// A bank of rank-1 experts that grows by a range of atoms a task; all ranges but the last are frozen.
+/// A bank of rank-1 experts that grows by one range of atoms per task; all ranges but the last are frozen.
 ///
 ///   A [atoms x I], B [atoms x O]: one table each, oldest atoms first      lora_A, lora_B [newest atoms x I or O]
 ///
-/// Each range starts at A ~ U(-1/sqrt(I), 1/sqrt(I)) and B = 0. Parameters, gradients and moments are of the newest
-/// range alone: a frozen atom costs its part of y and of d_x, and its bits never change. parameters() hands out views
-/// of rows of the tables; a copy of them, as gradients are, is of the type Parameters. for_each_state() visits the
-/// frozen rows for a checkpoint, which a bank made with the same `ranks` reads back. LowRank::append() grows experts
-/// with their scale: a range may have one of its own. Throws Error(option) for sizes below 1.  append() copies the
-/// tables. Source: Lu et al. 2025 (MoRA, later MoRAM), arXiv:2506.21035; Artificer-AI-Lab/MoRAM,
-/// XTAIL/loralib/moram.py.
+/// Each range starts at A ~ U(-1/sqrt(I), 1/sqrt(I)) and B = 0. Parameters, gradients and moments are those of the
+/// newest range alone: a frozen atom costs its share of y and of d_x, and its bits never change. for_each_state()
+/// visits the frozen rows for a checkpoint, which a bank made with the same `ranks` can read.
+///
+/// parameters() returns views of the newest rows, as they are parts of larger tables; these convert to Parameters,
+/// which owns copies, to make gradients and moments of the same shapes.
+///
+/// LowRank::append() grows the experts together with their scales: each range may have its own. Throws Error(option)
+/// for sizes below 1. append() copies the tables.
+/// Source: Lu et al. 2025 (MoRA, later MoRAM), arXiv:2506.21035; Artificer-AI-Lab/MoRAM, XTAIL/loralib/moram.py.
 template <class T>
 class GrowingBank {
  public:
@@ -49,7 +52,7 @@ class GrowingBank {
     Index out = 0;
     std::vector<int> ranks = {16};     ///< atoms of each range, oldest first; the last one learns
     std::optional<double> alpha = {};  ///< unset: scale 1
-    Scaling scaling = Scaling::fixed;  ///< an atom has one rank: alpha_over_rank is alpha, too
+    Scaling scaling = Scaling::fixed;  ///< an atom has one rank, so alpha_over_rank equals alpha, too
     Dropout dropout = {};              ///< on the adapter's input
   };
 
@@ -62,7 +65,7 @@ class GrowingBank {
     for (int ranks : options.ranks) append(ranks, generator);
   }
 
-  /// A new range of atoms; the ones before are frozen from now on.
+  /// Appends a new range of atoms; those before are frozen from now on.
   template <std::uniform_random_bit_generator Generator>
   void append(Index ranks, Generator& generator) {
     require(ranks >= 1, ErrorCode::option, "GrowingBank: expected a range of at least 1 atom, found ", ranks);
@@ -81,7 +84,7 @@ class GrowingBank {
   auto parameters() { return Newest<T>{{newest(a_.view())}, {newest(b_.view())}}; }
   auto parameters() const { return Newest<const T>{{newest(a_.view())}, {newest(b_.view())}}; }
 
-  /// The frozen rows of both tables, if there are any.
+  /// The frozen rows of both tables, if any.
   template <class F>
   void for_each_state(F&& f) {
     if (frozen() == 0) return;

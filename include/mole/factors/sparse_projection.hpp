@@ -18,18 +18,18 @@
 
 namespace mole {
 
-/// A with exactly p non-zeros a row, frozen, and B, trained.
+/// A frozen A with exactly p nonzeros per row, and a trained B.
 ///
 ///   A [ranks x I]: p columns drawn uniformly for each row, values ~ N(0, 1 / ranks^2)   lora_B [ranks x O]
 ///
-/// Starts at B = 0. A is no parameter: its bits never change, and equal generators give equal ones. It is state: a
-/// checkpoint holds its columns and values. It is kept as slices of A and of its transpose for vectors, never as a
-/// matrix: some 22 bytes a non-zero of float, less memory than a matrix below 18 % of non-zeros; a call reads half.
+/// Starts at B = 0. A is not a parameter: its bits never change, and equal generators give equal ones. It is state: a
+/// checkpoint holds its columns and values. For SIMD it is stored as slices of A and of its transpose, never as a
+/// matrix: some 22 bytes per nonzero of float, less memory than a matrix below 18 % of nonzeros; a call reads half.
 ///
 /// FlyLoRA's scale counts all ranks: with blocks of one rank, alpha / r is Scaling::fixed with that number for alpha.
 /// Throws Error(option) for sizes below 1 or `nonzeros` outside [1, I].
 /// Source: Zou et al. 2025 (FlyLoRA), arXiv:2510.08396, eq. 7-11. In the released adapter library (gfyddha/FlyLoRA,
-/// peft fork) A x is computed without gradient: that is `detached`.
+/// peft fork) A x is computed without gradient: this is `detached`.
 template <class T>
 class SparseProjection {
  public:
@@ -40,7 +40,7 @@ class SparseProjection {
     Index in = 0;
     Index out = 0;
     Index experts = 32;
-    Index rank = 1;                    ///< ranks of an expert
+    Index rank = 1;                    ///< ranks per expert
     Index nonzeros = 0;                ///< p, of each row of A; FlyLoRA: I k / r
     std::optional<double> alpha = {};  ///< unset: scale 1
     Scaling scaling = Scaling::alpha_over_rank;
@@ -57,7 +57,7 @@ class SparseProjection {
     }
   };
 
-  /// A row by row: where its non-zeros are, ascending, and what they are.   columns, values [ranks x p]
+  /// A row by row: the columns of its nonzeros, ascending, and their values.   columns, values [ranks x p]
   struct Projection {
     Matrix<int> columns;
     Matrix<T> values;
@@ -93,11 +93,11 @@ class SparseProjection {
   /// A copy of A.
   Projection projection() const;
 
-  /// Puts back an A of this shape. Throws Error(shape) for other sizes, Error(option) for columns that do not ascend
-  /// from 0 on to below I; A is then as before.
+  /// Sets an A of the same shape. Throws Error(shape) for other sizes, Error(option) unless the columns of each row
+  /// ascend within [0, I); A is then unchanged.
   void set_projection(const Projection& a);
 
-  /// Copies of A's numbers, which become A where f changes them, or are refused as by set_projection().
+  /// Passes copies of A's numbers to f and sets A to them if f changes them; may throw as set_projection().
   template <class F>
   void for_each_state(F&& f) {
     const Projection before = projection();
@@ -107,8 +107,8 @@ class SparseProjection {
     if (!same_bits(before.columns, after.columns) || !same_bits(before.values, after.values)) set_projection(after);
   }
 
-  /// The ranks of `other` behind its own; `detached` stays. Throws Error(shape) for other sizes or another p, and
-  /// nothing has changed.  Copies, and cuts A anew.
+  /// Appends the ranks of `other`; `detached` stays. Throws Error(shape) for other sizes or another p; then nothing has
+  /// changed. Copies, and slices A anew.
   void append(const SparseProjection& other);
 
   FactorViews<const T> factors(NoScratch&) const { return {{}, parameters_.lora_B}; }
@@ -151,7 +151,7 @@ class SparseProjection {
   }
   Index ranks() const { return blocks_.ranks_down(); }
 
-  /// A set of columns, each as likely as any other, ascending.
+  /// A uniformly drawn set of columns, ascending.
   /// Source: selection sampling, Knuth, The Art of Computer Programming 2, algorithm 3.4.2 S.
   template <class Generator>
   void draw_columns(Generator& generator, std::span<int> columns) const {
@@ -261,7 +261,7 @@ void SparseProjection<T>::append(const SparseProjection& other) {
   cut({stacked(above.columns, below.columns), stacked(above.values, below.values)});
 }
 
-/// Slices of A, and of its transpose, from its rows.
+/// Slices A and its transpose, given A's rows.
 template <class T>
 void SparseProjection<T>::cut(const Projection& a) {
   std::vector<int> row_begin(std::size_t(ranks()) + 1), column_begin(std::size_t(in_) + 1);
