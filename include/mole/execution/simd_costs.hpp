@@ -11,18 +11,18 @@ namespace mole {
 /// The constants of Simd's cost model. The program `calibrate` of the benchmarks measures them on a machine; they
 /// affect time only, never results beyond the order of a sum.
 ///
-/// | operand                    | if                           | algorithm                                             |
-/// | -------------------------- | ---------------------------- | ----------------------------------------------------- |
-/// | plain weight, y = x w^T    | rows of x < rows_for_a_panel | dot products, also if w is narrower than a panel      |
-/// |                            | else                         | panels packed on the stack                            |
-/// | plain weight, d_x += d_y w | always                       | panels packed on the stack                            |
-/// | packed weight              | rows <= rows_for_pieces      | blocks of rows x groups of panels                     |
-/// |                            | else                         | the same, the sums in pieces, so that a piece of x    |
-/// |                            |                              | and a group of the result stay in L2                  |
-/// | routed ranks               | every token has every expert | one matrix product                                    |
-/// |                            | ranks < ranks_for_a_run      | token by token, or blocks of tokens that fit L1 or L2 |
-/// |                            | else                         | expert by expert in runs of pairs: dot products, or,  |
-/// |                            |                              | for many pairs, a panel                               |
+/// | operand                    | if                           | algorithm                                            |
+/// | -------------------------- | ---------------------------- | ---------------------------------------------------- |
+/// | plain weight, y = x w^T    | rows of x < rows_for_a_panel | dot products, also if w is narrower than a panel     |
+/// |                            | else                         | panels packed on the stack                           |
+/// | plain weight, d_x += d_y w | always                       | panels packed on the stack                           |
+/// | packed weight              | rows <= rows_for_pieces      | blocks of rows x groups of panels                    |
+/// |                            | else                         | the same, the sums in pieces, so that a piece of x   |
+/// |                            |                              | and a group of the result stay in L2                 |
+/// | routed ranks               | every token has every expert | one matrix product                                   |
+/// |                            | ranks < ranks_for_a_run      | token by token, or by blocks that fit L1 or L2       |
+/// |                            | else                         | expert by expert in runs of pairs: dot products, or, |
+/// |                            |                              | for many pairs, a panel                              |
 struct SimdCosts {
   /// Rows that repay packing a whole panel: 16 at width 2048, 32 at 768.
   static constexpr Index rows_for_a_panel = 32;
