@@ -14,23 +14,22 @@ namespace mole {
 
 /// Options of self_contrast(); the defaults are those of the released code.
 struct SelfContrastOptions {
-  double alpha = 0.1;  ///< a token of less than alpha times the likeliest one's probability is out
+  double alpha = 0.1;  ///< tokens with less than alpha times the probability of the likeliest one are excluded
   double beta = 0.5;   ///< weight of the contrast
 };
 
-/// The logits of the next token after what the weak pass would say as well is taken out.
+/// Next-token logits, minus what the weak pass predicts as well.
 ///
-///   contrasted_i = (1 + beta) strong_i - beta weak_i   where strong_i >= log(alpha) + max strong,   else -infinity
+///   contrasted_i = (1 + beta) strong_i - beta weak_i   if strong_i >= log(alpha) + max strong,   else -infinity
 ///
 ///   strong, weak [V]   ->   contrasted [V], which may be the memory of either
 ///
-/// Both rows are of one model and one position, by two passes that each keep a cache of their own: the strong one
-/// routed as the model was trained, the weak one by NthBest and Renormalized in every layer. Temperatures divide the
-/// logits before.
+/// Both rows belong to one model and one position, in two passes with a cache each: the strong pass is routed as the
+/// model was trained, the weak one by NthBest and Renormalized in every layer. Temperatures divide the logits before.
 ///
-/// -infinity in `strong` stays out, also where the whole row is -infinity. An infinite logit in `weak` was masked, not
-/// predicted: strong_i is left as it is, and so it is where strong_i is infinite. NaN in `strong` gives NaN there, as
-/// does NaN in `weak` where strong_i is in; neither has a part in any other number.
+/// -infinity in `strong` stays -infinity, even if the whole row is. An infinite logit in `weak` was masked, not
+/// predicted: strong_i is left unchanged there, and also if strong_i is infinite. NaN in `strong` gives NaN there, as
+/// does NaN in `weak` if strong_i is not excluded; neither affects any other number.
 ///
 /// Throws Error(shape) for rows of different sizes, Error(option) unless 0 < alpha <= 1 and 0 <= beta < infinity.
 /// O(V), computed in double, no allocation.
@@ -47,7 +46,7 @@ void self_contrast(std::span<const std::type_identity_t<T>> strong, std::span<co
 
   constexpr T out = -std::numeric_limits<T>::infinity();
   T largest = out;
-  for (T logit : strong) largest = logit > largest ? logit : largest;  // passes NaN over
+  for (T logit : strong) largest = logit > largest ? logit : largest;  // ignores NaN
   const double least = std::log(options.alpha) + double(largest);
   for (std::size_t i = 0; i < strong.size(); ++i) {
     const double s = double(strong[i]), w = double(weak[i]);
@@ -56,7 +55,7 @@ void self_contrast(std::span<const std::type_identity_t<T>> strong, std::span<co
     else if (std::isinf(s) || std::isinf(w))
       contrasted[i] = T(s);
     else
-      contrasted[i] = T(s + options.beta * (s - w));  // exactly s where both agree, or beta is 0
+      contrasted[i] = T(s + options.beta * (s - w));  // exactly s if both agree, or beta is 0
   }
 }
 

@@ -9,7 +9,8 @@
 
 namespace mole::detail {
 
-/// Throws Error(shape), naming `who`, unless the scores have a column that is no expert's: a threshold, a lambda.
+/// Throws Error(shape), naming `who`, unless the scores have a column after those of the experts: a threshold, a
+/// lambda.
 template <class T>
 void require_column_behind_experts(const std::string& who, const Trace<T>& trace) {
   if (trace.scores().cols() > trace.scored_experts()) return;

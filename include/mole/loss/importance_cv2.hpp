@@ -16,7 +16,7 @@ struct ImportanceCv2Options {
 
 namespace detail {
 
-/// The sum of the weights of `expert` over tokens that count.
+/// The sum of the gates of `expert` over tokens that count.
 template <class T>
 double importance(const Trace<T>& trace, Index expert) {
   double sum = 0;
@@ -27,11 +27,11 @@ double importance(const Trace<T>& trace, Index expert) {
 
 }  // namespace detail
 
-/// coefficient * CV^2(importance),   importance_e = sum over tokens of weight_e
+/// coefficient * CV^2(importance),   importance_e = sum over tokens of gate_e
 ///
-/// Adds the gradient to d_gate, so only chosen experts receive one. Tokens that the mask leaves out do not count.
+/// Adds the gradient to d_gate, so only chosen experts receive one. Masked tokens do not count.
 /// 0 for one expert, and when no token counts.  O(pairs + E), no allocation.
-/// Source: Shazeer et al. 2017, arXiv:1701.06538, eq. 6 and 7. Their load loss needs noisy logits and is not here.
+/// Source: Shazeer et al. 2017, arXiv:1701.06538, eq. 6 and 7. Their load loss needs noisy logits and is not included.
 template <class T>
 double importance_cv2(Trace<T>& trace, const ImportanceCv2Options& options = {}) {
   const SquaredCv cv = SquaredCv::of(trace.scored_experts(), options.unbiased, options.epsilon,

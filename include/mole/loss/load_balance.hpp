@@ -13,14 +13,14 @@
 
 namespace mole {
 
-/// The factor before the sum, named by the value when routing is uniform and k experts are chosen per token.
+/// The factor before the sum, named after the value under uniform routing with k experts per token.
 enum class BalanceNorm {
   one_at_uniform,   ///< E sum_e share_e P_e,   share_e = count_e / (sum of all counts)
   k_at_uniform,     ///< E sum_e m_e P_e,       m_e = count_e / T
   without_experts,  ///< sum_e share_e P_e, so 1/E at uniform
 };
 
-/// What an expert's count is.
+/// What is counted per expert.
 enum class BalanceCount {
   all_choices,   ///< its pairs in the routing, after any capacity
   first_choice,  ///< tokens that score it highest, ties to the lower index, before any capacity
@@ -30,14 +30,14 @@ enum class BalanceCount {
 /// What P_e is the mean of, over all tokens, chosen or not.
 enum class BalanceScore {
   scores,           ///< its scores
-  above_threshold,  ///< its scores less the token's own number, in the column behind the experts; they may be negative
+  above_threshold,  ///< its scores minus the token's threshold, in the column after the experts; may be negative
   gates,            ///< its gates, 0 where it is not chosen
 };
 
-/// Over which tokens counts and means are taken.
+/// The tokens over which counts and means are taken.
 enum class BalanceScope {
   global,    ///< all tokens of all traces
-  sequence,  ///< each sequence by itself; then the mean over the sequences
+  sequence,  ///< each sequence separately; then the mean over the sequences
 };
 
 /// Options of load_balance().
@@ -51,13 +51,13 @@ struct LoadBalanceOptions {
 
 namespace detail {
 
-/// The tokens that one value of the loss is about: all of some traces, or one sequence of one trace.
+/// The tokens of one value of the loss: all of some traces, or one sequence of one trace.
 template <class T>
 struct BalanceGroup {
   std::span<Trace<T>* const> traces;
   Index sequence = -1;  ///< -1: all
 
-  /// f(trace, n) for every token that the mask lets count.
+  /// Calls f(trace, n) for every token that is not masked.
   template <class F>
   void for_each_token(F&& f) const {
     for (Trace<T>* trace : traces) {
@@ -74,8 +74,8 @@ struct BalanceGroup {
   }
 };
 
-/// One group's loss. Sums over tokens are taken for 64 experts at a time, which keeps them on the stack; beyond that
-/// the tokens are read again, so that no caller has to bring memory.
+/// The loss of one group. Sums over tokens are taken for 64 experts at a time, which keeps them on the stack; for more
+/// experts the tokens are read again, so that no memory is needed.
 template <class T>
 class BalanceLoss {
  public:
@@ -99,7 +99,7 @@ class BalanceLoss {
         sum += block.count[std::size_t(j)] / total_ * (block.score[std::size_t(j)] / tokens_);
       add_gradient(block);
     }
-    // The gates' total is a divisor of every share: d(c_e / total) has a second term, the same for all pairs.
+    // The total of the gates divides every share: d(c_e / total) has a second term, the same for all pairs.
     if (count_ == BalanceCount::gates && shares_)
       add_to_d_gate([&](int e) { return e < experts_ ? -factor_ * sum / total_ : 0; });
     return factor_ * sum;
@@ -131,7 +131,7 @@ class BalanceLoss {
     return block;
   }
 
-  /// Counts token n, and its gates where P is their mean.
+  /// Counts token n, and its gates if P is their mean.
   void add_choices(const Trace<T>& trace, Index n, Block& block) const {
     const std::span<const int> chosen = trace.routing.experts_of(n);
     const std::span<const T> gates = trace.routing.gates_of(n);
@@ -166,8 +166,9 @@ class BalanceLoss {
     return total;
   }
 
-  /// d_score_ne += factor (count_e / total) / T, or d_gate_ne where P is of gates, and less d_threshold_n where it
-  /// is of what scores have above it;   d_gate_ne += factor P_e / total, where counts are of gates
+  /// d_score_ne += factor (count_e / total) / T, or the same to d_gate_ne if P is the mean of gates; if P is the mean
+  /// of scores minus a threshold, the threshold gets the negative sum.   d_gate_ne += factor P_e / total if gates are
+  /// counted
   void add_gradient(const Block& block) const {
     std::array<double, width> d_score;
     double sum = 0;
@@ -209,14 +210,14 @@ class BalanceLoss {
 
 }  // namespace detail
 
-/// How unevenly experts are used: a value that falls when tokens are spread over them. It is
+/// How unevenly experts are used: a value that falls when tokens are spread over them,
 ///
 ///     coefficient * E * sum_e share_e P_e      P_e = mean over tokens of scores_e     (see the options for the rest)
 ///
-/// over the first E columns of the scores and the tokens that pass.counts(). Adds the gradient to d_scores, that of a
-/// threshold included, or to d_gate where P is of gates; counts are constants there, except BalanceCount::gates,
-/// which adds to d_gate as well. Sequences without a token that counts
-/// are left out of the mean over sequences. 0 when no token counts, or nothing was chosen.
+/// over the first E columns of the scores and the tokens that pass.counts(). Adds the gradient to d_scores, including
+/// that of a threshold, or to d_gate if P is the mean of gates. Counts are constants in it, except
+/// BalanceCount::gates, which adds to d_gate as well. Sequences in which no token counts are left out of the mean over
+/// sequences. 0 when no token counts, or nothing was chosen.
 ///
 /// | published loss                                 | norm            | count        | scope    | at uniform |
 /// | ---------------------------------------------- | --------------- | ------------ | -------- | ---------- |
@@ -232,10 +233,10 @@ class BalanceLoss {
 /// | DynMoLE                                        | k_at_uniform    | gates        | global   | mean of g  |
 /// | LLaVA-MoLE, arXiv:2401.16160                   | without_experts | first_choice | sequence | 1/E        |
 ///
-/// Transformers' Switch counts a token that its capacity dropped as a choice of expert 0; here it counts where it
-/// wanted to go. Mixtral pools the layers of a model; the form for several traces does so, and needs equal E.
-/// Throws Error(shape) when the traces disagree in E, or have no column for a threshold that is asked for.
-/// O(N E) for up to 64 experts, a pass over the tokens for each 64 beyond; no allocation.
+/// Transformers' Switch counts a token that its capacity dropped as a choice of expert 0; here it counts for the expert
+/// that it chose. Mixtral pools the layers of a model; so does the overload for several traces, which need equal E.
+/// Throws Error(shape) when the traces differ in E, or lack the column of a threshold that is asked for.
+/// O(N E) for up to 64 experts, one pass over the tokens for each 64 beyond; no allocation.
 template <class T>
 double load_balance(std::span<Trace<T>* const> traces, const LoadBalanceOptions& options = {}) {
   for (const Trace<T>* trace : traces)

@@ -12,18 +12,18 @@ namespace mole {
 
 /// Options of localized_balance().
 struct LocalizedBalanceOptions {
-  std::span<const int> task_types = {};  ///< one a sequence: 1 for the first half of the experts, 0 for the second
-  double blc_alpha = 0.1;                ///< how much the halves are told apart, from 0 (not at all) to 1
+  std::span<const int> task_types = {};  ///< one per sequence: 1 for the first half of the experts, 0 for the second
+  double blc_alpha = 0.1;                ///< how strongly the halves are separated, from 0 (not at all) to 1
   double blc_weight = 1;                 ///< the coefficient
 };
 
 /// blc_weight * CV^2 of the B E numbers   Q_be = c_be * sum over the tokens of sequence b of scores_e
 ///
-///   c_be = 1 + blc_alpha where expert e belongs to the task of sequence b, 1 - blc_alpha elsewhere
+///   c_be = 1 + blc_alpha if expert e belongs to the task of sequence b, else 1 - blc_alpha
 ///
-/// with the unbiased variance and 1e-10 added to the squared mean, as released. With odd E the middle expert is in the
-/// second half; a task type other than 0 and 1 has no half. Adds the gradient to d_scores. Tokens that the mask leaves
-/// out do not count; 0 when none does. Throws Error(shape) unless there is one task type a sequence.
+/// with the unbiased variance and 1e-10 added to the squared mean, as released. With odd E the middle expert belongs to
+/// the second half; a task type other than 0 and 1 has no half. Adds the gradient to d_scores. Masked tokens do not
+/// count; 0 when none counts. Throws Error(shape) unless there is one task type per sequence.
 /// O(N E), no allocation.
 /// Source: Dou et al. 2024 (LoRAMoE), arXiv:2312.09979; Ablustrund/LoRAMoE, peft/tuners/lora.py.
 template <class T>

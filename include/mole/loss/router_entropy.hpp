@@ -14,22 +14,22 @@ namespace mole {
 /// Options of router_entropy().
 struct RouterEntropyOptions {
   double coefficient = 1;   ///< above 0: fewer experts per token; below 0: more
-  bool normalized = false;  ///< divided by the entropy of an even token, which then has 1
+  bool normalized = false;  ///< divided by the entropy of a uniform token, which then is 1
   Entropy entropy = {};     ///< Shannon's
 };
 
 /// coefficient * mean over tokens of the entropy of scores_n, over the first E columns.
 ///
 /// Adds d_score_e += coefficient (d entropy / d score_e) / T. Without a shift, scores of 0 or below contribute neither
-/// value nor gradient. Tokens that the mask leaves out do not count; 0 when none does, or when normalized with one
-/// expert. Throws Error(option) unless the order of the entropy is above 0.  O(N E), no allocation.
+/// value nor gradient. Masked tokens do not count; 0 when none counts, or when normalized with one expert.
+/// Throws Error(option) unless the order of the entropy is above 0.  O(N E), no allocation.
 ///
 /// | published loss                | options                                                                |
 /// | ----------------------------- | ---------------------------------------------------------------------- |
-/// | Dynamic MoE, arXiv:2403.07652 | Shannon's, as it is                                                    |
+/// | Dynamic MoE, arXiv:2403.07652 | the default, Shannon's                                                 |
 /// | DynMoLE, arXiv:2504.00661     | normalized, Entropy{.order = 1.1, .shift = 1e-5, .offset = 1e-10}      |
 ///
-/// DynMoLE's release lets padding count.
+/// DynMoLE's release also counts padding.
 template <class T>
 double router_entropy(Trace<T>& trace, const RouterEntropyOptions& options = {}) {
   const Entropy& entropy = options.entropy;

@@ -17,9 +17,9 @@ struct RouterZOptions {
 
 /// coefficient * mean over tokens of logsumexp(logits)^2, over the first E columns.
 ///
-/// Adds d_logit_e += coefficient (2 / T) logsumexp * softmax_e. Computed in double about the largest logit, so that
-/// logits of any size are safe; a token whose logits are all -infinity contributes nothing. Tokens that the mask leaves
-/// out do not count; 0 when none does.  O(N E), no allocation.
+/// Adds d_logit_e += coefficient (2 / T) logsumexp * softmax_e. Computed in double relative to the largest logit, so
+/// that logits of any size are safe; a token whose logits are all -infinity contributes nothing. Masked tokens do not
+/// count; 0 when none counts.  O(N E), no allocation.
 /// Source: Zoph et al. 2022 (ST-MoE), arXiv:2202.08906, eq. 5.
 template <class T>
 double router_z(Trace<T>& trace, const RouterZOptions& options = {}) {

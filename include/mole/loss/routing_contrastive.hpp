@@ -60,7 +60,7 @@ class ContrastiveLoss {
     }
   }
 
-  /// d_m_j likewise, of which each of its tokens gets one part in as many as they are
+  /// d_m_j likewise, divided equally among its tokens
   void add_token_gradient(View<T> d_x) {
     for (Index j = 0; j < size_; ++j) {
       const Active& a = active_[std::size_t(j)];
@@ -82,10 +82,10 @@ class ContrastiveLoss {
   struct Active {
     Index expert, tokens;
     UnitVector prototype, mean;
-    double prototype_radial = 0, mean_radial = 0;  // sums of d_cos cos: over the prototype's row, the mean's column
+    double prototype_radial = 0, mean_radial = 0;  // sums of d_cos cos over the prototype's row and the mean's column
   };
 
-  /// f(n) for every token that the prototype of `expert` has.
+  /// Calls f(n) for every token of the prototype of `expert`.
   template <class F>
   void for_each_token(Index expert, F&& f) const {
     for (int p : trace_.routing.pairs_of(expert))
@@ -96,14 +96,14 @@ class ContrastiveLoss {
     for_each_token(expert, [&](Index) { ++tokens; });
     return tokens;
   }
-  /// None where one has nothing to be told apart from.
+  /// 0 if there is only one: the loss needs two to tell apart.
   Index count_active() const {
     Index active = 0;
     for (Index e = 0; e < prototypes_.rows(); ++e) active += tokens_of(e) > 0;
     return active < 2 ? 0 : active;
   }
 
-  /// Fills active_, and means_ with the means' directions.
+  /// Fills active_, and means_ with the directions of the means.
   void take_means() {
     for (Index e = 0; e < prototypes_.rows(); ++e) {
       const Index tokens = tokens_of(e);
@@ -162,16 +162,17 @@ class ContrastiveLoss {
 
 /// coefficient * mean over prototypes i of  -log( exp(cos(c_i, m_i) / tau) / sum_j exp(cos(c_i, m_j) / tau) )
 ///
-///   x [N x I], prototypes c [P x I], expert e's in row e; m_e the mean of the tokens that chose e, tau the temperature
+///   x [N x I], prototypes c [P x I], that of expert e in row e; m_e the mean of the tokens that chose e;
+///   tau the temperature
 ///   d_x [N x I], d_prototypes [P x I], accumulated; an empty one is not wanted
 ///
 /// Only prototypes with tokens take part; with fewer than two the loss is 0. A token of several experts is in each of
-/// their means; one that the mask leaves out or pass.forced names an expert for (ProMoE's null tokens) is in none.
-/// Weights of the routing play no part, and its choice is a constant. A mean or prototype of zeros has cosines of 0 and
-/// gets no gradient (UnitVector).
-/// Throws Error(option) unless temperature > 0, Error(shape) where sizes disagree or there are more prototypes than
+/// their means; masked tokens and those with an expert in pass.forced (ProMoE's null tokens) are in none. Gates play no
+/// part, and the selection is a constant. A mean or prototype of zeros has cosines of 0 and gets no gradient
+/// (UnitVector).
+/// Throws Error(option) unless temperature > 0, Error(shape) if sizes disagree or there are more prototypes than
 /// experts. Computed in double.  O((pairs + A^2) I) for A prototypes with tokens; takes A (I + A) + I doubles and a few
-/// a prototype from `memory`, nothing when A < 2.
+/// per prototype from `memory`, nothing when A < 2.
 /// Source: ProMoE, ali-vilab/ProMoE, models/models_ProMoE_TC.py: coefficient 1 and temperature 0.07 in its
 /// configurations.
 template <class T>

@@ -16,14 +16,14 @@ namespace mole {
 /// Options of sparsity_target().
 struct SparsityTargetOptions {
   double coefficient = 1;
-  Index k = 2;  ///< experts a token, at most
+  Index k = 2;  ///< the most experts per token
 };
 
 namespace detail {
 
-/// The smallest lambda at which Sparsegen gives at most k of the experts a score:
+/// The smallest lambda at which Sparsegen gives at most k experts a score above 0:
 ///     1 - (sum of the k largest logits - k * the next largest)
-/// Finds one after the other: no memory, O(k E).
+/// Finds them one after the other: no memory, O(k E).
 template <class T>
 double lambda_for(std::span<const T> logits, Index k) {
   double sum = 0;
@@ -32,7 +32,7 @@ double lambda_for(std::span<const T> logits, Index k) {
     const auto at = [&](int e) { return logits[std::size_t(e)]; };
     int next = -1;
     for (int e = 0; e < int(logits.size()); ++e) {
-      if (last >= 0 && !chosen_before(at(last), last, at(e), e)) continue;  // has had its turn
+      if (last >= 0 && !chosen_before(at(last), last, at(e), e)) continue;  // already counted
       if (next < 0 || chosen_before(at(e), e, at(next), next)) next = e;
     }
     sum += (rank < k ? 1 : -double(k)) * double(at(next));
@@ -45,12 +45,12 @@ double lambda_for(std::span<const T> logits, Index k) {
 
 /// coefficient * mean over tokens of max(lower_n - lambda_n, 0)
 ///
-///   lambda [N]: the scores' column behind the experts (LearnedSparsegen)
+///   lambda [N]: the column of the scores after the experts (LearnedSparsegen)
 ///   lower_n = 1 - (sum of the k largest logits - k * the next largest), a constant
 ///
-/// At lambda = lower and above, a token has at most k experts. Adds d_lambda = -coefficient / T where lambda is below
-/// lower. Tokens that the mask leaves out do not count; 0 when none does. Throws Error(option) unless k is from 1 to
-/// less than E, Error(shape) for scores without that column.  O(N k E), no allocation.
+/// From lambda = lower up, a token has at most k experts. Adds d_lambda = -coefficient / T if lambda is below lower.
+/// Masked tokens do not count; 0 when none counts. Throws Error(option) unless 1 <= k < E, Error(shape) for scores
+/// without that column.  O(N k E), no allocation.
 /// Source: Zhuang et al. 2025 (LD-MoLE), arXiv:2509.25684; eshentw/LD-MoLE (lambda_reg_k2).
 template <class T>
 double sparsity_target(Trace<T>& trace, const SparsityTargetOptions& options = {}) {

@@ -6,13 +6,13 @@
 
 namespace mole {
 
-/// CV^2 = V / (m^2 + epsilon) of n numbers with mean m; V is their mean squared deviation, by n - 1 (unbiased) or n.
-/// Of less than two numbers it is 0.  O(n), no allocation.
+/// CV^2 = V / (m^2 + epsilon) of n numbers with mean m; V is the sum of squared deviations over n - 1 (unbiased) or n.
+/// 0 for fewer than two numbers.  O(n), no allocation.
 struct SquaredCv {
   double size = 0, mean = 0, variance = 0, divisor = 1;  ///< divisor: n - 1 or n
   double mean_square = 1;                                ///< m^2 + epsilon
 
-  /// Of number(0) ... number(size - 1); each is asked for twice, so nothing has to be stored.
+  /// Of number(0) ... number(size - 1); each is evaluated twice, so nothing has to be stored.
   template <class Number>
   static SquaredCv of(Index size, bool unbiased, double epsilon, Number&& number) {
     SquaredCv cv;

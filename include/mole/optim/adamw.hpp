@@ -12,17 +12,17 @@
 
 namespace mole {
 
-/// Follows the gradient by its running mean over the root of its running mean square.
+/// Moves parameters by the running mean of their gradient over the root of its running mean square.
 ///
 ///   m = beta1 m + (1 - beta1) g      v = beta2 v + (1 - beta2) g^2      at step t = 1, 2, ...
 ///   p = p - rate ( (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + epsilon) + weight_decay p )
 ///
 /// With epsilon_on_raw the epsilon of step t is epsilon / sqrt(1 - beta2^t): 32 times as large at first, for beta2 =
 /// 0.999.
-/// m and v are held in State, in one buffer each, made by the first step or by reserve(); later steps allocate nothing.
-/// Frozen tensors (an empty gradient) are neither read nor written. Equal inputs give equal bits.
-/// Throws Error(option) for options outside their ranges, Error(shape), before anything changes, when a tensor appears,
-/// vanishes or changes size between steps; it names the tensor.  O(parameters) a step.
+/// m and v are stored as State, in one buffer each, made by the first step or by reserve(); later steps allocate
+/// nothing. Frozen tensors (an empty gradient) are neither read nor written. Equal inputs give equal bits.
+/// Throws Error(option) for options out of range, and Error(shape), before anything changes, with the name of a tensor
+/// that appears, vanishes or changes size between steps.  O(parameters) per step.
 /// Source: Loshchilov and Hutter 2019, arXiv:1711.05101, algorithm 2.
 template <class State = float, class Arch = kernel::DefaultArchitecture>
 class AdamW {
@@ -34,7 +34,7 @@ class AdamW {
     double epsilon = 1e-8;
     double weight_decay = 0.01;
     bool epsilon_on_raw =
-        false;  ///< add epsilon to the root of v before its correction: Hugging Face transformers' AdamW
+        false;  ///< add epsilon to the root of v before its bias correction: Hugging Face transformers' AdamW
     std::vector<ParameterGroup> groups = {};
 
     void check() const {
@@ -51,7 +51,7 @@ class AdamW {
   AdamW() = default;
   explicit AdamW(Options options) : options_(std::move(options)) { options_.check(); }
 
-  /// Zero state for the tensors of `walk` (see Moments), as the first step makes it.
+  /// Makes zero state for the tensors of `walk` (see Moments), as the first step does.
   template <class Walk>
   void reserve(Walk&& walk) {
     moments_.reserve(walk);
@@ -79,7 +79,7 @@ class AdamW {
   }
 
  private:
-  /// All that depends on the step alone is computed once, in double.
+  /// Everything that depends on the step alone is computed once, in double.
   template <class T>
   kernel::AdamWUpdate<Arch, T> update_for(std::string_view name) const;
   template <class T, class Work>

@@ -12,7 +12,7 @@
 namespace mole {
 
 /// Scales all gradients of `walk` (see Moments) by max_norm / norm if their common L2 norm exceeds max_norm, and
-/// returns the norm before. Frozen tensors have no part in it.
+/// returns the norm before. Frozen tensors do not count.
 ///
 /// The squares are summed in double in the order of the walk, so equal inputs give equal bits. When the norm is not
 /// finite (an infinity, a NaN, or squares beyond double) the gradients stay as they are, and the caller skips the step.

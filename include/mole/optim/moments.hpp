@@ -14,10 +14,10 @@
 
 namespace mole {
 
-/// `Count` numbers of type State for every element of every trained tensor, those of one kind in one contiguous buffer.
+/// `Count` numbers of type State per element of every trained tensor, those of one kind in one contiguous buffer.
 ///
 /// A *walk* is a callable: walk(visitor) calls visitor(std::string_view name, View<T> parameter, View<T> gradient) for
-/// each tensor, always in the same order. A tensor whose gradient is empty is frozen: passed over, without state.
+/// each tensor, always in the same order. A tensor whose gradient is empty is frozen: skipped, without state.
 template <class State, int Count>
 class Moments {
  public:
@@ -25,7 +25,7 @@ class Moments {
 
   bool reserved() const { return reserved_; }
 
-  /// Makes zero state for the tensors of `walk`; what was there before is gone.  O(parameters), the only allocation.
+  /// Makes zero state for the tensors of `walk` and drops the previous state.  O(parameters), the only allocation.
   template <class Walk>
   void reserve(Walk&& walk) {
     tensors_.clear();
@@ -38,11 +38,11 @@ class Moments {
     reserved_ = true;
   }
 
-  /// Throws Error(shape), naming the tensor, unless `walk` visits the very tensors that reserve() saw.
+  /// Throws Error(shape) with the name of the tensor unless `walk` visits exactly the tensors that reserve() saw.
   template <class Walk>
   void check(Walk&& walk) const;
 
-  /// f(name, parameter, gradient, spans) for each trained tensor, its state row after row as the parameter's.
+  /// f(name, parameter, gradient, spans) for each trained tensor; its state has the order of the parameter, row-major.
   template <class Walk, class F>
   void for_each(Walk&& walk, F&& f) {
     std::size_t next = 0;
@@ -51,7 +51,7 @@ class Moments {
     });
   }
 
-  /// f(name, span, ...) for the state of each trained tensor, Count spans: to save it or to put it back.
+  /// f(name, span, ...) for the state of each trained tensor, Count spans: to save or to restore it.
   template <class F>
   void for_each_state(F&& f) {
     for (const Tensor& tensor : tensors_)

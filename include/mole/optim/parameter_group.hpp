@@ -9,7 +9,7 @@
 
 namespace mole {
 
-/// Applies to every tensor in whose name `contains` occurs; an empty text occurs in all.
+/// Applies to every tensor whose name contains `contains`; an empty string matches all.
 struct ParameterGroup {
   std::string contains;
   double learning_rate_scale = 1;

@@ -10,13 +10,13 @@
 
 namespace mole {
 
-/// Follows the gradient, or its decaying sum.
+/// Moves parameters by their gradient, or by its decaying sum.
 ///
 ///   g = g + weight_decay p      u = momentum u + g      p = p - rate u      (nesterov: p - rate (g + momentum u))
 ///
-/// u is held in State, in one buffer made by the first step or by reserve(), also where momentum is 0; later steps
+/// u is stored as State, in one buffer made by the first step or by reserve(), even if momentum is 0; later steps
 /// allocate nothing. Frozen tensors (an empty gradient) are neither read nor written. Equal inputs give equal bits.
-/// Throws as AdamW does.  O(parameters) a step.
+/// Throws as AdamW does.  O(parameters) per step.
 /// Source: Sutskever et al. 2013, in the form of PyTorch's SGD, where the rate multiplies the velocity.
 template <class State = float>
 class Sgd {
@@ -41,7 +41,7 @@ class Sgd {
   Sgd() = default;
   explicit Sgd(Options options) : options_(std::move(options)) { options_.check(); }
 
-  /// Zero state for the tensors of `walk` (see Moments), as the first step makes it.
+  /// Makes zero state for the tensors of `walk` (see Moments), as the first step does.
   template <class Walk>
   void reserve(Walk&& walk) {
     moments_.reserve(walk);
@@ -69,7 +69,7 @@ class Sgd {
   }
 
  private:
-  /// The numbers of one tensor's step.
+  /// The coefficients of one tensor's step.
   template <class Work>
   struct Update {
     Work rate, momentum, decay, gradient_share, velocity_share;  // p -= rate (gradient_share g + velocity_share u)

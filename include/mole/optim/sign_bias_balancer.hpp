@@ -19,16 +19,16 @@ namespace mole {
 /// What an expert's count is compared with.
 enum class BalanceTarget {
   mean_count,  ///< the mean of all counts
-  frequency,   ///< the share of tokens that an expert would have if all had alike: below 1, though it meets a count
+  frequency,   ///< the uniform share 1/E; the reference code compares it with a count, and so does this option
 };
 
 /// bias_e += rate * sign(target - count_e),   target = mean over the experts of count   (BalanceTarget::mean_count)
 ///
-///   count_e: pairs of expert e in what observe() was shown since the last update   bias [E]
+///   count_e: pairs of expert e in the calls of observe() since the last update   bias [E]
 ///
 /// Nothing happens behind forward: the caller observes the calls that are to count, recomputed ones once, and updates
-/// when it likes. Counts are integers and their comparison is exact up to 2^52 pairs, so an expert that has its share
-/// keeps its bias; so do all when nothing was counted. Replicas add up what for_each_state() visits before they update.
+/// at any time. Counts are integers and their comparison is exact up to 2^52 pairs, so an expert with exactly its share
+/// keeps its bias; if nothing was counted, all do. Replicas sum what for_each_state() visits before they update.
 ///
 /// | published rule                                   | bias of       | observe, update        | options              |
 /// | ------------------------------------------------ | ------------- | ---------------------- | -------------------- |
@@ -38,21 +38,21 @@ enum class BalanceTarget {
 /// | FlyLoRA's training code, gfyddha/FlyLoRA, peft   | LatentRouter  | each call, each call   | padding, evaluation  |
 /// | FlyLoRA's reference file, gfyddha/FlyLoRA        | LatentRouter  | each call, each step   | frequency, padding   |
 ///
-/// The last compares a share with a count, so that every expert with a token falls and every other rises. The releases
-/// hold their rate in float32, whatever the bias: double(0.01f) gives their numbers.
+/// The last rule compares a share with a count, so that the bias of every expert with a token falls and every other
+/// rises. The releases store their rate in float32, whatever the bias: double(0.01f) gives their numbers.
 ///
 /// Throws Error(option) for less than 1 expert or a negative rate, and from observe() for a call that does not train;
-/// Error(shape) for a trace or a bias of another number of experts. Whatever throws has changed nothing.
-/// observe(): O(E), or O(pairs) with a mask; update(): O(E). No allocation in either.
+/// Error(shape) for a trace or a bias of another number of experts. A call that throws has changed nothing.
+/// observe(): O(E), or O(pairs) with a mask; update(): O(E). Neither allocates.
 /// Source: Wang et al. 2024, arXiv:2408.15664.
 class SignBiasBalancer {
  public:
   struct Options {
-    Index experts = 0;   ///< those that have a score; shared ones need no balance
-    double rate = 1e-3;  ///< what a bias moves by, up or down
+    Index experts = 0;   ///< those that have a score; shared ones need no balancing
+    double rate = 1e-3;  ///< step of a bias, up or down
     BalanceTarget target = BalanceTarget::mean_count;
-    bool counts_padding = false;     ///< count tokens that the mask leaves out, too
-    bool counts_evaluation = false;  ///< count calls that do not train, too, instead of refusing them
+    bool counts_padding = false;     ///< also count masked tokens
+    bool counts_evaluation = false;  ///< also count calls that do not train, instead of rejecting them
   };
 
   explicit SignBiasBalancer(const Options& options) : options_(options) {
@@ -92,7 +92,7 @@ class SignBiasBalancer {
     }
   }
 
-  /// Moves `bias`, any contiguous range of float or double, and starts to count anew.
+  /// Moves `bias`, any contiguous range of float or double, and restarts counting.
   template <std::ranges::contiguous_range Bias>
   requires std::floating_point<std::ranges::range_value_t<Bias>>
   void update(Bias&& bias) {
@@ -109,7 +109,7 @@ class SignBiasBalancer {
     reset();
   }
 
-  /// Forgets what was counted.
+  /// Resets the counts.
   void reset() {
     std::fill(counts_.begin(), counts_.end(), 0);
     tokens_ = 0;

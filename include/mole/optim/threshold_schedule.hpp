@@ -17,8 +17,8 @@ namespace mole {
 ///   0                                      up to t = dense
 ///   kappa_j = kappa_max j / (stages - 1)   then; j counts the multiples of `step` in [dense, t], at most stages - 1
 ///
-/// With fewer iterations after the dense ones than stages the threshold stays 0. It is not scaled by the learning rate,
-/// and is applied in every iteration, not once a stage: a gate without a gradient shrinks by the sum of the thresholds.
+/// If fewer iterations than stages follow the dense ones, the threshold stays 0. It is not scaled by the learning rate
+/// and applies in every iteration, not once per stage: a gate without a gradient shrinks by the sum of the thresholds.
 /// Source: Lu et al. 2024 (CoDyRA), arXiv:2412.01004, as released: Artificer-AI-Lab/CoDyRA, models/codyra.py, with
 /// ThresholdMode::dead_zone. There `stages` is lambda_num; the runner's kappa_max is 5e-3, the program's default 7e-4.
 struct ThresholdSchedule {

@@ -11,16 +11,16 @@
 
 namespace mole {
 
-/// Which function of the thresholds rises evenly from stage to stage.
+/// The function of the thresholds that rises evenly from stage to stage.
 enum class ThresholdSpacing { linear, log_linear, exp_linear };
 
-/// `count` thresholds from `first` to `last`, for as many trainings, each of which goes on from the one before.
+/// `count` thresholds from `first` to `last`, one per training, each of which continues the one before.
 ///
 ///   linear        xi_j evenly spaced
 ///   log_linear    exp(xi_j) evenly spaced: steps shrink
 ///   exp_linear    log(xi_j) evenly spaced, a geometric series: steps grow
 ///
-/// The first and the last are exactly `first` and `last`, but one threshold alone is `first`.
+/// The first and the last are exactly `first` and `last`; a single threshold is `first`.
 /// Throws Error(option) unless 0 <= first <= last, finite, and count >= 1; exp_linear needs first > 0.
 /// Source: TsinghuaC3I/SoRA, src/sparse_optimizer.py, whose log_linear and exp_linear are these.
 inline std::vector<double> threshold_stages(ThresholdSpacing spacing, double first, double last, Index count) {
@@ -32,7 +32,7 @@ inline std::vector<double> threshold_stages(ThresholdSpacing spacing, double fir
           first, ", last ", last, ", ", count, " stages");
   const auto between = [&](double share) {
     switch (spacing) {
-      case ThresholdSpacing::log_linear:  // log of the line from exp(first) to exp(last), without their cancellation
+      case ThresholdSpacing::log_linear:  // log of the line from exp(first) to exp(last), without cancellation
         return first + std::log1p(share * std::expm1(last - first));
       case ThresholdSpacing::exp_linear:
         return first * std::pow(last / first, share);

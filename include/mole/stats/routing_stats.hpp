@@ -14,13 +14,13 @@
 
 namespace mole {
 
-/// Load and gate mass of each expert, apart, and how many experts tokens have.
+/// Load and gate mass per expert, and the distribution of the number of experts per token.
 ///
 ///   load_e   pairs of expert e, an integer        mass_e   the sum of their gates, in double
 ///   of those experts that have a score (shared ones serve every token), and the tokens that pass.counts()
 ///
-/// A token that no expert serves is a token with 0 experts. Counts are exact whatever the order of calls and merges;
-/// masses round as sums of doubles do. Experts are few beside tokens, so figures are computed when they are asked for.
+/// A token that no expert serves counts as a token with 0 experts. Counts are exact whatever the order of calls and
+/// merges; masses have the rounding of sums of doubles. Figures are computed on demand, since experts are few.
 /// Throws Error(option) for less than 1 expert, Error(shape) for a trace, a routing or stats of other experts.
 /// observe(): O(N + pairs), no allocation. 2 us for top-2 of 8, 6 us for 8 of 64 at T = 512: 0.04 and 0.1 % of the
 /// forward of a layer of width 768; bench/routing_stats_bench.cpp.
@@ -33,7 +33,7 @@ class RoutingStats {
     histogram_.assign(std::size_t(experts) + 1, 0);
   }
 
-  /// Adds what one call has routed.
+  /// Adds the routing of one call.
   template <class T>
   void observe(const Trace<T>& trace) {
     observe(trace.routing, trace.pass, trace.shared());
@@ -61,7 +61,7 @@ class RoutingStats {
     }
   }
 
-  /// Adds what `other` has seen.
+  /// Adds the counts of `other`.
   void merge(const RoutingStats& other) {
     require_equal(ErrorCode::shape, "RoutingStats: experts of the other", experts(), other.experts());
     const auto add = [](auto& to, const auto& from) {
@@ -81,20 +81,20 @@ class RoutingStats {
   Index experts() const { return Index(load_.size()); }
   std::span<const std::int64_t> load() const { return load_; }
   std::span<const double> mass() const { return mass_; }
-  /// Element k: how many tokens have k experts.   [E + 1]
+  /// Element k: the number of tokens that have k experts.   [E + 1]
   std::span<const std::int64_t> tokens_by_experts() const { return histogram_; }
 
   std::int64_t tokens() const { return sum(histogram_); }
   std::int64_t pairs() const { return sum(load_); }
   double mean_experts_per_token() const { return tokens() == 0 ? 0 : double(pairs()) / double(tokens()); }
 
-  /// Standard deviation of the load over its mean: 0 when all have alike, sqrt(E - 1) when one has all; 0 of no pair.
+  /// Standard deviation of the load over its mean: 0 if all are equal, sqrt(E - 1) if one has all; 0 without pairs.
   double load_cv() const;
-  /// -sum_e s_e log s_e of the shares s of the load: from 0 to log E; 0 of no pair.
+  /// -sum_e s_e log s_e of the shares s of the load: from 0 to log E; 0 without pairs.
   double load_entropy() const;
-  /// sum_e s_e log(E s_e) = log E - entropy: how far the shares are from alike; 0 of no pair.
+  /// sum_e s_e log(E s_e) = log E - entropy: how far the shares are from uniform; 0 without pairs.
   double load_kl_to_uniform() const;
-  /// Experts that nobody has chosen.
+  /// Experts that no token has chosen.
   Index dead_experts() const { return Index(std::count(load_.begin(), load_.end(), 0)); }
 
   /// f(name, span) for all counts: to save them, or to sum them over processes.

@@ -12,14 +12,14 @@
 
 namespace mole {
 
-/// Records routings, call after call, and gives each of them back bit for bit.
+/// Records routings, call after call, and returns each of them bit for bit.
 ///
 ///   record(routing) after each call, or after each layer of it     replay(call) -> a routing for layer.apply()
 ///
-/// The pairs keep their order, so what is computed from a replayed routing has the bits of what was computed from the
-/// recorded one. write_routing_trace() and read_routing_trace() of io/routing_trace_file.hpp keep it in a file.
+/// The pairs keep their order, so results of a replayed routing have the same bits as those of the recorded one.
+/// write_routing_trace() and read_routing_trace() of io/routing_trace_file.hpp store it in a file.
 /// Throws Error(shape) for a routing before finish(), Error(option) for a call that was not recorded.
-/// Both O(pairs). record() allocates as a vector does, replay(call, routing) what the routing was not reserved for.
+/// Both O(pairs). record() allocates as a vector does, replay(call, routing) what the routing has no room for.
 template <class T>
 class RoutingTrace {
  public:
@@ -46,7 +46,7 @@ class RoutingTrace {
     replay(call, routing);
     return routing;
   }
-  /// The same in memory that is there already.
+  /// The same, reusing the memory of `routing`.
   void replay(Index call, Routing<T>& routing) const {
     const std::size_t first = std::size_t(at(call).first_pair), size = std::size_t(pairs(call));
     routing.start(experts(call),
@@ -65,7 +65,7 @@ class RoutingTrace {
   }
 
  private:
-  /// Where a call begins; its end is where the next one does.
+  /// Where a call begins; it ends where the next one begins.
   struct Start {
     Index experts, first_token, first_pair;
   };

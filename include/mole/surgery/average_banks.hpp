@@ -24,7 +24,7 @@ void read_row_of_a(const Factors& factors, Index row, std::span<typename Factors
   factors.add_row(row, T(1), to, *scratch);
 }
 
-/// Throws unless bank t has the blocks and, bit for bit, the A of bank 0.
+/// Throws unless bank t has the blocks of bank 0 and, bit for bit, its A.
 template <class Experts>
 void require_same_a(const Experts& first, const Experts& other, std::size_t t) {
   using T = typename Experts::Scalar;
@@ -47,16 +47,16 @@ void require_same_a(const Experts& first, const Experts& other, std::size_t t) {
 }
 }  // namespace detail
 
-/// One bank of as many ranks that adds what all banks together do:   A = A_1,  B = sum_t w_t s_t B_t / scale
+/// One bank, of the ranks of a single one, that adds the sum of all banks:   A = A_1,  B = sum_t w_t s_t B_t / scale
 ///
-///   y = W x + (sum_t w_t s_t B_t) (A x), where every token has every expert; weights of 1/T make the mean
+///   y = W x + (sum_t w_t s_t B_t) (A x), if every token has every expert; weights of 1/T make the mean
 ///
-/// LowRank<DenseFactors>, LowRank<SparseProjection>, as they are where all tasks start from one seed and A is frozen.
-/// All experts have the scale `scale`; there is no dropout. Averaging both A and B, as the release's script does, is
-/// this for banks of one A and no update of anything for others, so others are refused.
+/// For LowRank<DenseFactors> and LowRank<SparseProjection>, if all tasks start from one seed and A is frozen. All
+/// experts have the scale `scale`; there is no dropout. The release's script averages both A and B: this is the same
+/// for banks of one A, and no meaningful update for others, so others are rejected.
 ///
-/// Error: the rounding of the sum. Throws Error(option) for no bank, a weight or scale that is no finite number, a
-/// scale of 0, or banks whose A differ in a bit; Error(shape) for other inputs, outputs, experts or ranks.  Copies.
+/// Error: the rounding of the sum. Throws Error(option) for no bank, a weight or scale that is not finite, a scale of
+/// 0, or banks whose A differ in a bit; Error(shape) for other inputs, outputs, experts or ranks.  Copies.
 /// Source: gfyddha/FlyLoRA, merge_lora_adapters.py; Zou et al. 2025 (FlyLoRA), arXiv:2510.08396, eq. 12.
 template <class Experts>
 requires detail::AppendableBank<Experts> Experts average_banks(const std::vector<WeightedBank<Experts>>& banks,

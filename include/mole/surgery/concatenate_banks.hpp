@@ -9,17 +9,17 @@
 
 namespace mole {
 
-/// One bank that adds what all banks together do:   A = [A_1; A_2; ...],  B = [w_1 s_1 B_1; w_2 s_2 B_2; ...] / scale
+/// One bank that adds the sum of all banks:   A = [A_1; A_2; ...],  B = [w_1 s_1 B_1; w_2 s_2 B_2; ...] / scale
 ///
-///   y = W x + sum_t w_t s_t B_t (A_t x), where every token has every expert
+///   y = W x + sum_t w_t s_t B_t (A_t x), if every token has every expert
 ///
-/// LowRank<DenseFactors>, LowRank<SparseProjection>. The experts of the first bank come first, then those of the next,
-/// all with the scale `scale` and without dropout. A layer of them is made as any other: with a router and a gate for
-/// the new number of experts, a k of the caller's choice, and the balancing biases in the same order. Where a gate
-/// chooses, the experts of all tasks compete, and a token may be served by none of the ones that its own task knew.
+/// For LowRank<DenseFactors> and LowRank<SparseProjection>. The experts of the first bank come first, then those of the
+/// next, all with the scale `scale` and without dropout. A layer of them is made as any other: with a router and a
+/// gating for the new number of experts, a k of the caller's choice, and the balancing biases in the same order. If the
+/// gating selects, the experts of all tasks compete, and a token may be served by none of the experts of its own task.
 ///
-/// Error: the rounding of w s b. Throws Error(option) for no bank, a weight or scale that is no finite number, a scale
-/// of 0, or an A that several experts share; Error(shape) for other inputs, outputs, or numbers of non-zeros.  Copies.
+/// Error: the rounding of w s b. Throws Error(option) for no bank, a weight or scale that is not finite, a scale of 0,
+/// or an A that several experts share; Error(shape) for other inputs, outputs, or numbers of nonzeros.  Copies.
 /// Source: Zou et al. 2025 (FlyLoRA), arXiv:2510.08396, eq. 12.
 template <class Experts>
 requires detail::AppendableBank<Experts> Experts concatenate_banks(const std::vector<WeightedBank<Experts>>& banks,

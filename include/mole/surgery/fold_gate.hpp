@@ -9,9 +9,10 @@
 
 namespace mole {
 
-/// Experts without a gate, LowRank<DenseFactors>, that do what `experts`, LowRank<GatedRanks>, do: B = diag(g) B.
+/// Experts without a gate, LowRank<DenseFactors>, that compute the same as `experts`, LowRank<GatedRanks>: B = diag(g)
+/// B.
 ///
-/// Error: the rounding of g b; outputs are otherwise unchanged. A plain LoRA of the ranks that are left:
+/// Error: the rounding of g b; outputs are otherwise unchanged. For a plain LoRA of the ranks that remain:
 ///     fold_gate(prune_zero_ranks(experts))
 /// Copies A and B.  Source: Ding et al. 2023 (SoRA), arXiv:2311.11696.
 template <class Experts>

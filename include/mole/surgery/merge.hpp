@@ -30,12 +30,12 @@ bool can_merge(const Layer& layer) {
   return merge_obstacle(layer).empty();
 }
 
-/// weight += the sum of all experts of `layer`, so that a plain linear layer with it does what the layer does.
+/// weight += the sum of all experts of `layer`, so that a plain linear layer with it computes the same as the layer.
 ///
 ///   weight [O x I]
 ///
 /// Error: the rounding of the sum. Throws Error(not_mergeable) with the reason, or Error(shape); the weight is then
-/// untouched.  O(ranks I O).
+/// unchanged.  O(ranks I O).
 template <class Layer>
 void merge_into(const Layer& layer, View<typename Layer::Scalar> weight) {
   require_equal(ErrorCode::shape, "merge_into: rows of the weight", layer.out(), weight.rows());

@@ -9,13 +9,13 @@
 
 namespace mole {
 
-/// weight += the update of `layer`'s experts, whose factors then start anew with a B of zeros.   weight [O x I]
+/// weight += the update of `layer`'s experts, whose factors are then reinitialized with B = 0.   weight [O x I]
 ///
-/// `weight` is what the layer's base computes with: the host's own memory for a base that borrows it,
-/// layer.base().parameters().weight for one that owns it. The layer's function is unchanged at that instant, but for
-/// the rounding of the sum. Ranks whose gate is 0 add nothing; fold_gate(prune_zero_ranks(experts)), taken before, is
-/// an archive of the others. An optimizer's moments belong to the old task: make a new one.
-/// Throws Error(not_mergeable) with the layer's own reason, or Error(shape), and nothing has changed.
+/// `weight` is the one that the layer's base uses: the host's own memory for a base that borrows it,
+/// layer.base().parameters().weight for one that owns it. The layer's function does not change at that moment, except
+/// for the rounding of the sum. Ranks whose gate is 0 add nothing; to archive the others, call
+/// fold_gate(prune_zero_ranks(experts)) before. An optimizer's moments belong to the old task: make a new one.
+/// Throws Error(not_mergeable) with the layer's own reason, or Error(shape); then nothing has changed.
 /// Source: Lu et al. 2024 (CoDyRA), arXiv:2412.01004; Artificer-AI-Lab/CoDyRA, loralib/codyra.py, increment_task.
 template <class Layer, std::uniform_random_bit_generator Generator>
 void merge_and_reset(Layer& layer, View<typename Layer::Scalar> weight, Generator& generator) {

@@ -11,14 +11,14 @@
 
 namespace mole {
 
-/// Merges mergeable layers into a weight, and unmerges them to the weight's very bits, any number of times.
+/// Merges mergeable layers into a weight, and unmerges them to exactly the original bits, any number of times.
 ///
 ///   weight [O x I], borrowed; merge: weight = original + the update of each layer; unmerge: weight = original
 ///
-/// Subtracting what was added would drift by a rounding a cycle; the original is kept instead, a copy of the weight's
-/// size from the first merge on. A second merge starts from the original again, so a layer that has learned on is
-/// merged anew. While merged, the host uses the weight alone: a layer over it would add its experts twice. Destruction
-/// leaves the weight as it is. Error: the rounding of the sum, in the merged weight only.
+/// Subtracting what was added would drift by one rounding per cycle; instead a copy of the original is kept, of the
+/// weight's size, from the first merge on. A second merge starts from the original again, so a layer that was trained
+/// further is merged anew. While merged, the host uses the weight alone: a layer over it would add its experts twice.
+/// Destruction leaves the weight as it is. Error: the rounding of the sum, in the merged weight only.
 template <std::floating_point T>
 class MergedWeight {
  public:
@@ -27,7 +27,7 @@ class MergedWeight {
   View<const T> weight() const { return weight_; }
   bool merged() const { return merged_; }
 
-  /// Throws Error(not_mergeable) with the layer's own reason, or Error(shape), and nothing has changed.
+  /// Throws Error(not_mergeable) with the layer's own reason, or Error(shape); then nothing has changed.
   template <class... Layers>
   void merge(const Layers&... layers) {
     (check(layers), ...);

@@ -13,11 +13,12 @@
 
 namespace mole {
 
-/// The same experts, LowRank<GatedRanks>, without the ranks of gate 0; the others keep their order, and every expert
-/// its place and its scale, even one that is left without ranks.
+/// The same experts, LowRank<GatedRanks>, without the ranks of gate 0; the other ranks keep their order, and every
+/// expert its place and scale, even one without any ranks left.
 ///
 /// Error: none. Outputs are those of `experts` up to the order of summation, as a rank of gate 0 adds nothing.
-/// Throws Error(option) where several experts share one down-projection: a row of A that one has closed, others read.
+/// Throws Error(option) if several experts share one down-projection: others may read a row of A whose gate is 0 in
+/// one.
 /// Copies what stays.  Source: Ding et al. 2023 (SoRA), arXiv:2311.11696: the pruning before inference.
 template <class Experts>
 Experts prune_zero_ranks(const Experts& experts) {

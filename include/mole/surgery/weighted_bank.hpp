@@ -17,7 +17,7 @@ namespace mole {
 template <class Experts>
 struct WeightedBank {
   WeightedBank(const Experts& experts_, double weight_) : experts(&experts_), weight(weight_) {}
-  WeightedBank(Experts&&, double) = delete;  // nobody would hold them
+  WeightedBank(Experts&&, double) = delete;  // a temporary would not outlive the bank
 
   const Experts* experts;
   double weight;
@@ -25,8 +25,8 @@ struct WeightedBank {
 
 namespace detail {
 
-/// Ranks whose factors can be put side by side: LowRank<DenseFactors>, LowRank<SparseProjection>. A gate has to be
-/// folded before.
+/// Ranks whose factors can be concatenated: LowRank<DenseFactors>, LowRank<SparseProjection>. A gate has to be folded
+/// first.
 template <class Experts>
 concept AppendableBank = requires(const Experts& experts, std::remove_cvref_t<decltype(experts.factors())>& factors) {
   factors.append(experts.factors());
@@ -46,8 +46,8 @@ void check_banks(const std::string& who, const std::vector<WeightedBank<Experts>
   }
 }
 
-/// b += what B of the bank is for experts of `scale`: each row times the weight and the scale of its expert, over
-/// `scale`.   b [ranks x O]
+/// Adds the bank's share of B for experts of scale `scale`: b += each row times the weight and the scale of its expert,
+/// over `scale`.   b [ranks x O]
 template <class Experts>
 void add_weighted_b(const WeightedBank<Experts>& bank, double scale, View<typename Experts::Scalar> b) {
   using T = typename Experts::Scalar;
