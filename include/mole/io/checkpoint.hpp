@@ -18,17 +18,17 @@
 
 namespace mole {
 
-/// Collects what a run needs to go on, then writes it at once.
+/// Collects what a run needs to continue, then writes it at once.
 ///
 /// A *walk* calls its visitor with (name, View<T> parameter, ...) for each tensor, as the walks of layers and of
-/// optimizers do. Every part has a name of its own, which the reader asks for. Numbers of 64 bits keep all of them.
-/// A run that goes on from the file gives the bits of a run that never stopped.
+/// optimizers do. Every part has a name of its own, by which it is read. 64-bit numbers keep all their bits.
+/// A run that continues from the file has the same bits as a run that never stopped.
 class CheckpointWriter {
  public:
   CheckpointWriter() { writer_.set_metadata("format", "mole.checkpoint.1"); }
 
-  /// All tensors of `walk`, frozen ones too, as "part.name". A layer's walk has its parameters, its for_each_state what
-  /// else it needs, such as a bank's frozen atoms: give both, as two parts.
+  /// All tensors of `walk`, including frozen ones, as "part.name". The walk of a layer visits its parameters; its
+  /// for_each_state visits the rest, such as a bank's frozen atoms: add both, as two parts.
   template <class Walk>
   void add_parameters(const std::string& part, Walk&& walk) {
     walk([&]<class T>(std::string_view name, View<T> parameter, auto...) {
@@ -46,7 +46,7 @@ class CheckpointWriter {
     set_number(part + ".steps", std::uint64_t(optimizer.steps()));
   }
 
-  /// What the for_each_state(f) of a layer, a balancer or another object calls f(name, span) with, as "part.name".
+  /// All that the for_each_state(f) of a layer, a balancer or another object visits, as "part.name".
   template <class Object>
   void add_state(const std::string& part, Object& object) {
     std::uint64_t tensors = 0;
@@ -68,15 +68,15 @@ class CheckpointWriter {
   /// A record of the run, such as its losses.
   void add_numbers(const std::string& name, std::span<const double> numbers) { writer_.add_vector(name, numbers); }
 
-  /// Writes beside `path` and renames: a failure leaves the old file as it was.
+  /// Writes to another file in the same folder and renames it: a failure leaves the old file unchanged.
   void write(const std::filesystem::path& path) const { writer_.write(path); }
 
  private:
   SafetensorsWriter writer_;
 };
 
-/// Puts a run back. Every call checks all that it is about to read before it changes anything; what does not fit is an
-/// Error that names file, tensor, what was expected and what was found.
+/// Restores a run. Every call checks all that it is about to read before it changes anything; a mismatch throws an
+/// Error with file, tensor, what was expected and what was found.
 class CheckpointReader {
  public:
   explicit CheckpointReader(const std::filesystem::path& path) : reader_(path), source_(path.string()) {
@@ -116,8 +116,8 @@ class CheckpointReader {
     optimizer.set_steps(Index(steps));
   }
 
-  /// Throws, beside what does not fit, for state in the file that `object` has not, and where a part of it refuses
-  /// its numbers; all other parts then have theirs from before again.
+  /// Throws on a mismatch, on state in the file that `object` does not have, and if a part of it rejects its numbers;
+  /// all other parts are then restored.
   template <class Object>
   void read_state(const std::string& part, Object& object) const {
     std::vector<std::vector<std::byte>> before;
@@ -166,7 +166,7 @@ class CheckpointReader {
   }
 
  private:
-  /// The very type and shape: a conversion would not give the same bits.
+  /// Exactly this type and shape: a conversion would not give the same bits.
   template <class T>
   void check(const std::string& part, std::string_view name, View<const T> wanted) const {
     const auto& entry = reader_.at(part + "." + std::string(name));

@@ -22,9 +22,9 @@
 
 namespace mole {
 
-/// The bytes of a file, mapped where the system can (POSIX) and read into memory elsewhere.
+/// The bytes of a file, mapped if the system can (POSIX) and read into memory elsewhere.
 ///
-/// Their number is the size that the file had when it was opened. A reader cannot defend itself against a process that
+/// Their number is the size of the file when it was opened. A reader cannot defend itself against a process that
 /// shortens a mapped file: replace files (replace_file.hpp) rather than overwriting them in place.
 /// Throws Error(file) when `path` is no readable regular file.  O(1) when mapped. Move-only.
 class MappedFile {

@@ -19,11 +19,11 @@ namespace mole {
 
 namespace detail {
 
-/// A file beside `path` that vanishes unless it takes the place of `path`.
+/// A file in the folder of `path` that is deleted unless it replaces `path`.
 class FileBeside {
  public:
   explicit FileBeside(const std::filesystem::path& path) : path_(path) {
-    // Mode x creates or fails, so two writers never share one; a number left over from a crash is passed over.
+    // Mode x creates or fails, so two writers never share a file; a number left over from a crash is skipped.
     for (int number = 0; !file_ && number < 1000; ++number) {
       beside_ = path;
       beside_ += ".partial" + std::to_string(number);
@@ -72,9 +72,9 @@ class FileBeside {
 /// Writes `parts`, one after the other, as the whole content of `path`.
 ///
 /// They are written to another file in the same folder, flushed to the disk and renamed, so a reader sees either the
-/// old content or the whole of the other, and a mapping of the old file stays valid. Where `path` is a symbolic link,
+/// old content or the new content as a whole, and a mapping of the old file stays valid. If `path` is a symbolic link,
 /// the link is replaced, not its target.
-/// Throws Error(file) when that fails; `path` is then as it was and nothing else is left behind.
+/// Throws Error(file) when that fails; `path` is then unchanged and no other file is left behind.
 inline void replace_file(const std::filesystem::path& path, std::span<const std::span<const std::byte>> parts) {
   detail::FileBeside beside(path);
   for (std::span<const std::byte> part : parts) beside.append(part);

@@ -15,7 +15,7 @@
 
 namespace mole {
 
-/// The largest number of experts that a file of routings may claim: what a reader has to reserve for each.
+/// The largest number of experts that a file of routings may claim: a reader reserves memory for each.
 inline constexpr Index most_experts_of_routing_file = Index(1) << 20;
 
 /// Writes a recording, such as RoutingTrace, as a safetensors file:
@@ -55,7 +55,7 @@ void write_routing_trace(const std::filesystem::path& path, const Recording& rec
 
 namespace detail {
 
-/// The columns of a file of routings, taken from front to back; nothing in them is believed before it is checked.
+/// The columns of a file of routings, read from front to back; every number is checked before it is used.
 template <class T>
 class RoutingColumns {
  public:
@@ -93,7 +93,7 @@ class RoutingColumns {
     routing.finish();
   }
 
-  /// Call it after the last call: every number has been used.
+  /// To be called after the last call: every number has been used.
   void end() const {
     same_size("chosen", token_, chosen_.size());
     same_size("expert", pair_, expert_.size());
@@ -111,7 +111,7 @@ class RoutingColumns {
     check_column(file, name, Dtype::i64);
     return file.integers(name);
   }
-  /// What a routing, whose numbers are ints, can take of so many.
+  /// `numbers`, limited to what the ints of a routing can count.
   static std::int64_t left(std::size_t numbers) {
     return std::int64_t(std::min(numbers, std::size_t(std::numeric_limits<int>::max())));
   }
@@ -136,7 +136,7 @@ class RoutingColumns {
 
 /// The recording in a file, as read_routing_trace<RoutingTrace<float>>(path).
 ///
-/// Throws Error(file), naming what was expected and what was found, for a file that is broken or of another format or
+/// Throws Error(file), with what was expected and what was found, for a file that is broken or of another format or
 /// Scalar (a conversion would not give the same bits), for counts that do not add up and for experts out of range.
 template <class Recording>
 Recording read_routing_trace(const SafetensorsReader& file, const std::string& source) {

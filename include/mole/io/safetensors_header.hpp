@@ -24,13 +24,13 @@ namespace mole {
 struct SafetensorsEntry {
   std::string name;
   Dtype dtype;
-  std::vector<Index> shape;  ///< empty for a scalar; a dimension of 0 is legal
+  std::vector<Index> shape;  ///< empty for a scalar; a dimension of 0 is allowed
   std::span<const std::byte> bytes;
 };
 
-/// The parsed head of a safetensors file.
+/// The parsed header of a safetensors file.
 ///
-///   8 bytes: length of the JSON, little endian - JSON, perhaps followed by spaces - the tensors' bytes, gap-free
+///   8 bytes: length of the JSON, little endian - JSON, possibly followed by spaces - the tensors' bytes, gap-free
 struct SafetensorsHeader {
   static constexpr std::uint64_t max_length = 100'000'000;
 
@@ -38,8 +38,8 @@ struct SafetensorsHeader {
   std::vector<SafetensorsEntry> tensors;  ///< in the order of their bytes
 
   /// Throws Error(file), naming `source`, unless `file` keeps every rule of the format: lengths within the file and
-  /// max_length, one JSON object without duplicate keys, known dtypes, sizes that follow from shape and dtype, no
-  /// hole, no overlap, no byte left over.  O(header + n log n) for n tensors.
+  /// max_length, one JSON object without duplicate keys, known dtypes, sizes that follow from shape and dtype, no gap,
+  /// no overlap, no byte left over.  O(header + n log n) for n tensors.
   /// Source: huggingface/safetensors, safetensors/src/tensor.rs; that reader ignores unknown fields of a tensor, this
   /// one rejects them.
   static SafetensorsHeader parse(std::span<const std::byte> file, const std::string& source);
@@ -47,7 +47,7 @@ struct SafetensorsHeader {
 
 namespace detail {
 
-/// Cuts `file` into the JSON, still padded, and the tensors' bytes.
+/// Splits `file` into the JSON, still padded, and the tensors' bytes.
 inline std::pair<std::string_view, std::span<const std::byte>> cut_safetensors(std::span<const std::byte> file,
                                                                                const std::string& source) {
   if (file.size() < 8) throw file_error(source, "at least 8 bytes", std::to_string(file.size()));
@@ -74,7 +74,7 @@ inline std::string_view without_padding(std::string_view json, const std::string
   return json;
 }
 
-/// Bytes of a tensor; nothing when their number overflows or the last byte would be shared.
+/// Bytes of a tensor; nothing if their number overflows or the last byte would be shared.
 inline std::optional<std::uint64_t> bytes_of(const std::vector<std::uint64_t>& shape, Dtype dtype) {
   constexpr std::uint64_t most = std::uint64_t(std::numeric_limits<Index>::max());
   std::uint64_t elements = 1;
@@ -87,7 +87,7 @@ inline std::optional<std::uint64_t> bytes_of(const std::vector<std::uint64_t>& s
   return elements * bits / 8;
 }
 
-/// The entry that `claim` describes, its bytes found within `buffer`.
+/// The entry that `claim` describes, with its bytes in `buffer`.
 inline SafetensorsEntry entry_of(SafetensorsClaim&& claim, std::span<const std::byte> buffer,
                                  const std::string& source) {
   const std::string of_name = " of '" + claim.name + "'";
@@ -110,7 +110,7 @@ inline SafetensorsEntry entry_of(SafetensorsClaim&& claim, std::span<const std::
           buffer.subspan(std::size_t(begin), std::size_t(*size))};
 }
 
-/// Orders the tensors by their bytes and checks that these follow each other through the whole of `buffer`.
+/// Orders the tensors by their bytes and checks that they cover `buffer` without gaps.
 inline void require_gap_free(std::vector<SafetensorsEntry>& tensors, std::span<const std::byte> buffer,
                              const std::string& source) {
   std::sort(tensors.begin(), tensors.end(), [](const SafetensorsEntry& a, const SafetensorsEntry& b) {

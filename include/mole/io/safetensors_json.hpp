@@ -15,15 +15,15 @@
 
 namespace mole::detail {
 
-/// A tensor as the JSON describes it, nothing checked yet.
+/// A tensor as the JSON describes it, unchecked.
 struct SafetensorsClaim {
   std::string name;
   std::optional<std::string> dtype;
   std::optional<std::vector<std::uint64_t>> shape, data_offsets;
 };
 
-/// Receives the JSON piece by piece (nlohmann's SAX interface). A tree of values would swallow duplicate keys and
-/// would be built for any JSON at all; here the first piece out of place ends the parse.
+/// Receives the JSON piece by piece (nlohmann's SAX interface). A tree of values would hide duplicate keys and would be
+/// built for any JSON at all; here the first misplaced piece ends the parse.
 class SafetensorsJson {
  public:
   explicit SafetensorsJson(const std::string& source) : source_(source) {}

@@ -18,11 +18,11 @@ namespace mole {
 
 /// The tensors and the metadata of a file that passed every check of SafetensorsHeader.
 ///
-/// `matrix` and `integers` copy and convert, from any address; `view` borrows without copying, where the file allows.
-/// As a matrix, shape [] is 1 x 1, [n] is 1 x n, [r, c] is r x c. Entries and views live as long as the reader, or the
-/// bytes that were handed to `from_bytes`. Move-only.
-/// Throws Error(file) for a broken file, a missing tensor or a dtype that the call cannot deliver, Error(shape) for a
-/// shape that it cannot deliver.
+/// `matrix` and `integers` copy and convert, from any address; `view` borrows without copying, if the file allows.
+/// As a matrix, shape [] is 1 x 1, [n] is 1 x n, [r, c] is r x c. Entries and views live as long as the reader, or as
+/// the bytes that were passed to `from_bytes`. Move-only.
+/// Throws Error(file) for a broken file, a missing tensor or a dtype that the call cannot return, Error(shape) for a
+/// shape that it cannot return.
 class SafetensorsReader {
  public:
   using Entry = SafetensorsEntry;
@@ -51,8 +51,8 @@ class SafetensorsReader {
   /// A copy of I64, I32, I8 or U8 of any shape, row by row.  O(size)
   std::vector<std::int64_t> integers(std::string_view name) const;
 
-  /// The tensor where it lies. T must be the very type of the file, and the address must suit T: the format promises no
-  /// alignment, though common writers, this library's among them, keep it.  O(1)
+  /// The tensor in place. T must be exactly the type in the file, and the address must be aligned for T: the format
+  /// promises no alignment, though common writers, including this library's, keep it.  O(1)
   template <class T>
   View<const T> view(std::string_view name) const;
 

@@ -21,10 +21,10 @@ namespace mole {
 
 /// Collects tensors and metadata, then writes them at once.
 ///
-/// Elements are copied by add, so temporaries are welcome and what is written is what was added. Tensors are ordered by
+/// Elements are copied by add, so temporaries may be passed and later changes have no effect. Tensors are ordered by
 /// size of element (larger first), then name, and the header is padded to a multiple of 8, so every tensor is aligned;
 /// equal content gives equal bytes, in whatever order it was added.
-/// Throws Error(option) for a name given twice, reserved or not UTF-8, Error(file) when writing fails.
+/// Throws Error(option) for a name that is given twice, reserved or not UTF-8, Error(file) when writing fails.
 class SafetensorsWriter {
  public:
   /// Shape [rows, cols].
@@ -37,14 +37,14 @@ class SafetensorsWriter {
   void add_integers(std::string name, std::span<const std::int32_t> integers) { add_row(std::move(name), integers); }
   void add_integers(std::string name, std::span<const std::uint8_t> integers) { add_row(std::move(name), integers); }
 
-  /// A later value of the same key replaces the earlier.
+  /// A later value of the same key replaces the earlier one.
   void set_metadata(std::string key, std::string value) {
     require_utf8(key);
     require_utf8(value);
     metadata_[std::move(key)] = std::move(value);
   }
 
-  /// Replaces `path` by the whole file or, on failure, leaves it as it was; see replace_file.  O(size)
+  /// Replaces `path` by the whole file or, on failure, leaves it unchanged; see replace_file.  O(size)
   void write(const std::filesystem::path& path) const;
 
  private:
@@ -107,12 +107,12 @@ inline std::vector<const SafetensorsWriter::Named*> SafetensorsWriter::ordered()
   std::vector<const Named*> tensors;
   for (const Named& tensor : tensors_) tensors.push_back(&tensor);
   std::stable_sort(tensors.begin(), tensors.end(), [](const Named* a, const Named* b) {
-    return bits_of(a->second.dtype) > bits_of(b->second.dtype);  // the map has them by name
+    return bits_of(a->second.dtype) > bits_of(b->second.dtype);  // the map orders them by name
   });
   return tensors;
 }
 
-/// The JSON, padded with spaces. Written piece by piece, so that its order is the tensors'.
+/// The JSON, padded with spaces. Written piece by piece, to keep the order of the tensors.
 inline std::string SafetensorsWriter::header(std::span<const Named* const> tensors) const {
   std::string json, comma = "{";
   if (!metadata_.empty()) {
@@ -133,7 +133,7 @@ inline std::string SafetensorsWriter::header(std::span<const Named* const> tenso
   return json;
 }
 
-/// Found when it is added, rather than when a long training run is to be saved.
+/// Checked when text is added, rather than when a long training run is to be saved.
 inline void SafetensorsWriter::require_utf8(const std::string& text) try {
   quoted(text);
 } catch (const nlohmann::json::type_error& error) {

@@ -16,14 +16,14 @@
 namespace mole {
 
 /// Liu and Luo 2024 (AdaMoLE), arXiv:2405.00361; released as zefang-liu/AdaMoLE.
-/// Its loss: load_balance over the scores less the threshold.
+/// Its loss: load_balance over the scores minus the threshold (BalanceScore::above_threshold).
 struct AdaMoleOptions {
   Index experts = 8;
   Index rank = 8;
-  double max_threshold = 0;  ///< 0: 1 / E, with which every token is sure of an expert
+  double max_threshold = 0;  ///< 0: 1 / E, with which every token is certain to keep an expert
   double alpha = 16;
   Scaling scaling = Scaling::alpha_over_rank;
-  double dropout = 0.05;  ///< on the adapters' input; the router sees x whole
+  double dropout = 0.05;  ///< on the adapters' input; the router sees x without dropout
 };
 
 /// y = W x + b + sum over p_e >= t of (p_e - t) / (their sum) s B_e A_e x,

@@ -6,14 +6,16 @@
 
 namespace mole {
 
-/// Lu et al. 2024 (CoDyRA), arXiv:2412.01004; released as Artificer-AI-Lab/CoDyRA. Only the release was read.
+/// Lu et al. 2024 (CoDyRA), arXiv:2412.01004; released as Artificer-AI-Lab/CoDyRA. Written
+/// from the release alone.
 ///
-/// SoRA's layer without a scale and without a term in the loss. In iteration t of a task, after an AdamW with beta2 =
-/// 0.9999 and no decay on everything, soft_threshold(gate.elements(), ThresholdSchedule{}(t),
-/// ThresholdMode::dead_zone); the exact mode is the proximal step that the release's three updates stand for. A gate of
-/// 0 still gets a gradient, so it may come back. At the end of a task: merge_and_reset(layer, weight, generator).
+/// SoRA's layer without a scale and without a term in the loss. In iteration t of a task, after a step of AdamW with
+/// beta2 = 0.9999 and no decay on all parameters:
+///     soft_threshold(gate.elements(), ThresholdSchedule{}(t), ThresholdMode::dead_zone)
+/// The exact mode is the proximal step that the release's three updates stand for. A gate of 0 still gets a gradient,
+/// so it may recover. At the end of a task: merge_and_reset(layer, weight, generator).
 struct CodyraOptions {
-  Index rank = 16;     ///< of each task, to begin with
+  Index rank = 16;     ///< initial ranks of each task
   double dropout = 0;  ///< on the adapter's input
   GateStart start = GateStart::normal;
 };

@@ -14,19 +14,20 @@
 
 namespace mole {
 
-/// Dai et al. 2024 (DeepSeekMoE), arXiv:2401.06066; its experts are feed-forward networks, here LoRA pairs. Fine grain
-/// is a small rank: splitting N experts into m parts each gives mN experts of rank / m and k m chosen. Shared experts
-/// come last, have no score and count with weight 1. The release renormalizes only when asked and only for k > 1
-/// (deepseek-moe of 16B parameters: not). Its loss: load_balance, coefficient 1e-3 to 1e-2, BalanceScope::global or
-/// sequence.
+/// Dai et al. 2024 (DeepSeekMoE), arXiv:2401.06066; its experts are feed-forward networks, here LoRA pairs.
+/// Fine-grained means a small rank: splitting N experts into m parts each gives mN experts of rank / m, of which k m
+/// are chosen.
+/// Shared experts come last, have no score and gate 1. The release renormalizes only on request and only for k > 1 (not
+/// in deepseek-moe of 16B parameters).
+/// Its loss: load_balance, coefficient 1e-3 to 1e-2, BalanceScope::global or sequence.
 struct DeepseekMoeOptions {
-  Index experts = 64;  ///< with the shared ones
+  Index experts = 64;  ///< including the shared ones
   Index shared = 2;
   Index rank = 2;
   Index k = 6;
   double alpha = 4;
   Scaling scaling = Scaling::alpha_over_rank;
-  double dropout = 0;  ///< on the adapters' input; the router sees x whole
+  double dropout = 0;  ///< on the adapters' input; the router sees x without dropout
 };
 
 /// y = W x + b + sum over the k largest p_e of p_e s B_e A_e x + sum over the shared of s B_e A_e x,  p = softmax(R x).

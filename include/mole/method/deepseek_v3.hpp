@@ -16,9 +16,9 @@ namespace mole {
 
 /// DeepSeek-AI 2024 (DeepSeek-V3), arXiv:2412.19437, 2.1.2; released as deepseek-ai/DeepSeek-V3 (inference). The bias
 /// starts at 0 and is moved between steps, by 1e-3 times the sign of the missing load; the release has it only in its
-/// largest model. With a bias a group is worth its two best experts, without one its best.
+/// largest model. The value of a group is the sum of its two best experts with a bias, its best expert without one.
 struct DeepseekV3Options {
-  Index experts = 33;  ///< with the shared ones
+  Index experts = 33;  ///< including the shared ones
   Index shared = 1;
   Index rank = 4;
   Index k = 4;
@@ -27,7 +27,7 @@ struct DeepseekV3Options {
   double route_scale = 2.5;
   double alpha = 8;
   Scaling scaling = Scaling::alpha_over_rank;
-  double dropout = 0;  ///< on the adapters' input; the router sees x whole
+  double dropout = 0;  ///< on the adapters' input; the router sees x without dropout
 };
 
 /// y = W x + b + sum over the chosen of route_scale p_e / (their sum) s B_e A_e x + sum over the shared of s B_e A_e x,

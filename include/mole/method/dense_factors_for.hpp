@@ -6,8 +6,8 @@
 
 namespace mole {
 
-/// The factors that `options` ask for on this base, by the names that methods share; what a method does not have takes
-/// its default.
+/// The factors for this base with those of `options` that methods share by name; what a method does not have takes its
+/// default.
 template <class Options, class Base>
 typename DenseFactors<typename Base::Scalar>::Options dense_factors_for(const Options& options, const Base& base) {
   typename DenseFactors<typename Base::Scalar>::Options factors{.in = base.in(),

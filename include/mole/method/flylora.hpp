@@ -16,20 +16,20 @@
 
 namespace mole {
 
-/// Whose size decides: that of a_i x + bias_i, or its signed value.
+/// What ranks are selected by: the magnitude of a_i x + bias_i, or its signed value.
 enum class FlySelect { magnitude, signed_value };
 
 /// Zou et al. 2025 (FlyLoRA), arXiv:2510.08396; released as gfyddha/FlyLoRA.
 ///
-/// Selection is by size in the paper's text, in eq. 8 and in the release's flylora.py, by signed value in eq. 10 and in
-/// the peft fork of its experiments, which also hands x no gradient through A: select and `detached`. The balancing
-/// bias, layer.router().bias(), is the caller's to move, in training only: d_i += u sign(mean count - count_i), u =
-/// 1e-3 in the scripts. flylora.py compares a frequency with a count there, and the fork moves the bias in evaluation,
-/// too.
+/// Selection is by magnitude in the paper's text, in eq. 8 and in the release's flylora.py, by signed value in eq. 10
+/// and in the peft fork of its experiments, which also passes no gradient to x through A: see `select` and `detached`.
+/// The caller moves the balancing bias, layer.router().bias(), in training only: d_i += u sign(mean count - count_i),
+/// u = 1e-3 in the scripts. flylora.py compares a frequency with a count there, and the fork moves the bias in
+/// evaluation, too.
 struct FlyloraOptions {
   Index rank = 32;     ///< all ranks, each an expert
-  Index k = 8;         ///< ranks a token
-  Index nonzeros = 0;  ///< of a row of A; 0: in k / rank, rounded down, at least 1. The fork: in / (rank / k)
+  Index k = 8;         ///< ranks per token
+  Index nonzeros = 0;  ///< per row of A; 0: in k / rank, rounded down, at least 1. The fork: in / (rank / k)
   double alpha = 64;   ///< over all ranks, not over k
   double dropout = 0;  ///< on the adapter's input
   FlySelect select = FlySelect::magnitude;

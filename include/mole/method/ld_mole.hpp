@@ -17,17 +17,17 @@
 namespace mole {
 
 /// Zhuang et al. 2025 (LD-MoLE), arXiv:2509.25684; released as eshentw/LD-MoLE, where all layers of one width share the
-/// network of lambda, and where the router sees x as the adapters do, after dropout. Both are the caller's here: a
-/// router of one's own, and dropout left at 0.
-/// Its losses: load_balance over the weights, router_z, and a target for the number of experts.
+/// network of lambda, and where the router sees x as the adapters do, after dropout. Here both are up to the caller:
+/// the first with a router of the caller's own, the second with dropout left at 0.
+/// Its losses: load_balance over the gates, router_z, and sparsity_target.
 struct LdMoleOptions {
   Index experts = 8;
   Index rank = 8;
-  Index hidden = 64;  ///< of the network of lambda
+  Index hidden = 64;  ///< width of the hidden layer of lambda's network
   double epsilon = 0.01;
   double alpha = 16;
   Scaling scaling = Scaling::alpha_over_rank;
-  double dropout = 0;  ///< on the adapters' input; the router sees x whole
+  double dropout = 0;  ///< on the adapters' input; the router sees x without dropout
 };
 
 /// y = W x + b + sum over g_e > 0 of g_e s B_e A_e x,  g = sparsegen(R x, lambda),

@@ -16,15 +16,15 @@ namespace mole {
 
 /// Chen et al. 2024 (LLaVA-MoLE), arXiv:2401.16160; released as forwchen/LLaVA-MoLE.
 ///
-/// The chosen expert counts with weight 1, not with its probability, so the output gives the router no gradient: it
-/// learns from load_balance with BalanceNorm::without_experts, BalanceScope::sequence, coefficient 1e-2. One layer of
-/// a block routes; its siblings take that routing through apply() and apply_backward(). The release runs its
-/// inference script densely: that is loramoe() with a biased router.
+/// The gate of the chosen expert is 1, not its probability, so the output gives the router no gradient: it learns from
+/// load_balance with BalanceNorm::without_experts, BalanceScope::sequence, coefficient 1e-2. One layer of a block
+/// routes; its siblings use that routing through apply() and apply_backward(). The release runs its inference script
+/// densely: that is loramoe() with a biased router.
 struct LlavaMoleOptions {
   Index experts = 3;
   Index rank = 32;
   double alpha = 64;
-  double dropout = 0.05;  ///< on the adapters' input; the router sees x whole
+  double dropout = 0.05;  ///< on the adapters' input; the router sees x without dropout
 };
 
 /// y = W x + b + s B_i A_i x,  i = argmax(R x + c).

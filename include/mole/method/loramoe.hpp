@@ -21,7 +21,7 @@ struct LoramoeOptions {
   Index rank = 4;
   double alpha = 32;
   Scaling scaling = Scaling::alpha_over_rank;
-  double dropout = 0.05;     ///< on the adapters' input; the router sees x whole
+  double dropout = 0.05;     ///< on the adapters' input; the router sees x without dropout
   bool shared_down = false;  ///< true: HydraLoRA
 };
 

@@ -15,7 +15,7 @@
 namespace mole {
 
 /// Gao et al. 2024 (MoLA), arXiv:2402.08562; released as GCYZSL/MoLA. The same composition, with other balance losses,
-/// is MoLE-top-k (AdaMoLE's baseline), and, without a base, Mixtral's and Uni-MoE's routing.
+/// is MoLE-top-k (AdaMoLE's baseline), and, without a base, the routing of Mixtral and Uni-MoE.
 /// Its loss: load_balance, BalanceNorm::one_at_uniform, coefficient 1e-3, off in the release.
 struct MolaOptions {
   Index experts = 8;
@@ -23,11 +23,11 @@ struct MolaOptions {
   Index k = 2;
   double alpha = 16;
   Scaling scaling = Scaling::alpha_over_rank;
-  double dropout = 0.05;  ///< on the adapters' input; the router sees x whole
+  double dropout = 0.05;  ///< on the adapters' input; the router sees x without dropout
 };
 
-/// y = W x + b + sum over the k largest p_e of p_e / (their sum) s B_e A_e x,  p = softmax(R x).  The base is any of
-/// yours: packed, quantized, a function.
+/// y = W x + b + sum over the k largest p_e of p_e / (their sum) s B_e A_e x,  p = softmax(R x).  Any base will do:
+/// packed, quantized, a function.
 template <BasePolicy Base, class Generator, class Execution = DefaultExecution>
 auto mola(const MolaOptions& options, Base base, Generator& generator, Execution execution = {}) {
   using T = typename Base::Scalar;

@@ -11,7 +11,7 @@
 
 namespace mole {
 
-/// How experts are spread from the bottom of a model to its top.
+/// The distribution of experts over the layers of a model, bottom first.
 enum class MolaShape {
   inverted_triangle,  ///< 2, 4, 6, 8: most at the top, the published best
   triangle,           ///< 8, 6, 4, 2
@@ -19,8 +19,8 @@ enum class MolaShape {
   rectangle,          ///< 5, 5, 5, 5
 };
 
-/// The experts of each of `layers` layers, bottom first: a quarter of the layers after the other. Equal totals for all
-/// shapes where 4 divides `layers`; else the lower quarters have one layer less or more than the others.
+/// The number of experts of each of `layers` layers, bottom first, one value per quarter of the layers. All shapes have
+/// equal totals if 4 divides `layers`; else the lower quarters have one layer less or more than the others.
 /// Throws Error(option) for less than 0 layers. Source: Gao et al. 2024 (MoLA), arXiv:2402.08562, 3.2.
 inline std::vector<int> mola_allocation(MolaShape shape, Index layers) {
   require(layers >= 0, ErrorCode::option, "mola_allocation: expected at least 0 layers, found ", layers);

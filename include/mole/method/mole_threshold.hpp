@@ -14,16 +14,16 @@
 
 namespace mole {
 
-/// The baseline of AdaMoLE: Liu and Luo 2024, arXiv:2405.00361; released in zefang-liu/AdaMoLE. A token for which
-/// nobody is probable enough keeps the base's output; with a threshold of 1 / E or less there is none. Its loss:
-/// load_balance with BalanceNorm::k_at_uniform.
+/// The baseline of AdaMoLE: Liu and Luo 2024, arXiv:2405.00361; released in zefang-liu/AdaMoLE. A token for which no
+/// expert is probable enough keeps the base's output; with a threshold of 1 / E or less there is no such token.
+/// Its loss: load_balance with BalanceNorm::k_at_uniform.
 struct MoleThresholdOptions {
   Index experts = 8;
   Index rank = 8;
   double threshold = 0.125;
   double alpha = 16;
   Scaling scaling = Scaling::alpha_over_rank;
-  double dropout = 0.05;  ///< on the adapters' input; the router sees x whole
+  double dropout = 0.05;  ///< on the adapters' input; the router sees x without dropout
 };
 
 /// y = W x + b + sum over p_e >= threshold of p_e / (their sum) s B_e A_e x,  p = softmax(R x).

@@ -20,16 +20,16 @@ namespace mole {
 
 /// Lu et al. 2025 (MoRA, later MoRAM), arXiv:2506.21035; released as Artificer-AI-Lab/MoRAM, whose XTAIL code this is.
 ///
-/// Its loss is the task's alone. The paper's "rank pruning" is min_score, its "activation budget" k: no atom is ever
-/// removed. The release's program has other defaults than its runner, which these are: temperature 0.05, min_score
-/// 0.5. TRACE takes k = 8 of tasks of 8 atoms, temperature 0.03, eps 1e-8, and multiplies the newest B alone by alpha /
-/// r, so that atoms change their scale when the next task begins; here a task keeps the scale that it is appended with.
+/// It has no auxiliary loss. The paper's "rank pruning" is min_score, its "activation budget" k: no atom is ever
+/// removed. The defaults here are those of the release's runner; its program has temperature 0.05 and min_score 0.5.
+/// TRACE takes k = 8 of tasks of 8 atoms, temperature 0.03, eps 1e-8, and multiplies the newest B alone by alpha / r,
+/// so that atoms change their scale when the next task begins; here a task keeps the scale that it is appended with.
 struct MoramOptions {
   std::vector<int> ranks = {16};  ///< atoms of each task so far, oldest first
-  Index k = 16;                   ///< atoms a token; 1 counts as 2, as in the release
+  Index k = 16;                   ///< atoms per token; 1 counts as 2, as in the release
   double temperature = 0.01;
-  double min_score = 0.2;  ///< outside of training
-  double dropout = 0;      ///< on the adapter's input, which the atoms are chosen by, too
+  double min_score = 0.2;  ///< in inference
+  double dropout = 0;      ///< on the adapter's input, by which the atoms are chosen, too
   double eps = 1e-12;
 };
 
@@ -49,8 +49,8 @@ auto moram(const MoramOptions& options, Base base, Generator& generator, Executi
                        std::move(base), std::move(execution)};
 }
 
-/// The next task: `ranks` new atoms with B = 0, all others frozen. Outputs change at once, as the new atoms have their
-/// part in the norm and in the choice. Needs new workspaces, new gradients and a new optimizer.
+/// Begins the next task: `ranks` new atoms with B = 0, all others frozen. Outputs change at once, as the new atoms take
+/// part in the norm and in the selection. Needs new workspaces, new gradients and a new optimizer.
 template <class Layer, class Generator>
 void next_task(Layer& layer, Index ranks, Generator& generator, double scale = 1) {
   layer.experts().append(ranks, generator, scale);

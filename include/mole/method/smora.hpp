@@ -16,11 +16,11 @@ namespace mole {
 
 /// Zhao et al. 2025 (SMoRA, "Each Rank Could be an Expert"), arXiv:2501.15103; released as StyxXuan/smora ("srmole").
 ///
-/// The weights of the k chosen ranks sum to k, and the scale is alpha / k, not alpha / rank. As in the release the
-/// balancing bias is in the weight, not only in the choice, and is moved after each training step by 1e-5 times the
-/// sign of the missing load; Gate{Sigmoid, GroupedTopK, Renormalized} has it in the choice alone. Dropout gives the
-/// router and A the same dropped x. rank_partition neighboring ranks share a row of the router; with a bias a choice
-/// may cut through them, as it does there.
+/// The gates of the k chosen ranks sum to k, and the scale is alpha / k, not alpha / rank. As in the release the
+/// balancing bias acts on the gate, not only on the selection, and is moved after each training step by 1e-5 times the
+/// sign of the missing load; Gate{Sigmoid, GroupedTopK, Renormalized} has it in the selection alone. Dropout gives the
+/// router and A the same dropped x. rank_partition neighboring ranks share a row of the router; with a bias a selection
+/// may split them, as in the release.
 struct SmoraOptions {
   Index rank = 64;
   Index k = 8;

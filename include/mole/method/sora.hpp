@@ -16,12 +16,13 @@ namespace mole {
 
 /// Ding et al. 2023 (SoRA), arXiv:2311.11696; released as TsinghuaC3I/SoRA.
 ///
-/// After each step of an AdamW without decay on the gate, soft_threshold(gate.elements(), xi). The paper's xi is the
-/// learning rate times lambda and its step exact; the release takes xi = 3e-4 as it is, with ThresholdMode::dead_zone,
-/// adds lambda |g| / (number of gates of the model), lambda = 10, to the loss besides, and has AdamW's epsilon of 1e-6
-/// on_raw. threshold_stages() are its schedules. At the end: fold_gate(prune_zero_ranks(layer.experts())).
+/// After each step of an AdamW without decay on the gate: soft_threshold(gate.elements(), xi). The paper's xi is the
+/// learning rate times lambda and its step is exact. The release takes xi = 3e-4 unscaled, with
+/// ThresholdMode::dead_zone, also adds lambda |g| / (number of gates of the model), lambda = 10, to the loss, and has
+/// AdamW's epsilon of 1e-6 on_raw. threshold_stages() are its schedules.
+/// At the end: fold_gate(prune_zero_ranks(layer.experts())).
 struct SoraOptions {
-  Index rank = 8;  ///< to begin with
+  Index rank = 8;  ///< initially
   double alpha = 16;
   double dropout = 0;  ///< on the adapter's input
   GateStart start = GateStart::normal;
