@@ -101,8 +101,7 @@ class Routing {
     for (Index e = experts_; e > 0; --e) expert_begin_[std::size_t(e)] = expert_begin_[std::size_t(e) - 1];
     expert_begin_[0] = 0;
   }
-  /// Does every token have every expert, in the order of their indices? Then the pairs form a matrix [tokens x
-  /// experts].
+  /// Does every token have every expert, in index order? Then the pairs form a matrix [tokens x experts].
   bool dense() const { return dense_; }
   bool finished() const { return Index(expert_begin_.size()) == experts_ + 1; }
 

@@ -10,8 +10,8 @@ namespace mole::kernel {
 ///
 ///   p, g, m, v [size]
 ///
-/// Everything is read once and written once. Compilers vectorize the plain loop under -fno-math-errno only, as every
-/// std::sqrt may have to report an error: 2.2 against 0.6 ns an element in float.
+/// Everything is read once and written once. Compilers vectorize the plain loop only with -fno-math-errno, as every
+/// std::sqrt may have to report an error: 2.2 instead of 0.6 ns per element in float.
 template <class Arch, class T>
 struct AdamWUpdate {
   T beta1, rest1, beta2, rest2, rate, decay, root_scale, epsilon;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Architectures: the instruction sets of xsimd, from 8.1 to the newest, their vectors, and overloads for each.
+// Architectures: the instruction sets of xsimd from 8.1 on, their vectors, and the tag by which operations overload.
 #pragma once
 
 #include "mole/kernel/scalar_vector.hpp"
@@ -9,7 +9,7 @@
 #include <type_traits>
 
 #if defined(XSIMD_NO_SUPPORTED_ARCHITECTURE)
-// For a processor that it does not know, xsimd declares its architectures, but not the vectors that are named below.
+// For an unknown processor, xsimd declares its architectures, but not the vectors that are named below.
 namespace xsimd {
 template <class T, class Arch>
 class batch;
@@ -29,18 +29,18 @@ using Vector = std::conditional_t<std::is_same_v<Arch, Scalar>, ScalarVector<T>,
 template <class Arch, class T>
 constexpr Index step_of = Index(Vector<Arch, T>::size);
 
-/// Vector registers of an instruction set: how large a tile of accumulators may be.
+/// Vector registers of an instruction set, which limit the tile of accumulators.
 template <class Arch>
 constexpr int registers_of =
     std::is_base_of_v<xsimd::avx512f, Arch> || std::is_base_of_v<xsimd::neon64, Arch> ? 32 : 16;
 
-/// The last argument of an operation that instruction sets implement in ways of their own. It converts to Arch and to
-/// every set that Arch extends; the nearest one that has an overload is called, else the overload of AnyArchitecture:
+/// The last argument of an operation that instruction sets implement in their own way. It converts to Arch and to every
+/// set that Arch extends; the nearest set that has an overload is called, else the overload of AnyArchitecture:
 ///
 ///   load_int8<Arch>(from, Tag<Arch>())   Arch = avx512bw -> (from, avx512f),   sse2 -> (from, AnyArchitecture)
 ///
-/// Overloads stand in one file per instruction set, vector_<set>.hpp, which vector.hpp includes. As the tag is a type
-/// of this namespace, argument-dependent look-up finds them in any order of headers.
+/// Overloads are in one file per instruction set, vector_<set>.hpp, which vector.hpp includes. As the tag is a type of
+/// this namespace, argument-dependent lookup finds them in any order of headers.
 template <class Arch>
 struct Tag : Arch {};
 

@@ -14,10 +14,11 @@ namespace mole::kernel {
 
 /// y = x W^T and d_x += d_y W for a weight W [rows x cols] that models CodedRows; arithmetic in float.
 ///
-/// Both compute a range of outputs for all tokens, so that a caller can cut the outputs among threads, and no element
-/// depends on the cut. For few tokens the codes are decoded in registers, each vector once for a tile of tokens; from
-/// `many_tokens` on they are decoded into a panel on the stack (32 KiB, and 4 to turn it), which all tokens share. nn
-/// adds in the same order either way; nt in one order below `many_tokens` and in another from there on.
+/// Both compute a range of outputs for all tokens, so that a caller can divide the outputs among threads, and no
+/// element depends on the division. For few tokens the codes are decoded in registers, each vector once per tile of
+/// tokens; from `many_tokens` on they are decoded into a panel on the stack (32 KiB, and 4 KiB to transpose it), which
+/// all tokens share. nn adds in the same order either way; nt in one order below `many_tokens` and in another from
+/// there on.
 template <class Arch>
 struct CodedProducts {
   static constexpr Index width = Pair<Arch>::size;
@@ -39,14 +40,14 @@ struct CodedProducts {
   static constexpr bool many_registers = registers_of<Arch> == 32;
   // Tokens of the largest tile of nt and nn.
   static constexpr Index nt_tokens = many_registers ? 4 : 2, nn_tokens = many_registers ? 8 : 4;
-  static constexpr Index nt_group = 4;  // rows of a tile: enough sums under way to hide the latency of additions
+  static constexpr Index nt_group = 4;  // rows of a tile: enough sums in flight to hide the latency of additions
   static constexpr Index nn_panel_tokens = 24;  // a panel needs no transposing here, so it pays earlier
   static constexpr Index nn_rows = 8;           // between reading and writing a vector of d_x
 
   static constexpr Index depth = Index(32768 / sizeof(float)) / width;
   using Panel = float[std::size_t(depth * width)];
 
-  /// f(0), ..., f(count - 1), each with a constant: of a loop over eight sums g++ 12 keeps the sums in memory.
+  /// f(0), ..., f(count - 1), each with a constant: in a loop over eight sums g++ 12 keeps the sums in memory.
   template <Index count, class F>
   static void unroll(F f) {
     [&]<std::size_t... i>(std::index_sequence<i...>) {
@@ -74,7 +75,7 @@ struct CodedProducts {
     std::copy_n(from, count, elements);
     return Pair<Arch>::load(elements);
   }
-  /// Asks for the code of element i, so many bytes further on.
+  /// Prefetches the code of element i, so many bytes further on.
   template <class Row>
   static void ask_ahead(const Row& row, Index i, Index bytes) {
     prefetch(static_cast<const char*>(row.address(i)) + bytes);
@@ -113,7 +114,7 @@ void CodedProducts<Arch>::nt(StridedRows<const float> x, Index tokens, const Wei
                              StridedRows<float> y) const {
   static_assert(CodedRows<Weight, Arch>);
   if (tokens >= many_tokens && w.cols > 0) return nt_panels(x, tokens, w, first, rows, y);
-  // A block of rows stays in the first cache while the tiles of tokens pass by.
+  // A block of rows stays in L1 while all tiles of tokens use it.
   constexpr Index block = 8;
   for (Index r = 0; r < rows; r += block) {
     const Index count = std::min(block, rows - r);
@@ -185,7 +186,7 @@ void CodedProducts<Arch>::nt_panels(StridedRows<const float> x, Index tokens, co
 }
 
 /// panel[k][j] = w[row + j][column + k], k < cols, j < rows.
-/// Turned element by element, 64 tokens took 1.24 to 1.53 times as long, 512 up to 1.07 times (AVX-512).
+/// Transposed element by element, 64 tokens took 1.24 to 1.53 times as long, 512 up to 1.07 times (AVX-512).
 template <class Arch>
 template <class Weight>
 void CodedProducts<Arch>::pack_transposed(Panel& panel, const Weight& w, Index row, Index rows, Index column,
@@ -223,7 +224,7 @@ void CodedProducts<Arch>::nn_tokens_of(StridedRows<const float> d_y, Index token
   for (; n < tokens; ++n) nn_tile<1, Rows>(d_y, n, w, o, first, cols, d_x);
 }
 
-/// d_x_n += what rows o ... o + Rows - 1 give to tokens n ... n + M - 1.
+/// d_x_n += the contribution of rows o ... o + Rows - 1 for tokens n ... n + M - 1.
 template <class Arch>
 template <Index M, Index Rows, class Weight>
 void CodedProducts<Arch>::nn_tile(StridedRows<const float> d_y, Index n, const Weight& w, Index o, Index first,

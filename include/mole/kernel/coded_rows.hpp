@@ -8,15 +8,15 @@
 
 namespace mole::kernel {
 
-/// What every kind of rows offers: `cols` elements a row, and row(o) with
+/// The interface of all rows: `cols` elements per row, and row(o) with
 ///
 ///   load<Arch>(i)               elements i ... i + Pair::size - 1, i a multiple of Pair::size
-///   load_first<Arch>(i, count)  `count` of them, then anything finite; reads no code behind them
+///   load_first<Arch>(i, count)  `count` of them, then anything finite; reads no code beyond them
 ///
-/// and row.address(i), where the code of element i lies, a row being rows.bytes() long (in NF4, rounded down).
+/// and row.address(i), the address of the code of element i; a row is rows.bytes() long (in NF4, rounded down).
 ///
 /// `interleaved` rows put even indices into the first vector of a pair and odd ones into the second; others keep the
-/// order of memory. Rows borrow all they point to.
+/// order of memory. Rows borrow all that they point to.
 template <class R, class Arch>
 concept CodedRows = requires(const R& rows, Index i) {
   { R::interleaved } -> std::convertible_to<bool>;
@@ -28,7 +28,7 @@ concept CodedRows = requires(const R& rows, Index i) {
 };
 
 namespace detail {
-/// load(codes) of `count` codes, the missing ones zero.
+/// load(codes) of `count` codes, padded with zeros.
 template <class Arch, class Code, class Load>
 Pair<Arch> load_first_codes(const Code* from, Index count, Load load) {
   Code codes[std::size_t(Pair<Arch>::size)] = {};
@@ -67,8 +67,8 @@ struct ReducedFloatRows {
   Row row(Index o) const { return {codes + o * cols}; }
 };
 
-/// 8-bit integers [rows x cols] times scales [rows x blocks_per_row], one for every 2^shift elements of a row; 2^shift
-/// is no less than a pair of vectors, 32.
+/// 8-bit integers [rows x cols] times scales [rows x blocks_per_row], one per 2^shift elements of a row; 2^shift is at
+/// least a pair of vectors, 32.
 struct Int8Rows {
   static constexpr bool interleaved = false;
 
@@ -103,7 +103,7 @@ struct Int8Rows {
   Row row(Index o) const { return {codes + o * cols, scales + o * blocks_per_row, shift}; }
 };
 
-/// The largest magnitude of every block of NF4 numbers, as it is: from the b-th on.
+/// The largest magnitude of every block of NF4 numbers, uncoded: from block b on.
 struct PlainMaxima {
   const float* values;
 
@@ -111,7 +111,7 @@ struct PlainMaxima {
   PlainMaxima from(Index b) const { return {values + b}; }
 };
 
-/// The same, itself coded: map[codes[b]] * nested[b / 256] + offset.
+/// The same, quantized itself: map[codes[b]] * nested[b / 256] + offset.
 struct NestedMaxima {
   const std::uint8_t* codes;
   const float *map, *nested;
@@ -122,8 +122,8 @@ struct NestedMaxima {
   NestedMaxima from(Index b) const { return {codes, map, nested, offset, first + b}; }
 };
 
-/// NF4 numbers [rows x cols], two a byte, the higher nibble first, in blocks of 2^shift >= 32 of which a row has a
-/// whole number: a row begins with a byte and a block.
+/// NF4 numbers [rows x cols], two per byte, the higher nibble first, in blocks of 2^shift >= 32. Every row consists of
+/// whole blocks, so it begins with a byte and a block.
 template <class Maxima>
 struct Nf4Rows {
   static constexpr bool interleaved = true;
@@ -140,7 +140,7 @@ struct Nf4Rows {
     }
     template <class Arch>
     Pair<Arch> load_first(Index i, Index) const {
-      return load<Arch>(i);  // a block is no shorter than a pair, so there is no rest
+      return load<Arch>(i);  // a block is at least as long as a pair, so there is no rest
     }
   };
 
@@ -153,7 +153,7 @@ struct Nf4Rows {
   Row row(Index o) const { return {codes + o * cols / 2, maxima.from(o * cols >> shift), shift}; }
 };
 
-/// NF4 numbers whose blocks run on from row to row: each element finds its own nibble and its own block.
+/// NF4 numbers whose blocks cross rows: each element finds its own nibble and its own block.
 template <class Maxima>
 struct FlatNf4Rows {
   static constexpr bool interleaved = false;

@@ -12,9 +12,9 @@ namespace mole::kernel {
 ///
 ///   x: m pointers to rows of `length`   w: n rows of `length`, w_stride apart   out: m pointers to rows of n
 ///
-/// Both operands are read along their rows, so neither is packed. Each product is summed in the same order whatever m
-/// and n are. The tile is four rows of w by up to six of x (three where there are 16 registers): accumulators, x, and
-/// one of w at a time.
+/// Both operands are read along their rows, so neither is packed. Each product is summed in the same order for all m
+/// and n. The tile is four rows of w by up to six of x (three with 16 registers), for accumulators, x, and one row of w
+/// at a time.
 template <class Arch, class T>
 struct DotProducts {
   void operator()(const T* const* x, Index m, const T* w, Index w_stride, Index n, Index length, T* const* out) const;
@@ -36,7 +36,7 @@ struct DotProducts {
 template <class Arch, class T>
 void DotProducts<Arch, T>::operator()(const T* const* x, Index m, const T* w, Index w_stride, Index n, Index length,
                                       T* const* out) const {
-  // Even tiles: 4 + 4 rows keep more sums under way than 6 + 2.
+  // Even tiles: 4 + 4 rows keep more sums in flight than 6 + 2.
   for (Index i = 0, count; i < m; i += count) {
     const Index tiles = (m - i + most_rows - 1) / most_rows;
     count = (m - i + tiles - 1) / tiles;

@@ -25,24 +25,24 @@ struct ScalarOf<V> {
 };
 }  // namespace detail
 
-/// The number type of a number, or of the lanes of a vector.
+/// The element type of a vector; a number's own type.
 template <class V>
 using ScalarOf = typename detail::ScalarOf<V>::type;
 
-/// Is a number, or which numbers of a vector are, -infinity: the score of an expert that is excluded? False for NaN.
+/// Is a number, or which lanes of a vector are, -infinity, the score of an excluded expert? False for NaN.
 template <class V>
 auto is_minus_infinity(const V& v) {
   return v < V(std::numeric_limits<ScalarOf<V>>::lowest());
 }
 
-/// `a` where the condition holds, else `b`: of numbers, as xsimd's select is of vectors.
+/// `a` if the condition holds, else `b`: for numbers, as xsimd's select for vectors.
 template <std::floating_point T>
 T select(bool condition, T a, T b) {
   return condition ? a : b;
 }
 
-/// What a Score does with the numbers of a row, in the order of the row. An element V is a number, or a vector whose
-/// lanes belong to different tokens: then every operation is one of lanes, and a token's bits are those it has alone.
+/// The operations of a Score on the numbers of a row, in the order of the row. An element V is a number, or a vector
+/// whose lanes belong to different tokens: then every operation works per lane, and a token has the same bits as alone.
 struct ElementLoops {
   template <class V>
   V largest(std::span<const V> x) const {

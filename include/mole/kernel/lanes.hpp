@@ -17,7 +17,7 @@ struct Lanes {
 
   /// Lanes without a row repeat the last one.   from [rows x cols], rows >= 1, to [cols]
   static void gather(const T* from, Index stride, Index rows, Index cols, Vector* to);
-  /// to[r][c] = T(lane r of from[c]), whatever number type `to` has.
+  /// to[r][c] = T(lane r of from[c]), for any number type of `to`.
   template <class U>
   static void scatter(const Vector* from, Index rows, Index cols, U* to, Index stride);
 };
@@ -27,7 +27,7 @@ void Lanes<Arch, T>::gather(const T* from, Index stride, Index rows, Index cols,
   MOLE_ASSERT(rows >= 1 && rows <= step);
   const T* row[std::size_t(step)];
   for (Index r = 0; r < step; ++r) row[r] = from + std::min(r, rows - 1) * stride;
-  // Through the bytes of the whole result: a vector that is read just after its numbers were written waits for them.
+  // Written directly into the result: loading a vector whose numbers have just been stored one by one would stall.
   // Squares of registers (transpose) were not measurably faster at E = 64.
   auto* bytes = reinterpret_cast<unsigned char*>(to);
   for (Index c = 0; c < cols; ++c)

@@ -8,17 +8,17 @@
 
 namespace mole::kernel {
 
-/// The k largest of the numbers that each lane of x holds, with their positions, in order: larger first, of equal ones
-/// the earlier. Without branches, so that the time does not depend on the numbers.
+/// The k largest numbers in each lane of x, with their positions, in order: larger first, the earlier of equal ones
+/// first. Without branches, so that the time does not depend on the numbers.
 ///
 ///   x [size], no NaN   ->   largest, position [k]        1 <= k <= size, k <= most
 ///
 /// Positions are numbers of type T: exact up to size 2^24.  O(size k) vector operations, in registers up to k = 8,
-/// where they are stored from k = 17 on.
+/// in memory from k = 17 on.
 template <class Arch, class T>
 struct LargestInLanes {
   using Vector = kernel::Vector<Arch, T>;
-  static constexpr Index most = step_of<Arch, T> >= 8 ? 64 : 16;  // beyond, sorting for each token is cheaper
+  static constexpr Index most = step_of<Arch, T> >= 8 ? 64 : 16;  // beyond, sorting per token is cheaper
 
   void operator()(const Vector* x, Index size, Index k, Vector* largest, Vector* position) const;
 
@@ -43,7 +43,7 @@ void LargestInLanes<Arch, T>::operator()(const Vector* x, Index size, Index k, V
 template <class Arch, class T>
 template <std::size_t K>
 void LargestInLanes<Arch, T>::keep(const Vector* x, Index size, Index k, Vector* largest, Vector* position) {
-  // Sorted insertion of every number. NaN stands for an empty place: no number is <= NaN.
+  // Sorted insertion of every number. NaN marks an empty place: no number is <= NaN.
   Vector value[K], at[K];
   for (std::size_t j = 0; j < K; ++j) {
     value[j] = std::numeric_limits<T>::quiet_NaN();
@@ -64,7 +64,7 @@ void LargestInLanes<Arch, T>::keep(const Vector* x, Index size, Index k, Vector*
   for (Index j = 0; j < k; ++j) largest[j] = value[j], position[j] = at[j];
 }
 
-/// The same, from the last place that is not empty on.
+/// The same, from the last occupied place on.
 template <class Arch, class T>
 void LargestInLanes<Arch, T>::keep_many(const Vector* x, Index size, Index k, Vector* largest, Vector* position) {
   for (Index i = 0; i < size; ++i) {

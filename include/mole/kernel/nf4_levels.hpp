@@ -6,8 +6,8 @@
 
 namespace mole::kernel {
 
-/// The 16 levels of NF4.   Source: QLoRA (Dettmers et al. 2023, arXiv:2305.14314), appendix E; bitsandbytes' own
-/// digits.
+/// The 16 levels of NF4.
+/// Source: QLoRA (Dettmers et al. 2023, arXiv:2305.14314), appendix E; with the digits of bitsandbytes.
 inline constexpr std::array<float, 16> nf4_levels{
     -1.0f,
     -0.6961928009986877f,

@@ -13,12 +13,12 @@ namespace mole::kernel {
 ///
 ///   a_k: column k of the factors [rows x depth]   b_k: row k of b, `cols` numbers   c [rows x cols]
 ///
-/// A, B and C say where rows lie. With `padded` b, whole vectors may be read behind its last column. Each element is a
-/// chain of multiply-adds in the order of k, whatever tile it falls into, so results do not depend on how rows and
-/// columns are split among calls.
+/// The types A, B and C tell where rows lie. With `padded` b, whole vectors may be read beyond its last column. Each
+/// element is a chain of multiply-adds in the order of k, in whichever tile, so results do not depend on how rows and
+/// columns are divided among calls.
 ///
-/// The tile is two vectors of columns by up to 12 rows (6 where there are 16 registers): accumulators, b, and one
-/// broadcast factor. Fewer rows leave registers for more columns, and so for chains that hide each other's latency.
+/// The tile is two vectors of columns by up to 12 rows (6 with 16 registers), for accumulators, b, and one broadcast
+/// factor. Fewer rows leave registers for more columns, and so for chains that hide each other's latency.
 template <class Arch, class T>
 struct OuterProducts {
   static constexpr Index step = step_of<Arch, T>;
@@ -31,7 +31,7 @@ struct OuterProducts {
   using Vector = kernel::Vector<Arch, T>;
   static constexpr Index few_rows = most_rows / 3;  // leave room for four vectors of columns
 
-  /// One tile of c: which columns, and what it is made of.
+  /// One tile of c: its columns and operands.
   template <class A, class B, class C>
   struct Tile {
     A a;
@@ -72,7 +72,7 @@ void OuterProducts<Arch, T>::columns(Operands& tile, Index rows, Index cols) {
   for (; tile.column + Vectors * step <= cols; tile.column += Vectors * step) {
     Index row = 0;
     for (; rows - row >= 2 * most; row += most) compute<most, Vectors, true>(tile, row);
-    // The rest in halves: 8 + 8 rows keep more chains going than 12 + 4.
+    // The rest in halves: 8 + 8 rows keep more chains in flight than 12 + 4.
     const Index rest = rows - row, first = rest > most ? (rest + 1) / 2 : rest;
     rows_of<Vectors>(tile, row, first, sizes);
     rows_of<Vectors>(tile, row + first, rest - first, sizes);
@@ -86,7 +86,7 @@ void OuterProducts<Arch, T>::rows_of(const Operands& tile, Index row, Index rows
   ((rows == M + 1 ? compute<M + 1, Vectors, true>(tile, row) : void()), ...);
 }
 
-/// What is left: single vectors, and the columns beyond them.
+/// The rest: single vectors, and the columns beyond them.
 template <class Arch, class T>
 template <class Operands>
 void OuterProducts<Arch, T>::last_columns(Operands& tile, Index rows, Index cols, bool padded) {
@@ -128,7 +128,7 @@ void OuterProducts<Arch, T>::compute(const Operands& tile, Index row) {
       }
     }
   };
-  // A loop for each: a condition inside costs registers, and half of the speed.
+  // Separate loops: a condition inside costs registers, and half of the speed.
   if constexpr (requires { tile.b.alone(M); }) {
     if (Vectors == 2 && tile.b.alone(M) && tile.b.from_memory())
       sweep([ahead = tile.b.next_page(tile.column)]() mutable { ahead.both(); });

@@ -8,7 +8,7 @@
 namespace mole::kernel {
 
 /// Up to `depth` rows of up to `width` columns, packed on the stack and padded with zeros: 32 KiB at most, so that it
-/// stays in the first cache while every row of the other operand passes by.
+/// stays in L1 while every row of the other operand uses it.
 template <class Arch, class T>
 class Panel {
  public:

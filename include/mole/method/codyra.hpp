@@ -6,8 +6,8 @@
 
 namespace mole {
 
-/// Lu et al. 2024 (CoDyRA), arXiv:2412.01004; released as Artificer-AI-Lab/CoDyRA. Written
-/// from the release alone.
+/// Lu et al. 2024 (CoDyRA), arXiv:2412.01004; released as Artificer-AI-Lab/CoDyRA.
+/// Written from the release alone.
 ///
 /// SoRA's layer without a scale and without a term in the loss. In iteration t of a task, after a step of AdamW with
 /// beta2 = 0.9999 and no decay on all parameters:
