@@ -12,7 +12,7 @@ namespace mole {
 /// Marks a CallableBase without backward.
 struct NoBackward {};
 
-/// y = forward(x), and d_x += backward(x, d_y) where the host offers it.
+/// y = forward(x), and d_x += backward(x, d_y) if the host offers it.
 ///
 ///   forward(View<const T> x, View<T> y)                         y [N x O], overwritten
 ///   backward(View<const T> x, View<const T> d_y, View<T> d_x)   d_x [N x I], accumulated

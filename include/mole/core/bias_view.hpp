@@ -31,7 +31,7 @@ class BiasView {
 
   Index size() const { return size_; }
   bool empty() const { return size_ == 0; }
-  /// As a row [1 x O]; an empty view where there is no bias.
+  /// As a row [1 x O]; an empty view if there is no bias.
   View<const T> row() const { return empty() ? View<const T>() : View<const T>(data_, 1, size_); }
 
  private:

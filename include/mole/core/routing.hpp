@@ -153,8 +153,8 @@ class Routing {
         if (expert_[std::size_t(n * experts_ + e)] != int(e)) return false;
     return true;
   }
-  /// A counting sort would write to as many places in turn as there are experts, which often share a set of the cache:
-  /// 8 ns per pair at N = 1024, E = 64; this takes 1 ns.
+  /// A counting sort would write to one place per expert in turn, and these often share a cache set: 8 ns per pair at
+  /// N = 1024, E = 64; this takes 1 ns.
   void finish_dense() {
     for (Index e = 0; e < experts_; ++e) {
       expert_begin_[std::size_t(e) + 1] = int((e + 1) * tokens());

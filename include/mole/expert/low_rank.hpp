@@ -213,8 +213,8 @@ class LowRank {
     return all.first(std::size_t(layout.begin.back()));
   }
 
-  /// From u = b d_y in d_h, where B = diag(rank_gate) b:   d_rank_gate_j += scale_e gate_p u_pj h_pj,   u_pj *=
-  /// rank_gate_j
+  /// From u = b d_y in d_h, with B = diag(rank_gate) b:
+  ///   d_rank_gate_j += scale_e gate_p u_pj h_pj,   u_pj *= rank_gate_j
   void rank_gate_backward(const RankLayout<T>& layout, View<const T> rank_gate, std::span<const T> h, std::span<T> u,
                           View<T> d_rank_gate) const {
     if (d_rank_gate)

@@ -6,7 +6,7 @@
 
 namespace mole::kernel {
 
-/// Two vectors side by side: the unit in which codes are read.
+/// Two vectors, the unit in which codes are read.
 template <class Arch>
 struct Pair {
   static constexpr Index size = 2 * step_of<Arch, float>;

@@ -26,7 +26,7 @@ struct StridedRows {
   From from(Index column) const { return {data + column, stride}; }
 };
 
-/// Rows anywhere.
+/// Rows at arbitrary addresses.
 template <class T>
 struct GatheredRows {
   T* const* rows;
@@ -43,8 +43,8 @@ struct GatheredRows {
   From from(Index further) const { return {rows, column + further}; }
 };
 
-/// Rows cut into panels `stride` elements apart; in a panel, row k is `width` numbers behind row k - 1. The `sharers`
-/// of a panel ask for the next one while they read this.
+/// Rows in panels `stride` elements apart; in a panel, row k begins `width` numbers after row k - 1. The `sharers` of a
+/// panel prefetch the next one while they read this one.
 template <class T>
 struct PanelRows {
   static constexpr Index width = panel_width<std::remove_const_t<T>>;
@@ -55,12 +55,12 @@ struct PanelRows {
   struct From {
     T* data;
     Index stride;
-    /// A tile begins at a multiple of its own width, so that j alone tells whether it reaches the next panel.
+    /// A tile begins at a multiple of its own width, so j alone tells whether it reaches into the next panel.
     T* at(Index k, Index j) const { return data + j / width * stride + k * width + j % width; }
   };
   From from(Index column) const { return {data + column / width * stride + column % width, stride}; }
 
-  /// Asks for what will be wanted, a step further at each k.
+  /// Prefetches data for later, one step further at each k.
   struct Ahead {
     const char* at;
     Index step;
@@ -79,15 +79,15 @@ struct PanelRows {
       near();
     }
   };
-  /// A tile that has the panel for itself asks for the page behind what it reads: 0.68 and 0.88 of the roofline at 8
-  /// rows of width 768. Weights that only memory holds are asked for further ahead too: 10.7 and 13.5 GB/s at width
-  /// 4096.
+  /// A tile that has the panel for itself prefetches the page after what it reads: 0.88 instead of 0.68 of the roofline
+  /// at 8 rows of width 768. Weights larger than the caches are prefetched further ahead, too: 13.5 instead of 10.7
+  /// GB/s at width 4096.
   bool alone(Index rows) const { return rows == sharers; }
   bool from_memory() const { return stride * Index(sizeof(T)) > 256 * 1024; }
   Ahead next_page(Index column) const {
     return {reinterpret_cast<const char*>(data + column / width * stride) + 4096, line};
   }
-  /// Tiles that share a panel ask for a part of the next one each: at 64 rows of 2048, 0.62 and 0.85.
+  /// Tiles that share a panel prefetch a part of the next one each: 0.85 instead of 0.62 at 64 rows of 2048.
   Ahead next_panel(Index column, Index row, Index rows, Index depth) const {
     const T* const next = data + (column / width + 1) * stride;
     return {reinterpret_cast<const char*>(next) + row * (line * depth / sharers), rows * line / sharers};
@@ -105,7 +105,7 @@ struct Factors {
 
   Factors shifted(Index k) const { return {data + k * k_step, row_step, k_step}; }
 
-  /// M rows from `row` on: one pointer for three, as many as rows would not fit the registers.
+  /// M rows from `row` on, with one pointer per three rows: one per row would not fit the registers.
   template <Index M>
   struct From {
     const T* rows[std::size_t(M + 2) / 3];
@@ -120,7 +120,7 @@ struct Factors {
   }
 };
 
-/// A matrix of factors whose columns lie anywhere: element (i, k) is columns[k][i].
+/// A matrix of factors with columns at arbitrary addresses: element (i, k) is columns[k][i].
 template <class T>
 struct FactorColumns {
   const T* const* columns;
@@ -137,7 +137,7 @@ struct FactorColumns {
   }
 };
 
-/// A matrix of factors whose rows lie anywhere: element (i, k) is rows[i][first + k].
+/// A matrix of factors with rows at arbitrary addresses: element (i, k) is rows[i][first + k].
 template <class T>
 struct GatheredFactors {
   const T* const* rows;

@@ -9,10 +9,10 @@
 
 namespace mole::kernel {
 
-/// The architecture of one element a vector: kernels are then loops over plain numbers, for any processor.
+/// The architecture with one element per vector: kernels are then loops over plain numbers, for any processor.
 ///
-/// What such a loop becomes depends on the compiler's flags, which this name, unlike those of xsimd's architectures,
-/// does not tell: translation units of different flags should not both use it.
+/// The code for such a loop depends on the compiler's flags, but this name does not, unlike those of xsimd's
+/// architectures: translation units of different flags should not both use it.
 struct Scalar {};
 
 /// Whether a comparison of two vectors of one element holds.
@@ -26,8 +26,8 @@ inline bool all(ScalarMask mask) {
   return mask.holds;
 }
 
-/// Of xsimd::batch what the kernels use, for one element. Functions are found by argument-dependent look-up, as
-/// xsimd's are; where a member of the same name hides them, after `using kernel::select`.
+/// The part of xsimd::batch that the kernels use, for one element. Functions are found by argument-dependent lookup, as
+/// xsimd's are; if a member of the same name hides them, after `using kernel::select`.
 template <class T>
 struct ScalarVector {
   using value_type = T;
@@ -78,7 +78,7 @@ ScalarVector<T> sqrt(ScalarVector<T> x) {
   return std::sqrt(x.data);
 }
 
-/// What vector.hpp offers for vectors.
+/// The functions of vector.hpp for such vectors.
 template <class T>
 T sum(ScalarVector<T> vector) {
   return vector.data;
@@ -96,7 +96,7 @@ ScalarVector<T> multiply_add(ScalarVector<T> x, ScalarVector<T> y, ScalarVector<
 #if defined(FP_FAST_FMA) && defined(FP_FAST_FMAF)
   return std::fma(x.data, y.data, z.data);
 #else
-  return x.data * y.data + z.data;  // std::fma would be a call of the library
+  return x.data * y.data + z.data;  // std::fma would be a library call
 #endif
 }
 

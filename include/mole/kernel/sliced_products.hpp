@@ -21,11 +21,12 @@ constexpr bool can_look_up = requires(const Vector<Arch, T>& table, const int* i
 /// Each element is a chain of multiply-adds in the order of the columns, whatever tokens are computed together.
 /// A non-finite x may reach every row of a, as it would through the zeros of a dense one.
 ///
-/// Where registers can be looked up (AVX-512), rows are in lanes: two blocks of x are the table, a slot takes one
-/// look-up and one multiply-add. Elsewhere tokens are in lanes, blocks of x turned around on the stack. For 32 rows of
-/// 768 with a quarter of non-zeros, us a token at 8 and at 512 tokens: look-ups 0.23 and 0.23, the dense product 0.59
-/// and 0.32; tried with AVX-512, too: tokens in lanes 0.62 and 0.25, gathers 1.3. With AVX2: tokens in lanes 0.94 and
-/// 0.50, dense 0.80 and 0.62.
+/// If the instruction set can look up elements in registers (AVX-512), rows are in lanes: two blocks of x are the
+/// table, and a slot takes one look_up() and one multiply-add. Else tokens are in lanes, and blocks of x are transposed
+/// on the stack. For 32 rows of 768 with a quarter of nonzeros, us per token at 8 and at 512 tokens:
+///
+///   AVX-512   look_up() 0.23 and 0.23, dense product 0.59 and 0.32; tried: tokens in lanes 0.62 and 0.25, gathers 1.3
+///   AVX2      tokens in lanes 0.94 and 0.50, dense product 0.80 and 0.62
 template <class Arch, class T>
 struct SlicedProducts {
   void operator()(const SlicedRows<T>& a, const T* x, Index x_stride, Index tokens, T* out, Index out_stride,
@@ -36,7 +37,7 @@ struct SlicedProducts {
   static constexpr Index step = step_of<Arch, T>;
   static constexpr Index lanes = SlicedRows<T>::lanes;
 
-  /// Tokens, one row after the other, and their results.
+  /// Rows of tokens, and their results.
   struct Tokens {
     const T* x;
     Index x_stride;
@@ -73,7 +74,7 @@ void SlicedProducts<Arch, T>::operator()(const SlicedRows<T>& a, const T* x, Ind
   }
 }
 
-/// M tokens share what is read of a.
+/// M tokens share each load of a.
 template <class Arch, class T>
 template <Index M>
 void SlicedProducts<Arch, T>::rows_in_lanes(const SlicedRows<T>& a, const Tokens& tokens) {
@@ -87,7 +88,7 @@ void SlicedProducts<Arch, T>::rows_in_lanes(const SlicedRows<T>& a, const Tokens
       sums[m] = tokens.accumulate ? load_first<Arch>(tokens.out + m * tokens.out_stride + row, last) : Vector(T(0));
       even[m] = block(tokens.x + m * tokens.x_stride, 0, a.cols());
     }
-    // A look-up reads the last bits of a column alone, so blocks of even and odd numbers keep their registers.
+    // look_up() uses only the last bits of a column, so even and odd blocks keep their registers.
     const auto stride = [&](Index w, Vector* next) {
       for (Index m = 0; m < M; ++m) next[m] = block(tokens.x + m * tokens.x_stride, (w + 1) * lanes, a.cols());
       for (int slot = *count++; slot > 0; --slot, column += lanes, value += lanes)
@@ -102,15 +103,16 @@ void SlicedProducts<Arch, T>::rows_in_lanes(const SlicedRows<T>& a, const Tokens
   }
 }
 
-/// `lanes` numbers of a row from `column` on; zeros behind its end.
+/// `lanes` numbers of a row from `column` on; zeros beyond its end.
 template <class Arch, class T>
 auto SlicedProducts<Arch, T>::block(const T* row, Index column, Index cols) -> Vector {
   if (column + lanes <= cols) return Vector::load_unaligned(row + column);
   return column < cols ? load_first<Arch>(row + column, cols - column) : Vector(T(0));
 }
 
-/// Up to V vectors of tokens; lanes without a token compute with zeros. A few slices share the blocks that are turned,
-/// which is half of all time where each turns its own. Turning eight blocks at once, for longer chains, gained nothing.
+/// Up to V vectors of tokens; lanes without a token compute with zeros. A few slices share the transposed blocks:
+/// transposing for each slice takes half of all time. Transposing eight blocks at once, for longer chains, gained
+/// nothing.
 template <class Arch, class T>
 template <Index V>
 void SlicedProducts<Arch, T>::tokens_in_lanes(const SlicedRows<T>& a, const Tokens& tokens, Index count) {

@@ -14,18 +14,18 @@ namespace mole::kernel {
 
 /// A sparse matrix [rows x cols] for vectors of rows, 64 bytes wide whatever the instruction set.
 ///
-/// A slice is `lanes` rows, a block `lanes` columns. Stride w of a slice knows blocks w and w + 1 and has some slots,
-/// each with one element of every row; a row that has nothing more there has a 0 in column `padding`. An element of
-/// block w + 1 may wait for the next stride, which evens out the rows: at a quarter of non-zeros 81 % of all slots are
-/// filled, and 65 % with blocks that do not overlap. The elements of a row keep the order of their columns.
+/// A slice is `lanes` rows, a block `lanes` columns. Stride w of a slice covers blocks w and w + 1 and has some slots,
+/// each with one element of every row; a row without further elements has a 0 in column `padding`. An element of block
+/// w + 1 may wait for the next stride, which evens out the rows: at a quarter of nonzeros 81 % of all slots are filled,
+/// and 65 % with blocks that do not overlap. The elements of a row keep the order of their columns.
 ///
-/// O(non-zeros) time and memory: about 10 bytes a non-zero of float.
+/// O(nonzeros) time and memory: about 10 bytes per nonzero of float.
 /// Source: sliced ELLPACK, Kreutzer et al. 2014, arXiv:1307.6209; the overlap is ours.
 template <class T>
 class SlicedRows {
  public:
   static constexpr Index lanes = Index(64 / sizeof(T));
-  static constexpr int padding = -1;  // its last bits, which are all that a look-up reads, name a column of any stride
+  static constexpr int padding = -1;  // its last bits, all that look_up() uses, name a column of any stride
 
   SlicedRows() = default;
   /// Row r has the elements begin[r] ... begin[r + 1] - 1, their columns ascending.
@@ -37,7 +37,7 @@ class SlicedRows {
   Index rows() const { return rows_; }
   Index cols() const { return cols_; }
   Index slots() const { return Index(value_.size()) / lanes; }
-  /// Strides of a slice.
+  /// Strides per slice.
   Index strides() const { return std::max<Index>(1, (cols_ + lanes - 1) / lanes - 1); }
 
   Index first_slot(Index slice) const { return first_slot_[std::size_t(slice)]; }

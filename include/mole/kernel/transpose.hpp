@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Transpose: a matrix transposed, a square of registers at a time.
+// Transpose: transposes a matrix, one square of registers at a time.
 #pragma once
 
 #include "mole/kernel/vector.hpp"

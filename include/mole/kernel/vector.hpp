@@ -13,7 +13,7 @@
 namespace mole::kernel {
 
 namespace detail {
-// reduce_add since xsimd 9, hadd before: found by argument-dependent look-up, whichever is there.
+// reduce_add since xsimd 9, hadd before: found by argument-dependent lookup, whichever exists.
 template <class B>
 auto sum_of(const B& vector) {
   if constexpr (requires { reduce_add(vector); })
@@ -39,7 +39,7 @@ void store_sums(const xsimd::batch<T, Arch>* vectors, T* to, AnyArchitecture) {
   for (Index j = 0; j < N; ++j) to[j] = sum(vectors[j]);
 }
 
-/// x y + z, rounded once wherever the instruction set can.
+/// x y + z, with a single rounding if the instruction set can.
 template <class T, class Arch>
 xsimd::batch<T, Arch> multiply_add(const xsimd::batch<T, Arch>& x, const xsimd::batch<T, Arch>& y,
                                    const xsimd::batch<T, Arch>& z) {
@@ -51,7 +51,7 @@ xsimd::batch<T, Arch> multiply_add(const xsimd::batch<T, Arch>& x, const xsimd::
   return fma(x, y, z);
 }
 
-/// The first `count` elements at `from`, then zeros; reads nothing behind them.
+/// The first `count` elements at `from`, then zeros; reads nothing beyond them.
 template <class Arch, class T>
 Vector<Arch, T> load_first(const T* from, Index count) {
   return load_first<Arch>(from, count, Tag<Arch>());
@@ -63,7 +63,7 @@ Vector<Arch, T> load_first(const T* from, Index count, AnyArchitecture) {
   return Vector<Arch, T>::load_aligned(elements);
 }
 
-/// Writes the first `count` elements of `vector`, and nothing behind them.
+/// Writes the first `count` elements of `vector`, and nothing beyond them.
 template <class Arch, class T>
 void store_first(const Vector<Arch, T>& vector, T* to, Index count) {
   store_first<Arch>(vector, to, count, Tag<Arch>());
@@ -75,8 +75,8 @@ void store_first(const Vector<Arch, T>& vector, T* to, Index count, AnyArchitect
   std::copy_n(elements, count, to);
 }
 
-/// The largest element of `vector`; none of them NaN. Through memory where neither xsimd (from 10 on) nor the
-/// instruction set has it, which is a fifth of a softmax of 64 under AVX-512.
+/// The largest element of `vector`, which holds no NaN. Through memory if neither xsimd (from 10 on) nor the
+/// instruction set offers it, which takes a fifth of a softmax of 64 with AVX-512.
 template <class T, class Arch>
 T largest(const xsimd::batch<T, Arch>& vector) {
   return largest(vector, Tag<Arch>());

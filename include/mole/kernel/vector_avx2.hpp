@@ -21,7 +21,7 @@ Vector<Arch, float> load_bfloat16(const std::uint16_t* from, xsimd::avx2) {
       _mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))), 16));
 }
 
-#if defined(__F16C__)  // which every processor with AVX2 has, but -mavx2 alone does not allow
+#if defined(__F16C__)  // every processor with AVX2 has it, but -mavx2 alone does not allow it
 template <class Arch>
 Vector<Arch, float> load_float16(const std::uint16_t* from, xsimd::avx2) {
   return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
@@ -33,7 +33,7 @@ Pair<Arch> load_nf4(const std::uint8_t* from, float scale, xsimd::avx2) {
   const __m256 lower = _mm256_mul_ps(_mm256_loadu_ps(nf4_levels.data()), _mm256_set1_ps(scale));
   const __m256 upper = _mm256_mul_ps(_mm256_loadu_ps(nf4_levels.data() + 8), _mm256_set1_ps(scale));
   const __m256i bytes = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)));
-  const auto look_up = [&](__m256i code) {  // three bits choose in each half, the fourth, moved to the sign, between
+  const auto look_up = [&](__m256i code) {  // three bits choose within a half, the fourth, moved to the sign, between
     return _mm256_blendv_ps(_mm256_permutevar8x32_ps(lower, code), _mm256_permutevar8x32_ps(upper, code),
                             _mm256_castsi256_ps(_mm256_slli_epi32(code, 28)));
   };

@@ -11,7 +11,7 @@
 #if defined(__AVX512F__)
 namespace mole::kernel {
 
-/// Four sums at a time: half as many instructions as four times one.
+/// Four sums at a time: half as many instructions as one sum four times.
 template <Index N, class Arch>
 void store_sums(const xsimd::batch<float, Arch>* vectors, float* to, xsimd::avx512f) {
   for (Index j = 0; j < N; j += 4) {
@@ -26,7 +26,7 @@ void store_sums(const xsimd::batch<float, Arch>* vectors, float* to, xsimd::avx5
   }
 }
 
-/// xsimd 8.1 multiplies and adds in two instructions, which compilers may or may not join: calling for the one made
+/// xsimd 8.1 multiplies and adds in two instructions, which compilers may or may not fuse: calling the fused one made
 /// products 1.5 to 1.75 times faster.
 template <class Arch>
 xsimd::batch<float, Arch> multiply_add(const xsimd::batch<float, Arch>& x, const xsimd::batch<float, Arch>& y,
@@ -98,7 +98,7 @@ void transpose(xsimd::batch<float, Arch>* rows, xsimd::avx512f) {
   }
 }
 
-/// Lane l is element index[l], counted modulo their number, of `low` and `high` side by side.   index [step]
+/// Lane l is element index[l], modulo their number, of the concatenation of `low` and `high`.   index [step]
 template <class Arch>
 xsimd::batch<float, Arch> look_up(const xsimd::batch<float, Arch>& low, const xsimd::batch<float, Arch>& high,
                                   const int* index, xsimd::avx512f) {
@@ -131,7 +131,7 @@ template <class Arch>
 Pair<Arch> load_nf4(const std::uint8_t* from, float scale, xsimd::avx512f) {
   const __m512 levels = _mm512_mul_ps(_mm512_loadu_ps(nf4_levels.data()), _mm512_set1_ps(scale));
   const __m512i bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
-  // The look-up takes the lower four bits of each index.
+  // The permutation uses the lower four bits of each index.
   return {_mm512_permutexvar_ps(_mm512_srli_epi32(bytes, 4), levels), _mm512_permutexvar_ps(bytes, levels)};
 }
 

@@ -62,8 +62,8 @@ Vector<Arch, float> load_float16(const std::uint16_t* from, AnyArchitecture) {
 }
 
 /// 2 `step` NF4 numbers from as many nibbles, the higher one of a byte first, times `scale`. The first vector holds the
-/// numbers of even index, the second those of odd index: a byte then needs no more than one look-up for each nibble,
-/// half the instructions of the order in memory.
+/// numbers of even index, the second those of odd index: this takes one table lookup per nibble, half the instructions
+/// that the order in memory needs.
 template <class Arch>
 Pair<Arch> load_nf4(const std::uint8_t* from, float scale) {
   return load_nf4<Arch>(from, scale, Tag<Arch>());
@@ -87,7 +87,7 @@ Pair<Arch> deinterleave(const Pair<Arch>& pair, AnyArchitecture) {
           detail::vector_of<Arch>([&](Index k) { return elements[2 * k + 1]; })};
 }
 
-/// The way back: first[0], second[0], first[1], ...
+/// The inverse: first[0], second[0], first[1], ...
 template <class Arch>
 Pair<Arch> interleave(const Pair<Arch>& pair) {
   return interleave(pair, Tag<Arch>());

@@ -10,10 +10,10 @@
 
 namespace mole::kernel {
 
-/// The loops of ElementLoops over one token's row of at least `step_of<Arch, T>` numbers; `f` is handed vectors.
+/// The loops of ElementLoops over one token's row of at least `step_of<Arch, T>` numbers; `f` gets vectors.
 ///
-/// The last vector ends with the row and overlaps the one before it: every element is computed in the same way, so
-/// that equal logits have equal scores. (Loading a part of a vector by way of the stack cost 40 ns a row.)
+/// The last vector ends with the row and overlaps the one before it: every element is computed in the same way, so that
+/// equal logits have equal scores. (Loading a partial vector through the stack cost 40 ns per row.)
 template <class Arch>
 struct VectorLoops {
   template <class T>
@@ -69,7 +69,7 @@ struct VectorLoops {
     return Vector<Arch, std::remove_const_t<T>>::load_unaligned(&x[std::size_t(i)]);
   }
 
-  /// Where the last vector of a row begins.
+  /// The index at which the last vector of a row begins.
   template <class T>
   static Index last(std::span<T> x) {
     constexpr Index step = step_of<Arch, std::remove_const_t<T>>;
@@ -77,7 +77,7 @@ struct VectorLoops {
     return Index(x.size()) - step;
   }
 
-  /// `vector`, but 0 in all but its last `count` lanes.
+  /// `vector` with all but its last `count` lanes set to 0.
   template <class T>
   static Vector<Arch, T> last_lanes(const Vector<Arch, T>& vector, Index count) {
     constexpr Index step = step_of<Arch, T>;

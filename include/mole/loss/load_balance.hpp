@@ -31,7 +31,7 @@ enum class BalanceCount {
 enum class BalanceScore {
   scores,           ///< its scores
   above_threshold,  ///< its scores minus the token's threshold, in the column after the experts; may be negative
-  gates,            ///< its gates, 0 where it is not chosen
+  gates,            ///< its gates, 0 if it is not chosen
 };
 
 /// The tokens over which counts and means are taken.

@@ -14,8 +14,8 @@ namespace mole {
 /// Scales all gradients of `walk` (see Moments) by max_norm / norm if their common L2 norm exceeds max_norm, and
 /// returns the norm before. Frozen tensors do not count.
 ///
-/// The squares are summed in double in the order of the walk, so equal inputs give equal bits. When the norm is not
-/// finite (an infinity, a NaN, or squares beyond double) the gradients stay as they are, and the caller skips the step.
+/// The squares are summed in double in the order of the walk, so equal inputs give equal bits. If the norm is not
+/// finite (an infinity, a NaN, or squares beyond double) the gradients stay unchanged, and the caller skips the step.
 /// Throws Error(option) unless max_norm > 0.  O(parameters), no allocation.
 /// Source: Pascanu et al. 2013, arXiv:1211.5063, algorithm 1.
 template <class Walk>

@@ -10,7 +10,7 @@
 
 namespace mole {
 
-/// Keeps scores >= threshold, or > threshold where `strict`; at least the min_k best.
+/// Keeps scores >= threshold, or > threshold if `strict`; at least the min_k best.
 ///
 ///   scores [N x E]   ->   from min_k to E experts per token
 ///

@@ -6,7 +6,7 @@
 
 namespace mole {
 
-/// gate_e = sum * score_e / (sum of the chosen scores); all 0 where the chosen scores sum to 0.
+/// gate_e = sum * score_e / (sum of the chosen scores); all 0 if the chosen scores sum to 0.
 ///
 ///   Mixtral       {}: after Softmax this equals the softmax of the chosen logits
 ///   SMoRA         {.sum = k}, over sigmoids that include a bias

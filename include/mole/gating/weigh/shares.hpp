@@ -8,7 +8,7 @@
 
 namespace mole::detail {
 
-/// gate_e = total (score_e - least) / (sum over the chosen of score_e - least); all 0 where that sum is 0.
+/// gate_e = total (score_e - least) / (sum over the chosen of score_e - least); all 0 if that sum is 0.
 template <class T>
 class Shares {
  public:
