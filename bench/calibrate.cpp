@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
-// Measures the constants by which the execution chooses (mole/execution/simd_costs.hpp), and prints today's beside
-// each.
+// Measures the constants by which the execution chooses (mole/execution/simd_costs.hpp), and prints the current value
+// next to each.
 //
-// A line ends with the ratios that it comes from: at each size, time of the way for small sizes over that of the other,
-// the median of alternating rounds (of threads: the best of each). The constant measured is the size that parts those
-// below a bound from those above with the fewest exceptions.
+// A line ends with the ratios that it comes from: at each size, the time of the algorithm for small sizes over that of
+// the other, the median of alternating rounds (for threads: the best of each). The measured constant is the size that
+// separates the ratios below a bound from those above with the fewest exceptions.
 #include "bench/machine/multiply_adds.hpp"
 #include "bench/machine/quantile.hpp"
 #include "bench/machine/timed_body.hpp"
@@ -78,7 +78,7 @@ double ratio(const std::function<void()>& a, const std::function<void()>& b, ben
   return bench::median(ratios);
 }
 
-/// The same of the best slices: a neighbor that has the second processor can only take away.
+/// The same from the best slices: a neighbor on the second processor can only slow them down.
 double ratio_of_best(const std::function<void()>& a, const std::function<void()>& b, bench::Clock clock) {
   const bench::TimedBody first(a, 0.001, clock), second(b, 0.001, clock);
   double best = 1e9, other = 1e9;
@@ -89,10 +89,10 @@ double ratio_of_best(const std::function<void()>& a, const std::function<void()>
   return best / other;
 }
 
-/// Sizes, and how much longer the way for small sizes takes at each.
+/// Sizes, and at each how much longer the algorithm for small sizes takes.
 using Ratios = std::vector<std::pair<double, double>>;
 
-/// Where ratios pass `bound`; 0: nowhere.
+/// The size at which ratios pass `bound`; 0 if none does.
 double crossing(const Ratios& ratios, double bound) {
   std::size_t best = 0, fewest = ratios.size() + 1;
   for (std::size_t first = 0; first <= ratios.size(); ++first) {
@@ -120,7 +120,7 @@ void rows_worth_a_panel(const char* what, Index columns, Index d, double today) 
   print(what, ratios, 1, today);
 }
 
-/// Operations of each of two tasks, from which two threads are worth it, and from which they are well used.
+/// Operations per task from which two threads are worth it, and from which they are well used.
 void work_worth_a_thread(double today) {
   const mole::ThreadPool pool(2);
   Ratios ratios;
@@ -141,7 +141,7 @@ void work_worth_a_thread(double today) {
   print("task_work: ..., two are 1.8 times as fast", ratios, 1.8, today);
 }
 
-/// Rows that repay a panel which so many ranks fill in part.
+/// Rows that repay a panel which so many ranks fill only partly.
 double rows_for(Index ranks) {
   return double(Costs::rows_for_a_panel * Panel::width) / double(std::min(ranks, Panel::width));
 }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
-// Bases of reduced storage beside DenseBase, on the same weight: y = x W^T and d_x += d_y W. The counter `plain` is the
-// time over that of DenseBase, in alternating slices.
+// Bases of reduced storage against DenseBase, with the same weight: y = x W^T and d_x += d_y W. The counter `plain` is
+// the time over that of DenseBase, in alternating slices.
 //
-// Tried, and no help: tiles of eight rows for one token (more pointers than registers; g++ 12 kept the sums in memory).
-// What did help: four rows a tile, unrolled with constants, and asking one tile ahead for the next rows.
+// Tried without success: tiles of eight rows for one token (more pointers than registers; g++ 12 kept the sums in
+// memory). What helped: four rows per tile, unrolled with constants, and prefetching the next rows one tile ahead.
 #include "bench/layers/counters.hpp"
 #include "bench/machine/alternation.hpp"
 #include "bench/machine/seconds_per_run.hpp"
@@ -50,7 +50,7 @@ struct Operands {
   mole::NoScratch scratch;
 };
 
-/// Sets the counters of a body that `work` describes, and how it compares to that of a DenseBase.
+/// Sets the counters of a body that `work` describes, relative to those of a DenseBase.
 void report(benchmark::State& state, const bench::Work& work, const std::function<void()>& body,
             const std::function<void()>& dense) {
   const double seconds = bench::seconds_per_run(state, body);

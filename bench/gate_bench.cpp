@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-// What it costs to decide: scores, selection and weights of each token, without router and experts.
+// The cost of gating: score, selection and weighing per token, without router and experts.
 //
-//   roofline   the time to read and write what a gate is about, logits, scores and their gradients, over the time taken
+//   roofline   the time to read and write logits, scores and their gradients, over the time taken
 //   plain      the time over that of the Reference execution, in alternating slices
 #include "bench/layers/counters.hpp"
 #include "bench/machine/alternation.hpp"
@@ -25,7 +25,7 @@ using mole::Index;
 
 constexpr Index tokens = 1024;
 
-/// A gate, the trace that it reads and leaves, and its call: random logits and d_gate.
+/// A gate, the trace that it reads and writes, and its call: random logits and d_gate.
 template <class Gating, class Execution>
 struct Setting {
   Setting(Gating gating_, Index experts)
@@ -65,8 +65,8 @@ struct All {
   static auto gate(const benchmark::State&) { return mole::Gate{mole::Softmax{}, mole::All{}, mole::Raw{}}; }
 };
 
-/// Runs f(setting) of Kind's gate under the default execution, beside Reference; it meets so many numbers of a token
-/// and expert.
+/// Runs f(setting) of Kind's gate under the default execution, next to Reference, over so many numbers per token and
+/// expert.
 template <class Kind, class F>
 void run(benchmark::State& state, double numbers, F f) {
   using Gating = decltype(Kind::gate(state));

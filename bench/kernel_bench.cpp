@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT
-// Every kernel beside its plain loop, and beside Eigen where Eigen has an expression for it; one thread, float.
+// Every kernel against its plain loop, and against Eigen if Eigen has an expression for it; one thread, float.
 //
 //   GFLOP/s, GB/s   arithmetic that must be done, and numbers that must be read or written, by CPU time
 //   roofline        the least time that this machine could take, over the time taken
 //   vs_plain        the plain loop's time over this one's, in alternating slices
 //
-// The plain loop is compiled with the same flags, and vectorized where the compiler knows how.
+// The plain loop is compiled with the same flags, and vectorized if the compiler can.
 // Choose with --benchmark_filter='^dot_products/.*d:768'; all rows take some minutes.
 #include "bench/kernels/kernel_case.hpp"
 #include "bench/layers/counters.hpp"

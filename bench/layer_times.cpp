@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
-// Times the layer cases, plain layers of other libraries and the machine's limits; prints one JSON object a line. Made
-// for bench/compare, which runs it in turn with programs of other languages.
+// Times the layer cases, plain layers of other libraries and the machine's limits; prints one JSON object per line.
+// Made for bench/compare, which runs it in turn with programs in other languages.
 //
 //   layer_times [--d 768,2048] [--T 1,16,512] [--threads 1] [--rounds 5]
 //
-// All that has one shape takes turns; seconds are medians of slices: CPU time of one thread, or wall time of several.
+// Everything of one shape takes turns; seconds are medians of slices: CPU time of one thread, wall time of several.
 #include "bench/arguments.hpp"
 #include "bench/layers/bench_layer.hpp"
 #include "bench/layers/plain_peers.hpp"
@@ -26,7 +26,7 @@ struct Shape {
   int threads;
 };
 
-/// One line to be: what is timed, and what its object says beside its time.
+/// One line of output: what is timed, and what its object says besides its time.
 struct Entry {
   std::string text;
   bench::TimedBody body;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// What it costs to score the experts, router by router.
+// The cost of routers: computing the logits, router by router.
 //
 //   product   the time over that of a product of x with one weight [d x d], in alternating slices
 #include "bench/machine/alternation.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// What telemetry of routing costs beside the layer that it watches.
+// The cost of RoutingStats relative to the layer that it observes.
 //
 //   of_layer   the time of one observe() over that of the layer's forward, in alternating slices
 #include "bench/layers/bench_layer.hpp"
@@ -19,7 +19,7 @@ using mole::Index;
 
 constexpr Index tokens = 512, d = 768;
 
-/// What top-k of random logits leaves behind.
+/// The routing of top-k of random logits.
 mole::Trace<float> random_trace(Index experts, Index k) {
   const mole::Gate gate{mole::Softmax{}, mole::TopK{k}, mole::Renormalized{}};
   const mole::CallSize size{

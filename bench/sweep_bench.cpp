@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // How the cost of a layer grows with each of its sizes: experts E, chosen experts k, ranks r of an expert, ranks R of
 // all experts, threads. One size grows, the others are those of "top-2 of 8" or of "rank-wise 8 of 64"; see
-// bench/layers/layer_row.hpp for what is printed. FlyLoRA stands beside a dense LoRA of as many ranks.
+// bench/layers/layer_row.hpp for what is printed. FlyLoRA is measured next to a dense LoRA of as many ranks.
 //
 // All rows take more than an hour: choose with --benchmark_filter='sweep_E/.*/T:512/d:768'. 1024 experts of width 2048
 // have 0.3 GB of parameters, and as much of gradients.
@@ -21,7 +21,7 @@ void add(const LayerCase& one, int threads = 1, bool backward = false,
     for (const Index count : tokens) bench::add_layer_row({one, count, d, threads, backward});
 }
 
-/// How the cost of rank-wise experts follows what is active, and not what is there: forward, and with backward.
+/// The cost of rank-wise experts depends on what is active, not on what exists: forward, and with backward.
 void add_rank_wise(const LayerCase& one) {
   for (const bool backward : {false, true}) add(one, 1, backward, {1, 16, 64, 512, 2048});
 }

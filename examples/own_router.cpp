@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// A router of the user's own in a layer of mole.
+// A user's own router in a layer of mole.
 #include <mole/mole.hpp>
 
 #include <cmath>

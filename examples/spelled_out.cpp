@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// A layer spelled out, one policy a role, over weights that stay the host's; and the same by its method's name.
+// A layer spelled out, one policy per role, over weights that stay the host's; and the same by its method's name.
 #include <mole/mole.hpp>
 
 #include <Eigen/Core>

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT
-// Checks what the library is meant to reach on this machine, one line a goal; exits with 1 if any is missed.
+// Checks the goals of the library on this machine, one line per goal; exits with 1 if any is missed.
 //
 //   goals [--only SUBSTRING] [--rounds N] [--json FILE]
 //
-// A value is the median of rounds; each round times both sides of a ratio in turn, so that a busy neighbor meets both.
+// A value is the median of rounds; each round times both sides of a ratio in turn, so that a busy neighbor affects
+// both.
 // In brackets: the quartiles. Takes some minutes on an idle machine.
 #include "bench/arguments.hpp"
 #include "bench/goals/goal.hpp"
@@ -56,7 +57,7 @@ void write(std::ostream& out, const Result& result) {
       << ", \"met\": " << (result.met() ? "true" : "false") << "}\n";
 }
 
-/// How busy the machine is, since figures of two threads need two free processors.
+/// The load of the machine, since figures of two threads need two free processors.
 void print_machine() {
   double load = 0;
   getloadavg(&load, 1);

@@ -15,7 +15,7 @@ namespace bench {
 
 namespace {
 
-constexpr double slice = 0.02;  // long beside a change of the processor's speed, short beside a neighbor's visit
+constexpr double slice = 0.02;  // long compared to a change of clock speed, short compared to other load
 
 BenchLayer layer_of(const Subject& subject, int threads = 1) {
   return bench_layer(layer_case(subject.name), subject.tokens, subject.d, threads);

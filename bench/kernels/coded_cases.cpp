@@ -53,7 +53,7 @@ struct Coded {
         x(support::random_matrix<float>(tokens, d, 2)),
         y(support::random_matrix<float>(tokens, d, 3)) {}
 
-  /// The work where everything is met once, and a result that is added to, of so many elements, once more.
+  /// The work if everything is read once, and a result that is added to, of so many elements, once more.
   Work work_adding_to(Index elements) const {
     const double d = double(x.cols());
     return {0, 2 * double(x.rows()) * d * d,

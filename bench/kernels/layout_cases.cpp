@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// What only moves numbers: transposition, packing of panels, rows into lanes.
+// Kernels that only move numbers: transposition, packing of panels, rows into lanes.
 #include "bench/kernels/kernel_case.hpp"
 #include "mole/kernel/lanes.hpp"
 #include "mole/kernel/panel.hpp"

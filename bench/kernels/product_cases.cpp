@@ -21,7 +21,7 @@ struct Products {
         w(support::random_matrix<T>(out, d, 2)),
         y(support::random_matrix<T>(tokens, out, 3)) {}
 
-  /// The work where each matrix is met once, and a result that is added to, of so many elements, once more.
+  /// The work if each matrix is read once, and a result that is added to, of so many elements, once more.
   Work work_adding_to(Index elements) const {
     return {0, 2.0 * double(x.rows()) * double(w.size()),
             double(sizeof(T)) * double(x.size() + w.size() + y.size() + elements),

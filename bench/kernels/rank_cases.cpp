@@ -31,7 +31,7 @@ struct Ranks {
   }
 
   double flops() const { return 2.0 * double(h.size()) * double(table.cols()); }
-  /// The work where each matrix is met once, and a result that is added to, of so many elements, once more.
+  /// The work if each matrix is read once, and a result that is added to, of so many elements, once more.
   Work work_adding_to(Index elements) const {
     return {0, flops(), double(sizeof(T)) * double(numbers() + h.size() + table.size() + elements),
             double(sizeof(T)) * double(elements)};

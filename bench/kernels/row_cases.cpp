@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// What gates do with rows of numbers: softmax with its exponentials, and the k largest.
+// Kernels of gates on rows of numbers: softmax with its exponentials, and the k largest.
 #include "bench/kernels/kernel_case.hpp"
 #include "mole/gating/score/softmax.hpp"
 #include "mole/gating/select/select_policy.hpp"
@@ -51,7 +51,7 @@ struct Scores {
 };
 
 /// As operations of an exponential counts its polynomial, one multiply-add for each of about six terms, and scaling;
-/// beside it there are a maximum, a subtraction, a sum and two products.
+/// besides it there are a maximum, a subtraction, a sum and two products.
 constexpr double softmax_flops = 20;
 
 struct SoftmaxRows : Scores {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// alternating_ratio: how two bodies compare, whatever the neighbors do meanwhile.
+// alternating_ratio: the time of one body over that of another, robust against other load on the machine.
 #pragma once
 
 #include "bench/machine/quantile.hpp"

@@ -36,7 +36,7 @@ struct Entry {
   training::TrainingResult training;
   DomainBits bits;
   MethodRouting routing;
-  double active = 0;  // parameters that a token touches
+  double active = 0;  // parameters used per token
   std::vector<double> forward_seconds;
 };
 

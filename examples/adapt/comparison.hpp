@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The whole run: text, base, adapters, table, report.
+// compare(): the whole run: text, base, adapters, table, report.
 #pragma once
 
 #include "adapt/options.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// What the user asked for.
+// Options: the command line of the program.
 #pragma once
 
 #include "training/command_line.hpp"

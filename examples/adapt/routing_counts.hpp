@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// What the routers of an adapter do while a model is evaluated.
+// RoutingCounts: what the routers of an adapter do while a model is evaluated.
 #pragma once
 
 #include "adapt/report.hpp"

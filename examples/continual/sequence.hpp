@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The whole run: text, base, one task after the other for each method, tables, pictures.
+// run_sequence(): the whole run: text, base, one task after the other for each method, tables, pictures.
 #pragma once
 
 #include "continual/options.hpp"

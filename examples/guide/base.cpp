@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// A base of the user's own: a diagonal weight.
+// A user's own base: a diagonal weight.
 #include <mole/layer/check_gradients.hpp>
 #include <mole/mole.hpp>
 

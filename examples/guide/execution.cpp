@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// An executor of the user's own: a layer on the threads that a program already has.
+// A user's own executor: a layer on the threads that a program already has.
 #include <mole/mole.hpp>
 
 #include <cstdio>

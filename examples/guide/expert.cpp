@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Experts of the user's own: each adds a vector, whatever the token is.
+// A user's own experts: each adds a vector, whatever the token is.
 #include <mole/layer/check_gradients.hpp>
 #include <mole/mole.hpp>
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Factors of the user's own: A is a fixed random projection, only B learns.
+// A user's own factors: A is a fixed random projection, only B learns.
 #include <mole/layer/check_gradients.hpp>
 #include <mole/mole.hpp>
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// A score, a selection and a weighing of the user's own in one gate.
+// A user's own score, selection and weighing in one gate.
 #include <mole/layer/check_gradients.hpp>
 #include <mole/mole.hpp>
 

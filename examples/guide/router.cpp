@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// A trainable router of the user's own: one scalar gain per expert and a learned direction, with scratch.
+// A user's own trainable router: one scalar gain per expert and a learned direction, with scratch.
 #include <mole/layer/check_gradients.hpp>
 #include <mole/mole.hpp>
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The swap: a method's layer where the host expects a linear layer of its own.
+// AdaptedLinear: a method's layer in the place of a linear layer of the host.
 #pragma once
 
 #include "host/linear.hpp"

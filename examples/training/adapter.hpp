@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// One method's layers for every linear layer of a model.
+// Adapter: one method's layers for every linear layer of a model.
 #pragma once
 
 #include "host/dense_linear.hpp"

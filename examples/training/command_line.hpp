@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// What a program of this folder is asked for, and how it ends.
+// RunOptions, parse(): the command line that the programs of this folder share, and how they end.
 #pragma once
 
 #include <cstddef>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// How well a model predicts held-out text, and how fast.
+// Evaluation: how well a model predicts held-out text, and how fast.
 #pragma once
 
 #include "text/batch_sampler.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Ctrl-C as a question that a loop asks itself.
+// interrupted(): Ctrl-C as a flag that a loop polls.
 #pragma once
 
 #include <csignal>

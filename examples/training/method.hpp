@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// One way to adapt every linear layer of a frozen model.
+// Method: one way to adapt every linear layer of a frozen model.
 #pragma once
 
 #include "mole/core/random.hpp"

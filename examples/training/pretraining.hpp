@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The frozen base that every adapter starts from.
+// pretrain(): the frozen base that every adapter starts from.
 #pragma once
 
 #include "mole/execution/thread_pool.hpp"

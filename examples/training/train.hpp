@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The training loop of the base and of every adapter.
+// train(): the training loop of the base and of every adapter.
 #pragma once
 
 #include "text/batch_sampler.hpp"

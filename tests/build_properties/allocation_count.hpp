@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// How often the heap was asked for memory since the object was made.
+// AllocationCount: the number of heap allocations since the object was made.
 #pragma once
 
 namespace mole::test {

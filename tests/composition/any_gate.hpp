@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// A gate of any parts behind one type, so that a layer need not be compiled for each of them.
+// AnyGate: a gate of any parts behind one type, so that a layer need not be compiled for each of them.
 #pragma once
 
 #include "mole/core/call.hpp"

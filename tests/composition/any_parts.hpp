@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Parts of a gate behind one type each, so that a gate need not be compiled for each of many hundred compositions.
+// AnyScore, AnySelect, AnyWeigh: the parts of a gate behind one type each, compiled once for all compositions.
 #pragma once
 
 #include "mole/gating/score/score_policy.hpp"

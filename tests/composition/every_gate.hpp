@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Every Score with every Select and every Weigh.
+// every_gate(): every Score with every Select and every Weigh.
 #pragma once
 
 #include "composition/any_gate.hpp"

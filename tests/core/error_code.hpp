@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// What a call throws.
+// code_of(), text_of(): the Error that a call throws.
 #pragma once
 
 #include "mole/core/error.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Compares computed tensors with those of a golden file.
+// Comparison: compares computed tensors with those of a golden file.
 #pragma once
 
 #include "mole/io/safetensors_reader.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The methods of the golden files: each builds its layer from the file's parameters and computes all answers.
+// Method: how the layer of a golden file is built from the file's parameters and all its results are computed.
 #pragma once
 
 #include "golden/comparison.hpp"

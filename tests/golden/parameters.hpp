@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Moves parameters and gradients between the names of the golden files and those of a layer.
+// ExpertFiles: moves parameters and gradients between the names of the golden files and those of a layer.
 #pragma once
 
 #include "golden/comparison.hpp"

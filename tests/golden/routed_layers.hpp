@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// What files of linear layers with a router are compared in.
+// expect_layer(), expect_loss(): the comparisons of golden files of linear layers with a router.
 #pragma once
 
 #include "golden/parameters.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Hand-made safetensors files, right and wrong.
+// file_of(), file_with_length(): hand-made safetensors files, valid and invalid.
 #pragma once
 
 #include "mole/core/error.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// A folder of a test's own.
+// TemporaryFolder: a folder that belongs to one test.
 #pragma once
 
 #include <cstddef>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The sizes at which a kernel's loops begin and end.
+// grid(): the sizes at which a kernel's loops begin and end.
 #pragma once
 
 #include "mole/kernel/vector.hpp"

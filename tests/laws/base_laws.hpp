@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// What every base must hold to.
+// check_base(): the laws of every base.
 #pragma once
 
 #include "mole/base/base_policy.hpp"

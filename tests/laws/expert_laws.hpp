@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// What every kind of experts must hold to.
+// check_experts(): the laws of all experts.
 #pragma once
 
 #include "mole/expert/expert_policy.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// What every gating must hold to.
+// check_gating(): the laws of every gating.
 #pragma once
 
 #include "mole/gating/gating_policy.hpp"

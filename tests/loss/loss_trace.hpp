@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Traces made by hand.
+// empty_trace(), random_trace(): traces made by hand.
 #pragma once
 
 #include "mole/core/random.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// What the tests of the presets share.
+// gradient_error(): what the tests of all presets share.
 #pragma once
 
 #include "mole/layer/check_gradients.hpp"

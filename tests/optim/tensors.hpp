@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// A few named tensors with gradients, for optimizers to walk.
+// Tensors: a few named tensors with gradients, for optimizers to visit.
 #pragma once
 
 #include "mole/core/error.hpp"

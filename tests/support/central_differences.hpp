@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The check of a gradient by central differences.
+// gradient_error(): the check of a gradient by central differences.
 #pragma once
 
 #include <algorithm>

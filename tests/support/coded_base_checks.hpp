@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// What every base of reduced storage must do, whatever its code.
+// check_coded_base(): the checks of every base in reduced storage, whatever its code.
 #pragma once
 
 #include "laws/base_laws.hpp"

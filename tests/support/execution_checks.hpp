@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Every primitive of an execution against Reference.
+// all_dense_products_equal_reference() and others: every primitive of an execution against Reference.
 #pragma once
 
 #include "mole/execution/reference.hpp"

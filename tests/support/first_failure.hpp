@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Many comparisons as one assertion.
+// FirstFailure: many comparisons as one assertion.
 #pragma once
 
 #include <sstream>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Matrices that notice who reads or writes beside them.
+// GuardedMatrix: a matrix that detects reads and writes outside its bounds.
 #pragma once
 
 #include "mole/core/random.hpp"

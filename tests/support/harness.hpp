@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Calls one policy as a layer would.
+// Harness: calls one policy as a layer would.
 #pragma once
 
 #include "mole/core/call.hpp"

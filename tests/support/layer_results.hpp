@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// What a layer of one fixed routing computes over a given base.
+// LayerResults: the results of a layer with a fixed routing over a given base.
 #pragma once
 
 #include "mole/execution/simd.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Layers that tests share, with parameters that matter.
+// routed_layer(), with_random_b(): layers that tests share, with parameters that matter.
 #pragma once
 
 #include "mole/mole.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// What nearly every unit test includes and nobody edits.
+// The precompiled header: what nearly every unit test includes and nearly no change touches.
 #pragma once
 
 #include "support/catch.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Matrices of random numbers, and comparisons of matrices.
+// same_bits(), largest_difference(): matrices of random numbers, and comparisons of matrices.
 #pragma once
 
 #include "mole/core/matrix.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Random numbers of a test: the runner's seed, printed when the test fails.
+// TestRng: random numbers from the runner's seed, which is printed when the test fails.
 #pragma once
 
 #include "mole/core/random.hpp"

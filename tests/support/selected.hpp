@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// What a selection chooses for one token.
+// selected(): the experts that a selection chooses for one token.
 #pragma once
 
 #include "mole/core/error.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// How far two ways of computing the same number may lie apart.
+// Tolerance: how far two computations of the same number may differ.
 #pragma once
 
 #include "mole/core/view.hpp"

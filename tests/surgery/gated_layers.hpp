@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Layers with gated ranks, for surgery.
+// gated_lora(): layers with gated ranks, for surgery.
 #pragma once
 
 #include "mole/mole.hpp"

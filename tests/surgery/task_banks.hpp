@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Adapters of several tasks, and what they add together.
+// TaskSizes: adapters of several tasks, and what they add together.
 #pragma once
 
 #include "mole/expert/low_rank.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Every trainable method of mole/method/, at sizes that can be compared.
+// all_methods(): every trainable method of mole/method/, at comparable sizes.
 #pragma once
 
 #include "mole/execution/thread_pool.hpp"

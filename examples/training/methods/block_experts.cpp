@@ -34,7 +34,7 @@ Options options_for() {
   return options;
 }
 
-/// What a token touches of 8 experts of 4 ranks and a router with `further` parameters beside its 8 rows.
+/// What a token uses of 8 experts of 4 ranks and a router with `further` parameters besides its 8 rows.
 Touched touched_of_mixture(const Site& site, Index further = 0) {
   return {.always = router_parameters(site) + further, .each = lora_parameters(site, expert_rank)};
 }

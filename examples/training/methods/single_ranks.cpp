@@ -126,7 +126,7 @@ Method flylora(const Execution& execution) {
 /// Tasks that arrive later append as many atoms again. The published threshold of inference, 0.2, is left out: here it
 /// silences atoms that training has relied on.
 Method moram(Index atoms, const Execution& execution) {
-  const Index k = std::min<Index>(16, atoms);  // a token's, whatever later tasks append
+  const Index k = std::min<Index>(16, atoms);  // per token, whatever later tasks append
   return {.name = "moram",
           .title = "MoRAM, top-" + std::to_string(k) + " of " + std::to_string(atoms) + " atoms",
           .learning_rate = 1e-2,

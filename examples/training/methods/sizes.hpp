@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// What all methods have in common, so that their rows can be compared.
+// The sizes that all methods share, so that their rows can be compared.
 #pragma once
 
 #include "mole/execution/simd.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// A layer that compiles: each program beside this file spoils one part of it.
+// The parts of a layer that compiles: each program next to this file breaks one of them.
 #pragma once
 
 #include "mole/mole.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Included by both units: its bodies are compiled twice, with different flags.
+// run(): included by both units, so that its bodies are compiled twice, with different flags.
 #pragma once
 
 #include "mole/mole.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// One layer's forward and backward, computed in a translation unit of its own flags.
+// Result: one layer's forward and backward, computed in a translation unit with its own flags.
 #pragma once
 
 #include <string>
