@@ -11,7 +11,7 @@ namespace mole {
 
 /// The kind of error, as a number that stays the same from version to version.
 enum class ErrorCode {
-  shape = 1,          ///< sizes of two things that must agree do not
+  shape = 1,          ///< two sizes that must agree differ
   option = 2,         ///< an option lies outside its range
   file = 3,           ///< a file cannot be read, or does not hold what its format demands
   capacity = 4,       ///< a workspace was made for fewer tokens or pairs

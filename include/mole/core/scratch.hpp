@@ -15,7 +15,7 @@ struct CallSize {
   Index experts = 0;
   Index columns = 0;    ///< of the logits
   Index shared = 0;     ///< experts, the last ones, that have no logit and serve every token
-  bool latent = false;  ///< the router reads the experts' latent
+  bool latent = false;  ///< the router reads the experts' latent, which then needs room for all ranks
 
   /// Throws Error(option) for negative sizes.
   static void check(Index tokens, Index pairs) {

@@ -28,7 +28,7 @@ class HugePages final : public std::pmr::memory_resource {
 #if defined(__linux__)
     if (bytes >= least) {
       void* const memory = ::operator new(rounded(bytes), std::align_val_t(page));
-      ::madvise(memory, rounded(bytes), MADV_HUGEPAGE);  // a wish: its refusal changes nothing but speed
+      ::madvise(memory, rounded(bytes), MADV_HUGEPAGE);  // a hint: if it is refused, only speed changes
       return memory;
     }
 #endif
