@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// check_base(): the laws of every base.
+// What every base must hold to.
 #pragma once
 
 #include "mole/base/base_policy.hpp"

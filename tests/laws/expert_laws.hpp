@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// check_experts(): the laws of all experts.
+// What every kind of experts must hold to.
 #pragma once
 
 #include "mole/expert/expert_policy.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// check_gating(): the laws of every gating.
+// What every gating must hold to.
 #pragma once
 
 #include "mole/gating/gating_policy.hpp"

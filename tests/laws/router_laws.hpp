@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// check_router(): the laws of every router, a user's own included.
+// What every router must hold to, a user's own included.
 #pragma once
 
 #include "mole/router/router_policy.hpp"

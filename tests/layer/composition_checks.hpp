@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// every_composition_passes_the_gradient_check(): gradients of layers of every composition.
+// Gradients of layers of every composition.
 #pragma once
 
 #include "mole/layer/check_gradients.hpp"

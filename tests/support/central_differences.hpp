@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// gradient_error(): the check of a gradient by central differences.
+// The check of a gradient by central differences.
 #pragma once
 
 #include <algorithm>

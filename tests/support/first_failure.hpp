@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// FirstFailure: many comparisons as one assertion.
+// Many comparisons as one assertion.
 #pragma once
 
 #include <sstream>

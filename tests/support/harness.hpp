@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Harness: calls one policy as a layer would.
+// Calls one policy as a layer would.
 #pragma once
 
 #include "mole/core/call.hpp"

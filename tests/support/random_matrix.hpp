@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// same_bits(), largest_difference(): matrices of random numbers, and comparisons of matrices.
+// Matrices of random numbers, and comparisons of matrices.
 #pragma once
 
 #include "mole/core/matrix.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// score_gradient_error(), weigh_gradient_error(): finite differences of one Score or one Weigh.
+// Finite differences of one Score or one Weigh.
 #pragma once
 
 #include "mole/core/config.hpp"

@@ -13,7 +13,7 @@
 namespace mole {
 
 /// Satisfied by a copyable type with
-///     check(experts)               throws Error(option) when its options do not fit so many experts
+///     check(experts)               throws Error(option) when its options do not fit the number of experts
 ///     columns(experts)             of the logits: one per expert that is scored, then others, if any (such as a
 ///                                  threshold per token)
 ///     max_pairs(tokens, experts)   the most pairs that choose() can make

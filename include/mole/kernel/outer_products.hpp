@@ -13,7 +13,7 @@ namespace mole::kernel {
 ///
 ///   a_k: column k of the factors [rows x depth]   b_k: row k of b, `cols` numbers   c [rows x cols]
 ///
-/// The types A, B and C tell where rows lie. With `padded` b, whole vectors may be read beyond its last column. Each
+/// The types A, B and C say where their rows lie. With `padded` b, whole vectors may be read beyond its last column. Each
 /// element is a chain of multiply-adds in the order of k, in whichever tile, so results do not depend on how rows and
 /// columns are divided among calls.
 ///

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// DividedSoftmax: softmax probabilities divided by a number, which is not a softmax temperature.
+// Probabilities that are divided, which is not the temperature of a softmax.
 #pragma once
 
 #include "mole/gating/score/softmax.hpp"
@@ -8,8 +8,8 @@ namespace mole {
 
 /// score = softmax(logits) / divisor.
 ///
-/// The "temperature" of Dynamic_MoE and MixLoRA-dynamic: it keeps the order of the experts and their ratios, and only
-/// moves the point where their sum passes the p of a TopP. Softmax{temperature} divides the logits instead.
+/// The "temperature" of Dynamic_MoE and MixLoRA-dynamic: it keeps the order of the experts and their ratios, and moves
+/// only where their sum passes the p of a TopP. Softmax{temperature} divides logits.
 /// Throws Error(option) unless divisor > 0.
 /// Source: ZhenweiAn/Dynamic_MoE; TUDB-Labs/MoE-PEFT.
 struct DividedSoftmax {

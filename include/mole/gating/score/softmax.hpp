@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Softmax: probabilities over the experts as scores.
+// Scores that are probabilities.
 #pragma once
 
 #include "mole/core/error.hpp"
@@ -15,7 +15,7 @@ namespace mole {
 /// score = softmax(logits / temperature).
 ///
 /// Logits of -infinity get score 0; a token whose logits are all -infinity gets score 0 everywhere.
-/// Throws Error(option) unless temperature > 0.  O(E) per token.
+/// Throws Error(option) unless temperature > 0.  O(E) a token.
 struct Softmax {
   double temperature = 1;
 
@@ -28,7 +28,7 @@ struct Softmax {
     using std::exp, std::max;
     using T = kernel::ScalarOf<V>;
     const T inverse = T(1 / temperature);
-    // At least the lowest finite number, so that -infinity minus it stays -infinity.
+    // At least the lowest number, so that -infinity less it stays -infinity.
     const V most = max(loops.largest(logits), V(std::numeric_limits<T>::lowest()));
     loops.set(
         scores, [&](const auto& logit) { return exp((logit - most) * inverse); }, logits);

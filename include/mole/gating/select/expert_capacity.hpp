@@ -25,7 +25,7 @@ enum class CapacityPriority {
 struct CapacityOptions {
   double factor = 1;  ///< times an even share of the choices, rounded up
   Index min = 1;      ///< ... and not below this
-  Index fixed = 0;    ///< above 0: exactly so many
+  Index fixed = 0;    ///< above 0: exactly this capacity
   CapacityPriority priority = CapacityPriority::position;
   bool per_sequence = false;  ///< a capacity for each sequence instead of one for the call
 };
