@@ -47,7 +47,7 @@ struct Stack {
     gradients.clear();
     for (std::size_t l = 0; l < layers.size(); ++l) {
       auto& harness = calls.emplace_back(layers[l], tokens);
-      auto& carry = harness.scratch.carry;
+      auto& carry = harness.scratch().carry;
       carry = {.out = h[l], .d_out = d_h[l], .d_cell = &d_cell};
       if (l > 0) carry.in = h[l - 1], carry.d_in = d_h[l - 1];
       auto call = harness.call();
@@ -181,7 +181,7 @@ TEST_CASE("A carry of another shape is refused before anything is written", "[ro
   using Carry = RecurrentRouter<double>::Carry;
   for (const Carry& carry : {Carry{.in = short_one}, Carry{.in = narrow}, Carry{.out = short_one},
                              Carry{.d_out = narrow}, Carry{.d_in = short_one}}) {
-    harness.scratch.carry = carry;
+    harness.scratch().carry = carry;
     CHECK(test::code_of([&] { router.forward(x, logits.view(), call); }) == ErrorCode::shape);
     CHECK(test::code_of([&] { router.backward(x, logits, d_x.view(), gradients, call); }) == ErrorCode::shape);
   }
