@@ -14,8 +14,8 @@ int main() {
 
   std::vector<std::pair<std::string, mole::AnyLinear<float>>> layers;
   layers.emplace_back("LoRA", mole::AnyLinear<float>(mole::lora({.rank = 4}, mole::DenseBase{weights, bias}, rng), 8));
-  layers.emplace_back("FlyLoRA", mole::AnyLinear<float>(
-                                     mole::flylora({.rank = 16, .k = 4}, mole::PackedBase{weights, bias}, rng), 8));
+  layers.emplace_back(
+      "FlyLoRA", mole::AnyLinear<float>(mole::flylora({.rank = 16, .k = 4}, mole::PackedBase{weights, bias}, rng), 8));
   layers.emplace_back("MoLA, int8", mole::AnyLinear<float>(
                                         mole::mola({.experts = 4}, mole::Int8RowBase{weights.view(), bias}, rng), 8));
   for (auto& [name, layer] : layers) {

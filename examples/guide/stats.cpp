@@ -16,7 +16,8 @@ int main() {
   layer.forward(x, y, work);
   stats.observe(work);
   trace.record(work.routing);
-  for (mole::Index e = 0; e < 4; ++e) std::printf("expert %td: %lld tokens\n", e, (long long)stats.load()[std::size_t(e)]);
+  for (mole::Index e = 0; e < 4; ++e)
+    std::printf("expert %td: %lld tokens\n", e, (long long)stats.load()[std::size_t(e)]);
   std::printf("coefficient of variation %.3f\n", stats.load_cv());
 
   mole::Routing<float> replayed;
