@@ -2,9 +2,6 @@
 // Parameters, gradients and moments are one type, walked in lockstep by name.
 #pragma once
 
-#include "mole/core/error.hpp"
-#include "mole/core/matrix.hpp"
-
 #include <algorithm>
 #include <array>
 #include <string>
