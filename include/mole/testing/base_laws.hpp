@@ -36,6 +36,12 @@ std::string broken_base_law(const Base& base, std::uint64_t seed = 41) {
     const auto x = random_matrix<T>(tokens, base.in(), seed);
     const auto y = output_of(base, x);
     failure.expect(all_finite(y.elements()), "expected finite outputs of ", tokens, " tokens, found others");
+    Matrix<T> over(tokens, base.out());
+    fill(over.view(), T(-99));
+    Harness<Base> harness(base, tokens);
+    base.forward(x, over.view(), harness.call());
+    failure.expect(same_bits(over, y), "expected forward to overwrite the outputs of ", tokens,
+                   " tokens, found others over -99 than over 99");
     const auto order = reversed(tokens);
     failure.expect(same_bits(output_of(base, permuted(x, order)), permuted(y, order)), "expected the outputs of ",
                    tokens, " tokens in another order to be the same in that order, found other bits");

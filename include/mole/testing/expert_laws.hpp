@@ -30,7 +30,8 @@ template <class Experts>
 Matrix<typename Experts::Scalar> added(const Experts& experts, const Matrix<typename Experts::Scalar>& x,
                                        const Routing<typename Experts::Scalar>& routing,
                                        const Matrix<typename Experts::Scalar>& before) {
-  Harness<Experts> harness(experts, x.rows(), routing.pairs());
+  Harness<Experts> harness(
+      experts, {.tokens = x.rows(), .pairs = routing.pairs(), .experts = experts.experts(), .latent = true});
   Matrix<typename Experts::Scalar> y = before;
   experts.forward(x, {}, routing, y.view(), harness.call());
   return y;

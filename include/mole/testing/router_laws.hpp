@@ -44,6 +44,12 @@ std::string broken_router_law(const Router& router, Index features, std::uint64_
     const auto in = random_matrix<T>(tokens, features, seed);
     const auto logits = logits_of(router, in);
     failure.expect(all_finite(logits.elements()), "expected finite logits of ", tokens, " tokens, found others");
+    Matrix<T> over(tokens, router.outputs());
+    fill(over.view(), T(-99));
+    Harness<Router> harness(router, tokens);
+    forward_router(router, in, over.view(), harness.call());
+    failure.expect(same_bits(over, logits), "expected forward to overwrite the logits of ", tokens,
+                   " tokens, found others over -99 than over 99");
 
     const auto order = reversed(tokens);
     failure.expect(same_bits(logits_of(router, permuted(in, order)), permuted(logits, order)),

@@ -25,8 +25,9 @@ struct ScoreLawOptions {
 namespace detail {
 template <class Score, class T>
 std::vector<T> scores_of(const Score& score, const std::vector<T>& logits, T before = T(99)) {
-  std::vector<T> scores(logits.size(), before);
-  score.forward(std::span<const T>(logits), std::span<T>(scores));
+  std::vector<T> scores(logits.size() + 1, before);  // one more, for a score that writes too many
+  score.forward(std::span<const T>(logits), std::span<T>(scores).first(logits.size()));
+  scores.pop_back();
   return scores;
 }
 
