@@ -160,6 +160,12 @@ std::string why_not(const Score& score, const Select& select, const Weigh& weigh
 
 EveryGate every_gate() {
   EveryGate all;
+  for (const Score& score : scores()) ++all.scores[std::size_t(score.numbers)];
+  for (const Select& select : selects()) ++all.selects[std::size_t(select.numbers)];
+  for (const Weigh& weigh : weighs()) ++all.weighs[std::size_t(weigh.numbers)];
+  for (const Select& select : selects())
+    for (const Weigh& weigh : weighs())
+      all.may_divide_by_zero += weigh.divides_by_a_difference && !select.keeps_the_best;
   for (const Score& score : scores())
     for (const Select& select : selects())
       for (const Weigh& weigh : weighs()) {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "mole/gating/score/softmax.hpp"
 
+#include "mole/testing/score_laws.hpp"
 #include "support/catch.hpp"
-#include "support/score_checks.hpp"
 
 #include <vector>
 
@@ -36,6 +36,11 @@ TEST_CASE("Softmax takes logits of any size", "[gating]") {
 }
 
 TEST_CASE("Softmax's gradient is its derivative", "[gating]") {
-  CHECK(support::score_gradient_error(Softmax{}, 5) < 1e-8);
-  CHECK(support::score_gradient_error(Softmax{0.3}, 9) < 1e-7);
+  CHECK(laws::broken_score_law(Softmax{}, {.experts = 5}) == "");
+  CHECK(laws::broken_score_law(Softmax{0.3}, {.experts = 9, .tolerance = 1e-7}) == "");
+}
+
+TEMPLATE_TEST_CASE("Softmax keeps the laws of scores, in rows of vectors and in lanes", "[gating]", float, double) {
+  for (Index experts : {1, 3, 16, 37})
+    CHECK(laws::broken_score_law<TestType>(Softmax{0.5}, {.experts = experts, .tolerance = 1e-7}) == "");
 }
