@@ -3,6 +3,7 @@
 
 #include "mole/testing/score_laws.hpp"
 #include "support/catch.hpp"
+#include "support/selected.hpp"
 
 #include <vector>
 
@@ -43,4 +44,20 @@ TEST_CASE("Softmax's gradient is its derivative", "[gating]") {
 TEMPLATE_TEST_CASE("Softmax keeps the laws of scores, in rows of vectors and in lanes", "[gating]", float, double) {
   for (Index experts : {1, 3, 16, 37})
     CHECK(laws::broken_score_law<TestType>(Softmax{0.5}, {.experts = experts, .tolerance = 1e-7}) == "");
+}
+
+TEST_CASE("A divisor of Softmax divides probabilities, not logits", "[gating]") {
+  const std::vector<double> logits{2, 1, 0, -1};
+  std::vector<double> scores(4);
+  Softmax{.divisor = 2}.forward(std::span<const double>(logits), std::span<double>(scores));
+  const double expected[] = {0.643914 / 2, 0.236883 / 2, 0.087144 / 2, 0.032059 / 2};
+  for (std::size_t e = 0; e < 4; ++e) CHECK(std::abs(scores[e] - expected[e]) < 1e-6);
+  CHECK(laws::broken_score_law(Softmax{.divisor = 0.7}, {.experts = 6}) == "");
+  CHECK(support::refuses(Softmax{.divisor = 0}, 4));
+}
+
+TEMPLATE_TEST_CASE("Softmax with a divisor keeps the laws of scores, in rows of vectors and in lanes", "[gating]", float,
+                   double) {
+  for (Index experts : {1, 3, 16, 37})
+    CHECK(laws::broken_score_law<TestType>(Softmax{.divisor = 0.7}, {.experts = experts, .tolerance = 1e-7}) == "");
 }
