@@ -19,7 +19,8 @@ class ShiftExperts {
     }
   };
 
-  ShiftExperts(mole::Index experts, mole::Index in, mole::Index out) : in_(in), parameters_{mole::Matrix<T>(experts, out)} {}
+  ShiftExperts(mole::Index experts, mole::Index in, mole::Index out)
+      : in_(in), parameters_{mole::Matrix<T>(experts, out)} {}
 
   mole::Index experts() const { return parameters_.shift.rows(); }
   mole::Index in() const { return in_; }

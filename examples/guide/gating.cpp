@@ -46,8 +46,8 @@ struct Squared {
     }
   }
   template <class T>
-  void backward(std::span<const T> scores, std::span<const int> chosen, std::span<const T>,
-                std::span<const T> d_gates, std::span<T> d_scores) const {
+  void backward(std::span<const T> scores, std::span<const int> chosen, std::span<const T>, std::span<const T> d_gates,
+                std::span<T> d_scores) const {
     for (std::size_t j = 0; j < chosen.size(); ++j) {
       const auto e = std::size_t(chosen[j]);
       d_scores[e] += 2 * scores[e] * d_gates[j];

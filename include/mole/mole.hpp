@@ -25,7 +25,6 @@
 #include "mole/factors/sparse_projection.hpp"
 #include "mole/gating/gate.hpp"
 #include "mole/gating/score/biased_sigmoid.hpp"
-#include "mole/gating/score/divided_softmax.hpp"
 #include "mole/gating/score/identity.hpp"
 #include "mole/gating/score/l2_normalized.hpp"
 #include "mole/gating/score/learned_sparsegen.hpp"

@@ -2,8 +2,8 @@
 #include "mole/adapt/self_contrast.hpp"
 
 #include "core/error_code.hpp"
+#include "mole/testing/harness.hpp"
 #include "support/catch.hpp"
-#include "support/harness.hpp"
 #include "support/layers.hpp"
 #include "support/seed.hpp"
 
@@ -152,7 +152,7 @@ TEST_CASE("One layer makes a strong and a weak pass by two routings of the same 
   layer.apply(x, work.routing, strong, work);
 
   const Gate second_best{Softmax{}, NthBest{}, Renormalized{}};
-  support::Harness<std::remove_const_t<decltype(second_best)>> harness(second_best, tokens);
+  laws::Harness<std::remove_const_t<decltype(second_best)>> harness(second_best, tokens);
   auto call = harness.call();
   second_best.choose(static_cast<Trace<double>&>(work), call);
   layer.apply(x, work.routing, weak, work);

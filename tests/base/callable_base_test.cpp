@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "mole/base/callable_base.hpp"
 
-#include "laws/base_laws.hpp"
+#include "mole/testing/base_laws.hpp"
+#include "support/catch.hpp"
 
 using namespace mole;
 
@@ -18,8 +19,8 @@ const auto backward = [](View<const double>, View<const double> d_y, View<double
 }  // namespace
 
 TEST_CASE("CallableBase keeps the laws of bases with any function of the host", "[base]") {
-  laws::check_base(callable_base<double>(3, 4, doubled_first));
-  laws::check_affine_base(callable_base<double>(3, 4, doubled_first, backward));
+  CHECK(laws::broken_base_law(callable_base<double>(3, 4, doubled_first)) == "");
+  CHECK(laws::broken_affine_base_law(callable_base<double>(3, 4, doubled_first, backward)) == "");
 }
 
 TEST_CASE("CallableBase passes gradients on only if the host can", "[base]") {

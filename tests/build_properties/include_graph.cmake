@@ -22,6 +22,7 @@ set(own_headers
   "layer/any_linear\\.hpp          : layer/.* core/.* surgery/merge\\.hpp"
   "layer/.*                       : layer/.* core/.* [a-z]+/[a-z]+_policy\\.hpp execution/default_execution\\.hpp"
   "optim/.*                       : optim/.* kernel/.* core/.*"
+  "testing/.*                     : testing/.* layer/.* core/.* kernel/.* execution/.* ([a-z]+/)?[a-z]+/[a-z_]+_policy\\.hpp"
   "(loss|init|surgery|adapt|stats|io)/.* : OWN/.* layer/.* core/.* ([a-z]+/)?[a-z]+/[a-z]+_policy\\.hpp"
   "(interop|distributed)/.*       : .*")
 
@@ -83,6 +84,10 @@ foreach(header IN LISTS headers)
     set(included "${CMAKE_MATCH_2}")
     if(included MATCHES "^mole/(.*)$")
       fits("${CMAKE_MATCH_1}" "${allowed}" fine)
+      # Laws are for the tests of a user: the library itself, mole.hpp and methods included, does without.
+      if(included MATCHES "^mole/testing/" AND NOT own STREQUAL "testing")
+        set(fine FALSE)
+      endif()
     elseif(quote STREQUAL "<")
       look_up(other_libraries "${included}" includers)
       fits("${header}" "${includers}" fine)

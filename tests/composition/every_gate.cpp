@@ -4,7 +4,6 @@
 #include "composition/any_parts.hpp"
 #include "mole/gating/gate.hpp"
 #include "mole/gating/score/biased_sigmoid.hpp"
-#include "mole/gating/score/divided_softmax.hpp"
 #include "mole/gating/score/identity.hpp"
 #include "mole/gating/score/l2_normalized.hpp"
 #include "mole/gating/score/learned_sparsegen.hpp"
@@ -95,7 +94,7 @@ std::vector<Score> scores() {
   biased.bias = {0.02, 0, 0.01, 0};
   return {score("Softmax", probabilities, Softmax{.temperature = 0.7}),
           score("MaskedSoftmax", probabilities, MaskedSoftmax{{1, 1, 0, 1}}),
-          score("DividedSoftmax", not_negative, DividedSoftmax{1.3}),
+          score("Softmax with a divisor", not_negative, Softmax{.divisor = 1.3}),
           score("Sigmoid", not_negative, Sigmoid{}),
           score("BiasedSigmoid", not_negative, biased),
           score("Identity", of_any_sign, Identity{}),
@@ -160,6 +159,12 @@ std::string why_not(const Score& score, const Select& select, const Weigh& weigh
 
 EveryGate every_gate() {
   EveryGate all;
+  for (const Score& score : scores()) ++all.scores[std::size_t(score.numbers)];
+  for (const Select& select : selects()) ++all.selects[std::size_t(select.numbers)];
+  for (const Weigh& weigh : weighs()) ++all.weighs[std::size_t(weigh.numbers)];
+  for (const Select& select : selects())
+    for (const Weigh& weigh : weighs())
+      all.may_divide_by_zero += weigh.divides_by_a_difference && !select.keeps_the_best;
   for (const Score& score : scores())
     for (const Select& select : selects())
       for (const Weigh& weigh : weighs()) {

@@ -4,6 +4,7 @@
 
 #include "composition/any_gate.hpp"
 
+#include <array>
 #include <string>
 #include <vector>
 
@@ -25,9 +26,15 @@ struct NoGate {
   std::string name, reason;
 };
 
+/// Parts of the table by what their scores are, or ask of scores: of any sign, not negative, probabilities, and
+/// probabilities with a threshold.
+using CountsOfKinds = std::array<std::size_t, 4>;
+
 struct EveryGate {
   std::vector<NamedGate> gates;
   std::vector<NoGate> others;
+  CountsOfKinds scores{}, selects{}, weighs{};
+  std::size_t may_divide_by_zero = 0;  ///< pairs of a Select and a Weigh that divides by what the Select may leave out
 };
 
 EveryGate every_gate();

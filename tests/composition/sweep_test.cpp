@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT
 // Numbers of experts from 1 to 1,024, and of chosen ones from 1 to all, against plain loops in double.
-#include "laws/gating_laws.hpp"
 #include "mole/execution/simd.hpp"
 #include "mole/gating/gate.hpp"
 #include "mole/gating/score/softmax.hpp"
 #include "mole/gating/select/top_k.hpp"
 #include "mole/gating/weigh/renormalized.hpp"
+#include "mole/testing/gating_laws.hpp"
+#include "support/catch.hpp"
 #include "support/layers.hpp"
 
 #include <cmath>
@@ -61,7 +62,7 @@ std::vector<Pair> best_of(std::span<const T> logits, Index k) {
 
 template <class T, class Execution>
 std::string broken_gate(Index tokens, Index experts, Index k) {
-  support::FirstFailure failure;
+  laws::FirstFailure failure;
   const auto logits = some_logits<T>(tokens, experts, std::uint64_t(experts * 2000 + k));
   const auto trace = laws::routed<Execution>(Gate{Softmax{}, TopK{k}, Renormalized{}}, logits, experts);
   failure.expect(trace.routing.pairs() == tokens * k, "pairs ", trace.routing.pairs());
@@ -163,7 +164,7 @@ std::string broken_experts(Index tokens, Index experts, Index rank, Index k, boo
   layer.apply_backward(x, routing, d_y, d_gate, d_x, gradients, work);
 
   const Results expected = plain_results(layer, rank, x, d_y, routing);
-  support::FirstFailure failure;
+  laws::FirstFailure failure;
   const auto compare = [&](const char* name, std::span<const T> found, std::span<const double> wanted) {
     double largest = 1;
     for (double v : wanted) largest = std::max(largest, std::abs(v));

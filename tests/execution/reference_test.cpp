@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "mole/execution/reference.hpp"
 
+#include "mole/testing/execution_laws.hpp"
 #include "support/catch.hpp"
 
 #include <vector>
@@ -155,4 +156,8 @@ TEST_CASE("Reference runs each task once, in order", "[execution]") {
   Reference{}.parallel_for(3, [&](Index i) { seen.push_back(i); });
   CHECK(seen == std::vector<Index>{0, 1, 2});
   CHECK(Reference{}.threads() == 1);
+}
+
+TEMPLATE_TEST_CASE("Reference keeps the laws of executions", "[execution]", float, double) {
+  CHECK(laws::broken_execution_law<TestType>(Reference{}) == "");
 }

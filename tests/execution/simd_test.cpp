@@ -2,6 +2,7 @@
 #include "mole/execution/simd.hpp"
 
 #include "mole/execution/thread_pool.hpp"
+#include "mole/testing/execution_laws.hpp"
 #include "support/catch.hpp"
 #include "support/execution_checks.hpp"
 #include "support/random_matrix.hpp"
@@ -188,4 +189,9 @@ TEST_CASE("Simd shares large work, keeps small work together, and minds no order
   loops.clear();
   DenseCase<float>(4, 16, 16, 0, start).compute(execution);
   for (Index tasks : loops) CHECK(tasks == 1);
+}
+
+TEMPLATE_TEST_CASE("Simd keeps the laws of executions", "[execution]", float, double) {
+  CHECK(laws::broken_execution_law<TestType>(Simd<>{}) == "");
+  CHECK(laws::broken_execution_law<TestType>(Simd<kernel::Scalar>{}) == "");
 }

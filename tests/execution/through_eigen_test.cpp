@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "mole/execution/through_eigen.hpp"
 
+#include "mole/testing/execution_laws.hpp"
 #include "support/catch.hpp"
 #include "support/execution_checks.hpp"
 
@@ -21,4 +22,8 @@ TEST_CASE("Eigen's execution runs every task, on the caller's thread", "[executi
   ThroughEigen{}.parallel_for(3, [&](Index i) { seen.push_back(i); });
   CHECK(seen == std::vector<Index>{0, 1, 2});
   CHECK(ThroughEigen{}.threads() == 1);
+}
+
+TEMPLATE_TEST_CASE("Eigen's execution keeps the laws of executions", "[execution]", float, double) {
+  CHECK(laws::broken_execution_law<TestType>(ThroughEigen{}) == "");
 }

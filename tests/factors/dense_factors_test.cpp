@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "mole/factors/dense_factors.hpp"
 
+#include "mole/testing/factor_laws.hpp"
 #include "support/catch.hpp"
 #include "support/random_matrix.hpp"
 
@@ -50,4 +51,14 @@ TEST_CASE("The same seed gives the same factors", "[factors]") {
   Rng one(4), two(4);
   const DenseFactors<float> a({.in = 9, .out = 6}, one), b({.in = 9, .out = 6}, two);
   CHECK(support::same_bits(a.parameters().lora_A, b.parameters().lora_A));
+}
+
+TEMPLATE_TEST_CASE("DenseFactors keep the laws of factors", "[factors]", float, double) {
+  Rng rng(6);
+  for (bool shared_down : {false, true}) {
+    DenseFactors<TestType> factors({.in = 11, .out = 6, .experts = 3, .ranks = {1, 0, 4}, .shared_down = shared_down},
+                                   rng);
+    fill_uniform(factors.parameters().lora_B.view(), 1, rng);
+    CHECK(laws::broken_factor_law(factors) == "");
+  }
 }

@@ -2,8 +2,10 @@
 #include "mole/factors/growing_bank.hpp"
 
 #include "core/error_code.hpp"
-#include "laws/expert_laws.hpp"
 #include "mole/execution/through_eigen.hpp"
+#include "mole/testing/expert_laws.hpp"
+#include "mole/testing/factor_laws.hpp"
+#include "support/catch.hpp"
 #include "support/layers.hpp"
 #include "support/tolerance.hpp"
 
@@ -102,7 +104,7 @@ TEST_CASE("Each range of a bank has its scale", "[factors]") {
 }
 
 TEMPLATE_TEST_CASE("A bank keeps the laws of experts", "[factors]", float, double) {
-  laws::check_experts(grown_experts<TestType>());
+  CHECK(laws::broken_expert_law(grown_experts<TestType>()) == "");
 }
 
 TEMPLATE_TEST_CASE("A bank computes what factors without frozen rows do, and the last rows of their gradients",
@@ -201,4 +203,13 @@ TEST_CASE("The walks of a layer with a bank visit all of it once", "[factors]") 
   });
   CHECK(names == std::vector<std::string>{"experts.lora_A 5", "experts.lora_B 5", "base.weight 13", "router.bias 12",
                                           "experts.scale 12", "experts.frozen_A 77", "experts.frozen_B 91"});
+}
+
+TEMPLATE_TEST_CASE("A bank keeps the laws of factors, with frozen atoms and without", "[factors]", float, double) {
+  Rng rng(6);
+  GrowingBank<TestType> bank({.in = 11, .out = 6, .ranks = {3}}, rng);
+  fill_uniform(bank.parameters().lora_B.view(), 1, rng);
+  CHECK(laws::broken_factor_law(bank) == "");
+  bank.append(2, rng);
+  CHECK(laws::broken_factor_law(bank) == "");
 }

@@ -6,6 +6,7 @@
 #include "mole/execution/simd.hpp"
 #include "mole/execution/thread_pool.hpp"
 #include "mole/execution/through_eigen.hpp"
+#include "mole/testing/factor_laws.hpp"
 #include "support/catch.hpp"
 #include "support/guarded_matrix.hpp"
 #include "support/random_matrix.hpp"
@@ -216,4 +217,16 @@ TEST_CASE("A detached projection hands x no gradient", "[factors]") {
   Matrix<float> d_x(3, 20);
   factors.project_backward(d_z, d_x.view(), call(Simd<>{}));
   CHECK(support::same_bits(d_x, Matrix<float>(3, 20)));
+}
+
+TEMPLATE_TEST_CASE("A sparse projection keeps the laws of factors, plainly and by vectors", "[factors]", float,
+                   double) {
+  Rng rng(6);
+  for (bool detached : {false, true}) {
+    SparseProjection<TestType> factors(
+        {.in = 40, .out = 6, .experts = 5, .rank = 4, .nonzeros = 7, .detached = detached}, rng);
+    fill_uniform(factors.parameters().lora_B.view(), 1, rng);
+    CHECK(laws::broken_factor_law(factors, !detached) == "");
+    CHECK(laws::broken_factor_law<Simd<>>(factors, !detached) == "");
+  }
 }

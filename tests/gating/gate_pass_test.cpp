@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 // What a batch and shared experts change in a gate.
 #include "core/error_code.hpp"
-#include "laws/gating_laws.hpp"
 #include "mole/gating/gate.hpp"
 #include "mole/gating/score/softmax.hpp"
 #include "mole/gating/select/expert_choice.hpp"
@@ -10,6 +9,9 @@
 #include "mole/gating/weigh/unit.hpp"
 #include "mole/layer/check_gradients.hpp"
 #include "mole/mole.hpp"
+#include "mole/testing/gating_laws.hpp"
+#include "support/catch.hpp"
+#include "support/random_matrix.hpp"
 
 using namespace mole;
 

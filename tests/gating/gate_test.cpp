@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "mole/gating/gate.hpp"
 
-#include "laws/gating_laws.hpp"
 #include "mole/execution/simd.hpp"
 #include "mole/gating/score/identity.hpp"
 #include "mole/gating/score/sigmoid.hpp"
@@ -11,6 +10,8 @@
 #include "mole/gating/weigh/raw.hpp"
 #include "mole/gating/weigh/renormalized.hpp"
 #include "mole/gating/weigh/unit.hpp"
+#include "mole/testing/gating_laws.hpp"
+#include "support/catch.hpp"
 
 using namespace mole;
 
@@ -34,28 +35,28 @@ struct Halving {
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("Every composition of Score, Select and Weigh keeps the laws of gatings", "[gating]", float,
+TEMPLATE_TEST_CASE("Six gates of usual parts keep the laws of gatings, for 1 to 129 experts", "[gating]", float,
                    double) {
   using T = TestType;
   const Index experts = GENERATE(1, 2, 3, 8, 129);
   const Index k = std::min<Index>(experts, GENERATE(1, 2, 8, 129));
   SECTION("softmax, top-k, renormalized") {
-    laws::check_gating<T>(Gate{Softmax{}, TopK{k}, Renormalized{}}, experts);
+    CHECK(laws::broken_gating_law<T>(Gate{Softmax{}, TopK{k}, Renormalized{}}, experts) == "");
   }
   SECTION("softmax, top-k, raw") {
-    laws::check_gating<T>(Gate{Softmax{0.5}, TopK{k}, Raw{}}, experts);
+    CHECK(laws::broken_gating_law<T>(Gate{Softmax{0.5}, TopK{k}, Raw{}}, experts) == "");
   }
   SECTION("softmax, top-k, unit") {
-    laws::check_gating<T>(Gate{Softmax{}, TopK{k}, Unit{}}, experts);
+    CHECK(laws::broken_gating_law<T>(Gate{Softmax{}, TopK{k}, Unit{}}, experts) == "");
   }
   SECTION("sigmoid, top-k, renormalized") {
-    laws::check_gating<T>(Gate{Sigmoid{}, TopK{k}, Renormalized{}}, experts);
+    CHECK(laws::broken_gating_law<T>(Gate{Sigmoid{}, TopK{k}, Renormalized{}}, experts) == "");
   }
   SECTION("softmax, all, raw") {
-    laws::check_gating<T>(Gate{Softmax{}, All{}, Raw{}}, experts);
+    CHECK(laws::broken_gating_law<T>(Gate{Softmax{}, All{}, Raw{}}, experts) == "");
   }
   SECTION("identity, all, unit") {
-    laws::check_gating<T>(Gate{Identity{}, All{}, Unit{}}, experts);
+    CHECK(laws::broken_gating_law<T>(Gate{Identity{}, All{}, Unit{}}, experts) == "");
   }
 }
 

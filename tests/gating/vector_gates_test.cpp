@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
 // A gate under an execution with vectors against the same gate under Reference.
-#include "laws/gating_laws.hpp"
 #include "mole/execution/simd.hpp"
 #include "mole/execution/thread_pool.hpp"
 #include "mole/gating/gate.hpp"
@@ -16,6 +15,9 @@
 #include "mole/gating/weigh/renormalized.hpp"
 #include "mole/gating/weigh/softmax_over_chosen.hpp"
 #include "mole/gating/weigh/unit.hpp"
+#include "mole/testing/gating_laws.hpp"
+#include "support/catch.hpp"
+#include "support/random_matrix.hpp"
 #include "support/seed.hpp"
 #include "support/tolerance.hpp"
 
@@ -223,10 +225,10 @@ TEMPLATE_TEST_CASE("Gates with vectors keep the laws of gatings", "[gating]", fl
   const Index experts = GENERATE(1, 2, 3, 8, 129);
   const Index k = std::min<Index>(experts, GENERATE(1, 2, 8));
   SECTION("softmax, top-k, renormalized") {
-    laws::check_gating<T, Simd<>>(Gate{Softmax{}, TopK{k}, Renormalized{}}, experts);
+    CHECK(laws::broken_gating_law<T, Simd<>>(Gate{Softmax{}, TopK{k}, Renormalized{}}, experts) == "");
   }
   SECTION("sigmoid, all, raw") {
-    laws::check_gating<T, Simd<>>(Gate{Sigmoid{}, All{}, Raw{}}, experts);
+    CHECK(laws::broken_gating_law<T, Simd<>>(Gate{Sigmoid{}, All{}, Raw{}}, experts) == "");
   }
 }
 
@@ -239,7 +241,7 @@ TEMPLATE_TEST_CASE("The gradient of a gate with vectors is Reference's up to rou
     fill_uniform(View<T>(trace.d_gate(), 1, trace.routing.pairs()), 1, upstream);
     fill_uniform(trace.d_scores(), 1, upstream);
     fill_uniform(trace.d_logits(), 1, upstream);
-    support::Harness<std::remove_cvref_t<decltype(gate)>, decltype(execution)> harness(gate, trace.tokens());
+    laws::Harness<std::remove_cvref_t<decltype(gate)>, decltype(execution)> harness(gate, trace.tokens());
     auto call = harness.call();
     gate.backward(trace, call);
     const auto d_logits = std::as_const(trace).d_logits();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Gradients of layers of every composition.
+// Gradients of layers of twelve usual gates; tests/composition has every gate there is.
 #pragma once
 
 #include "mole/layer/check_gradients.hpp"
@@ -12,7 +12,7 @@ namespace support {
 /// Softmax and Sigmoid by All and TopK by Raw, Renormalized and Unit: each passes the gradient check under
 /// `execution`, with a loss.
 template <class Execution>
-void every_composition_passes_the_gradient_check(Execution execution, const LayerSizes& sizes) {
+void usual_gates_pass_the_gradient_check(Execution execution, const LayerSizes& sizes) {
   using namespace mole;
   const auto check = [&](auto gate) {
     auto layer = routed_layer<double>(sizes, gate, execution);

@@ -3,8 +3,8 @@
 #include "mole/execution/through_eigen.hpp"
 
 using namespace mole;
-using support::every_composition_passes_the_gradient_check;
+using support::usual_gates_pass_the_gradient_check;
 
-TEST_CASE("Every composition passes the gradient check under ThroughEigen", "[layer]") {
-  every_composition_passes_the_gradient_check(ThroughEigen{}, {.ranks = {1, 5, 2, 8}});
+TEST_CASE("Layers of twelve usual gates pass the gradient check under ThroughEigen", "[layer]") {
+  usual_gates_pass_the_gradient_check(ThroughEigen{}, {.ranks = {1, 5, 2, 8}});
 }

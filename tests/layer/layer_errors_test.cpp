@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
-// What a layer refuses, and merging, which it may refuse.
+// What a layer refuses.
 #include "mole/layer/mixture_linear.hpp"
 
 #include "core/error_code.hpp"
-#include "mole/surgery/merge.hpp"
+#include "mole/mole.hpp"
 #include "support/catch.hpp"
 #include "support/layers.hpp"
 
@@ -12,33 +12,6 @@ using support::output;
 using support::random_matrix;
 using support::same_bits;
 using test::code_of;
-
-TEST_CASE("A layer merges when its gate is the same for all tokens, and says why when not", "[layer]") {
-  Rng rng(5);
-  const Matrix<double> weight = random_matrix<double>(13, 11, 6);
-  const auto experts = [&] {
-    return LowRank<DenseFactors<double>>({.in = 11, .out = 13, .experts = 3, .rank = 2, .alpha = 4}, rng);
-  };
-  const auto layer = support::with_random_b(MixtureLinear(NoRouter<double>(3), Gate{Identity{}, All{}, Unit{}},
-                                                          experts(), DenseBase(weight.view()), Reference{}));
-  CHECK(merge_obstacle(layer).empty());
-  CHECK(can_merge(layer));
-  Matrix<double> merged = weight;
-  merge_into(layer, merged);
-  const auto x = random_matrix<double>(9, 11, 8);
-  Matrix<double> y(9, 13);
-  Reference{}.product_nt(x, merged, y.view());
-  CHECK(support::largest_difference(y, output(layer, x)) < 1e-13);
-
-  const auto routed = support::routed_layer<double>({}, support::top_2());
-  Matrix<double> untouched = weight;
-  CHECK(code_of([&] { merge_into(routed, untouched); }) == ErrorCode::not_mergeable);
-  CHECK(same_bits(untouched, weight));
-  CHECK_FALSE(can_merge(routed));
-  CHECK(merge_obstacle(routed).find("chooses experts for each token") != std::string::npos);
-  Matrix<double> wrong(12, 11);
-  CHECK(code_of([&] { merge_into(layer, wrong); }) == ErrorCode::shape);
-}
 
 TEST_CASE("Roles that do not fit each other are refused at construction", "[layer]") {
   Rng rng(5);
@@ -103,4 +76,26 @@ TEST_CASE("A backward that does not belong to the last forward is refused, and a
   CHECK(code_of([&] { layer.apply_backward(x, dense, d_y, {}, View<float>{}, gradients, work); }) == ErrorCode::shape);
   CHECK(same_bits(gradients.experts.lora_B, Matrix<float>(12, 13)));
   CHECK(same_bits(gradients.router.weight, Matrix<float>(4, 11)));
+}
+
+TEST_CASE("A shared expert cannot be forced, whatever else the gate has in its logits", "[layer]") {
+  // One column beyond the experts and one expert without: as many columns as experts.
+  Rng rng(5);
+  const MixtureLinear layer(LinearRouter<float>({.in = 11, .experts = 4}, rng),
+                            Gate{SoftmaxWithThreshold{}, LearnedThreshold{}, Shifted{}, 1},
+                            LowRank<DenseFactors<float>>({.in = 11, .out = 13, .experts = 4}, rng),
+                            NoBase<float>(11, 13));
+  CHECK(layer.gating().columns(4) == 4);
+  CHECK(layer.gating().shared() == 1);
+  auto work = layer.workspace(2);
+  const auto x = random_matrix<float>(2, 11, 8);
+  Matrix<float> y(2, 13);
+  for (int expert : {-1, 0, 2, 3, 4}) {
+    const std::vector<int> forced{expert, -1};
+    const auto code = code_of([&] { layer.forward(x, y, work, {.forced = forced}); });
+    CHECK(code == (expert < 3 ? std::nullopt : std::optional(ErrorCode::option)));
+    if (expert < 0 || code) continue;
+    const auto served = work.routing.experts_of(0);
+    CHECK((served.size() == 2 && served[0] == expert && served[1] == 3));
+  }
 }

@@ -5,9 +5,9 @@
 #include "mole/execution/simd.hpp"
 #include "mole/execution/thread_pool.hpp"
 #include "mole/optim/adamw.hpp"
+#include "mole/testing/harness.hpp"
 #include "support/catch.hpp"
 #include "support/central_differences.hpp"
-#include "support/harness.hpp"
 #include "support/random_matrix.hpp"
 
 #include <set>
@@ -34,7 +34,7 @@ struct Step {
 template <class Execution = Reference, class T>
 Step<T> step(const GruCell<T>& cell, const Matrix<T>& u, ConstView<T> before, const Matrix<T>& d_after,
              const Execution& execution = {}) {
-  support::Harness<GruCell<T>, Execution> harness(cell, u.rows(), 0, {}, execution);
+  laws::Harness<GruCell<T>, Execution> harness(cell, u.rows(), 0, {}, execution);
   auto call = harness.call();
   Step<T> result{Matrix<T>(u.rows(), cell.width()), Matrix<T>(u.rows(), u.cols()), Matrix<T>(u.rows(), cell.width()),
                  cell.gradients()};
@@ -140,7 +140,7 @@ TEST_CASE("A frozen cell still hands gradients on", "[router]") {
   const auto cell = cell_of<double>(3, 4);
   const auto u = random_matrix<double>(5, 3, 1), before = random_matrix<double>(5, 4, 2);
   const auto wanted = step(cell, u, before, before);
-  support::Harness<GruCell<double>> harness(cell, 5);
+  laws::Harness<GruCell<double>> harness(cell, 5);
   auto call = harness.call();
   Matrix<double> after(5, 4), d_u(5, 3), d_before(5, 4);
   GruCell<double>::Parameters frozen;
@@ -157,7 +157,7 @@ TEST_CASE("An optimizer steps a cell as it steps a layer", "[router]") {
   AdamW<double> adamw({.learning_rate = 0.05, .weight_decay = 0});
   double first = 0, last = 0;
   for (int i = 0; i < 200; ++i) {
-    support::Harness<GruCell<double>> harness(cell, 5);
+    laws::Harness<GruCell<double>> harness(cell, 5);
     auto call = harness.call();
     Matrix<double> after(5, 4), d_after(5, 4);
     cell.forward(u, View<const double>{}, after.view(), call);

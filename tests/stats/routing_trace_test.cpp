@@ -13,7 +13,7 @@ template <class T>
 bool same_routing(const Routing<T>& a, const Routing<T>& b) {
   if (a.tokens() != b.tokens() || a.experts() != b.experts() || a.pairs() != b.pairs() || a.dense() != b.dense())
     return false;
-  bool same = std::equal(a.weights().begin(), a.weights().end(), b.weights().begin()) &&
+  bool same = std::equal(a.gates().begin(), a.gates().end(), b.gates().begin()) &&
               std::equal(a.by_expert().begin(), a.by_expert().end(), b.by_expert().begin());
   for (Index p = 0; p < a.pairs(); ++p) same = same && a.expert(p) == b.expert(p) && a.token(p) == b.token(p);
   for (Index n = 0; n < a.tokens(); ++n) same = same && a.first_pair(n) == b.first_pair(n);

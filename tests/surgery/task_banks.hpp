@@ -58,7 +58,8 @@ LowRank<DenseFactors<T>> shared_down_task() {
 template <class T>
 double a_of(const LowRank<SparseProjection<T>>& experts, Index row, Index i) {
   std::vector<T> a(std::size_t(experts.in()));
-  experts.factors().add_row(row, 1, a);
+  NoScratch none;
+  experts.factors().add_row(row, 1, a, none);
   return double(a[std::size_t(i)]);
 }
 template <class T>

@@ -2,9 +2,6 @@
 // ParametersOf, for_each_tensor_within(): parameters, gradients and moments as one type, visited in lockstep by name.
 #pragma once
 
-#include "mole/core/error.hpp"
-#include "mole/core/matrix.hpp"
-
 #include <algorithm>
 #include <array>
 #include <string>

@@ -5,7 +5,6 @@
 #include "mole/core/scratch.hpp"
 
 #include <algorithm>
-#include <memory_resource>
 #include <numeric>
 #include <span>
 #include <string>

@@ -10,8 +10,6 @@
 #include <algorithm>
 #include <cmath>
 #include <optional>
-#include <string>
-#include <utility>
 #include <vector>
 
 namespace mole {

@@ -9,7 +9,6 @@
 #include "mole/layer/layer_parameters.hpp"
 #include "mole/layer/workspace.hpp"
 
-#include <string>
 #include <utility>
 
 namespace mole {

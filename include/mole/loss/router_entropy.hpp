@@ -6,7 +6,6 @@
 #include "mole/core/error.hpp"
 #include "mole/core/trace.hpp"
 
-#include <string>
 #include <utility>
 
 namespace mole {

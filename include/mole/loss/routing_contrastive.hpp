@@ -10,7 +10,6 @@
 #include <algorithm>
 #include <cmath>
 #include <memory_resource>
-#include <string>
 #include <string_view>
 #include <type_traits>
 #include <vector>

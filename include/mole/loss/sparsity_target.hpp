@@ -8,7 +8,6 @@
 #include "mole/loss/column_behind_experts.hpp"
 
 #include <span>
-#include <string>
 #include <utility>
 
 namespace mole {

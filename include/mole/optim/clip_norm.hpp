@@ -6,7 +6,6 @@
 #include "mole/core/view.hpp"
 
 #include <cmath>
-#include <string>
 #include <string_view>
 
 namespace mole {

@@ -11,7 +11,6 @@
 #include <numeric>
 #include <ranges>
 #include <span>
-#include <string>
 #include <vector>
 
 namespace mole {

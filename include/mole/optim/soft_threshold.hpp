@@ -7,7 +7,6 @@
 #include <cmath>
 #include <concepts>
 #include <span>
-#include <string>
 
 namespace mole {
 

@@ -6,7 +6,6 @@
 #include "mole/core/error.hpp"
 
 #include <cmath>
-#include <string>
 #include <vector>
 
 namespace mole {

@@ -16,7 +16,6 @@
 #include <cmath>
 #include <random>
 #include <span>
-#include <string>
 #include <string_view>
 
 namespace mole {

@@ -2,7 +2,6 @@
 // average_banks(): merges adapters of several tasks that share their A.
 #pragma once
 
-#include "mole/core/matrix.hpp"
 #include "mole/core/scratch.hpp"
 #include "mole/surgery/weighted_bank.hpp"
 

@@ -4,7 +4,6 @@
 
 #include "mole/surgery/merge.hpp"
 
-#include <concepts>
 #include <random>
 
 namespace mole {

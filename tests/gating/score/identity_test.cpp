@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "mole/gating/score/identity.hpp"
 
+#include "mole/testing/score_laws.hpp"
 #include "support/catch.hpp"
-#include "support/score_checks.hpp"
 
 using namespace mole;
 
@@ -11,5 +11,10 @@ TEST_CASE("Identity's scores are the logits, and its gradient passes", "[gating]
   std::vector<double> scores(3);
   Identity{}.forward(std::span<const double>(logits), std::span<double>(scores));
   CHECK(scores == logits);
-  CHECK(support::score_gradient_error(Identity{}, 4) < 1e-8);
+  CHECK(laws::broken_score_law(Identity{}, {.experts = 4}) == "");
+}
+
+TEMPLATE_TEST_CASE("Identity keeps the laws of scores, in rows of vectors and in lanes", "[gating]", float, double) {
+  for (Index experts : {1, 3, 16, 37})
+    CHECK(laws::broken_score_law<TestType>(Identity{}, {.experts = experts, .tolerance = 1e-7}) == "");
 }

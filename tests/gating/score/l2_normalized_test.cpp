@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: MIT
 #include "mole/gating/score/l2_normalized.hpp"
 
-#include "laws/gating_laws.hpp"
 #include "mole/execution/simd.hpp"
 #include "mole/gating/gate.hpp"
 #include "mole/gating/score/score_rows.hpp"
 #include "mole/gating/select/top_k.hpp"
 #include "mole/gating/weigh/raw.hpp"
 #include "mole/gating/weigh/softmax_over_chosen.hpp"
+#include "mole/testing/gating_laws.hpp"
+#include "mole/testing/score_laws.hpp"
 #include "support/catch.hpp"
-#include "support/score_checks.hpp"
+#include "support/random_matrix.hpp"
 #include "support/tolerance.hpp"
 
 using namespace mole;
@@ -41,9 +42,9 @@ TEST_CASE("L2Normalized's scores have length one and the direction of the logits
 }
 
 TEST_CASE("L2Normalized's gradient is its derivative, above eps and below", "[gating]") {
-  CHECK(support::score_gradient_error(L2Normalized{}, 1) < 1e-8);
-  CHECK(support::score_gradient_error(L2Normalized{}, 7) < 1e-8);
-  CHECK(support::score_gradient_error(L2Normalized{.eps = 100}, 7) < 1e-8);
+  CHECK(laws::broken_score_law(L2Normalized{}, {.experts = 1}) == "");
+  CHECK(laws::broken_score_law(L2Normalized{}, {.experts = 7}) == "");
+  CHECK(laws::broken_score_law(L2Normalized{.eps = 100}, {.experts = 7}) == "");
 }
 
 TEST_CASE("A row of zeros has scores of zero and gives no gradient", "[gating]") {
@@ -100,6 +101,12 @@ TEMPLATE_TEST_CASE("A gate over normalized scores keeps the laws of gatings", "[
   const Index experts = GENERATE(1, 2, 3, 8, 129);
   const Index k = std::min<Index>(experts, GENERATE(1, 2, 8));
   const Gate gate{L2Normalized{}, TopK{k}, SoftmaxOverChosen{.temperature = 0.05, .min_score = 0.1}};
-  laws::check_gating<TestType>(gate, experts);
-  laws::check_gating<TestType, Simd<>>(gate, experts);
+  CHECK(laws::broken_gating_law<TestType>(gate, experts) == "");
+  CHECK(laws::broken_gating_law<TestType, Simd<>>(gate, experts) == "");
+}
+
+TEMPLATE_TEST_CASE("L2Normalized keeps the laws of scores, in rows of vectors and in lanes", "[gating]", float,
+                   double) {
+  for (Index experts : {1, 3, 16, 37})
+    CHECK(laws::broken_score_law<TestType>(L2Normalized{}, {.experts = experts, .tolerance = 1e-7}) == "");
 }

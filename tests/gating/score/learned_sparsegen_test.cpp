@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT
 #include "mole/gating/score/learned_sparsegen.hpp"
 
-#include "laws/gating_laws.hpp"
 #include "mole/gating/gate.hpp"
 #include "mole/gating/select/threshold.hpp"
 #include "mole/gating/weigh/raw.hpp"
-#include "support/score_checks.hpp"
+#include "mole/testing/gating_laws.hpp"
+#include "mole/testing/score_laws.hpp"
+#include "support/catch.hpp"
 #include "support/selected.hpp"
 
 using namespace mole;
@@ -22,11 +23,12 @@ TEST_CASE("LearnedSparsegen's lambda stays below 1", "[gating]") {
 }
 
 TEST_CASE("LearnedSparsegen's gradients are derivatives, its lambda's too", "[gating]") {
-  CHECK(support::score_gradient_error(LearnedSparsegen{}, 7, 0.7) < 1e-8);
-  CHECK(support::score_gradient_error(LearnedSparsegen{0.2}, 3, 0.4) < 1e-8);
+  CHECK(laws::broken_score_law(LearnedSparsegen{}, {.experts = 7, .bound = 0.7}) == "");
+  CHECK(laws::broken_score_law(LearnedSparsegen{0.2}, {.experts = 3, .bound = 0.4}) == "");
 }
 
 TEMPLATE_TEST_CASE("A gate of learned sparsity keeps the laws of gatings", "[gating]", float, double) {
   const Index experts = GENERATE(1, 2, 8, 129);
-  laws::check_gating<TestType>(Gate{LearnedSparsegen{}, Threshold{.threshold = 0, .strict = true}, Raw{}}, experts);
+  CHECK(laws::broken_gating_law<TestType>(Gate{LearnedSparsegen{}, Threshold{.threshold = 0, .strict = true}, Raw{}},
+                                          experts) == "");
 }

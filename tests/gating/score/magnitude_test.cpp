@@ -3,8 +3,9 @@
 
 #include "mole/execution/simd.hpp"
 #include "mole/gating/score/score_rows.hpp"
+#include "mole/testing/score_laws.hpp"
 #include "support/catch.hpp"
-#include "support/score_checks.hpp"
+#include "support/random_matrix.hpp"
 
 using namespace mole;
 
@@ -16,7 +17,7 @@ TEST_CASE("Magnitude's scores are the logits without their signs", "[gating]") {
 }
 
 TEST_CASE("Magnitude's gradient is its derivative, and 0 at 0", "[gating]") {
-  CHECK(support::score_gradient_error(Magnitude{}, 6) < 1e-8);
+  CHECK(laws::broken_score_law(Magnitude{}, {.experts = 6}) == "");
   const std::vector<double> logits{0, -3}, scores{0, 3}, d_scores{5, 7};
   std::vector<double> d_logits{1, 1};
   Magnitude{}.backward(std::span<const double>(logits), std::span<const double>(scores),
@@ -29,7 +30,7 @@ TEST_CASE("Magnitude that keeps the sign is the logit", "[gating]") {
   std::vector<double> scores(3);
   Magnitude{.keep_sign = true}.forward(std::span<const double>(logits), std::span<double>(scores));
   CHECK(scores == logits);
-  CHECK(support::score_gradient_error(Magnitude{.keep_sign = true}, 6) < 1e-8);
+  CHECK(laws::broken_score_law(Magnitude{.keep_sign = true}, {.experts = 6}) == "");
 }
 
 TEMPLATE_TEST_CASE("Magnitude has the same bits with vectors", "[gating]", float, double) {
@@ -52,4 +53,9 @@ TEMPLATE_TEST_CASE("Magnitude has the same bits with vectors", "[gating]", float
       CHECK(support::same_bits(plain.second, vectors.second));
     }
   }
+}
+
+TEMPLATE_TEST_CASE("Magnitude keeps the laws of scores, in rows of vectors and in lanes", "[gating]", float, double) {
+  for (Index experts : {1, 3, 16, 37})
+    CHECK(laws::broken_score_law<TestType>(Magnitude{}, {.experts = experts, .tolerance = 1e-7}) == "");
 }

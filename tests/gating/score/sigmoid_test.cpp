@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "mole/gating/score/sigmoid.hpp"
 
+#include "mole/testing/score_laws.hpp"
 #include "support/catch.hpp"
-#include "support/score_checks.hpp"
 
 using namespace mole;
 
@@ -14,5 +14,10 @@ TEST_CASE("Sigmoid gives the published numbers and takes logits of any size", "[
 }
 
 TEST_CASE("Sigmoid's gradient is its derivative", "[gating]") {
-  CHECK(support::score_gradient_error(Sigmoid{}, 6) < 1e-8);
+  CHECK(laws::broken_score_law(Sigmoid{}, {.experts = 6}) == "");
+}
+
+TEMPLATE_TEST_CASE("Sigmoid keeps the laws of scores, in rows of vectors and in lanes", "[gating]", float, double) {
+  for (Index experts : {1, 3, 16, 37})
+    CHECK(laws::broken_score_law<TestType>(Sigmoid{}, {.experts = experts, .tolerance = 1e-7}) == "");
 }

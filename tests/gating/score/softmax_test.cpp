@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 #include "mole/gating/score/softmax.hpp"
 
+#include "mole/testing/score_laws.hpp"
 #include "support/catch.hpp"
-#include "support/score_checks.hpp"
+#include "support/selected.hpp"
 
 #include <vector>
 
@@ -36,6 +37,27 @@ TEST_CASE("Softmax takes logits of any size", "[gating]") {
 }
 
 TEST_CASE("Softmax's gradient is its derivative", "[gating]") {
-  CHECK(support::score_gradient_error(Softmax{}, 5) < 1e-8);
-  CHECK(support::score_gradient_error(Softmax{0.3}, 9) < 1e-7);
+  CHECK(laws::broken_score_law(Softmax{}, {.experts = 5}) == "");
+  CHECK(laws::broken_score_law(Softmax{0.3}, {.experts = 9, .tolerance = 1e-7}) == "");
+}
+
+TEMPLATE_TEST_CASE("Softmax keeps the laws of scores, in rows of vectors and in lanes", "[gating]", float, double) {
+  for (Index experts : {1, 3, 16, 37})
+    CHECK(laws::broken_score_law<TestType>(Softmax{0.5}, {.experts = experts, .tolerance = 1e-7}) == "");
+}
+
+TEST_CASE("A divisor of Softmax divides probabilities, not logits", "[gating]") {
+  const std::vector<double> logits{2, 1, 0, -1};
+  std::vector<double> scores(4);
+  Softmax{.divisor = 2}.forward(std::span<const double>(logits), std::span<double>(scores));
+  const double expected[] = {0.643914 / 2, 0.236883 / 2, 0.087144 / 2, 0.032059 / 2};
+  for (std::size_t e = 0; e < 4; ++e) CHECK(std::abs(scores[e] - expected[e]) < 1e-6);
+  CHECK(laws::broken_score_law(Softmax{.divisor = 0.7}, {.experts = 6}) == "");
+  CHECK(support::refuses(Softmax{.divisor = 0}, 4));
+}
+
+TEMPLATE_TEST_CASE("Softmax with a divisor keeps the laws of scores, in rows of vectors and in lanes", "[gating]", float,
+                   double) {
+  for (Index experts : {1, 3, 16, 37})
+    CHECK(laws::broken_score_law<TestType>(Softmax{.divisor = 0.7}, {.experts = experts, .tolerance = 1e-7}) == "");
 }

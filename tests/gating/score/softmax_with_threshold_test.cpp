@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "mole/gating/score/softmax_with_threshold.hpp"
 
+#include "mole/testing/score_laws.hpp"
 #include "support/catch.hpp"
-#include "support/score_checks.hpp"
 #include "support/selected.hpp"
 
 using namespace mole;
@@ -21,6 +21,6 @@ TEST_CASE("SoftmaxWithThreshold never asks for more than somebody has", "[gating
 }
 
 TEST_CASE("SoftmaxWithThreshold's gradient is its derivative", "[gating]") {
-  CHECK(support::score_gradient_error(SoftmaxWithThreshold{}, 6) < 1e-8);
-  CHECK(support::score_gradient_error(SoftmaxWithThreshold{0.4}, 2) < 1e-8);
+  CHECK(laws::broken_score_law(SoftmaxWithThreshold{}, {.experts = 6}) == "");
+  CHECK(laws::broken_score_law(SoftmaxWithThreshold{0.4}, {.experts = 2}) == "");
 }

@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: MIT
 #include "mole/gating/select/entropy_hybrid.hpp"
 
-#include "laws/gating_laws.hpp"
 #include "mole/gating/gate.hpp"
 #include "mole/gating/score/softmax.hpp"
 #include "mole/gating/weigh/raw.hpp"
+#include "mole/testing/gating_laws.hpp"
+#include "mole/testing/select_laws.hpp"
+#include "support/catch.hpp"
+#include "support/random_matrix.hpp"
 #include "support/selected.hpp"
 
 using namespace mole;
@@ -35,7 +38,7 @@ TEST_CASE("EntropyHybrid refuses options that do not fit", "[gating]") {
 
 TEMPLATE_TEST_CASE("A gate of EntropyHybrid keeps the laws of gatings", "[gating]", float, double) {
   const Index experts = GENERATE(2, 8, 129);
-  laws::check_gating<TestType>(Gate{Softmax{}, EntropyHybrid{}, Raw{}}, experts);
+  CHECK(laws::broken_gating_law<TestType>(Gate{Softmax{}, EntropyHybrid{}, Raw{}}, experts) == "");
 }
 
 TEST_CASE("DynMoLE's weights sum to 1 only where everybody serves", "[gating]") {
@@ -50,4 +53,9 @@ TEST_CASE("DynMoLE's weights sum to 1 only where everybody serves", "[gating]") 
     CHECK((std::abs(sum - 1) < 1e-12) == everybody);
   }
   CHECK((all > 0 && all < 200));
+}
+
+TEMPLATE_TEST_CASE("EntropyHybrid keeps the laws of selections", "[gating]", float, double) {
+  const Index experts = GENERATE(2, 7, 40);
+  CHECK(laws::broken_select_law<TestType>(EntropyHybrid{}, experts) == "");
 }

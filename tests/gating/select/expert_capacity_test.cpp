@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: MIT
 #include "mole/gating/select/expert_capacity.hpp"
 
-#include "laws/gating_laws.hpp"
 #include "mole/gating/gate.hpp"
 #include "mole/gating/score/identity.hpp"
 #include "mole/gating/score/softmax.hpp"
 #include "mole/gating/select/top_k.hpp"
 #include "mole/gating/weigh/raw.hpp"
+#include "mole/testing/gating_laws.hpp"
+#include "support/catch.hpp"
+#include "support/random_matrix.hpp"
 #include "support/selected.hpp"
 
 using namespace mole;
@@ -65,7 +67,7 @@ TEST_CASE("ExpertCapacity with room for all is the selection alone", "[gating]")
   const auto limited =
       laws::routed(Gate{Softmax{}, ExpertCapacity{TopK{3}, CapacityOptions{.factor = 7}}, Raw{}}, logits, 7);
   const auto free = laws::routed(Gate{Softmax{}, TopK{3}, Raw{}}, logits, 7);
-  CHECK(laws::detail::choices(limited) == laws::detail::choices(free));
+  CHECK(laws::choices(limited) == laws::choices(free));
 }
 
 TEST_CASE("ExpertCapacity refuses options that do not fit", "[gating]") {

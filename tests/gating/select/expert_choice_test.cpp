@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT
 #include "mole/gating/select/expert_choice.hpp"
 
-#include "laws/gating_laws.hpp"
 #include "mole/gating/gate.hpp"
 #include "mole/gating/score/softmax.hpp"
 #include "mole/gating/weigh/raw.hpp"
+#include "mole/testing/gating_laws.hpp"
+#include "support/catch.hpp"
+#include "support/random_matrix.hpp"
 #include "support/selected.hpp"
 
 using namespace mole;

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MIT
 #include "mole/gating/select/grouped_top_k.hpp"
 
-#include "laws/gating_laws.hpp"
 #include "mole/gating/gate.hpp"
 #include "mole/gating/score/sigmoid.hpp"
 #include "mole/gating/select/top_k.hpp"
 #include "mole/gating/weigh/renormalized.hpp"
+#include "mole/testing/gating_laws.hpp"
+#include "mole/testing/select_laws.hpp"
+#include "support/catch.hpp"
 #include "support/seed.hpp"
 #include "support/selected.hpp"
 
@@ -65,5 +67,14 @@ TEST_CASE("GroupedTopK refuses options that do not fit", "[gating]") {
 }
 
 TEMPLATE_TEST_CASE("A gate of GroupedTopK keeps the laws of gatings", "[gating]", float, double) {
-  laws::check_gating<TestType>(Gate{Sigmoid{}, GroupedTopK<TestType>(3, 4, 2), Renormalized{2.5}}, 8);
+  CHECK(laws::broken_gating_law<TestType>(Gate{Sigmoid{}, GroupedTopK<TestType>(3, 4, 2), Renormalized{2.5}}, 8) == "");
+}
+
+TEMPLATE_TEST_CASE("GroupedTopK keeps the laws of selections but those of one order", "[gating]", float, double) {
+  using Select = GroupedTopK<TestType>;
+  const laws::SelectLawOptions of_groups{.best_first = false, .lower_of_equals = false};
+  CHECK(laws::broken_select_law<TestType>(Select(3), 8) == "");
+  CHECK(laws::broken_select_law<TestType>(Select(8), 8) == "");
+  CHECK(laws::broken_select_law<TestType>(Select(3, 4, 2), 8, of_groups) == "");
+  CHECK(laws::broken_select_law<TestType>(Select(2, 1, 1, {3, 0, 0, 1, 0, 0, 2, 0}), 8, of_groups) == "");
 }

@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: MIT
 #include "mole/gating/select/nth_best.hpp"
 
-#include "laws/gating_laws.hpp"
 #include "mole/execution/simd.hpp"
 #include "mole/gating/gate.hpp"
 #include "mole/gating/score/softmax.hpp"
 #include "mole/gating/select/top_k.hpp"
 #include "mole/gating/weigh/raw.hpp"
 #include "mole/gating/weigh/renormalized.hpp"
+#include "mole/testing/gating_laws.hpp"
+#include "mole/testing/select_laws.hpp"
+#include "support/catch.hpp"
+#include "support/random_matrix.hpp"
 #include "support/seed.hpp"
 #include "support/selected.hpp"
 
@@ -33,7 +36,7 @@ template <class Execution, class T, class Gating>
 Matrix<T> gradient(const Gating& gate, Trace<T>& trace, std::uint64_t seed) {
   Rng upstream(seed);
   fill_uniform(View<T>(trace.d_gate(), 1, trace.routing.pairs()), 1, upstream);
-  support::Harness<Gating, Execution> harness(gate, trace.tokens());
+  laws::Harness<Gating, Execution> harness(gate, trace.tokens());
   auto call = harness.call();
   gate.backward(trace, call);
   Matrix<T> d_logits(trace.tokens(), trace.experts());
@@ -127,10 +130,11 @@ TEMPLATE_TEST_CASE("A gate of NthBest keeps the laws of gatings", "[gating]", fl
   using T = TestType;
   const Index experts = GENERATE(2, 3, 8, 129);
   SECTION("the second best") {
-    laws::check_gating<T>(Gate{Softmax{}, NthBest{{1}}, Renormalized{}}, experts, {1});
+    CHECK(laws::broken_gating_law<T>(Gate{Softmax{}, NthBest{{1}}, Renormalized{}}, experts, {.of_equals = {1}}) == "");
   }
   SECTION("the best and the worst, beside vectors") {
-    laws::check_gating<T, Simd<>>(Gate{Softmax{}, NthBest{{0, experts - 1}}, Raw{}}, experts, {0, int(experts) - 1});
+    CHECK(laws::broken_gating_law<T, Simd<>>(Gate{Softmax{}, NthBest{{0, experts - 1}}, Raw{}}, experts,
+                                             {.of_equals = {0, int(experts) - 1}}) == "");
   }
 }
 
@@ -155,4 +159,10 @@ TEST_CASE("NthBest refuses places that are none, or are not in order", "[gating]
   CHECK(support::refuses(NthBest{}, 1));
   CHECK_FALSE(support::refuses(NthBest{{0, 3}}, 4));
   CHECK_FALSE(support::refuses(NthBest{}, 2));
+}
+
+TEMPLATE_TEST_CASE("NthBest keeps the laws of selections, of any place", "[gating]", float, double) {
+  const Index experts = GENERATE(3, 7, 40);
+  CHECK(laws::broken_select_law<TestType>(NthBest{{0, 2}}, experts, {.lower_of_equals = false}) == "");
+  CHECK(laws::broken_select_law<TestType>(NthBest{{1}}, experts, {.lower_of_equals = false}) == "");
 }

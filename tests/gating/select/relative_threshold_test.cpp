@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT
 #include "mole/gating/select/relative_threshold.hpp"
 
-#include "laws/gating_laws.hpp"
 #include "mole/gating/gate.hpp"
 #include "mole/gating/score/softmax.hpp"
 #include "mole/gating/weigh/renormalized.hpp"
+#include "mole/testing/gating_laws.hpp"
+#include "mole/testing/select_laws.hpp"
+#include "support/catch.hpp"
 #include "support/selected.hpp"
 
 using namespace mole;
@@ -24,5 +26,11 @@ TEST_CASE("RelativeThreshold drops whoever is far behind the best", "[gating]") 
 TEMPLATE_TEST_CASE("A gate of a relative threshold keeps the laws of gatings", "[gating]", float, double) {
   const Index experts = GENERATE(1, 2, 8, 129);
   const Index k = std::min<Index>(experts, 3);
-  laws::check_gating<TestType>(Gate{Softmax{}, RelativeThreshold{.ratio = 0.7, .k = k}, Renormalized{}}, experts);
+  CHECK(laws::broken_gating_law<TestType>(Gate{Softmax{}, RelativeThreshold{.ratio = 0.7, .k = k}, Renormalized{}},
+                                          experts) == "");
+}
+
+TEMPLATE_TEST_CASE("RelativeThreshold keeps the laws of selections", "[gating]", float, double) {
+  const Index experts = GENERATE(1, 2, 7, 40);
+  CHECK(laws::broken_select_law<TestType>(RelativeThreshold{.ratio = 0.7, .k = experts}, experts) == "");
 }

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT
 #include "mole/gating/select/threshold.hpp"
 
-#include "laws/gating_laws.hpp"
 #include "mole/gating/gate.hpp"
 #include "mole/gating/score/softmax.hpp"
 #include "mole/gating/weigh/renormalized.hpp"
+#include "mole/testing/gating_laws.hpp"
+#include "mole/testing/select_laws.hpp"
+#include "support/catch.hpp"
 #include "support/selected.hpp"
 
 using namespace mole;
@@ -26,5 +28,13 @@ TEST_CASE("Threshold keeps whoever reaches it, best first", "[gating]") {
 
 TEMPLATE_TEST_CASE("A gate of a threshold keeps the laws of gatings", "[gating]", float, double) {
   const Index experts = GENERATE(1, 2, 8, 129);
-  laws::check_gating<TestType>(Gate{Softmax{}, Threshold{.threshold = 1.0 / double(experts)}, Renormalized{}}, experts);
+  CHECK(laws::broken_gating_law<TestType>(
+            Gate{Softmax{}, Threshold{.threshold = 1.0 / double(experts)}, Renormalized{}}, experts) == "");
+}
+
+TEMPLATE_TEST_CASE("Threshold keeps the laws of selections", "[gating]", float, double) {
+  const Index experts = GENERATE(1, 2, 7, 40);
+  for (Index min_k : {Index(0), Index(1), experts})
+    CHECK(laws::broken_select_law<TestType>(Threshold{.threshold = 1.0 / double(experts), .min_k = min_k}, experts) ==
+          "");
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "mole/gating/select/top_k.hpp"
 
+#include "mole/testing/select_laws.hpp"
 #include "support/catch.hpp"
 #include "support/random_matrix.hpp"
 
@@ -41,4 +42,10 @@ TEMPLATE_TEST_CASE("TopK equals a sort of everything, ties to the lower index", 
 TEST_CASE("TopK puts NaN last", "[gating]") {
   const double nan = std::numeric_limits<double>::quiet_NaN(), infinity = std::numeric_limits<double>::infinity();
   CHECK(top_k<double>(3, {nan, -infinity, 1, nan}) == std::vector<int>{2, 1, 0});
+}
+
+TEMPLATE_TEST_CASE("TopK keeps the laws of selections", "[gating]", float, double) {
+  const Index experts = GENERATE(1, 2, 7, 40);
+  for (Index k : {Index(1), std::min<Index>(2, experts), experts})
+    CHECK(laws::broken_select_law<TestType>(TopK{k}, experts) == "");
 }

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT
 #include "mole/gating/select/top_p.hpp"
 
-#include "laws/gating_laws.hpp"
 #include "mole/gating/gate.hpp"
 #include "mole/gating/score/softmax.hpp"
 #include "mole/gating/weigh/raw.hpp"
+#include "mole/testing/gating_laws.hpp"
+#include "mole/testing/select_laws.hpp"
+#include "support/catch.hpp"
 #include "support/seed.hpp"
 
 #include <numeric>
@@ -133,10 +135,20 @@ TEST_CASE("TopP refuses options that do not fit", "[gating]") {
 TEMPLATE_TEST_CASE("A gate of TopP keeps the laws of gatings", "[gating]", float, double) {
   const Index experts = GENERATE(1, 2, 8, 129);
   SECTION("as Dynamic_MoE") {
-    laws::check_gating<TestType>(Gate{Softmax{}, TopP{.p = 0.4}, Raw{}}, experts);
+    CHECK(laws::broken_gating_law<TestType>(Gate{Softmax{}, TopP{.p = 0.4}, Raw{}}, experts) == "");
   }
   SECTION("as DynMoLE") {
     const Index keep = std::min<Index>(2, experts);
-    laws::check_gating<TestType>(Gate{Softmax{}, TopP{.p = 0.75, .crossing = false, .min_k = keep}, Raw{}}, experts);
+    CHECK(laws::broken_gating_law<TestType>(Gate{Softmax{}, TopP{.p = 0.75, .crossing = false, .min_k = keep}, Raw{}},
+                                            experts) == "");
   }
+}
+
+TEMPLATE_TEST_CASE("TopP keeps the laws of selections", "[gating]", float, double) {
+  const Index experts = GENERATE(1, 2, 7, 40);
+  for (bool crossing : {false, true})
+    for (Index min_k : {Index(0), Index(1), experts})
+      for (Index max_k : {Index(0), experts})
+        CHECK(laws::broken_select_law<TestType>(TopP{.p = 0.4, .crossing = crossing, .min_k = min_k, .max_k = max_k},
+                                                experts) == "");
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "mole/gating/weigh/renormalized.hpp"
 
+#include "mole/testing/weigh_laws.hpp"
 #include "support/catch.hpp"
-#include "support/score_checks.hpp"
 
 using mole::Renormalized;
 
@@ -30,8 +30,8 @@ TEST_CASE("Renormalized of one expert is exactly one", "[gating]") {
 }
 
 TEST_CASE("Renormalized's gradient is its derivative", "[gating]") {
-  CHECK(support::weigh_gradient_error(Renormalized{}, 6, {4, 0, 1}) < 1e-7);
-  CHECK(support::weigh_gradient_error(Renormalized{}, 4, {2}) < 1e-8);
+  CHECK(mole::laws::broken_weigh_law(Renormalized{}, {.columns = 6, .chosen = {4, 0, 1}, .tolerance = 1e-7}) == "");
+  CHECK(mole::laws::broken_weigh_law(Renormalized{}, {.columns = 4, .chosen = {2}}) == "");
 }
 
 TEST_CASE("Renormalized sums to any constant", "[gating]") {
@@ -59,6 +59,6 @@ TEST_CASE("Renormalized of scores of zero is zero for any constant, and passes n
 }
 
 TEST_CASE("Renormalized's gradient is its derivative for any constant", "[gating]") {
-  CHECK(support::weigh_gradient_error(Renormalized{2.5}, 6, {4, 1, 5}) < 1e-8);
-  CHECK(support::weigh_gradient_error(Renormalized{3}, 3, {2}) < 1e-8);
+  CHECK(mole::laws::broken_weigh_law(Renormalized{2.5}, {.columns = 6, .chosen = {4, 1, 5}}) == "");
+  CHECK(mole::laws::broken_weigh_law(Renormalized{3}, {.columns = 3, .chosen = {2}}) == "");
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "mole/gating/weigh/shifted.hpp"
 
+#include "mole/testing/weigh_laws.hpp"
 #include "support/catch.hpp"
-#include "support/score_checks.hpp"
 
 using namespace mole;
 
@@ -27,5 +27,5 @@ TEST_CASE("Shifted gives 0 to whoever is exactly at the threshold, alone", "[gat
 }
 
 TEST_CASE("Shifted's gradient reaches the threshold", "[gating]") {
-  CHECK(support::weigh_gradient_error(Shifted{}, 6, {4, 1, 0}) < 1e-7);
+  CHECK(laws::broken_weigh_law(Shifted{}, {.columns = 6, .chosen = {4, 1, 0}, .tolerance = 1e-7}) == "");
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "mole/gating/weigh/straight_through.hpp"
 
+#include "mole/testing/weigh_laws.hpp"
 #include "support/catch.hpp"
 
 #include <vector>
@@ -17,4 +18,8 @@ TEST_CASE("StraightThrough weighs 1 and hands the gradient to the scores", "[gat
                              std::span<const float>(weights), std::span<const float>(d_gates),
                              std::span<float>(d_scores));
   CHECK(d_scores == std::vector<float>{-1, 1, 4});
+}
+
+TEST_CASE("StraightThrough keeps the laws of weighings, with the gradient of another", "[gating]") {
+  CHECK(laws::broken_weigh_law(StraightThrough{}, {.gradient_is_derivative = false}) == "");
 }

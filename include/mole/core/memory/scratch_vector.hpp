@@ -8,7 +8,6 @@
 #include <algorithm>
 #include <memory_resource>
 #include <span>
-#include <string>
 #include <type_traits>
 #include <utility>
 

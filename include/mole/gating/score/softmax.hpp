@@ -8,19 +8,24 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <string>
 
 namespace mole {
 
-/// score = softmax(logits / temperature).
+/// score = softmax(logits / temperature) / divisor.
+///
+/// `divisor` is the "temperature" of Dynamic_MoE and MixLoRA-dynamic: it keeps the order and the ratios of the experts,
+/// and matters only where their sum passes the p of a TopP.
 ///
 /// Logits of -infinity get score 0; a token whose logits are all -infinity gets score 0 everywhere.
-/// Throws Error(option) unless temperature > 0.  O(E) a token.
+/// Throws Error(option) unless temperature > 0 and divisor > 0.  O(E) per token.
+/// Source of `divisor`: ZhenweiAn/Dynamic_MoE; TUDB-Labs/MoE-PEFT.
 struct Softmax {
   double temperature = 1;
+  double divisor = 1;
 
   void check(Index) const {
     require(temperature > 0, ErrorCode::option, "Softmax: expected a temperature above 0, found ", temperature);
+    require(divisor > 0, ErrorCode::option, "Softmax: expected a divisor above 0, found ", divisor);
   }
 
   template <class V, class Loops = kernel::ElementLoops>
@@ -33,17 +38,17 @@ struct Softmax {
     loops.set(
         scores, [&](const auto& logit) { return exp((logit - most) * inverse); }, logits);
     // The largest logit adds 1, unless all are -infinity.
-    const V scale = T(1) / max(loops.sum(std::span<const V>(scores)), V(T(1)));
+    const V scale = T(1 / divisor) / max(loops.sum(std::span<const V>(scores)), V(T(1)));
     loops.set(
         scores, [&](const auto& score) { return score * scale; }, scores);
   }
 
-  /// d_logit_e = score_e (d_score_e - <scores, d_scores>) / temperature
+  /// d_logit_e = score_e (d_score_e - divisor <scores, d_scores>) / temperature
   template <class V, class Loops = kernel::ElementLoops>
   void backward(std::span<const V>, std::span<const V> scores, std::span<const V> d_scores, std::span<V> d_logits,
                 const Loops& loops = {}) const {
     const auto inverse = kernel::ScalarOf<V>(1 / temperature);
-    const V mean = loops.dot(scores, d_scores);
+    const V mean = loops.dot(scores, d_scores) * kernel::ScalarOf<V>(divisor);
     loops.add(
         d_logits, [&](const auto& score, const auto& d_score) { return score * (d_score - mean) * inverse; }, scores,
         d_scores);

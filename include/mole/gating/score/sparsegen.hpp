@@ -5,9 +5,7 @@
 #include "mole/core/error.hpp"
 #include "mole/gating/score/score_policy.hpp"
 
-#include <cmath>
 #include <limits>
-#include <string>
 
 namespace mole {
 

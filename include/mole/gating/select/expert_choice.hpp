@@ -7,7 +7,6 @@
 #include "mole/gating/select/whole_call_select_policy.hpp"
 
 #include <algorithm>
-#include <string>
 
 namespace mole {
 

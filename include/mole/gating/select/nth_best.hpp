@@ -5,7 +5,6 @@
 #include "mole/core/error.hpp"
 #include "mole/gating/select/select_policy.hpp"
 
-#include <string>
 #include <vector>
 
 namespace mole {

@@ -5,9 +5,6 @@
 #include "mole/core/error.hpp"
 #include "mole/gating/select/select_policy.hpp"
 
-#include <algorithm>
-#include <string>
-
 namespace mole {
 
 /// Of the k best, keeps those with score >= ratio * (largest score); the best always.

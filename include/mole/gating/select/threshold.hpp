@@ -5,9 +5,6 @@
 #include "mole/core/error.hpp"
 #include "mole/gating/select/select_policy.hpp"
 
-#include <algorithm>
-#include <string>
-
 namespace mole {
 
 /// Keeps scores >= threshold, or > threshold if `strict`; at least the min_k best.

@@ -7,7 +7,6 @@
 #include "mole/kernel/largest_in_lanes.hpp"
 
 #include <array>
-#include <string>
 
 namespace mole {
 

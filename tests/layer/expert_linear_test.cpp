@@ -2,6 +2,7 @@
 // A routing that the layer did not choose: from outside, or from another layer.
 #include "mole/layer/mixture_linear.hpp"
 
+#include "mole/optim/adamw.hpp"
 #include "support/catch.hpp"
 #include "support/layers.hpp"
 
@@ -56,4 +57,25 @@ TEST_CASE("One routing serves two layers, whose gate gradients add up", "[layer]
   k.apply_backward(x, work.routing, d_y, of_k, View<double>{}, gradients_k, work_alone);
   k.apply_backward(x, work.routing, d_y, work.d_gate(), View<double>{}, gradients_k, work_k);
   for (std::size_t p = 0; p < of_q.size(); ++p) CHECK(std::abs(work.d_gate()[p] - of_q[p] - of_k[p]) < 1e-12);
+}
+
+TEST_CASE("Layers behind names of their own share one optimizer", "[layer]") {
+  auto q = support::routed_layer<double>({}, support::top_2());
+  ExpertLinear k(q.experts(), q.base());
+  auto q_gradients = q.gradients();
+  auto k_gradients = k.gradients();
+  fill(k_gradients.experts.lora_A.view(), 1);
+  std::vector<std::string> names;
+  const auto walk = [&](auto&& f) {
+    for_each_tensor_within("q", q, f, q_gradients);
+    for_each_tensor_within("k", k, f, k_gradients);
+  };
+  walk([&](std::string_view name, View<double>, View<double>) { names.emplace_back(name); });
+  CHECK(names == std::vector<std::string>{"q.router.weight", "q.experts.lora_A", "q.experts.lora_B", "q.base.weight",
+                                          "k.experts.lora_A", "k.experts.lora_B", "k.base.weight"});
+  const Matrix<double> before = k.experts().parameters().lora_A;
+  AdamW<double> adamw({.learning_rate = 0.1, .weight_decay = 0});
+  adamw.step(walk);
+  CHECK(std::abs(before(0, 0) - k.experts().parameters().lora_A(0, 0) - 0.1) < 1e-6);
+  CHECK(support::same_bits(q.experts().parameters().lora_A, before));  // its gradient was zero
 }
