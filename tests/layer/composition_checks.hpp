@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Gradients of layers of twelve usual gates; tests/composition has every gate there is.
+// every_composition_passes_the_gradient_check(): layers of twelve usual gates; tests/composition has all gates.
 #pragma once
 
 #include "mole/layer/check_gradients.hpp"

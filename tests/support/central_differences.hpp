@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The check of a gradient by central differences, under the name that tests know.
+// gradient_error(): the check of a gradient by central differences, under the name that tests use.
 #pragma once
 
 #include "mole/testing/central_differences.hpp"

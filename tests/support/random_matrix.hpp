@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Matrices of random numbers, and comparisons of matrices, under the name that tests know.
+// Matrices of random numbers, and comparisons of matrices, under the names that tests use.
 #pragma once
 
 #include "mole/testing/random_matrix.hpp"

@@ -13,9 +13,9 @@ namespace mole::kernel {
 ///
 ///   a_k: column k of the factors [rows x depth]   b_k: row k of b, `cols` numbers   c [rows x cols]
 ///
-/// The types A, B and C say where their rows lie. With `padded` b, whole vectors may be read beyond its last column. Each
-/// element is a chain of multiply-adds in the order of k, in whichever tile, so results do not depend on how rows and
-/// columns are divided among calls.
+/// The types A, B and C say where their rows lie. With `padded` b, whole vectors may be read beyond its last column.
+/// Each element is a chain of multiply-adds in the order of k, in whichever tile, so results do not depend on how rows
+/// and columns are divided among calls.
 ///
 /// The tile is two vectors of columns by up to 12 rows (6 with 16 registers), for accumulators, b, and one broadcast
 /// factor. Fewer rows leave registers for more columns, and so for chains that hide each other's latency.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Dynamic MoE: as many LoRA experts as a token needs.
+// dynamic_moe(): Dynamic MoE, as many LoRA experts as a token needs.
 #pragma once
 
 #include "mole/base/dense_base.hpp"
@@ -15,9 +15,10 @@
 namespace mole {
 
 /// Huang et al. 2024 (Dynamic_MoE, "Harder Tasks Need More Experts"), arXiv:2403.07652; released as
-/// ZhenweiAn/Dynamic_MoE, whose experts are whole feed-forward networks. Paper and release differ where a sum meets p
-/// exactly: the paper stops there (strict = false), the release goes on. Its "temperature", 1 there, is Softmax::divisor.
-/// MixLoRA-dynamic (TUDB-Labs/MoE-PEFT) has the same gate with p = 0.8.
+/// ZhenweiAn/Dynamic_MoE, whose experts are whole feed-forward networks. Paper and release differ if a sum equals p
+/// exactly: the paper stops there (strict = false), the release goes on. Its "temperature", 1 there, is
+/// Softmax::divisor.
+/// MixLoRA-dynamic (TUDB-Labs/MoE-PEFT) has the same gating with p = 0.8.
 /// Its losses: load_balance with BalanceNorm::k_at_uniform, coefficient 1e-2, and router_entropy, 1e-4.
 struct DynamicMoeOptions {
   Index experts = 16;
@@ -26,7 +27,7 @@ struct DynamicMoeOptions {
   bool strict = true;
   double alpha = 16;
   Scaling scaling = Scaling::alpha_over_rank;
-  double dropout = 0;  ///< on the adapters' input; the router sees x whole
+  double dropout = 0;  ///< on the adapters' input; the router sees x without dropout
 };
 
 /// y = W x + b + sum over the best p_e, until their sum passes `p`, of p_e s B_e A_e x,  p = softmax(R x).

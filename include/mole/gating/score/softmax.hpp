@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Scores that are probabilities.
+// Softmax: probabilities over the experts as scores.
 #pragma once
 
 #include "mole/core/error.hpp"
@@ -14,7 +14,7 @@ namespace mole {
 /// score = softmax(logits / temperature) / divisor.
 ///
 /// `divisor` is the "temperature" of Dynamic_MoE and MixLoRA-dynamic: it keeps the order and the ratios of the experts,
-/// and matters only where their sum passes the p of a TopP.
+/// and only moves the point where their sum passes the p of a TopP.
 ///
 /// Logits of -infinity get score 0; a token whose logits are all -infinity gets score 0 everywhere.
 /// Throws Error(option) unless temperature > 0 and divisor > 0.  O(E) per token.
@@ -33,7 +33,7 @@ struct Softmax {
     using std::exp, std::max;
     using T = kernel::ScalarOf<V>;
     const T inverse = T(1 / temperature);
-    // At least the lowest number, so that -infinity less it stays -infinity.
+    // At least the lowest finite number, so that -infinity minus it stays -infinity.
     const V most = max(loops.largest(logits), V(std::numeric_limits<T>::lowest()));
     loops.set(
         scores, [&](const auto& logit) { return exp((logit - most) * inverse); }, logits);
