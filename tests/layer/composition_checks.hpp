@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// every_composition_passes_the_gradient_check(): layers of twelve usual gates; tests/composition has all gates.
+// usual_gates_pass_the_gradient_check(): layers of twelve usual gates; tests/composition has all gates.
 #pragma once
 
 #include "mole/layer/check_gradients.hpp"
