@@ -16,9 +16,9 @@ namespace mole {
 
 /// Huang et al. 2024 (Dynamic_MoE, "Harder Tasks Need More Experts"), arXiv:2403.07652; released as
 /// ZhenweiAn/Dynamic_MoE, whose experts are whole feed-forward networks. Paper and release differ where a sum meets p
-/// exactly: the paper stops there (strict = false), the release goes on. Its "temperature", 1 there, is Softmax::divisor.
-/// MixLoRA-dynamic (TUDB-Labs/MoE-PEFT) has the same gate with p = 0.8.
-/// Its losses: load_balance with BalanceNorm::k_at_uniform, coefficient 1e-2, and router_entropy, 1e-4.
+/// exactly: the paper stops there (strict = false), the release goes on. Its "temperature", 1 there, is
+/// Softmax::divisor. MixLoRA-dynamic (TUDB-Labs/MoE-PEFT) has the same gate with p = 0.8. Its losses: load_balance with
+/// BalanceNorm::k_at_uniform, coefficient 1e-2, and router_entropy, 1e-4.
 struct DynamicMoeOptions {
   Index experts = 16;
   Index rank = 8;
