@@ -17,8 +17,7 @@ namespace mole {
 /// Huang et al. 2024 (Dynamic_MoE, "Harder Tasks Need More Experts"), arXiv:2403.07652; released as
 /// ZhenweiAn/Dynamic_MoE, whose experts are whole feed-forward networks. Paper and release differ if a sum equals p
 /// exactly: the paper stops there (strict = false), the release goes on. Its "temperature", 1 there, is
-/// Softmax::divisor.
-/// MixLoRA-dynamic (TUDB-Labs/MoE-PEFT) has the same gating with p = 0.8.
+/// Softmax::divisor. MixLoRA-dynamic (TUDB-Labs/MoE-PEFT) has the same gating with p = 0.8.
 /// Its losses: load_balance with BalanceNorm::k_at_uniform, coefficient 1e-2, and router_entropy, 1e-4.
 struct DynamicMoeOptions {
   Index experts = 16;

@@ -25,7 +25,7 @@ namespace mole {
 /// that appears, vanishes or changes size between steps.  O(parameters) per step.
 /// Source: Loshchilov and Hutter 2019, arXiv:1711.05101, algorithm 2.
 template <class State = float, class Arch = kernel::DefaultArchitecture>
-class AdamW {
+class AdamW : public MomentOptimizer<State, 2> {
  public:
   struct Options {
     double learning_rate = 1e-3;
@@ -51,12 +51,6 @@ class AdamW {
   AdamW() = default;
   explicit AdamW(Options options) : options_(std::move(options)) { options_.check(); }
 
-  /// Makes zero state for the tensors of `walk` (see Moments), as the first step does.
-  template <class Walk>
-  void reserve(Walk&& walk) {
-    moments_.reserve(walk);
-  }
-
   template <class Walk>
   void step(Walk&& walk);
 
@@ -68,16 +62,6 @@ class AdamW {
   double learning_rate() const { return options_.learning_rate; }
   void set_learning_rate(double rate) { options_.learning_rate = rate; }
 
-  /// Steps taken so far. To resume: reserve(), fill the state through for_each_state(), set_steps().
-  Index steps() const { return steps_; }
-  void set_steps(Index steps) { steps_ = steps; }
-
-  /// f(std::string_view name, std::span<State> first, std::span<State> second) for each trained tensor.
-  template <class F>
-  void for_each_state(F&& f) {
-    moments_.for_each_state(f);
-  }
-
  private:
   /// Everything that depends on the step alone is computed once, in double.
   template <class T>
@@ -87,17 +71,15 @@ class AdamW {
                            State* first, State* second);
 
   Options options_;
-  Index steps_ = 0;
-  Moments<State, 2> moments_;
 };
 
 template <class State, class Arch>
 template <class Walk>
 void AdamW<State, Arch>::step(Walk&& walk) {
-  if (!moments_.reserved()) moments_.reserve(walk);
-  moments_.check(walk);
-  ++steps_;
-  moments_.for_each(walk, [&]<class T>(std::string_view name, View<T> parameter, View<T> gradient, auto state) {
+  if (!this->moments_.reserved()) this->moments_.reserve(walk);
+  this->moments_.check(walk);
+  ++this->steps_;
+  this->moments_.for_each(walk, [&]<class T>(std::string_view name, View<T> parameter, View<T> gradient, auto state) {
     const auto update = update_for<std::common_type_t<T, State>>(name);
     for (Index r = 0; r < parameter.rows(); ++r) {
       State* const first = state[0].data() + r * parameter.cols();
@@ -116,8 +98,8 @@ kernel::AdamWUpdate<Arch, T> AdamW<State, Arch>::update_for(std::string_view nam
   const ParameterGroup* const group = group_of(options_.groups, name);
   const double rate = options_.learning_rate * (group ? group->learning_rate_scale : 1);
   const double decay = group ? group->weight_decay.value_or(options_.weight_decay) : options_.weight_decay;
-  const double correction1 = 1 - std::pow(options_.beta1, double(steps_));
-  const double correction2 = 1 - std::pow(options_.beta2, double(steps_));
+  const double correction1 = 1 - std::pow(options_.beta1, double(this->steps_));
+  const double correction2 = 1 - std::pow(options_.beta2, double(this->steps_));
   return {.beta1 = T(options_.beta1),
           .rest1 = T(1 - options_.beta1),
           .beta2 = T(options_.beta2),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Moments: what an optimizer keeps per tensor between steps.
+// Moments, MomentOptimizer: what an optimizer keeps per tensor between steps.
 #pragma once
 
 #include "mole/core/error.hpp"
@@ -104,5 +104,30 @@ void Moments<State, Count>::check(Walk&& walk) const {
   if (next != tensors_.size())
     throw wrong(quoted(tensors_[next].name) + " as at the first step", "the end of the walk");
 }
+
+/// The state and the number of steps of every optimizer over Moments.
+template <class State, int Count>
+class MomentOptimizer {
+ public:
+  /// Makes zero state for the tensors of `walk`, as the first step does.
+  template <class Walk>
+  void reserve(Walk&& walk) {
+    moments_.reserve(walk);
+  }
+
+  /// Steps taken so far. To resume: reserve(), fill the state through for_each_state(), set_steps().
+  Index steps() const { return steps_; }
+  void set_steps(Index steps) { steps_ = steps; }
+
+  /// f(std::string_view name, std::span<State>...) with the state of each trained tensor, Count spans.
+  template <class F>
+  void for_each_state(F&& f) {
+    moments_.for_each_state(f);
+  }
+
+ protected:
+  Moments<State, Count> moments_;
+  Index steps_ = 0;
+};
 
 }  // namespace mole

@@ -19,7 +19,7 @@ namespace mole {
 /// Throws as AdamW does.  O(parameters) per step.
 /// Source: Sutskever et al. 2013, in the form of PyTorch's SGD, where the rate multiplies the velocity.
 template <class State = float>
-class Sgd {
+class Sgd : public MomentOptimizer<State, 1> {
  public:
   struct Options {
     double learning_rate = 1e-2;
@@ -41,12 +41,6 @@ class Sgd {
   Sgd() = default;
   explicit Sgd(Options options) : options_(std::move(options)) { options_.check(); }
 
-  /// Makes zero state for the tensors of `walk` (see Moments), as the first step does.
-  template <class Walk>
-  void reserve(Walk&& walk) {
-    moments_.reserve(walk);
-  }
-
   template <class Walk>
   void step(Walk&& walk);
 
@@ -57,16 +51,6 @@ class Sgd {
 
   double learning_rate() const { return options_.learning_rate; }
   void set_learning_rate(double rate) { options_.learning_rate = rate; }
-
-  /// Steps taken so far. To resume: reserve(), fill the state through for_each_state(), set_steps().
-  Index steps() const { return steps_; }
-  void set_steps(Index steps) { steps_ = steps; }
-
-  /// f(std::string_view name, std::span<State> velocity) for each trained tensor.
-  template <class F>
-  void for_each_state(F&& f) {
-    moments_.for_each_state(f);
-  }
 
  private:
   /// The coefficients of one tensor's step.
@@ -81,17 +65,15 @@ class Sgd {
   Update<Work> update_for(std::string_view name) const;
 
   Options options_;
-  Index steps_ = 0;
-  Moments<State, 1> moments_;
 };
 
 template <class State>
 template <class Walk>
 void Sgd<State>::step(Walk&& walk) {
-  if (!moments_.reserved()) moments_.reserve(walk);
-  moments_.check(walk);
-  ++steps_;
-  moments_.for_each(walk, [&]<class T>(std::string_view name, View<T> parameter, View<T> gradient, auto state) {
+  if (!this->moments_.reserved()) this->moments_.reserve(walk);
+  this->moments_.check(walk);
+  ++this->steps_;
+  this->moments_.for_each(walk, [&]<class T>(std::string_view name, View<T> parameter, View<T> gradient, auto state) {
     const auto update = update_for<std::common_type_t<T, State>>(name);
     for (Index r = 0; r < parameter.rows(); ++r)
       update(parameter.row(r), gradient.row(r), state[0].data() + r * parameter.cols());

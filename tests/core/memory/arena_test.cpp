@@ -22,7 +22,9 @@ Parts parts_of(Arena& arena, Index rows) {
   return {arena.matrix<float>(rows, 3), arena.array<double>(rows + 1), arena.vector<int>(2 * rows)};
 }
 
-bool at_a_line(const void* p) { return reinterpret_cast<std::uintptr_t>(p) % Arena::line == 0; }
+bool at_a_line(const void* p) {
+  return reinterpret_cast<std::uintptr_t>(p) % Arena::line == 0;
+}
 
 }  // namespace
 

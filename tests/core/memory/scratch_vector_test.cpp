@@ -12,7 +12,9 @@ using namespace mole;
 using test::code_of;
 
 namespace {
-std::vector<int> elements(const ScratchVector<int>& vector) { return {vector.begin(), vector.end()}; }
+std::vector<int> elements(const ScratchVector<int>& vector) {
+  return {vector.begin(), vector.end()};
+}
 }  // namespace
 
 TEST_CASE("A scratch vector without room grows as a vector does", "[core]") {

@@ -56,8 +56,8 @@ TEST_CASE("A divisor of Softmax divides probabilities, not logits", "[gating]") 
   CHECK(support::refuses(Softmax{.divisor = 0}, 4));
 }
 
-TEMPLATE_TEST_CASE("Softmax with a divisor keeps the laws of scores, in rows of vectors and in lanes", "[gating]", float,
-                   double) {
+TEMPLATE_TEST_CASE("Softmax with a divisor keeps the laws of scores, in rows of vectors and in lanes", "[gating]",
+                   float, double) {
   for (Index experts : {1, 3, 16, 37})
     CHECK(laws::broken_score_law<TestType>(Softmax{.divisor = 0.7}, {.experts = experts, .tolerance = 1e-7}) == "");
 }
