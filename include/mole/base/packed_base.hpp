@@ -5,8 +5,11 @@
 #include "mole/base/base_policy.hpp"
 #include "mole/core/bias_view.hpp"
 #include "mole/core/error.hpp"
+#include "mole/core/matrix.hpp"
 
 #include <memory>
+#include <memory_resource>
+#include <vector>
 
 namespace mole {
 
