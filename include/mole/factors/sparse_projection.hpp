@@ -3,6 +3,7 @@
 #pragma once
 
 #include "mole/core/dropout.hpp"
+#include "mole/core/matrix.hpp"
 #include "mole/core/random.hpp"
 #include "mole/factors/factor_policy.hpp"
 #include "mole/kernel/architecture_of.hpp"

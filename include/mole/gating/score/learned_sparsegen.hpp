@@ -4,6 +4,8 @@
 
 #include "mole/gating/score/sparsegen.hpp"
 
+#include <cmath>
+
 namespace mole {
 
 /// Sparsegen with a lambda per token, from the column after the experts:
