@@ -75,8 +75,8 @@ TEST_CASE("Gradients are wanted as long as one tensor is not frozen", "[core]") 
 
 TEST_CASE("Names behind a prefix may be as long as they like", "[core]") {
   LinearParameters<float> values{Matrix<float>(2, 3), Matrix<float>(1, 2)};
-  for (std::size_t size : {1, 112, 113, 114, 119, 120, 121, 500}) {
-    const std::string part(size, 'p');
+  for (int size : {1, 112, 113, 114, 119, 120, 121, 500}) {
+    const std::string part(std::size_t(size), 'p');
     std::string names;
     auto collect = [&](std::string_view name, auto&) { names += std::string(name) + " "; };
     for_each_tensor_within<LinearParameters<float>>(part, collect, values);

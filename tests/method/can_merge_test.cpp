@@ -23,8 +23,6 @@ void check(const char* name, const Layer& layer, const std::string& obstacle) {
 
 TEST_CASE("Presets can be merged where every token has all experts with one weight", "[method]") {
   Rng rng(1);
-  using T = double;
-  const Index in = 11, out = 13;
   check("lora", lora({}, DenseBase{weight}, rng), mergeable);
   check("sora", sora({}, DenseBase{weight}, rng), mergeable);
   check("codyra", codyra({}, DenseBase{weight}, rng), mergeable);
