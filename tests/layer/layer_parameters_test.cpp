@@ -19,9 +19,3 @@ TEST_CASE("A layer's tensors are named by role, and those that it does not have 
   const Matrix<float> weight(13, 11);
   CHECK(names(lora({}, DenseBase{weight}, rng)) == Names{"experts.lora_A", "experts.lora_B"});
 }
-
-TEST_CASE("A name is refused only beyond its room", "[layer]") {
-  const std::string fits(112, 'n'), long_name(200, 'n');
-  CHECK(std::string_view(detail::QualifiedName("experts", fits)) == "experts." + fits);
-  CHECK_THROWS_AS(detail::QualifiedName("experts", long_name), Error);
-}

@@ -9,7 +9,7 @@ using namespace method_checks;
 
 namespace {
 
-constexpr const char *mergeable = "", *chooses = "chooses experts for each token", *weighs = "weights of its own";
+constexpr const char *mergeable = "", *chooses = "chooses experts for each token", *weighs = "gates of its own";
 
 template <class Layer>
 void check(const char* name, const Layer& layer, const std::string& obstacle) {
