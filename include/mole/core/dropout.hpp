@@ -6,7 +6,7 @@
 #include "mole/core/random.hpp"
 #include "mole/core/scratch.hpp"
 
-#include <string>
+#include <string_view>
 
 namespace mole {
 
@@ -20,9 +20,7 @@ struct Dropout {
   std::uint64_t stream = 0;
 
   void check(std::string_view owner) const {
-    if (rate >= 0 && rate < 1) return;
-    throw Error(ErrorCode::option,
-                std::string(owner) + ": dropout rate expected in [0, 1), found " + std::to_string(rate));
+    require(rate >= 0 && rate < 1, ErrorCode::option, owner, ": dropout rate expected in [0, 1), found ", rate);
   }
 
   bool acts(const Pass& pass) const { return pass.training && rate > 0; }

@@ -31,18 +31,18 @@ class Error : public std::runtime_error {
 };
 
 namespace detail {
-inline std::string text_of(std::string_view text) {
-  return std::string(text);
-}
-template <class Number>
-requires std::is_arithmetic_v<Number> std::string text_of(Number number) {
-  return std::to_string(number);
+template <class Part>
+void append(std::string& text, const Part& part) {
+  if constexpr (std::is_arithmetic_v<Part>)
+    text += std::to_string(part);
+  else
+    text += part;
 }
 
 template <class... Parts>
 [[noreturn]] void fail(ErrorCode code, const Parts&... parts) {
   std::string text;
-  ((text += text_of(parts)), ...);
+  (append(text, parts), ...);
   throw Error(code, text);
 }
 }  // namespace detail

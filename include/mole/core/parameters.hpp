@@ -6,6 +6,7 @@
 #include <array>
 #include <string>
 #include <string_view>
+#include <type_traits>
 
 namespace mole {
 
@@ -23,20 +24,16 @@ struct NoParameters {
 
 namespace detail {
 template <class Policy>
-struct ParametersOf {
-  using type = NoParameters;
-};
-template <class Policy>
-requires requires {
-  typename Policy::Parameters;
+auto parameters_type() {
+  if constexpr (requires { typename Policy::Parameters; })
+    return std::type_identity<typename Policy::Parameters>();
+  else
+    return std::type_identity<NoParameters>();
 }
-struct ParametersOf<Policy> {
-  using type = typename Policy::Parameters;
-};
 }  // namespace detail
 
 template <class Policy>
-using ParametersOf = typename detail::ParametersOf<Policy>::type;
+using ParametersOf = typename decltype(detail::parameters_type<Policy>())::type;
 
 /// The parameters of `policy`, or an object without any.
 template <class Policy>

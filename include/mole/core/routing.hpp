@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <numeric>
 #include <span>
-#include <string>
 
 namespace mole {
 
@@ -170,8 +169,8 @@ class Routing {
   }
 
   [[noreturn]] void too_many(Index found) const {
-    throw Error(ErrorCode::capacity, "Routing: room for " + std::to_string(max_pairs_) +
-                                         " pairs of token and expert, found at least " + std::to_string(found));
+    detail::fail(ErrorCode::capacity, "Routing: room for ", max_pairs_, " pairs of token and expert, found at least ",
+                 found);
   }
 
   Index experts_ = 0, staged_slots_ = 0;

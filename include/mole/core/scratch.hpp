@@ -5,6 +5,7 @@
 #include "mole/core/memory/memory_block.hpp"
 
 #include <memory_resource>
+#include <type_traits>
 
 namespace mole {
 
@@ -29,21 +30,17 @@ struct NoScratch {};
 
 namespace detail {
 template <class Policy>
-struct ScratchOf {
-  using type = NoScratch;
-};
-template <class Policy>
-requires requires {
-  typename Policy::Scratch;
+auto scratch_type() {
+  if constexpr (requires { typename Policy::Scratch; })
+    return std::type_identity<typename Policy::Scratch>();
+  else
+    return std::type_identity<NoScratch>();
 }
-struct ScratchOf<Policy> {
-  using type = typename Policy::Scratch;
-};
 }  // namespace detail
 
 /// A policy that needs memory between or within calls names a struct `Scratch` and offers `scratch(size, arena)`.
 template <class Policy>
-using ScratchOf = typename detail::ScratchOf<Policy>::type;
+using ScratchOf = typename decltype(detail::scratch_type<Policy>())::type;
 
 template <class Policy>
 ScratchOf<Policy> scratch_for(const Policy& policy, const CallSize& size, Arena& arena) {

@@ -51,6 +51,12 @@ class Trace {
   }
 
   Index tokens() const { return tokens_; }
+  /// Tokens that pass.counts().
+  Index counted_tokens() const {
+    Index counted = 0;
+    for (Index n = 0; n < tokens_; ++n) counted += pass.counts(n);
+    return counted;
+  }
   Index max_tokens() const { return logits_.rows(); }
   Index experts() const { return experts_; }
   /// Experts that the gating gives to every token: the last ones, which have no logit.

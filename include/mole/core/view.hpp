@@ -4,6 +4,7 @@
 
 #include "mole/core/config.hpp"
 
+#include <algorithm>
 #include <concepts>
 #include <span>
 #include <type_traits>
@@ -107,6 +108,13 @@ template <class T>
 void fill(View<T> view, std::type_identity_t<T> value) {
   for (Index r = 0; r < view.rows(); ++r)
     for (T& element : view.row(r)) element = value;
+}
+
+/// to = from, of the same shape, in other memory.
+template <class T>
+void copy(View<const std::type_identity_t<T>> from, View<T> to) {
+  MOLE_ASSERT(from.rows() == to.rows() && from.cols() == to.cols());
+  for (Index r = 0; r < to.rows(); ++r) std::copy_n(from.row_data(r), to.cols(), to.row_data(r));
 }
 
 }  // namespace mole

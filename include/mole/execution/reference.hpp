@@ -3,11 +3,12 @@
 #pragma once
 
 #include "mole/execution/execution_policy.hpp"
+#include "mole/execution/serial.hpp"
 
 namespace mole {
 
 /// Plain loops in the order of the formulas; see ExecutionArchetype for what each primitive computes.
-struct Reference {
+struct Reference : Serial {
   template <class T>
   void product_nt(ConstView<T> x, ConstView<T> w, View<T> y) const {
     for (Index n = 0; n < y.rows(); ++n)
@@ -43,7 +44,7 @@ struct Reference {
         for (Index i = 0; i < x.cols(); ++i) sum += x(n, i) * w(o, i);
         y(n, o) = w.bias ? sum + w.bias(0, o) : sum;
       }
-    (add(terms, y), ...);
+    (terms.add_to(y, *this), ...);
   }
 
   template <class T, class... Terms>
@@ -54,7 +55,7 @@ struct Reference {
         for (Index o = 0; o < d_y.cols(); ++o) sum += d_y(n, o) * w(o, i);
         d_x(n, i) += sum;
       }
-    (add(terms, d_x), ...);
+    (terms.add_to(d_x, *this), ...);
   }
 
   template <class T>
@@ -84,22 +85,7 @@ struct Reference {
     });
   }
 
-  template <class F>
-  void parallel_for(Index tasks, F&& f) const {
-    for (Index i = 0; i < tasks; ++i) f(i);
-  }
-  int threads() const { return 1; }
-
  private:
-  template <class T>
-  void add(const RankTerms<T>& terms, View<T> result) const {
-    routed_up(terms, result);
-  }
-  template <class T>
-  void add(const LinearTerm<T>& term, View<T> result) const {
-    product_nn(term.a, term.w, result);
-  }
-
   /// Calls f(token, row of the table, index in h), expert by expert.
   template <class T, class F>
   static void for_each_rank(const RankLayout<T>& layout, FactorSide side, F f) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "mole/execution/execution_policy.hpp"
+#include "mole/execution/serial.hpp"
 
 #include <Eigen/Core>
 
@@ -17,7 +18,7 @@ namespace mole {
 /// Heap: the routed primitives use none. product_nt, product_nn and product_tn let Eigen pack its operands on the heap
 /// when they exceed EIGEN_STACK_ALLOCATION_LIMIT (128 KiB unless the host says otherwise), as soon as there is more
 /// than one row.
-class ThroughEigen {
+class ThroughEigen : public Serial {
  public:
   template <class T>
   void product_nt(ConstView<T> x, ConstView<T> w, View<T> y) const {
@@ -42,7 +43,7 @@ class ThroughEigen {
       for_each_panel(w.panels,
                      [&](auto panel, Index o) { map(y).middleCols(o, panel.cols()).noalias() = map(x) * panel; });
     if (w.bias) map(y).rowwise() += map(w.bias).row(0);
-    (add(terms, y), ...);
+    (terms.add_to(y, *this), ...);
   }
 
   template <class T, class... Terms>
@@ -53,7 +54,7 @@ class ThroughEigen {
       for_each_panel(w.panels, [&](auto panel, Index o) {
         map(d_x).noalias() += map(d_y).middleCols(o, panel.cols()) * panel.transpose();
       });
-    (add(terms, d_x), ...);
+    (terms.add_to(d_x, *this), ...);
   }
 
   template <class T>
@@ -82,22 +83,7 @@ class ThroughEigen {
     }
   }
 
-  template <class F>
-  void parallel_for(Index tasks, F&& f) const {
-    for (Index i = 0; i < tasks; ++i) f(i);
-  }
-  int threads() const { return 1; }
-
  private:
-  template <class T>
-  void add(const RankTerms<T>& terms, View<T> result) const {
-    routed_up(terms, result);
-  }
-  template <class T>
-  void add(const LinearTerm<T>& term, View<T> result) const {
-    product_nn(term.a, term.w, result);
-  }
-
   template <class T>
   using RowMajor = Eigen::Matrix<std::remove_const_t<T>, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
   template <class T>

@@ -7,7 +7,6 @@
 #include "mole/factors/factor_policy.hpp"
 #include "mole/factors/lora_parameters.hpp"
 
-#include <algorithm>
 #include <cmath>
 #include <optional>
 #include <vector>
@@ -116,7 +115,7 @@ class GrowingBank {
   }
   static Matrix<T> copied(View<const T> rows) {
     Matrix<T> matrix(rows.rows(), rows.cols());
-    for (Index r = 0; r < rows.rows(); ++r) std::copy_n(rows.row_data(r), rows.cols(), matrix.view().row_data(r));
+    copy(rows, matrix.view());
     return matrix;
   }
 

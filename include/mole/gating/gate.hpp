@@ -99,8 +99,8 @@ class Gate {
       for (Index n = first; n < first + tokens; ++n) {
         const std::span<T> gates = routing.gates_of(n);
         const std::size_t chosen = gates.size() - shared_in(gates.size());
-        weigh_forward(std::span<const T>(scores.row(n)), std::span<const int>(routing.experts_of(n)).first(chosen),
-                      gates.first(chosen), call.pass);
+        weigh_forward(call.pass, std::span<const T>(scores.row(n)),
+                      std::span<const int>(routing.experts_of(n)).first(chosen), gates.first(chosen));
         std::fill(gates.begin() + std::ptrdiff_t(chosen), gates.end(), T(1));
       }
     });
@@ -118,8 +118,8 @@ class Gate {
       for (Index n = first; n < first + tokens; ++n) {
         const std::span<const T> gates = routing.gates_of(n);
         const std::size_t chosen = gates.size() - shared_in(gates.size());
-        weigh_backward(scores.row(n), routing.experts_of(n).first(chosen), gates.first(chosen),
-                       routing.of_token(d_gate, n).first(chosen), d_scores.row(n), call.pass);
+        weigh_backward(call.pass, scores.row(n), routing.experts_of(n).first(chosen), gates.first(chosen),
+                       routing.of_token(d_gate, n).first(chosen), d_scores.row(n));
       }
       ScoreRows<ArchOf<C>>::backward(score, logits.middle_rows(first, tokens), scores.middle_rows(first, tokens),
                                      View<const T>(d_scores.middle_rows(first, tokens)),
@@ -165,21 +165,18 @@ class Gate {
   /// How many of the pairs of a token are with shared experts.
   std::size_t shared_in(std::size_t pairs) const { return pairs == 0 ? 0 : std::size_t(shared_); }
 
-  template <class T>
-  void weigh_forward(std::span<const T> scores, std::span<const int> chosen, std::span<T> gates,
-                     [[maybe_unused]] const Pass& pass) const {
-    if constexpr (requires { weigh.forward(scores, chosen, gates, pass); })
-      weigh.forward(scores, chosen, gates, pass);
+  /// weigh.forward and weigh.backward, with the pass if they take one.
+  void weigh_forward([[maybe_unused]] const Pass& pass, auto... arguments) const {
+    if constexpr (requires { weigh.forward(arguments..., pass); })
+      weigh.forward(arguments..., pass);
     else
-      weigh.forward(scores, chosen, gates);
+      weigh.forward(arguments...);
   }
-  template <class T>
-  void weigh_backward(std::span<const T> scores, std::span<const int> chosen, std::span<const T> gates,
-                      std::span<const T> d_gates, std::span<T> d_scores, [[maybe_unused]] const Pass& pass) const {
-    if constexpr (requires { weigh.backward(scores, chosen, gates, d_gates, d_scores, pass); })
-      weigh.backward(scores, chosen, gates, d_gates, d_scores, pass);
+  void weigh_backward([[maybe_unused]] const Pass& pass, auto... arguments) const {
+    if constexpr (requires { weigh.backward(arguments..., pass); })
+      weigh.backward(arguments..., pass);
     else
-      weigh.backward(scores, chosen, gates, d_gates, d_scores);
+      weigh.backward(arguments...);
   }
 
   /// Each token on its own, in staged memory that start() compacts.

@@ -88,9 +88,7 @@ class CheckpointReader {
   void read_parameters(const std::string& part, Walk&& walk) const {
     walk([&]<class T>(std::string_view name, View<T> parameter, auto...) { check<T>(part, name, parameter); });
     walk([&]<class T>(std::string_view name, View<T> parameter, auto...) {
-      const Matrix<T> stored = reader_.matrix<T>(part + "." + std::string(name));
-      for (Index r = 0; r < parameter.rows(); ++r)
-        std::copy_n(stored.view().row_data(r), parameter.cols(), parameter.row_data(r));
+      copy(reader_.matrix<T>(part + "." + std::string(name)), parameter);
     });
   }
 

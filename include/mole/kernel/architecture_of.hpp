@@ -10,22 +10,17 @@ namespace mole::kernel {
 
 namespace detail {
 template <class Execution>
-struct ArchitectureOf {
-  using type = void;
-};
-template <class Execution>
-requires requires {
-  typename Execution::Architecture;
+auto architecture_type() {
+  if constexpr (requires { requires !std::is_same_v<typename Execution::Architecture, Scalar>; })
+    return std::type_identity<typename Execution::Architecture>();
+  else
+    return std::type_identity<void>();
 }
-struct ArchitectureOf<Execution> {
-  // Vectors of one element do not count: so a user's own policy needs only its scalar form on any processor.
-  using Arch = typename Execution::Architecture;
-  using type = std::conditional_t<std::is_same_v<Arch, Scalar>, void, Arch>;
-};
 }  // namespace detail
 
-/// The Architecture that an execution names; void if it names none, or one whose vectors are single elements.
+/// The Architecture that an execution names; void if it names none, or one whose vectors are single elements, so that a
+/// user's own policy needs only its scalar form on any processor.
 template <class Execution>
-using ArchitectureOf = typename detail::ArchitectureOf<std::remove_cvref_t<Execution>>::type;
+using ArchitectureOf = typename decltype(detail::architecture_type<std::remove_cvref_t<Execution>>())::type;
 
 }  // namespace mole::kernel

@@ -8,26 +8,23 @@
 #include <concepts>
 #include <limits>
 #include <span>
+#include <type_traits>
 
 namespace mole::kernel {
 
 namespace detail {
 template <class V>
-struct ScalarOf {
-  using type = V;
-};
-template <class V>
-requires requires {
-  typename V::value_type;
+auto scalar_type() {
+  if constexpr (requires { typename V::value_type; })
+    return std::type_identity<typename V::value_type>();
+  else
+    return std::type_identity<V>();
 }
-struct ScalarOf<V> {
-  using type = typename V::value_type;
-};
 }  // namespace detail
 
 /// The element type of a vector; a number's own type.
 template <class V>
-using ScalarOf = typename detail::ScalarOf<V>::type;
+using ScalarOf = typename decltype(detail::scalar_type<V>())::type;
 
 /// Is a number, or which lanes of a vector are, -infinity, the score of an excluded expert? False for NaN.
 template <class V>

@@ -12,21 +12,13 @@
 // Each operation is followed by its implementation for any architecture; an instruction set may overload that.
 namespace mole::kernel {
 
-namespace detail {
-// reduce_add since xsimd 9, hadd before: found by argument-dependent lookup, whichever exists.
-template <class B>
-auto sum_of(const B& vector) {
+/// The sum of the elements of `vector`: reduce_add since xsimd 9, hadd before.
+template <class T, class Arch>
+T sum(const xsimd::batch<T, Arch>& vector) {
   if constexpr (requires { reduce_add(vector); })
     return reduce_add(vector);
   else
     return hadd(vector);
-}
-}  // namespace detail
-
-/// The sum of the elements of `vector`.
-template <class T, class Arch>
-T sum(const xsimd::batch<T, Arch>& vector) {
-  return detail::sum_of(vector);
 }
 
 /// to[j] = the sum of the elements of vectors[j], in an order that does not depend on N.

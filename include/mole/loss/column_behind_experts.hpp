@@ -5,17 +5,16 @@
 #include "mole/core/error.hpp"
 #include "mole/core/trace.hpp"
 
-#include <string>
+#include <string_view>
 
 namespace mole::detail {
 
 /// Throws Error(shape), naming `who`, unless the scores have a column after those of the experts: a threshold, a
 /// lambda.
 template <class T>
-void require_column_behind_experts(const std::string& who, const Trace<T>& trace) {
-  if (trace.scores().cols() > trace.scored_experts()) return;
-  throw Error(ErrorCode::shape, who + ": expected a column of the scores behind those of " +
-                                    std::to_string(trace.scored_experts()) + " experts, found none");
+void require_column_behind_experts(std::string_view who, const Trace<T>& trace) {
+  require(trace.scores().cols() > trace.scored_experts(), ErrorCode::shape, who,
+          ": expected a column of the scores behind those of ", trace.scored_experts(), " experts, found none");
 }
 
 }  // namespace mole::detail

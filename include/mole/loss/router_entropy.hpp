@@ -36,9 +36,7 @@ double router_entropy(Trace<T>& trace, const RouterEntropyOptions& options = {})
           entropy.order);
   const Index experts = trace.scored_experts();
   if (options.normalized && experts < 2) return 0;
-  Index tokens = 0;
-  for (Index n = 0; n < trace.tokens(); ++n) tokens += trace.pass.counts(n);
-
+  const Index tokens = trace.counted_tokens();
   const double most = options.normalized ? entropy.largest(experts) : 1;
   const double share = options.coefficient / (double(tokens) * most);
   double value = 0;

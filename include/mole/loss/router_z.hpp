@@ -23,9 +23,7 @@ struct RouterZOptions {
 /// Source: Zoph et al. 2022 (ST-MoE), arXiv:2202.08906, eq. 5.
 template <class T>
 double router_z(Trace<T>& trace, const RouterZOptions& options = {}) {
-  Index tokens = 0;
-  for (Index n = 0; n < trace.tokens(); ++n) tokens += trace.pass.counts(n);
-
+  const Index tokens = trace.counted_tokens();
   double value = 0;
   for (Index n = 0; n < trace.tokens(); ++n) {
     if (!trace.pass.counts(n)) continue;

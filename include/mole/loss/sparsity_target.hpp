@@ -57,9 +57,7 @@ double sparsity_target(Trace<T>& trace, const SparsityTargetOptions& options = {
   require(options.k >= 1 && options.k < experts, ErrorCode::option, "sparsity_target: expected k from 1 to less than ",
           experts, " experts, found ", options.k);
   detail::require_column_behind_experts("sparsity_target", trace);
-  Index tokens = 0;
-  for (Index n = 0; n < trace.tokens(); ++n) tokens += trace.pass.counts(n);
-
+  const Index tokens = trace.counted_tokens();
   const double share = options.coefficient / double(tokens);
   double value = 0;
   for (Index n = 0; n < trace.tokens(); ++n) {

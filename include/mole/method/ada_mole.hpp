@@ -2,16 +2,11 @@
 // ada_mole(): AdaMoLE, LoRA experts above a threshold that is learned per token.
 #pragma once
 
-#include "mole/base/dense_base.hpp"
-#include "mole/expert/low_rank.hpp"
-#include "mole/gating/gate.hpp"
 #include "mole/gating/score/softmax_with_threshold.hpp"
 #include "mole/gating/select/learned_threshold.hpp"
 #include "mole/gating/weigh/shifted.hpp"
-#include "mole/layer/mixture_linear.hpp"
-#include "mole/method/dense_factors_for.hpp"
+#include "mole/method/lora_mixture.hpp"
 #include "mole/router/joined_router.hpp"
-#include "mole/router/linear_router.hpp"
 
 namespace mole {
 
@@ -31,11 +26,11 @@ struct AdaMoleOptions {
 template <BasePolicy Base, class Generator, class Execution = DefaultExecution>
 auto ada_mole(const AdaMoleOptions& options, Base base, Generator& generator, Execution execution = {}) {
   using T = typename Base::Scalar;
-  return MixtureLinear{JoinedRouter(LinearRouter<T>({.in = base.in(), .experts = options.experts}, generator),
-                                    LinearRouter<T>({.in = base.in(), .experts = 1, .bias = true}, generator)),
-                       Gate{SoftmaxWithThreshold{options.max_threshold}, LearnedThreshold{}, Shifted{}},
-                       LowRank<DenseFactors<T>>(dense_factors_for(options, base), generator), std::move(base),
-                       std::move(execution)};
+  return lora_mixture(options,
+                      JoinedRouter(LinearRouter<T>({.in = base.in(), .experts = options.experts}, generator),
+                                   LinearRouter<T>({.in = base.in(), .experts = 1, .bias = true}, generator)),
+                      Gate{SoftmaxWithThreshold{options.max_threshold}, LearnedThreshold{}, Shifted{}}, std::move(base),
+                      generator, std::move(execution));
 }
 
 }  // namespace mole

@@ -2,15 +2,10 @@
 // deepseek_moe(): DeepSeekMoE, many small LoRA experts and some shared ones that always serve.
 #pragma once
 
-#include "mole/base/dense_base.hpp"
-#include "mole/expert/low_rank.hpp"
-#include "mole/gating/gate.hpp"
 #include "mole/gating/score/softmax.hpp"
 #include "mole/gating/select/top_k.hpp"
 #include "mole/gating/weigh/raw.hpp"
-#include "mole/layer/mixture_linear.hpp"
-#include "mole/method/dense_factors_for.hpp"
-#include "mole/router/linear_router.hpp"
+#include "mole/method/lora_mixture.hpp"
 
 namespace mole {
 
@@ -33,11 +28,8 @@ struct DeepseekMoeOptions {
 /// y = W x + b + sum over the k largest p_e of p_e s B_e A_e x + sum over the shared of s B_e A_e x,  p = softmax(R x).
 template <BasePolicy Base, class Generator, class Execution = DefaultExecution>
 auto deepseek_moe(const DeepseekMoeOptions& options, Base base, Generator& generator, Execution execution = {}) {
-  using T = typename Base::Scalar;
-  return MixtureLinear{LinearRouter<T>({.in = base.in(), .experts = options.experts - options.shared}, generator),
-                       Gate{Softmax{}, TopK{.k = options.k}, Raw{}, options.shared},
-                       LowRank<DenseFactors<T>>(dense_factors_for(options, base), generator), std::move(base),
-                       std::move(execution)};
+  return lora_mixture(options, Gate{Softmax{}, TopK{.k = options.k}, Raw{}, options.shared}, std::move(base), generator,
+                      std::move(execution));
 }
 
 }  // namespace mole

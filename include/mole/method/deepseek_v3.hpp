@@ -2,15 +2,10 @@
 // deepseek_v3(): DeepSeek-V3's gate over LoRA experts, with groups and a bias that balances without a loss.
 #pragma once
 
-#include "mole/base/dense_base.hpp"
-#include "mole/expert/low_rank.hpp"
-#include "mole/gating/gate.hpp"
 #include "mole/gating/score/sigmoid.hpp"
 #include "mole/gating/select/grouped_top_k.hpp"
 #include "mole/gating/weigh/renormalized.hpp"
-#include "mole/layer/mixture_linear.hpp"
-#include "mole/method/dense_factors_for.hpp"
-#include "mole/router/linear_router.hpp"
+#include "mole/method/lora_mixture.hpp"
 
 namespace mole {
 
@@ -35,13 +30,13 @@ struct DeepseekV3Options {
 template <BasePolicy Base, class Generator, class Execution = DefaultExecution>
 auto deepseek_v3(const DeepseekV3Options& options, Base base, Generator& generator, Execution execution = {}) {
   using T = typename Base::Scalar;
-  return MixtureLinear{
-      LinearRouter<T>({.in = base.in(), .experts = options.experts - options.shared}, generator),
+  return lora_mixture(
+      options,
       Gate{Sigmoid{},
            GroupedTopK<T>(options.k, options.groups, options.kept_groups,
                           std::vector<T>(std::size_t(std::max<Index>(0, options.experts - options.shared)))),
            Renormalized{options.route_scale}, options.shared},
-      LowRank<DenseFactors<T>>(dense_factors_for(options, base), generator), std::move(base), std::move(execution)};
+      std::move(base), generator, std::move(execution));
 }
 
 }  // namespace mole

@@ -2,15 +2,10 @@
 // dyn_mole(): DynMoLE, few LoRA experts for a confident token, all for an undecided one.
 #pragma once
 
-#include "mole/base/dense_base.hpp"
-#include "mole/expert/low_rank.hpp"
-#include "mole/gating/gate.hpp"
 #include "mole/gating/score/softmax.hpp"
 #include "mole/gating/select/entropy_hybrid.hpp"
 #include "mole/gating/weigh/raw.hpp"
-#include "mole/layer/mixture_linear.hpp"
-#include "mole/method/dense_factors_for.hpp"
-#include "mole/router/linear_router.hpp"
+#include "mole/method/lora_mixture.hpp"
 
 namespace mole {
 
@@ -33,15 +28,13 @@ struct DynMoleOptions {
 /// y = W x + b + sum over the chosen of p_e s B_e A_e x,  p = softmax(R x); for the selection see EntropyHybrid.
 template <BasePolicy Base, class Generator, class Execution = DefaultExecution>
 auto dyn_mole(const DynMoleOptions& options, Base base, Generator& generator, Execution execution = {}) {
-  using T = typename Base::Scalar;
-  return MixtureLinear{LinearRouter<T>({.in = base.in(), .experts = options.experts}, generator),
-                       Gate{Softmax{},
-                            EntropyHybrid{.confident = {.p = options.p, .crossing = false, .min_k = options.keep_top_k},
-                                          .threshold = options.entropy_threshold,
-                                          .entropy = options.entropy},
-                            Raw{}},
-                       LowRank<DenseFactors<T>>(dense_factors_for(options, base), generator), std::move(base),
-                       std::move(execution)};
+  return lora_mixture(options,
+                      Gate{Softmax{},
+                           EntropyHybrid{.confident = {.p = options.p, .crossing = false, .min_k = options.keep_top_k},
+                                         .threshold = options.entropy_threshold,
+                                         .entropy = options.entropy},
+                           Raw{}},
+                      std::move(base), generator, std::move(execution));
 }
 
 }  // namespace mole

@@ -2,15 +2,10 @@
 // dynamic_moe(): Dynamic MoE, as many LoRA experts as a token needs.
 #pragma once
 
-#include "mole/base/dense_base.hpp"
-#include "mole/expert/low_rank.hpp"
-#include "mole/gating/gate.hpp"
 #include "mole/gating/score/softmax.hpp"
 #include "mole/gating/select/top_p.hpp"
 #include "mole/gating/weigh/raw.hpp"
-#include "mole/layer/mixture_linear.hpp"
-#include "mole/method/dense_factors_for.hpp"
-#include "mole/router/linear_router.hpp"
+#include "mole/method/lora_mixture.hpp"
 
 namespace mole {
 
@@ -32,11 +27,8 @@ struct DynamicMoeOptions {
 /// y = W x + b + sum over the best p_e, until their sum passes `p`, of p_e s B_e A_e x,  p = softmax(R x).
 template <BasePolicy Base, class Generator, class Execution = DefaultExecution>
 auto dynamic_moe(const DynamicMoeOptions& options, Base base, Generator& generator, Execution execution = {}) {
-  using T = typename Base::Scalar;
-  return MixtureLinear{LinearRouter<T>({.in = base.in(), .experts = options.experts}, generator),
-                       Gate{Softmax{}, TopP{.p = options.p, .strict = options.strict}, Raw{}},
-                       LowRank<DenseFactors<T>>(dense_factors_for(options, base), generator), std::move(base),
-                       std::move(execution)};
+  return lora_mixture(options, Gate{Softmax{}, TopP{.p = options.p, .strict = options.strict}, Raw{}}, std::move(base),
+                      generator, std::move(execution));
 }
 
 }  // namespace mole

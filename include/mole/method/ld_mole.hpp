@@ -2,16 +2,11 @@
 // ld_mole(): LD-MoLE, sparse mixtures whose sparsity is learned per token.
 #pragma once
 
-#include "mole/base/dense_base.hpp"
-#include "mole/expert/low_rank.hpp"
-#include "mole/gating/gate.hpp"
 #include "mole/gating/score/learned_sparsegen.hpp"
 #include "mole/gating/select/threshold.hpp"
 #include "mole/gating/weigh/raw.hpp"
-#include "mole/layer/mixture_linear.hpp"
-#include "mole/method/dense_factors_for.hpp"
+#include "mole/method/lora_mixture.hpp"
 #include "mole/router/joined_router.hpp"
-#include "mole/router/linear_router.hpp"
 #include "mole/router/mlp_router.hpp"
 
 namespace mole {
@@ -35,11 +30,11 @@ struct LdMoleOptions {
 template <BasePolicy Base, class Generator, class Execution = DefaultExecution>
 auto ld_mole(const LdMoleOptions& options, Base base, Generator& generator, Execution execution = {}) {
   using T = typename Base::Scalar;
-  return MixtureLinear{JoinedRouter(LinearRouter<T>({.in = base.in(), .experts = options.experts}, generator),
-                                    MlpRouter<T>({.in = base.in(), .hidden = options.hidden, .experts = 1}, generator)),
-                       Gate{LearnedSparsegen{options.epsilon}, Threshold{.threshold = 0, .strict = true}, Raw{}},
-                       LowRank<DenseFactors<T>>(dense_factors_for(options, base), generator), std::move(base),
-                       std::move(execution)};
+  return lora_mixture(options,
+                      JoinedRouter(LinearRouter<T>({.in = base.in(), .experts = options.experts}, generator),
+                                   MlpRouter<T>({.in = base.in(), .hidden = options.hidden, .experts = 1}, generator)),
+                      Gate{LearnedSparsegen{options.epsilon}, Threshold{.threshold = 0, .strict = true}, Raw{}},
+                      std::move(base), generator, std::move(execution));
 }
 
 }  // namespace mole

@@ -2,15 +2,10 @@
 // llava_mole(): LLaVA-MoLE, one LoRA expert per token, chosen once for a whole feed-forward block.
 #pragma once
 
-#include "mole/base/dense_base.hpp"
-#include "mole/expert/low_rank.hpp"
-#include "mole/gating/gate.hpp"
 #include "mole/gating/score/softmax.hpp"
 #include "mole/gating/select/top_k.hpp"
 #include "mole/gating/weigh/unit.hpp"
-#include "mole/layer/mixture_linear.hpp"
-#include "mole/method/dense_factors_for.hpp"
-#include "mole/router/linear_router.hpp"
+#include "mole/method/lora_mixture.hpp"
 
 namespace mole {
 
@@ -31,10 +26,8 @@ struct LlavaMoleOptions {
 template <BasePolicy Base, class Generator, class Execution = DefaultExecution>
 auto llava_mole(const LlavaMoleOptions& options, Base base, Generator& generator, Execution execution = {}) {
   using T = typename Base::Scalar;
-  return MixtureLinear{LinearRouter<T>({.in = base.in(), .experts = options.experts, .bias = true}, generator),
-                       Gate{Softmax{}, TopK{.k = 1}, Unit{}},
-                       LowRank<DenseFactors<T>>(dense_factors_for(options, base), generator), std::move(base),
-                       std::move(execution)};
+  return lora_mixture(options, LinearRouter<T>({.in = base.in(), .experts = options.experts, .bias = true}, generator),
+                      Gate{Softmax{}, TopK{.k = 1}, Unit{}}, std::move(base), generator, std::move(execution));
 }
 
 }  // namespace mole

@@ -2,14 +2,10 @@
 // lora(): LoRA, one low-rank update that is the same for every token.
 #pragma once
 
-#include "mole/base/dense_base.hpp"
-#include "mole/expert/low_rank.hpp"
-#include "mole/gating/gate.hpp"
 #include "mole/gating/score/identity.hpp"
 #include "mole/gating/select/all.hpp"
 #include "mole/gating/weigh/unit.hpp"
-#include "mole/layer/mixture_linear.hpp"
-#include "mole/method/dense_factors_for.hpp"
+#include "mole/method/lora_mixture.hpp"
 #include "mole/router/no_router.hpp"
 
 namespace mole {
@@ -26,9 +22,8 @@ struct LoraOptions {
 template <BasePolicy Base, class Generator, class Execution = DefaultExecution>
 auto lora(const LoraOptions& options, Base base, Generator& generator, Execution execution = {}) {
   using T = typename Base::Scalar;
-  return MixtureLinear{NoRouter<T>(1), Gate{Identity{}, All{}, Unit{}},
-                       LowRank<DenseFactors<T>>(dense_factors_for(options, base), generator), std::move(base),
-                       std::move(execution)};
+  return lora_mixture(options, NoRouter<T>(1), Gate{Identity{}, All{}, Unit{}}, std::move(base), generator,
+                      std::move(execution));
 }
 
 }  // namespace mole

@@ -2,15 +2,10 @@
 // loramoe(): LoRAMoE and HydraLoRA, all experts for every token, mixed by a softmax.
 #pragma once
 
-#include "mole/base/dense_base.hpp"
-#include "mole/expert/low_rank.hpp"
-#include "mole/gating/gate.hpp"
 #include "mole/gating/score/softmax.hpp"
 #include "mole/gating/select/all.hpp"
 #include "mole/gating/weigh/raw.hpp"
-#include "mole/layer/mixture_linear.hpp"
-#include "mole/method/dense_factors_for.hpp"
-#include "mole/router/linear_router.hpp"
+#include "mole/method/lora_mixture.hpp"
 
 namespace mole {
 
@@ -28,10 +23,7 @@ struct LoramoeOptions {
 /// y = W x + b + sum_e p_e s B_e A_e x,  p = softmax(R x).
 template <BasePolicy Base, class Generator, class Execution = DefaultExecution>
 auto loramoe(const LoramoeOptions& options, Base base, Generator& generator, Execution execution = {}) {
-  using T = typename Base::Scalar;
-  return MixtureLinear{
-      LinearRouter<T>({.in = base.in(), .experts = options.experts}, generator), Gate{Softmax{}, All{}, Raw{}},
-      LowRank<DenseFactors<T>>(dense_factors_for(options, base), generator), std::move(base), std::move(execution)};
+  return lora_mixture(options, Gate{Softmax{}, All{}, Raw{}}, std::move(base), generator, std::move(execution));
 }
 
 }  // namespace mole

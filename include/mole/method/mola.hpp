@@ -2,15 +2,10 @@
 // mola(): MoLA, the k best of E LoRA experts for each token.
 #pragma once
 
-#include "mole/base/dense_base.hpp"
-#include "mole/expert/low_rank.hpp"
-#include "mole/gating/gate.hpp"
 #include "mole/gating/score/softmax.hpp"
 #include "mole/gating/select/top_k.hpp"
 #include "mole/gating/weigh/renormalized.hpp"
-#include "mole/layer/mixture_linear.hpp"
-#include "mole/method/dense_factors_for.hpp"
-#include "mole/router/linear_router.hpp"
+#include "mole/method/lora_mixture.hpp"
 
 namespace mole {
 
@@ -30,11 +25,8 @@ struct MolaOptions {
 /// packed, quantized, a function.
 template <BasePolicy Base, class Generator, class Execution = DefaultExecution>
 auto mola(const MolaOptions& options, Base base, Generator& generator, Execution execution = {}) {
-  using T = typename Base::Scalar;
-  return MixtureLinear{LinearRouter<T>({.in = base.in(), .experts = options.experts}, generator),
-                       Gate{Softmax{}, TopK{.k = options.k}, Renormalized{}},
-                       LowRank<DenseFactors<T>>(dense_factors_for(options, base), generator), std::move(base),
-                       std::move(execution)};
+  return lora_mixture(options, Gate{Softmax{}, TopK{.k = options.k}, Renormalized{}}, std::move(base), generator,
+                      std::move(execution));
 }
 
 }  // namespace mole

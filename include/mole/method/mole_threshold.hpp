@@ -2,15 +2,10 @@
 // mole_threshold(): MoLE with a threshold, every LoRA expert that is probable enough.
 #pragma once
 
-#include "mole/base/dense_base.hpp"
-#include "mole/expert/low_rank.hpp"
-#include "mole/gating/gate.hpp"
 #include "mole/gating/score/softmax.hpp"
 #include "mole/gating/select/threshold.hpp"
 #include "mole/gating/weigh/renormalized.hpp"
-#include "mole/layer/mixture_linear.hpp"
-#include "mole/method/dense_factors_for.hpp"
-#include "mole/router/linear_router.hpp"
+#include "mole/method/lora_mixture.hpp"
 
 namespace mole {
 
@@ -29,11 +24,8 @@ struct MoleThresholdOptions {
 /// y = W x + b + sum over p_e >= threshold of p_e / (their sum) s B_e A_e x,  p = softmax(R x).
 template <BasePolicy Base, class Generator, class Execution = DefaultExecution>
 auto mole_threshold(const MoleThresholdOptions& options, Base base, Generator& generator, Execution execution = {}) {
-  using T = typename Base::Scalar;
-  return MixtureLinear{LinearRouter<T>({.in = base.in(), .experts = options.experts}, generator),
-                       Gate{Softmax{}, Threshold{.threshold = options.threshold}, Renormalized{}},
-                       LowRank<DenseFactors<T>>(dense_factors_for(options, base), generator), std::move(base),
-                       std::move(execution)};
+  return lora_mixture(options, Gate{Softmax{}, Threshold{.threshold = options.threshold}, Renormalized{}},
+                      std::move(base), generator, std::move(execution));
 }
 
 }  // namespace mole

@@ -4,12 +4,12 @@
 
 #include "mole/base/dense_base.hpp"
 #include "mole/expert/low_rank.hpp"
+#include "mole/factors/dense_factors.hpp"
 #include "mole/gating/gate.hpp"
 #include "mole/gating/score/biased_sigmoid.hpp"
 #include "mole/gating/select/top_k.hpp"
 #include "mole/gating/weigh/renormalized.hpp"
 #include "mole/layer/mixture_linear.hpp"
-#include "mole/method/dense_factors_for.hpp"
 #include "mole/router/repeated_router.hpp"
 
 namespace mole {

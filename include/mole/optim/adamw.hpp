@@ -25,7 +25,7 @@ namespace mole {
 /// that appears, vanishes or changes size between steps.  O(parameters) per step.
 /// Source: Loshchilov and Hutter 2019, arXiv:1711.05101, algorithm 2.
 template <class State = float, class Arch = kernel::DefaultArchitecture>
-class AdamW : public MomentOptimizer<State, 2> {
+class AdamW : public MomentOptimizer<AdamW<State, Arch>, State, 2> {
  public:
   struct Options {
     double learning_rate = 1e-3;
@@ -33,8 +33,7 @@ class AdamW : public MomentOptimizer<State, 2> {
     double beta2 = 0.999;
     double epsilon = 1e-8;
     double weight_decay = 0.01;
-    bool epsilon_on_raw =
-        false;  ///< add epsilon to the root of v before its bias correction: Hugging Face transformers' AdamW
+    bool epsilon_on_raw = false;  ///< added before the bias correction of v: Hugging Face transformers
     std::vector<ParameterGroup> groups = {};
 
     void check() const {
@@ -51,18 +50,14 @@ class AdamW : public MomentOptimizer<State, 2> {
   AdamW() = default;
   explicit AdamW(Options options) : options_(std::move(options)) { options_.check(); }
 
-  template <class Walk>
-  void step(Walk&& walk);
-
-  template <class Layer, class Gradients>
-  void step(Layer& layer, Gradients& gradients) {
-    step([&](auto&& f) { layer.for_each_tensor(f, gradients); });
-  }
-
   double learning_rate() const { return options_.learning_rate; }
   void set_learning_rate(double rate) { options_.learning_rate = rate; }
 
  private:
+  friend MomentOptimizer<AdamW, State, 2>;
+
+  template <class T>
+  void update(std::string_view name, View<T> parameter, View<T> gradient, auto state) const;
   /// Everything that depends on the step alone is computed once, in double.
   template <class T>
   kernel::AdamWUpdate<Arch, T> update_for(std::string_view name) const;
@@ -74,22 +69,17 @@ class AdamW : public MomentOptimizer<State, 2> {
 };
 
 template <class State, class Arch>
-template <class Walk>
-void AdamW<State, Arch>::step(Walk&& walk) {
-  if (!this->moments_.reserved()) this->moments_.reserve(walk);
-  this->moments_.check(walk);
-  ++this->steps_;
-  this->moments_.for_each(walk, [&]<class T>(std::string_view name, View<T> parameter, View<T> gradient, auto state) {
-    const auto update = update_for<std::common_type_t<T, State>>(name);
-    for (Index r = 0; r < parameter.rows(); ++r) {
-      State* const first = state[0].data() + r * parameter.cols();
-      State* const second = state[1].data() + r * parameter.cols();
-      if constexpr (std::is_same_v<T, State>)
-        update(parameter.row_data(r), gradient.row_data(r), first, second, parameter.cols());
-      else
-        update_mixed(update, parameter.row(r), gradient.row(r), first, second);
-    }
-  });
+template <class T>
+void AdamW<State, Arch>::update(std::string_view name, View<T> parameter, View<T> gradient, auto state) const {
+  const auto update = update_for<std::common_type_t<T, State>>(name);
+  for (Index r = 0; r < parameter.rows(); ++r) {
+    State* const first = state[0].data() + r * parameter.cols();
+    State* const second = state[1].data() + r * parameter.cols();
+    if constexpr (std::is_same_v<T, State>)
+      update(parameter.row_data(r), gradient.row_data(r), first, second, parameter.cols());
+    else
+      update_mixed(update, parameter.row(r), gradient.row(r), first, second);
+  }
 }
 
 template <class State, class Arch>
@@ -98,8 +88,8 @@ kernel::AdamWUpdate<Arch, T> AdamW<State, Arch>::update_for(std::string_view nam
   const ParameterGroup* const group = group_of(options_.groups, name);
   const double rate = options_.learning_rate * (group ? group->learning_rate_scale : 1);
   const double decay = group ? group->weight_decay.value_or(options_.weight_decay) : options_.weight_decay;
-  const double correction1 = 1 - std::pow(options_.beta1, double(this->steps_));
-  const double correction2 = 1 - std::pow(options_.beta2, double(this->steps_));
+  const double correction1 = 1 - std::pow(options_.beta1, double(this->steps()));
+  const double correction2 = 1 - std::pow(options_.beta2, double(this->steps()));
   return {.beta1 = T(options_.beta1),
           .rest1 = T(1 - options_.beta1),
           .beta2 = T(options_.beta2),

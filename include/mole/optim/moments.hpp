@@ -105,10 +105,26 @@ void Moments<State, Count>::check(Walk&& walk) const {
     throw wrong(quoted(tensors_[next].name) + " as at the first step", "the end of the walk");
 }
 
-/// The state and the number of steps of every optimizer over Moments.
-template <class State, int Count>
+/// The steps of every optimizer over Moments, of which update(name, parameter, gradient, state) moves one tensor.
+template <class Optimizer, class State, int Count>
 class MomentOptimizer {
  public:
+  /// One step: for all tensors of `walk`, ...
+  template <class Walk>
+  void step(Walk&& walk) {
+    if (!moments_.reserved()) moments_.reserve(walk);
+    moments_.check(walk);
+    ++steps_;
+    moments_.for_each(walk, [&](std::string_view name, auto parameter, auto gradient, auto state) {
+      static_cast<Optimizer&>(*this).update(name, parameter, gradient, state);
+    });
+  }
+  /// ... or of a layer.
+  template <class Layer, class Gradients>
+  void step(Layer& layer, Gradients& gradients) {
+    step([&](auto&& f) { layer.for_each_tensor(f, gradients); });
+  }
+
   /// Makes zero state for the tensors of `walk`, as the first step does.
   template <class Walk>
   void reserve(Walk&& walk) {
@@ -125,7 +141,7 @@ class MomentOptimizer {
     moments_.for_each_state(f);
   }
 
- protected:
+ private:
   Moments<State, Count> moments_;
   Index steps_ = 0;
 };

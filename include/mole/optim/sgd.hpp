@@ -19,7 +19,7 @@ namespace mole {
 /// Throws as AdamW does.  O(parameters) per step.
 /// Source: Sutskever et al. 2013, in the form of PyTorch's SGD, where the rate multiplies the velocity.
 template <class State = float>
-class Sgd : public MomentOptimizer<State, 1> {
+class Sgd : public MomentOptimizer<Sgd<State>, State, 1> {
  public:
   struct Options {
     double learning_rate = 1e-2;
@@ -41,18 +41,19 @@ class Sgd : public MomentOptimizer<State, 1> {
   Sgd() = default;
   explicit Sgd(Options options) : options_(std::move(options)) { options_.check(); }
 
-  template <class Walk>
-  void step(Walk&& walk);
-
-  template <class Layer, class Gradients>
-  void step(Layer& layer, Gradients& gradients) {
-    step([&](auto&& f) { layer.for_each_tensor(f, gradients); });
-  }
-
   double learning_rate() const { return options_.learning_rate; }
   void set_learning_rate(double rate) { options_.learning_rate = rate; }
 
  private:
+  friend MomentOptimizer<Sgd, State, 1>;
+
+  template <class T>
+  void update(std::string_view name, View<T> parameter, View<T> gradient, auto state) const {
+    const auto update = update_for<std::common_type_t<T, State>>(name);
+    for (Index r = 0; r < parameter.rows(); ++r)
+      update(parameter.row(r), gradient.row(r), state[0].data() + r * parameter.cols());
+  }
+
   /// The coefficients of one tensor's step.
   template <class Work>
   struct Update {
@@ -66,19 +67,6 @@ class Sgd : public MomentOptimizer<State, 1> {
 
   Options options_;
 };
-
-template <class State>
-template <class Walk>
-void Sgd<State>::step(Walk&& walk) {
-  if (!this->moments_.reserved()) this->moments_.reserve(walk);
-  this->moments_.check(walk);
-  ++this->steps_;
-  this->moments_.for_each(walk, [&]<class T>(std::string_view name, View<T> parameter, View<T> gradient, auto state) {
-    const auto update = update_for<std::common_type_t<T, State>>(name);
-    for (Index r = 0; r < parameter.rows(); ++r)
-      update(parameter.row(r), gradient.row(r), state[0].data() + r * parameter.cols());
-  });
-}
 
 template <class State>
 template <class Work>

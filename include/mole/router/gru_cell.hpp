@@ -99,25 +99,16 @@ class GruCell {
       for (Index t = 0; t < hidden.rows(); ++t)
         std::ranges::copy(parameters_.hidden.bias.elements(), hidden.row_data(t));
     for_each_token(u.rows(), call, [&](Index token, const auto& loops) {
-      const auto sigmoid_of_sum = [](const auto& a, const auto& b) {
-        using std::exp;
-        return T(1) / (T(1) + exp(-(a + b)));
-      };
+      using std::exp, std::tanh;
+      const auto sigmoid_of_sum = [](const auto& a, const auto& b) { return T(1) / (T(1) + exp(-(a + b))); };
+      const auto candidate = [](const auto& a, const auto& reset, const auto& b) { return tanh(a + reset * b); };
+      const auto next = [](const auto& keep, const auto& fresh, const auto& h) { return fresh + keep * (h - fresh); };
       const auto [r, z, n] = thirds(gates.row(token));
       const auto [hidden_r, hidden_z, hidden_n] = thirds(hidden.row(token));
       loops.set(r, sigmoid_of_sum, r, hidden_r);
       loops.set(z, sigmoid_of_sum, z, hidden_z);
-      loops.set(
-          n,
-          [](const auto& a, const auto& reset, const auto& b) {
-            using std::tanh;
-            return tanh(a + reset * b);
-          },
-          n, r, hidden_n);
-      loops.set(
-          after.row(token),
-          [](const auto& keep, const auto& fresh, const auto& h) { return fresh + keep * (h - fresh); }, z, n,
-          state(before, token, call.scratch));
+      loops.set(n, candidate, n, r, hidden_n);
+      loops.set(after.row(token), next, z, n, state(before, token, call.scratch));
     });
   }
 
@@ -134,24 +125,19 @@ class GruCell {
       const std::span<T> hidden_n = thirds(scratch.hidden.row(token))[2];
       const auto [d_r, d_z, d_n] = thirds(d_gates.row(token));
       const std::span<const T> d = d_after.row(token);
-      loops.set(
-          d_n,
-          [](const auto& d_h, const auto& keep, const auto& fresh) {
-            return d_h * (T(1) - keep) * (T(1) - fresh * fresh);
-          },
-          d, z, n);
-      loops.set(
-          d_z,
-          [](const auto& d_h, const auto& h, const auto& fresh, const auto& keep) {
-            return d_h * (h - fresh) * keep * (T(1) - keep);
-          },
-          d, state(before, token, scratch), n, z);
-      loops.set(
-          d_r,
-          [](const auto& d_fresh, const auto& of_h, const auto& reset) {
-            return d_fresh * of_h * reset * (T(1) - reset);
-          },
-          d_n, hidden_n, r);
+      const auto one = T(1);
+      const auto of_n = [&](const auto& d_h, const auto& keep, const auto& fresh) {
+        return d_h * (one - keep) * (one - fresh * fresh);
+      };
+      const auto of_z = [&](const auto& d_h, const auto& h, const auto& fresh, const auto& keep) {
+        return d_h * (h - fresh) * keep * (one - keep);
+      };
+      const auto of_r = [&](const auto& d_fresh, const auto& of_h, const auto& reset) {
+        return d_fresh * of_h * reset * (one - reset);
+      };
+      loops.set(d_n, of_n, d, z, n);
+      loops.set(d_z, of_z, d, state(before, token, scratch), n, z);
+      loops.set(d_r, of_r, d_n, hidden_n, r);
       std::copy_n(d_r.data(), 2 * width(), d_hidden.row_data(token));
       const auto product = [](const auto& a, const auto& b) { return a * b; };
       loops.set(thirds(d_hidden.row(token))[2], product, d_n, r);

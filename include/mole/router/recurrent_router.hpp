@@ -5,7 +5,6 @@
 #include "mole/router/gru_cell.hpp"
 #include "mole/router/router_policy.hpp"
 
-#include <algorithm>
 #include <cmath>
 
 namespace mole {
@@ -97,8 +96,7 @@ class RecurrentRouter {
     const View<T> u = scratch.u.top(x.rows()), h = scratch.h.top(x.rows());
     call.execution.product_nt(x, parameters_.input.weight, u);
     cell_->forward(u, scratch.carry.in, h, call.with(scratch.cell));
-    if (scratch.carry.out)
-      for (Index n = 0; n < h.rows(); ++n) std::ranges::copy(h.row(n), scratch.carry.out.row_data(n));
+    if (scratch.carry.out) copy(h, scratch.carry.out);
     call.execution.product_nt(View<const T>(h), parameters_.output.weight, logits);
   }
 
@@ -112,8 +110,7 @@ class RecurrentRouter {
     const View<T> h = scratch.h.top(x.rows()), d_h = scratch.d_h.top(x.rows());
     fill(d_u, T(0));
     fill(d_h, T(0));
-    if (carry.d_out)
-      for (Index n = 0; n < h.rows(); ++n) std::ranges::copy(carry.d_out.row(n), d_h.row_data(n));
+    if (carry.d_out) copy(carry.d_out, d_h);
     call.execution.product_nn(d_logits, parameters_.output.weight, d_h);
     gradients.output.add_gradients(h, d_logits, call.execution);
 

@@ -30,6 +30,17 @@ bool can_merge(const Layer& layer) {
   return merge_obstacle(layer).empty();
 }
 
+namespace detail {
+/// Throws unless the experts of `layer` can become part of `weight`.
+template <class Layer>
+void require_mergeable(const Layer& layer, View<typename Layer::Scalar> weight) {
+  require_equal(ErrorCode::shape, "merge_into: rows of the weight", layer.out(), weight.rows());
+  require_equal(ErrorCode::shape, "merge_into: columns of the weight", layer.in(), weight.cols());
+  const std::string obstacle = merge_obstacle(layer);
+  require(obstacle.empty(), ErrorCode::not_mergeable, "merge_into: this layer cannot be merged: ", obstacle);
+}
+}  // namespace detail
+
 /// weight += the sum of all experts of `layer`, so that a plain linear layer with it computes the same as the layer.
 ///
 ///   weight [O x I]
@@ -38,10 +49,7 @@ bool can_merge(const Layer& layer) {
 /// unchanged.  O(ranks I O).
 template <class Layer>
 void merge_into(const Layer& layer, View<typename Layer::Scalar> weight) {
-  require_equal(ErrorCode::shape, "merge_into: rows of the weight", layer.out(), weight.rows());
-  require_equal(ErrorCode::shape, "merge_into: columns of the weight", layer.in(), weight.cols());
-  const std::string obstacle = merge_obstacle(layer);
-  require(obstacle.empty(), ErrorCode::not_mergeable, "merge_into: this layer cannot be merged: ", obstacle);
+  detail::require_mergeable(layer, weight);
   if constexpr (requires {
                   layer.gating().constant_gate(Index(1));
                   layer.experts().add_delta(Index(0), 1.0, weight);

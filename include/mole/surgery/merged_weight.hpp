@@ -5,9 +5,7 @@
 #include "mole/core/matrix.hpp"
 #include "mole/surgery/merge.hpp"
 
-#include <algorithm>
 #include <concepts>
-#include <string>
 
 namespace mole {
 
@@ -30,9 +28,9 @@ class MergedWeight {
   /// Throws Error(not_mergeable) with the layer's own reason, or Error(shape); then nothing has changed.
   template <class... Layers>
   void merge(const Layers&... layers) {
-    (check(layers), ...);
+    (detail::require_mergeable(layers, weight_), ...);
     if (merged_)
-      copy(original_.view(), weight_);
+      copy(original_, weight_);
     else
       keep();
     (merge_into(layers, weight_), ...);
@@ -41,26 +39,14 @@ class MergedWeight {
 
   /// Does nothing unless merged.
   void unmerge() {
-    if (merged_) copy(original_.view(), weight_);
+    if (merged_) copy(original_, weight_);
     merged_ = false;
   }
 
  private:
-  template <class Layer>
-  void check(const Layer& layer) const {
-    require_equal(ErrorCode::shape, "MergedWeight: outputs of the layer", weight_.rows(), layer.out());
-    require_equal(ErrorCode::shape, "MergedWeight: inputs of the layer", weight_.cols(), layer.in());
-    const std::string obstacle = merge_obstacle(layer);
-    require(obstacle.empty(), ErrorCode::not_mergeable, "MergedWeight: this layer cannot be merged: ", obstacle);
-  }
-
   void keep() {
     if (original_.empty()) original_ = Matrix<T>(weight_.rows(), weight_.cols());
     copy(weight_, original_.view());
-  }
-
-  static void copy(View<const T> from, View<T> to) {
-    for (Index r = 0; r < from.rows(); ++r) std::copy_n(from.row_data(r), from.cols(), to.row_data(r));
   }
 
   View<T> weight_;

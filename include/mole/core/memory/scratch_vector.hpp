@@ -23,7 +23,11 @@ class ScratchVector {
   explicit ScratchVector(std::pmr::memory_resource* memory = std::pmr::get_default_resource()) : memory_(memory) {}
   explicit ScratchVector(std::span<T> room) : data_(room.data()), capacity_(room.size()) {}
 
-  ScratchVector(const ScratchVector& other) : ScratchVector() { append(other); }
+  ScratchVector(const ScratchVector& other) : ScratchVector() {
+    make_room(other.size_);
+    size_ = other.size_;
+    std::copy_n(other.data_, size_, data_);
+  }
   ScratchVector(ScratchVector&& other) noexcept : ScratchVector() { swap(other); }
   ScratchVector& operator=(ScratchVector other) noexcept {
     swap(other);
@@ -67,11 +71,6 @@ class ScratchVector {
     std::swap(size_, other.size_);
     std::swap(capacity_, other.capacity_);
     std::swap(memory_, other.memory_);
-  }
-  void append(const ScratchVector& other) {
-    make_room(other.size_);
-    std::copy_n(other.data_, other.size_, data_);
-    size_ = other.size_;
   }
 
   void make_room(std::size_t size) {

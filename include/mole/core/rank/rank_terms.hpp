@@ -19,6 +19,7 @@ struct RankTerms {
   FactorSide side;
 
   Index first_row(Index expert) const { return layout.first_row(expert, side); }
+  void add_to(View<T> result, const auto& execution) const { execution.routed_up(*this, result); }
 };
 
 /// h as a matrix [tokens x ranks] if every token has every expert and no two experts share rows; else empty.
@@ -35,6 +36,8 @@ View<U> ranks_as_matrix(std::span<U> h, FactorSide side, const RankLayout<T>& la
 template <class T>
 struct LinearTerm {
   View<const T> a, w;
+
+  void add_to(View<T> result, const auto& execution) const { execution.product_nn(a, w, result); }
 };
 
 }  // namespace mole

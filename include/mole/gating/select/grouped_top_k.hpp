@@ -7,7 +7,6 @@
 
 #include <array>
 #include <limits>
-#include <string>
 #include <vector>
 
 namespace mole {
@@ -35,17 +34,15 @@ struct GroupedTopK {
       : k(k_), groups(groups_), kept_groups(kept_groups_), bias(std::move(bias_)) {}
 
   void check(Index experts) const {
-    const auto refuse = [](const std::string& expected, Index found) {
-      throw Error(ErrorCode::option, "GroupedTopK: expected " + expected + ", found " + std::to_string(found));
-    };
-    if (groups < 1 || groups > most_groups || experts % groups != 0)
-      refuse("a number of groups up to 256 that divides " + std::to_string(experts) + " experts", groups);
-    if (kept_groups < 1 || kept_groups > groups)
-      refuse("kept_groups from 1 to " + std::to_string(groups) + " groups", kept_groups);
+    require(groups >= 1 && groups <= most_groups && experts % groups == 0, ErrorCode::option,
+            "GroupedTopK: expected a number of groups up to 256 that divides ", experts, " experts, found ", groups);
+    require(kept_groups >= 1 && kept_groups <= groups, ErrorCode::option,
+            "GroupedTopK: expected kept_groups from 1 to ", groups, " groups, found ", kept_groups);
     const Index eligible = experts / groups * kept_groups;
-    if (k < 1 || k > eligible) refuse("k from 1 to " + std::to_string(eligible) + " experts of the kept groups", k);
-    if (!bias.empty() && Index(bias.size()) != experts)
-      refuse("a bias for each of " + std::to_string(experts) + " experts", Index(bias.size()));
+    require(k >= 1 && k <= eligible, ErrorCode::option, "GroupedTopK: expected k from 1 to ", eligible,
+            " experts of the kept groups, found ", k);
+    if (!bias.empty())
+      require_equal(ErrorCode::option, "GroupedTopK: numbers of the bias", experts, Index(bias.size()));
   }
 
   Index max_chosen(Index) const { return k; }

@@ -2,9 +2,7 @@
 // StraightThrough: gates of 1 with the gradient of the scores.
 #pragma once
 
-#include "mole/gating/weigh/weigh_policy.hpp"
-
-#include <algorithm>
+#include "mole/gating/weigh/unit.hpp"
 
 namespace mole {
 
@@ -12,14 +10,7 @@ namespace mole {
 ///
 /// Unlike Unit, it lets the gradient of the task reach the router.
 /// Source: Bengio et al. 2013, arXiv:1308.3432; implemented, but not used, in forwchen/LLaVA-MoLE.
-struct StraightThrough {
-  double constant_gate() const { return 1; }
-
-  template <class T>
-  void forward(std::span<const T>, std::span<const int>, std::span<T> gates) const {
-    std::fill(gates.begin(), gates.end(), T(1));
-  }
-
+struct StraightThrough : Unit {
   template <class T>
   void backward(std::span<const T>, std::span<const int> chosen, std::span<const T>, std::span<const T> d_gates,
                 std::span<T> d_scores) const {
