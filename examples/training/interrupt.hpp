@@ -3,6 +3,7 @@
 #pragma once
 
 #include <csignal>
+#include <cstdlib>
 
 namespace training {
 
@@ -16,6 +17,12 @@ inline void note_interrupts() {
     detail::interrupt_seen = 1;
     std::signal(signal, SIG_DFL);
   });
+}
+
+/// Ctrl-C after the step that the environment names in INTERRUPT_AFTER_STEP: tests cannot hit a step by time.
+inline void interrupt_after(long step) {
+  const char* const named = std::getenv("INTERRUPT_AFTER_STEP");
+  if (named != nullptr && std::atol(named) == step) std::raise(SIGINT);
 }
 
 inline bool interrupted() {

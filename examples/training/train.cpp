@@ -135,6 +135,7 @@ TrainingResult train(Model& model, const text::BatchSampler& sampler, const Trai
     run.take_step(batch);
     seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
     progress.show(run.curve().size(), batch.inputs.size(), run.curve().back());
+    interrupt_after(long(run.curve().size()));
     if (interrupted() && !run.finished()) {
       run.save();
       throw Interrupted{};

@@ -36,7 +36,7 @@ grep -q '<script' "$page" && fail "expected no script in the report"
 grep -q 'nan\|inf' "$work/one/matrix.csv" && fail "expected numbers"
 
 # Ctrl-C: one clear line.
-stop 'lora.*/400' --steps 400 --out "$work/stopped" --method lora
+stop 7 --steps 40 --out "$work/stopped" --method lora
 [ "$(grep -c 'continual: stopped' "$work/log")" = 1 ] || fail "expected a line that says so"
 
 # Bad input.

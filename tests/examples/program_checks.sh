@@ -16,21 +16,12 @@ cat tests/*/*.cpp | head -c 34000 >"$work/tests"
 cat examples/*/*.hpp | head -c 34000 >"$work/examples"
 texts="$work/library $work/tests $work/examples --cache $work/cache --base-steps 4 --batch 4"
 
-# stop TEXT ARGUMENTS...: sends Ctrl-C when TEXT is in the progress of a run.
+# stop STEP ARGUMENTS...: Ctrl-C after a step of a run, of the adapters' training once the base is cached.
 stop() {
-  text=$1
-  shift
-  "$program" $texts "$@" >"$work/log" 2>&1 &
-  stopped=$!
-  tries=0
-  until grep -q "$text" "$work/log"; do
-    tries=$((tries + 1))
-    [ "$tries" -lt 600 ] || fail "expected a line of progress"
-    sleep 0.05
-  done
-  kill -INT "$stopped"
   code=0
-  wait "$stopped" || code=$?
+  step=$1
+  shift
+  INTERRUPT_AFTER_STEP=$step "$program" $texts "$@" >"$work/log" 2>&1 || code=$?
   [ "$code" = 130 ] || fail "expected exit code 130 after Ctrl-C, found $code"
 }
 
