@@ -13,7 +13,7 @@ esac
 cd "$(dirname "$0")/.."
 
 packages="g++ cmake ninja-build ccache libeigen3-dev libxsimd-dev nlohmann-json3-dev libcli11-dev"
-[ "$preset" = test ] && packages="$packages catch2 libbenchmark-dev"
+[ "$preset" = test ] && packages="$packages catch2"
 
 if command -v apt-get >/dev/null 2>&1; then
   missing=""

@@ -18,7 +18,7 @@ using Products = mole::kernel::CodedProducts<Arch>;
 /// The codes of a weight [d x d], read as numbers into `to`.
 template <class Code>
 struct Decoding {
-  explicit Decoding(Index d) : code(support::random_matrix<float>(d, d, 1).view()), to(d, d) {}
+  explicit Decoding(Index d) : code(support::random_matrix<float>(d, d, 1)), to(d, d) {}
 
   void kernel() {
     constexpr Index width = mole::kernel::Pair<Arch>::size;
@@ -49,7 +49,7 @@ struct Decoding {
 template <class Code>
 struct Coded {
   Coded(Index tokens, Index d)
-      : code(support::random_matrix<float>(d, d, 1).view()),
+      : code(support::random_matrix<float>(d, d, 1)),
         x(support::random_matrix<float>(tokens, d, 2)),
         y(support::random_matrix<float>(tokens, d, 3)) {}
 

@@ -4,6 +4,8 @@
 
 #include <cstddef>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 using Index = std::ptrdiff_t;
@@ -25,3 +27,5 @@ template <class T>
 class AnyLinear;
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

@@ -33,5 +33,5 @@ TEST_CASE("HalfBase names what does not fit", "[base]") {
         }) == "HalfBase: size of the codes: expected 4, found 3");
   const std::vector<float> numbers{1, 70000};
   CHECK(error_text(ErrorCode::option, [&] { HalfBase(View<const float>(numbers.data(), 2, 1)); }) ==
-        "HalfBase: expected numbers that the format can hold, found 70000.000000 in row 1");
+        "HalfBase: expected numbers that the format can hold, found 70000 in row 1");
 }

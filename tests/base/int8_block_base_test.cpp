@@ -27,6 +27,25 @@ TEST_CASE("Int8BlockBase scales every block of a row by its largest magnitude", 
   CHECK(base.bytes() == 200 + 4 * 4);
 }
 
+TEST_CASE("Int8BlockBase has no block beyond a row, whatever the powers of two that a block may have", "[base]") {
+  for (Index block : {32, 64, 128, 256, 512, 1024, 2048, 4096})
+    for (Index columns : {block - 1, block, block + 1}) {
+      const Int8BlockBase base(Matrix<float>(2, columns), {}, {.block = block});
+      CAPTURE(block, columns);
+      CHECK(base.code().scales().size() == (columns > block ? 4 : 2));
+    }
+  const Matrix<float> weight(2, 3);
+  for (Index block : {-64, 1, 16, 33, 8192})
+    CHECK_FALSE(error_text(ErrorCode::option, [&] { Int8BlockBase(weight, {}, {.block = block}); }).empty());
+}
+
+TEST_CASE("Int8BlockBase rounds ties to even", "[base]") {
+  const std::vector<float> numbers{127, 62.5f, 63.5f, -62.5f, -63.5f, 62.4f, 62.6f, 0.5f};
+  const Int8BlockBase base(View<const float>(numbers.data(), 1, 8));
+  const auto codes = base.code().codes();
+  CHECK(std::vector<int>(codes.begin(), codes.end()) == std::vector<int>{127, 62, 64, -62, -64, 62, 63, 0});
+}
+
 TEST_CASE("A weight of Int8BlockBase is off by half a scale at most, and coding it again changes no code", "[base]") {
   TestRng rng;
   const auto weight = random_input<float>(7, 200, rng, {.padding = 1});

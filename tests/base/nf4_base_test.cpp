@@ -118,6 +118,8 @@ TEST_CASE("Doubly quantized, a maximum is off by half a step of the map at most"
   const auto weight = random_input<float>(300, 64, rng);
   const Nf4Base plain(weight.view()), nested(weight.view(), {}, {.double_quantized = true});
   CHECK(nested.code().parts().weight == plain.code().parts().weight);
+  CHECK(nested.code().options().double_quantized);
+  CHECK_FALSE(plain.code().options().double_quantized);
   CHECK(nested.code().parts().nested_absmax.size() == 2);
   for (Index b = 0; b < 300; ++b) {
     const double largest = double(nested.code().parts().nested_absmax[std::size_t(b / 256)]);
@@ -136,6 +138,15 @@ TEST_CASE("Nf4Base takes the parts of a file as they are", "[base]") {
     CHECK(support::same_bits(decoded(loaded), decoded(base)));
     CHECK(loaded.code().parts().weight == base.code().parts().weight);
     CHECK(loaded.code().nested() == nested);
+  }
+}
+
+TEST_CASE("Nf4Base takes the parts of as many blocks as share one maximum, and of one less or more", "[base]") {
+  for (Index blocks : {255, 256, 257, 512, 513}) {
+    const Nf4Weight weight(Matrix<float>(blocks, 64), {.double_quantized = true});
+    CAPTURE(blocks);
+    CHECK(Index(weight.parts().nested_absmax.size()) == (blocks + 255) / 256);
+    CHECK(error_text(ErrorCode::shape, [&] { Nf4Weight{weight.parts()}; }).empty());
   }
 }
 

@@ -4,12 +4,12 @@
 
 # Header : what of mole it may include. Regular expressions of paths below mole/; the first line that fits decides.
 set(own_headers
-  "fwd\\.hpp                      : nothing"
+  "fwd\\.hpp                      : core/macros_(off|on)\\.hpp"
   "mole\\.hpp                     : .*"
   "method/.*                      : .*"
   "core/.*                        : core/.*"
-  "kernel/.*                      : kernel/.* core/config\\.hpp"
-  "execution/default_execution.*  : execution/.*"
+  "kernel/.*                      : kernel/.* core/(config|macros_off|macros_on)\\.hpp"
+  "execution/default_execution.*  : execution/.* core/macros_(off|on)\\.hpp"
   "execution/.*                   : execution/.* core/.* kernel/.*"
   "router/.*                      : router/.* core/.* kernel/.* execution/execution_policy\\.hpp"
   "gating/score/.*                : gating/score/.* core/.* kernel/.*"
@@ -34,6 +34,8 @@ set(other_libraries
   "nlohmann/.*                         : io/.*"
   "(unistd|fcntl|sys/stat)\\.h         : io/.*"
   "sys/mman\\.h                        : io/.* core/memory/huge_pages\\.hpp"
+  "xmmintrin\\.h                       : execution/float_environment\\.hpp"
+  "pthread\\.h                         : execution/thread_pool\\.hpp"
   "mpi\\.h                             : distributed/.*")
 
 # Sets `result` to the right-hand side of the first line of `table` whose left-hand side is all of `name`.

@@ -67,9 +67,23 @@ struct AnySelect {
 };
 static_assert(mole::SelectPolicy<AnySelect, double>);
 
+/// What takes the choices of a selection of the whole call.
+struct AnyEmit {
+  template <class Emit>
+  AnyEmit(const Emit& emit)
+      : take([&emit](Index token, int expert) { emit(token, expert); }),
+        excluded([&emit](Index token, int expert) { return emit.excludes(token, expert); }) {}
+
+  void operator()(Index token, int expert) const { take(token, expert); }
+  bool excludes(Index token, int expert) const { return excluded(token, expert); }
+
+  std::function<void(Index, int)> take;
+  std::function<bool(Index, int)> excluded;
+};
+
 /// A selection of the whole call.
 struct AnyWholeCallSelect {
-  using Emit = std::function<void(Index token, int expert)>;
+  using Emit = AnyEmit;
   using Scratch = std::shared_ptr<void>;
 
   template <class Select>

@@ -43,15 +43,34 @@ TEST_CASE("Every base takes a bias from whatever has its numbers side by side", 
   check_bases(row);
   check_bases(row.view());
   check_bases(eigen);
+  check_bases(eigen.transpose());
+  check_bases(Eigen::Map<const Eigen::VectorXf>(vector.data(), 3));
+  Eigen::MatrixXf columns(3, 4);
+  columns.col(2) = eigen;
+  check_bases(columns.col(2));
+  check_bases(columns.block(0, 2, 3, 1));
+  check_bases(Eigen::Ref<const Eigen::VectorXf>(columns.col(2)));
+  Matrix<float> upright(3, 1);
+  for (Index o = 0; o < 3; ++o) upright(o, 0) = float(o + 1);
+  check_bases(upright);
 }
 
 TEST_CASE("A bias of another size, of several rows or with gaps is refused", "[core]") {
-  const Matrix<float> weight(3, 2), column(3, 1);
+  const Matrix<float> weight(3, 2), wide(3, 3);
   const std::vector<float> two(2);
   CHECK(code_of([&] { DenseBase(weight, two); }) == ErrorCode::shape);
   CHECK(code_of([&] { PackedBase(weight, two); }) == ErrorCode::shape);
   CHECK(code_of([&] { Int8RowBase(weight.view(), two); }) == ErrorCode::shape);
-  CHECK(code_of([&] { DenseBase(weight, column.view()); }) == ErrorCode::shape);
+  CHECK(code_of([&] { DenseBase(weight, wide.view().middle_cols(1, 1)); }) == ErrorCode::shape);
+  CHECK(code_of([&] { DenseBase(weight, wide); }) == ErrorCode::shape);
+  const Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor> rows(6, 6);
+  const Eigen::MatrixXf columns(6, 6);
+  for (const auto& refused : {rows.block(0, 1, 3, 1), rows.block(0, 0, 1, 2), rows.block(0, 0, 3, 2)})
+    CHECK(code_of([&] { BiasView<float>{refused}; }) ==
+          (refused.rows() == 1 ? std::optional<ErrorCode>() : ErrorCode::shape));
+  CHECK(code_of([&] { DenseBase(weight, rows.block(0, 1, 3, 1)); }) == ErrorCode::shape);
+  CHECK(code_of([&] { DenseBase(weight, columns.block(1, 0, 1, 3)); }) == ErrorCode::shape);
+  CHECK(code_of([&] { DenseBase(weight, columns.row(1)); }) == ErrorCode::shape);
   const std::vector<float> six(6);
   const Eigen::Map<const Eigen::VectorXf, 0, Eigen::InnerStride<>> apart(six.data(), 3, Eigen::InnerStride<>(2));
   CHECK(code_of([&] { DenseBase(weight, apart); }) == ErrorCode::shape);

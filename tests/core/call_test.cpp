@@ -56,7 +56,8 @@ TEST_CASE("A call is handed on with the scratch of a part", "[core]") {
 }
 
 TEST_CASE("A size of less than nothing is refused", "[core]") {
-  CHECK(test::code_of([] { CallSize::check(-1, 0); }) == ErrorCode::option);
-  CHECK(test::code_of([] { CallSize::check(0, -1); }) == ErrorCode::option);
-  CHECK_NOTHROW(CallSize::check(0, 0));
+  CHECK(test::code_of([] { CallSize{.tokens = -1}.check(); }) == ErrorCode::option);
+  CHECK(test::code_of([] { CallSize{.pairs = -1}.check(); }) == ErrorCode::option);
+  CHECK(test::code_of([] { CallSize{.pairs = Index(1) << 31}.check(); }) == ErrorCode::option);
+  CHECK_NOTHROW(CallSize{}.check());
 }

@@ -175,7 +175,7 @@ TEST_CASE("A rate outside [0, 1) is refused by name", "[core]") {
     CHECK(code_of([&] { dropout.check("LowRank"); }) == ErrorCode::option);
   }
   CHECK(text_of([] { Dropout{.rate = 1.5}.check("LowRank"); }) ==
-        "LowRank: dropout rate expected in [0, 1), found 1.500000");
+        "LowRank: dropout rate expected in [0, 1), found 1.5");
   CHECK_NOTHROW((Dropout{.rate = 0}.check("LowRank")));
   CHECK_NOTHROW((Dropout{.rate = 0.999}.check("LowRank")));
 }

@@ -48,7 +48,8 @@ TEST_CASE("An empty matrix gives an empty view, whatever its shape", "[core]") {
     CHECK_FALSE(std::as_const(*matrix).view());
   }
   CHECK(no_cols.view().rows() == 3);
-  CHECK(Matrix<float>(1, 1).view());
+  const Matrix<float> one(1, 1);
+  CHECK(one.view());
 }
 
 TEST_CASE("A matrix takes a caller's memory, and a copy does not", "[core]") {
@@ -74,4 +75,14 @@ TEST_CASE("Stacked matrices have the rows of both", "[core]") {
   CHECK(both.cols() == 2);
   CHECK(std::ranges::equal(both.elements(), std::array{1, 2, 3, 4, 5, 6}));
   CHECK(stacked(Matrix<int>(0, 2), above).rows() == 1);
+}
+
+TEST_CASE("Of a matrix that was moved from nothing is left", "[core]") {
+  Matrix<float> matrix(3, 4);
+  const Matrix<float> taken = std::move(matrix);
+  CHECK((taken.rows() == 3 && taken.cols() == 4));
+  CHECK((matrix.rows() == 0 && matrix.cols() == 0));
+  CHECK_FALSE(matrix.view());
+  matrix = Matrix<float>(2, 5);
+  CHECK((matrix.rows() == 2 && matrix.view().cols() == 5));
 }

@@ -10,6 +10,20 @@
 using namespace mole;
 using namespace mole::test;
 
+namespace {
+
+/// Draws one number for ever.
+struct Constant {
+  using result_type = std::uint64_t;
+  static constexpr result_type min() { return 0; }
+  static constexpr result_type max() { return ~result_type(0); }
+  result_type operator()() { return number; }
+
+  result_type number;
+};
+
+}  // namespace
+
 // The numbers of this file come from a few lines of Python, not from the library.
 
 TEST_CASE("mix_bits is SplitMix64", "[core]") {
@@ -90,4 +104,11 @@ TEST_CASE("standard_normal has mean 0, deviation 1 and the tails of a normal", "
   CHECK(std::abs(sum / 1e5) < 0.015);
   CHECK(std::abs(square / 1e5 - 1) < 0.02);
   CHECK(std::abs(beyond / 1e5 - 0.0455) < 0.003);
+}
+
+TEST_CASE("standard_normal is finite whatever the generator draws", "[core]") {
+  for (std::uint64_t number : {std::uint64_t(0), std::uint64_t(1), std::uint64_t(1) << 11, ~std::uint64_t(0)}) {
+    Constant generator{number};
+    CHECK(std::isfinite(standard_normal(generator)));
+  }
 }

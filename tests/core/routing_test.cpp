@@ -153,7 +153,7 @@ TEST_CASE("A routing of known counts may be filled in any order", "[core]") {
   filled.start(4, Ints{2, 0, 3});
   CHECK_FALSE(filled.finished());
   for (Index n : {2, 0}) {
-    std::copy_n(pushed.experts_of(n).begin(), pushed.experts_of(n).size(), filled.experts_of(n).begin());
+    std::copy_n(pushed.experts_of(n).begin(), pushed.experts_of(n).size(), filled.experts_to_fill(n).begin());
     std::copy_n(pushed.gates_of(n).begin(), pushed.gates_of(n).size(), filled.gates_of(n).begin());
   }
   filled.finish();
@@ -176,6 +176,51 @@ TEST_CASE("A routing of known counts beyond its room is an error", "[core]") {
   CHECK(routing.tokens() == 0);
   routing.start(4, Ints{2, 2, 1});
   CHECK(routing.pairs() == 5);
+  CHECK(code_of([&] { routing.start(4, Ints{2, 2, 2}); }) == ErrorCode::capacity);
+  CHECK(routing.tokens() == 0);  // nothing is left of the one before
+  CHECK(routing.pairs() == 0);
+}
+
+TEST_CASE("Staged experts beyond the room of a routing are refused", "[core]") {
+  MemoryBlock memory(4096, std::pmr::get_default_resource());
+  Arena arena(memory.bytes());
+  for (Index pairs : {3, 4, 5}) {
+    Routing<float> routing({.tokens = 2, .pairs = pairs, .experts = 4}, arena);
+    CAPTURE(pairs);
+    CHECK(text_of([&] { routing.stage(4, 2, 2); }) ==
+          (pairs < 4 ? "Routing: room for 3 pairs of token and expert, found at least 4" : ""));
+    CHECK(code_of([&] { routing.stage(4, 2, 1); }) == std::nullopt);
+  }
+}
+
+TEST_CASE("A routing takes no more staged experts than there are", "[core]") {
+  Routing<float> routing;
+  for (const Ints& counts : {Ints{1, 1, 3}, Ints{1, 1}, Ints{1, 1, 1, 1}}) {
+    const View<int> staged = routing.stage(4, 3, 2);
+    fill(staged, 1);
+    CHECK(code_of([&] { routing.start(4, counts); }) == ErrorCode::shape);
+    CHECK_FALSE(routing.finished());
+    routing.start(4, counts);  // without a stage
+  }
+  CHECK(code_of([&] { routing.stage(4, Index(1) << 32, Index(1) << 32); }) == ErrorCode::option);
+  fill(routing.stage(4, 2, 3), 2);
+  routing.start(4, Ints{1, 0});
+  routing.finish();
+  CHECK(ints(routing.experts_of(0)) == Ints{2});
+  routing.stage(4, 2, 3);
+  CHECK_FALSE(routing.finished());
+}
+
+TEST_CASE("A finished routing takes no other experts, and has a version of its own", "[core]") {
+  Routing<double> first = small(), second = small();
+  CHECK(code_of([&] { first.experts_to_fill(0); }) == ErrorCode::order);
+  CHECK(first.version() != second.version());
+  const Routing<double> copy = first;
+  CHECK(copy.version() == first.version());
+  first.start(4, Ints{1});
+  first.experts_to_fill(0)[0] = 3;
+  first.finish();
+  CHECK(copy.version() != first.version());
 }
 
 TEST_CASE("Every token with every expert is ordered by expert as any routing is", "[core]") {
@@ -191,4 +236,44 @@ TEST_CASE("Every token with every expert is ordered by expert as any routing is"
     CHECK(ints(routing.pairs_of(1)) == Ints{1, 4, 7, 10});
     CHECK(ints(routing.pairs_of(2)) == Ints{2, 5, in_order ? 8 : 6, 11});
   }
+}
+
+TEST_CASE("Experts out of range and steps out of turn are refused in every build", "[core]") {
+  Routing<float> routing;
+  CHECK(code_of([&] { routing.push(0, 1); }) == ErrorCode::option);  // before start()
+  routing.start(3);
+  for (int e : {-1, 3, 2147483647}) CHECK(code_of([&] { routing.push(e, 1); }) == ErrorCode::option);
+  CHECK(text_of([&] { routing.push(3, 1); }) == "Routing: expected experts from 0 to 2, found 3");
+  routing.push(2, 1);
+  CHECK(code_of([&] { routing.finish(); }) == ErrorCode::order);  // its token has not ended
+  CHECK_FALSE(routing.finished());
+  routing.end_token();
+  routing.finish();
+  CHECK(code_of([&] { routing.push(0, 1); }) == ErrorCode::order);
+  CHECK(code_of([&] { routing.end_token(); }) == ErrorCode::order);
+  for (const Ints& experts : {Ints{0, 3}, {-1, 0}, {1, 1 << 30}}) {
+    routing.start(3, Ints{2});
+    std::ranges::copy(experts, routing.experts_to_fill(0).begin());
+    CHECK(code_of([&] { routing.finish(); }) == ErrorCode::option);
+    CHECK_FALSE(routing.finished());
+  }
+  CHECK(code_of([&] { routing.start(-1); }) == ErrorCode::option);
+  CHECK(code_of([&] { routing.start(3, Ints{2, -1}); }) == ErrorCode::option);
+  CHECK(code_of([&] { routing.start(3, Ints{1 << 30, 1 << 30}); }) == ErrorCode::capacity);  // beyond an int
+  CHECK_FALSE(routing.finished());
+}
+
+TEST_CASE("An expert twice in one token is refused", "[core]") {
+  Routing<float> routing;
+  for (const Ints& experts : {Ints{1, 1}, {0, 2, 0}, {2, 0, 1, 2}}) {
+    routing.start(3);
+    routing.push(1, 1);
+    routing.end_token();
+    for (int e : experts) routing.push(e, 0.5f);
+    routing.end_token();
+    CHECK(code_of([&] { routing.finish(); }) == ErrorCode::option);
+    CHECK_FALSE(routing.finished());
+  }
+  CHECK(text_of([&] { routing.finish(); }) ==
+        "Routing: expected an expert once in a token, found expert 2 twice in token 1");
 }

@@ -47,8 +47,9 @@ auto layer_with_state() {
       Remembering{}, Gate{BiasedSigmoid<float>(4), GroupedTopK<float>(2, 1, 1, std::vector<float>(4)), Raw{}},
       LowRank<DenseFactors<float>>({.in = 6, .out = 5, .experts = 4, .rank = 2}, rng), NoBase<float>(6, 5));
 }
-const Found all_of_layer{{"router.a", 1}, {"router.b", 2},          {"router.c", 3},           {"router.d", 4},
-                         {"router.e", 5}, {"gating.score.bias", 4}, {"gating.select.bias", 4}, {"experts.scale", 4}};
+const Found all_of_layer{{"router.a", 1},           {"router.b", 2},      {"router.c", 3},
+                         {"router.d", 4},           {"router.e", 5},      {"gating.score.bias", 4},
+                         {"gating.select.bias", 4}, {"experts.ranks", 4}, {"experts.scale", 4}};
 
 }  // namespace
 
@@ -79,7 +80,7 @@ TEST_CASE("A layer shows the state of its roles by qualified names", "[core]") {
   });
   CHECK(layer.gating().select.bias[3] == 2);
   auto without = support::routed_layer<float>({}, support::top_2());
-  CHECK(state_of(without) == Found{{"experts.scale", 4}});
+  CHECK(state_of(without) == Found{{"experts.ranks", 4}, {"experts.scale", 4}});
 }
 
 TEST_CASE("A layer of erased type shows the same state", "[core]") {

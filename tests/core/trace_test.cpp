@@ -42,10 +42,10 @@ TEST_CASE("A trace starts every call with gradients of zero and the settings of 
 }
 
 TEST_CASE("A trace has one d_gate for each pair of its routing, zero again for each routing", "[core]") {
-  Trace<float> trace({.tokens = 4, .pairs = 3, .experts = 2, .columns = 2});
-  for (Index pairs : {3, 1, 2}) {
-    trace.routing.start(2);
-    for (Index p = 0; p < pairs; ++p) trace.routing.push(0, 1);
+  Trace<float> trace({.tokens = 4, .pairs = 3, .experts = 3, .columns = 3});
+  for (int pairs : {3, 1, 2}) {
+    trace.routing.start(3);
+    for (int p = 0; p < pairs; ++p) trace.routing.push(p, 1);
     trace.routing.end_token();
     trace.routing.finish();
     trace.start_d_gate();
@@ -55,8 +55,8 @@ TEST_CASE("A trace has one d_gate for each pair of its routing, zero again for e
       d = 5;
     }
   }
-  trace.routing.start(2);
-  for (int p = 0; p < 3; ++p) trace.routing.push(0, 1);
+  trace.routing.start(3);
+  for (int p = 0; p < 3; ++p) trace.routing.push(p, 1);
   CHECK(code_of([&] { trace.routing.push(0, 1); }) == ErrorCode::capacity);
 }
 
@@ -79,4 +79,31 @@ TEST_CASE("All memory of a trace comes from the caller's resource", "[core]") {
   CHECK(inside(trace.routing.gates().data()));
   CHECK(inside(trace.routing.by_expert().data()));
   CHECK(inside(trace.d_gate().data()));
+}
+
+TEST_CASE("A trace whose call failed, or that was moved from, has no tokens", "[core]") {
+  Trace<float> trace({.tokens = 4, .pairs = 8, .experts = 3, .columns = 3});
+  const auto fill_up = [&] {
+    trace.start(4, {});
+    trace.routing.start(3);
+    for (int n = 0; n < 4; ++n) {
+      trace.routing.push(n % 3, 1);
+      trace.routing.end_token();
+    }
+    trace.routing.finish();
+    trace.start_d_gate();
+  };
+  const auto is_empty = [](const Trace<float>& t) { return t.tokens() == 0 && t.logits().rows() == 0; };
+  fill_up();
+  trace.nan_tokens = 1;
+  trace.abandon();
+  CHECK(is_empty(trace));
+  CHECK(trace.nan_tokens == 0);
+  CHECK(trace.routing.finished());
+  for (Index e = 0; e < 3; ++e) CHECK(trace.routing.load(e) == 0);
+  fill_up();
+  const Trace<float> other = std::move(trace);
+  CHECK(other.tokens() == 4);
+  CHECK(is_empty(trace));
+  CHECK(trace.d_gate().empty());
 }

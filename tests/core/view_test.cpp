@@ -2,6 +2,7 @@
 #include "mole/core/view.hpp"
 
 #include "mole/core/matrix.hpp"
+#include "core/error_code.hpp"
 #include "support/catch.hpp"
 
 #include <Eigen/Core>
@@ -127,9 +128,34 @@ TEST_CASE("Eigen types that a view cannot show do not convert", "[core]") {
   STATIC_REQUIRE(std::is_convertible_v<RowMajor&, View<float>>);
   STATIC_REQUIRE_FALSE(std::is_convertible_v<const RowMajor&, View<float>>);
   STATIC_REQUIRE_FALSE(std::is_convertible_v<Eigen::Map<const RowMajor>&, View<float>>);
-  STATIC_REQUIRE_FALSE(std::is_convertible_v<ColumnMajor&, View<float>>);
-  STATIC_REQUIRE_FALSE(std::is_convertible_v<ColumnMajor&, View<const float>>);
   STATIC_REQUIRE_FALSE(std::is_convertible_v<RowMajor&, View<double>>);
+}
+
+TEST_CASE("Numbers of a row that the run shows to lie apart are refused in every build", "[core]") {
+  std::vector<float> numbers(48);
+  using Apart = Eigen::Map<RowMajor, 0, Eigen::Stride<Eigen::Dynamic, Eigen::Dynamic>>;
+  CHECK(test::code_of([&] { View<float>(Apart(numbers.data(), 4, 3, {6, 2})); }) == ErrorCode::shape);
+  CHECK(test::code_of([&] { View<float>(Apart(numbers.data(), 4, 1, {6, 2})); }) == std::nullopt);
+  CHECK(test::code_of([&] { View<float>(Apart(numbers.data(), 4, 3, {6, 1})); }) == std::nullopt);
+  CHECK(test::code_of([&] { View<float>(FakeMdspan<float>{numbers.data(), {3, 4}, {8, 2}}); }) == ErrorCode::shape);
+}
+
+TEST_CASE("Views overlap where they share an element", "[core]") {
+  std::vector<float> numbers(100);
+  const auto view = [&](Index at, Index rows, Index cols, Index stride) {
+    return View<const float>(numbers.data() + at, rows, cols, stride);
+  };
+  CHECK(overlap(view(0, 4, 5, 10), view(0, 4, 5, 10)));
+  CHECK_FALSE(overlap(view(0, 4, 5, 10), view(5, 4, 5, 10)));  // columns of one matrix
+  CHECK_FALSE(overlap(view(5, 4, 5, 10), view(0, 4, 5, 10)));
+  CHECK(overlap(view(0, 4, 6, 10), view(5, 4, 5, 10)));
+  CHECK(overlap(view(6, 4, 5, 10), view(10, 4, 5, 10)));  // the end of a row and the next one
+  CHECK(overlap(view(10, 4, 5, 10), view(6, 4, 5, 10)));
+  CHECK_FALSE(overlap(view(0, 4, 5, 10), view(40, 4, 5, 10)));
+  CHECK_FALSE(overlap(view(0, 4, 5, 5), view(20, 4, 5, 5)));
+  CHECK(overlap(view(0, 4, 5, 5), view(19, 4, 5, 5)));
+  CHECK_FALSE(overlap(view(0, 0, 5, 5), view(0, 4, 5, 5)));
+  CHECK_FALSE(overlap(View<const float>(), view(0, 4, 5, 5)));
 }
 
 TEST_CASE("A two-dimensional mdspan with contiguous columns converts", "[core]") {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "mole/execution/host_executor.hpp"
 
+#include "core/error_code.hpp"
 #include "mole/execution/simd.hpp"
 #include "support/catch.hpp"
 #include "support/execution_checks.hpp"
@@ -35,6 +36,13 @@ TEST_CASE("A host's loop gets every task of two and more, and is not troubled fo
     CHECK(calls == (tasks > 1 ? 1 : 0));
     CHECK(seen == std::vector<int>(std::size_t(tasks), 1));
   }
+}
+
+TEST_CASE("A host without a loop, or without a thread, is refused when it is made", "[execution]") {
+  int calls = 0;
+  CHECK(code_of([] { HostExecutor(1, {}); }) == ErrorCode::option);
+  CHECK(code_of([&] { HostExecutor(0, HostLoop{&calls}); }) == ErrorCode::option);
+  CHECK(code_of([&] { HostExecutor(1, HostLoop{&calls}); }) == std::nullopt);
 }
 
 TEST_CASE("A host's loop takes const and moved functions and function pointers", "[execution]") {

@@ -18,7 +18,6 @@ TEMPLATE_TEST_CASE("Simd's dense products equal Reference's", "[execution]", flo
 
 TEMPLATE_TEST_CASE("Simd's dense products equal Reference's beyond one panel, one block and one task", "[execution]",
                    float, double) {
-  // A panel holds at most 2048 rows of float in baseline code, a block 512 rows of the result at least.
   for (Index padding : {0, 1}) {
     dense_products_equal_reference<TestType>(Simd<>{}, 200, 333, 517, padding);
     dense_products_equal_reference<TestType>(Simd<>{}, 600, 70, 9, padding);
@@ -28,6 +27,17 @@ TEMPLATE_TEST_CASE("Simd's dense products equal Reference's beyond one panel, on
   found.compute(Simd<>{});
   expected.compute(Reference{});
   CHECK(difference(found.y.view(), expected.y.view()) <= Tolerance<TestType>::sum(600));
+}
+
+TEMPLATE_TEST_CASE("Simd's dense products equal Reference's where a panel, or a piece of a long sum, ends",
+                   "[execution]", float, double) {
+  const Index deep = kernel::Panel<kernel::DefaultArchitecture, TestType>::depth;
+  for (Index edge : {deep, SimdCosts::terms_of_a_sum, 2 * SimdCosts::terms_of_a_sum})
+    for (Index terms : {edge - 1, edge, edge + 1})
+      for (Index rows : {SimdCosts::rows_for_pieces - 1, SimdCosts::rows_for_pieces, SimdCosts::rows_for_pieces + 1}) {
+        dense_products_equal_reference<TestType>(Simd<>{}, rows, terms, 40, 0);
+        dense_products_equal_reference<TestType>(Simd<>{}, rows, 40, terms, 0);
+      }
 }
 
 TEMPLATE_TEST_CASE("Simd's product over no inputs is zero, and its bias alone", "[execution]", float, double) {
@@ -75,6 +85,46 @@ TEMPLATE_TEST_CASE("Simd's routed primitives equal Reference's", "[execution]", 
 
 TEMPLATE_TEST_CASE("Simd's routed primitives equal Reference's beyond one task", "[execution]", float, double) {
   large_primitives_equal_reference<TestType>(Simd<>{});
+}
+
+TEMPLATE_TEST_CASE("Simd's routed primitives equal Reference's where rows of a table compete for one set of the cache",
+                   "[execution]", float, double) {
+  // Rows whose distance is a multiple of 2 KiB are copied side by side, 128 at most.
+  const Index far = 2048 / Index(sizeof(TestType));
+  TestRng rng;
+  const auto check = [&](const RankBlocks& blocks, Spread spread, Index width, Index padding) {
+    const RoutedCase<TestType> c(blocks, random_routing<TestType>(spread, 60, blocks.experts(), rng), width, width,
+                                 padding, rng);
+    CAPTURE(blocks.max_size(), int(spread), width, padding);
+    routed_primitives_equal_reference<TestType>(Simd<>{}, c, padding);
+  };
+  for (auto [width, padding] : {std::pair(far - 1, Index(0)),
+                                {far - 1, Index(1)},
+                                {far, Index(0)},
+                                {far + 1, Index(0)},
+                                {far + 1, far - 1},
+                                {2 * far, Index(0)}}) {
+    for (Spread spread : {Spread::random_pairs, Spread::everybody})
+      check(RankBlocks::uniform(5, 17), spread, width, padding);
+    for (Index ranks : {127, 128, 129, 200}) check(RankBlocks::uniform(2, ranks), Spread::all_to_one, width, padding);
+  }
+}
+
+TEMPLATE_TEST_CASE("Simd's routed primitives equal Reference's where a run of pairs, or of a token's ranks, ends",
+                   "[execution]", float, double) {
+  TestRng rng;
+  const auto check = [&](const RankBlocks& blocks, Routing<TestType> routing) {
+    const RoutedCase<TestType> c(blocks, std::move(routing), 40, 30, 0, rng);
+    CAPTURE(blocks.experts(), c.routing.tokens());
+    routed_primitives_equal_reference<TestType>(Simd<>{}, c, 0);
+  };
+  for (Index count : {SimdCosts::run - 1, SimdCosts::run, SimdCosts::run + 1, 3 * SimdCosts::run / 2}) {
+    check(RankBlocks::uniform(2, 8), random_routing<TestType>(Spread::all_to_one, count, 2, rng));
+    Matrix<TestType> gates(3, count + 1);  // all experts but one: no matrix product
+    fill(gates.view(), 1);
+    for (Index n = 0; n < 3; ++n) gates(n, 10 * n) = 0;
+    check(RankBlocks::uniform(count + 1, 1), Routing<TestType>::from_dense(gates));
+  }
 }
 
 TEMPLATE_TEST_CASE("Simd of one element a vector equals Reference in every primitive", "[execution]", float, double) {

@@ -6,6 +6,13 @@
 #include <chrono>
 #include <set>
 #include <stdexcept>
+#include <system_error>
+
+#if __has_include(<sys/wait.h>)
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#endif
 
 using namespace mole;
 
@@ -233,4 +240,69 @@ TEST_CASE("A pool of no thread is refused", "[execution][threads]") {
     }
     CHECK(code == ErrorCode::option);
   }
+}
+
+#if defined(__linux__) && !defined(__SANITIZE_THREAD__) && !defined(__SANITIZE_ADDRESS__)
+// In a process of its own, as what it changes holds for all of it.
+template <class F>
+bool succeeds_in_a_fork(F f) {
+  const pid_t child = ::fork();
+  if (child == 0) ::_exit(f() ? 0 : 1);
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  return WIFEXITED(status) && WEXITSTATUS(status) == 0;
+}
+
+TEST_CASE("A system that refuses a thread gives an exception, and no half of a pool", "[execution][threads]") {
+  CHECK(succeeds_in_a_fork([] {
+    struct rlimit limit {};
+    ::getrlimit(RLIMIT_AS, &limit);
+    limit.rlim_cur = rlim_t(1) << 30;  // a thread's stack takes 8 MiB of it
+    if (::setrlimit(RLIMIT_AS, &limit) != 0) return false;
+    try {
+      const ThreadPool pool(5000);
+    } catch (const std::system_error&) {
+      return true;
+    }
+    return false;
+  }));
+}
+
+TEST_CASE("A process that was forked from one with a pool goes on, and ends", "[execution][threads]") {
+  const ThreadPool pool(3);
+  Tally tally(40);
+  pool.parallel_for(40, [&](Index i) { tally(i); });
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));  // its threads sleep by now
+  CHECK(succeeds_in_a_fork([&] {
+    for (int round = 0; round < 5; ++round) pool.parallel_for(40, [&](Index i) { tally(i); });
+    {
+      const ThreadPool copy = pool, another(2);
+      another.parallel_for(40, [&](Index i) { tally(i); });
+    }
+    return tally.each(7);
+  }));
+  CHECK(tally.each(1));
+}
+#endif
+
+#if defined(__SSE__)
+TEST_CASE("Tasks have the floating-point environment of the caller", "[execution][threads]") {
+  const ThreadPool pool(3);
+  const unsigned before = _mm_getcsr();
+  for (const unsigned mode : {0u, 0x8040u, 0x6000u, 0u}) {  // flush to zero, rounding towards zero
+    _mm_setcsr(before | mode);
+    std::vector<std::atomic<unsigned>> found(200);
+    pool.parallel_for(200, [&](Index i) {
+      found[std::size_t(i)] = _mm_getcsr() & 0xffc0u;
+      if (i % 16 == 0) std::this_thread::yield();
+    });
+    const unsigned own = _mm_getcsr() & 0xffc0u;
+    _mm_setcsr(before);
+    for (const auto& of_task : found) CHECK(of_task == own);
+  }
+}
+#endif
+
+TEST_CASE("A pool without a number has a thread for each of the machine's", "[execution][threads]") {
+  CHECK(ThreadPool().threads() == std::max(1, int(std::thread::hardware_concurrency())));
 }

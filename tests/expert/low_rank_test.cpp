@@ -111,20 +111,27 @@ TEST_CASE("A routing larger than the workspace is refused", "[expert]") {
   const auto experts = random_experts<float>({.in = 11, .out = 9, .experts = 4, .rank = 3});
   const auto x = support::random_matrix<float>(6, 11, 3);
   const auto routing = laws::some_routing<float>(6, 4, {4});
-  laws::Harness harness(experts, 6, routing.pairs() - 1);
-  auto call = harness.call();
+  const auto of_fewer_ranks = random_experts<float>({.in = 11, .out = 9, .experts = 4, .rank = 2});
+  laws::Harness too_few(experts, 6, routing.pairs() - 1), too_narrow(of_fewer_ranks, 6, routing.pairs());
   Matrix<float> y(6, 9);
-  CHECK_THROWS_AS(experts.forward(x, {}, routing, y.view(), call), Error);
+  for (auto* harness : {&too_few, &too_narrow}) {
+    auto call = harness->call();
+    CHECK_THROWS_AS(experts.forward(x, {}, routing, y.view(), call), Error);
+  }
 }
 
 TEST_CASE("The delta of an expert is its scaled B A", "[expert]") {
-  const auto experts = random_experts<double>({.in = 3, .out = 2, .experts = 2, .rank = 2, .alpha = 4});
-  Matrix<double> w(2, 3);
-  experts.add_delta(1, 0.5, w.view());
-  const auto& p = experts.parameters();
-  for (Index o = 0; o < 2; ++o)
-    for (Index i = 0; i < 3; ++i) {
-      const double expected = 0.5 * 2 * (p.lora_B(2, o) * p.lora_A(2, i) + p.lora_B(3, o) * p.lora_A(3, i));
-      CHECK(std::abs(w(o, i) - expected) < 1e-15);
-    }
+  for (bool shared : {false, true}) {
+    const auto experts =
+        random_experts<double>({.in = 3, .out = 2, .experts = 2, .rank = 2, .alpha = 4, .shared_down = shared});
+    Matrix<double> w(2, 3);
+    experts.add_delta(1, 0.5, w.view());
+    const auto& p = experts.parameters();
+    const Index a = shared ? 0 : 2;
+    for (Index o = 0; o < 2; ++o)
+      for (Index i = 0; i < 3; ++i) {
+        const double expected = 0.5 * 2 * (p.lora_B(2, o) * p.lora_A(a, i) + p.lora_B(3, o) * p.lora_A(a + 1, i));
+        CHECK(std::abs(w(o, i) - expected) < 1e-15);
+      }
+  }
 }

@@ -13,6 +13,8 @@
 #include "support/seed.hpp"
 #include "support/tolerance.hpp"
 
+#include <numeric>
+
 using namespace mole;
 using namespace mole::test;
 
@@ -197,6 +199,29 @@ TEST_CASE("A sparse projection is state, and what is written there is the projec
   from.project_backward(d_z, d_x.view(), call(Simd<>{})), to.project_backward(d_z, other_d_x.view(), call(Simd<>{}));
   CHECK(support::same_bits(z, other_z));
   CHECK(support::same_bits(d_x, other_d_x));
+}
+
+TEST_CASE("Values of a sparse projection that are written alone are its values from then on, and columns likewise",
+          "[factors]") {
+  Rng rng(4);
+  SparseProjection<float> factors({.in = 50, .out = 6, .experts = 9, .nonzeros = 7}, rng);
+  auto expected = factors.projection();
+  factors.for_each_state([&]<class U>(std::string_view, std::span<U> numbers) {
+    if constexpr (std::is_same_v<U, float>)
+      for (float& value : numbers) value *= 2;
+  });
+  for (float& value : expected.values.elements()) value *= 2;
+  CHECK(support::same_bits(factors.projection().values, expected.values));
+  CHECK(support::same_bits(factors.projection().columns, expected.columns));
+  check_equals_dense(factors, 9, Simd<>{}, rng);
+
+  for (Index j = 0; j < 9; ++j)
+    std::iota(expected.columns.view().row(j).begin(), expected.columns.view().row(j).end(), j);
+  factors.for_each_state([&]<class U>(std::string_view, std::span<U> numbers) {
+    if constexpr (std::is_same_v<U, int>) std::ranges::copy(expected.columns.elements(), numbers.begin());
+  });
+  CHECK(support::same_bits(factors.projection().values, expected.values));
+  CHECK(support::same_bits(factors.projection().columns, expected.columns));
 }
 
 TEST_CASE("SparseProjection refuses sizes out of range", "[factors]") {

@@ -39,14 +39,24 @@ struct Halves : Unit {
   }
 };
 
-/// Does every one of some tokens, with NaN and infinite logits among them, have all experts with one weight?
+/// A selection of a user, who gives every expert to every token, whatever the pass says.
+struct AllToAll {
+  Index max_pairs(Index tokens, Index experts) const { return tokens * experts; }
+  void select_whole_call(View<const double> scores, Index experts, const Pass&, auto&& emit, auto&) const {
+    for (Index n = 0; n < scores.rows(); ++n)
+      for (int e = 0; e < experts; ++e) emit(n, e);
+  }
+};
+
+/// Does every one of some tokens, with NaN and infinite logits among them, have all experts with one weight? A logit of
+/// -infinity would exclude its expert.
 template <class Execution, class G>
 bool all_alike(const G& gate, Index experts) {
-  constexpr double infinity = std::numeric_limits<double>::infinity();
+  constexpr double infinity = std::numeric_limits<double>::infinity(), least = std::numeric_limits<double>::lowest();
   const Index columns = gate.columns(experts);
   Matrix<double> logits = support::random_matrix<double>(24, columns, 75, 3);
-  for (Index e = 0; e < columns; ++e) logits(1, e) = std::nan(""), logits(2, e) = -infinity;
-  logits(3, 0) = std::nan(""), logits(4, columns - 1) = -infinity, logits(5, columns - 1) = infinity;
+  for (Index e = 0; e < columns; ++e) logits(1, e) = std::nan(""), logits(2, e) = least;
+  logits(3, 0) = std::nan(""), logits(4, columns - 1) = least, logits(5, columns - 1) = infinity;
   const auto trace = laws::routed<Execution>(gate, logits, experts);
   const std::span<const double> weights = trace.routing.gates();
   return trace.routing.pairs() == 24 * experts &&
@@ -107,6 +117,39 @@ TEST_CASE("A forced expert serves its token alone", "[gating]") {
   CHECK(by_experts.routing.experts_of(2)[0] == 4);
 }
 
+TEST_CASE("A selection of the whole call has room for a forced expert of every token, and none for unrouted ones",
+          "[gating]") {
+  const auto logits = support::random_matrix<double>(8, 4, 75);
+  const std::vector<int> forced{0, 1, 2, 3, 3, 3, 0, 1};
+  const std::vector<std::uint8_t> flags{1, 1, 0, 1, 0, 1, 1, 0};
+  const auto check = [&](const auto& gate, const Pass& pass) {
+    const auto trace = laws::routed(gate, logits, 4 + gate.shared(), pass);
+    for (Index n = 0; n < 8; ++n) {
+      const auto experts = trace.routing.experts_of(n);
+      REQUIRE(Index(experts.size()) == (pass.routes(n) ? 1 + gate.shared() : 0));
+      if (pass.routes(n)) CHECK(experts[0] == forced[std::size_t(n)]);
+    }
+  };
+  for (Index shared : {0, 1})
+    for (const Pass& pass : {Pass{.forced = forced}, Pass{.routed = flags, .forced = forced}}) {
+      check(Gate{Softmax{}, TopK{2}, Unit{}, shared}, pass);
+      check(Gate{Softmax{}, ExpertChoice{0.25}, Unit{}, shared}, pass);
+      check(Gate{Softmax{}, ExpertChoice{.factor = 0.25, .per_sequence = true}, Unit{}, shared}, pass);
+      check(Gate{Softmax{}, ExpertCapacity{TopK{1}, {.fixed = 1}}, Unit{}, shared}, pass);
+    }
+}
+
+TEST_CASE("A selection of the whole call gives no expert to a token that has no choice", "[gating]") {
+  const std::vector<int> forced{-1, 2, -1};
+  const std::vector<std::uint8_t> flags{1, 1, 0};
+  const auto trace = laws::routed(Gate{Softmax{}, AllToAll{}, Unit{}}, support::random_matrix<double>(3, 4, 75), 4,
+                                  {.routed = flags, .forced = forced});
+  CHECK(trace.routing.experts_of(0).size() == 4);
+  REQUIRE(trace.routing.experts_of(1).size() == 1);
+  CHECK(trace.routing.experts_of(1)[0] == 2);
+  CHECK(trace.routing.experts_of(2).empty());
+}
+
 TEST_CASE("Shared experts serve every routed token with weight 1", "[gating]") {
   const Gate gate(top2.score, top2.select, top2.weigh, 2);
   const auto logits = support::random_matrix<double>(9, 5, 76);
@@ -159,6 +202,15 @@ TEST_CASE("A layer refuses flags and forced experts that do not fit", "[gating]"
   CHECK(test::code_of([&] { layer.forward(x, y, work, {.forced = too_few}); }) == ErrorCode::shape);
   CHECK(test::code_of([&] { layer.forward(x, y, work, {.forced = too_large}); }) == ErrorCode::option);
   CHECK(test::code_of([&] { layer.forward(x, y, work, {.forced = too_small}); }) == ErrorCode::option);
+
+  const auto sharing = layer_of<float>(Gate(top2.score, top2.select, top2.weigh, 2), Reference{});  // experts 4 and 5
+  auto sharing_work = sharing.workspace(4);
+  for (int expert : {3, 4, 5, 6}) {
+    const std::vector<int> forced{0, expert, -1, -1};
+    CAPTURE(expert);
+    const std::string text = test::text_of([&] { sharing.forward(x, y, sharing_work, {.forced = forced}); });
+    CHECK(text == (expert < 4 ? "" : "forward: expected forced experts from -1 to 3, found " + std::to_string(expert)));
+  }
 }
 
 TEST_CASE("A gate is constant where every token has all experts with one weight, and says so", "[gating]") {

@@ -92,6 +92,16 @@ TEST_CASE("A score may ask for a column of its own beside the experts", "[gating
   }
 }
 
+TEST_CASE("A gate reports how many tokens that count have a NaN", "[gating]") {
+  const Gate gate{Softmax{}, TopK{2}, Raw{}};
+  const std::vector<std::uint8_t> flags{1, 0, 1, 1};
+  Matrix<double> logits(4, 3);
+  logits(0, 1) = logits(1, 0) = logits(3, 2) = std::nan("");
+  CHECK(laws::routed(gate, logits, 3).nan_tokens == 3);
+  CHECK(laws::routed(gate, logits, 3, {.token_mask = flags}).nan_tokens == 2);
+  CHECK(laws::routed(gate, logits, 3, {.routed = flags}).nan_tokens == 2);
+}
+
 TEST_CASE("A gate's options are checked against the number of experts", "[gating]") {
   const auto code = [](auto gate, Index experts) {
     try {
@@ -106,4 +116,11 @@ TEST_CASE("A gate's options are checked against the number of experts", "[gating
   CHECK(code(Gate{Softmax{0}, TopK{1}, Raw{}}, 4) == ErrorCode::option);
   CHECK(code(Gate{Softmax{-1}, TopK{1}, Raw{}}, 4) == ErrorCode::option);
   CHECK(code(Gate{Softmax{}, TopK{4}, Raw{}}, 4) == ErrorCode{});
+  CHECK(code(Gate{Softmax{}, TopK{4}, Raw{}, 1}, 4) == ErrorCode::option);  // one of the four is shared
+  CHECK(code(Gate{Softmax{}, TopK{3}, Raw{}, 1}, 4) == ErrorCode{});
+  for (Index shared : {-1, 0, 3, 4, 5}) {
+    CAPTURE(shared);
+    CHECK(code(Gate{Softmax{}, All{}, Raw{}, shared}, 4) ==
+          (shared == 0 || shared == 3 ? ErrorCode{} : ErrorCode::option));
+  }
 }

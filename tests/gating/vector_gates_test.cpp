@@ -220,6 +220,20 @@ TEMPLATE_TEST_CASE("Vectors of one element score and select as plain numbers do"
     }
 }
 
+TEMPLATE_TEST_CASE("A NaN is reported in every row of a wider matrix, and no longer when it has gone", "[gating]",
+                   float, double) {
+  using T = TestType;
+  Matrix<T> wide(4, 3 * step<T> + 1), scores(4, step<T> + 1);
+  const View<T> logits = wide.view().middle_cols(0, scores.cols());
+  std::vector<unsigned char> nan(4);
+  for (Index n = 0; n < 4; ++n) {
+    logits(n, 1) = std::numeric_limits<T>::quiet_NaN();
+    ScoreRows<kernel::DefaultArchitecture>::forward(Softmax{}, View<const T>(logits), scores.view(), std::span(nan));
+    for (Index row = 0; row < 4; ++row) CHECK((nan[std::size_t(row)] != 0) == (row == n));
+    logits(n, 1) = 0;
+  }
+}
+
 TEMPLATE_TEST_CASE("Gates with vectors keep the laws of gatings", "[gating]", float, double) {
   using T = TestType;
   const Index experts = GENERATE(1, 2, 3, 8, 129);

@@ -1,24 +1,29 @@
 // SPDX-License-Identifier: MIT
-// Feed-forward blocks whose three projections share one routing: llava-mole, sparse and dense.
+// Feed-forward blocks of three projections: with one routing for all three (llava-mole, sparse and dense), or as whole
+// experts (mixlora, mixlora-dynamic).
 #include "golden/methods.hpp"
-#include "golden/parameters.hpp"
-#include "mole/loss/load_balance.hpp"
+#include "golden/routed_layers.hpp"
 
 #include <cmath>
+#include <span>
 
 namespace golden {
 namespace {
+
+using mole::BalanceNorm;
+using mole::LoadBalanceOptions;
 
 /// One projection of the block: a layer that takes its routing from outside.
 template <class T, class Execution>
 class Projection {
  public:
-  Projection(const Comparison<T>& file, const std::string& name, Index tokens, Execution execution)
+  Projection(Comparison<T>& file, const std::string& name, Execution execution)
       : names_(file, name + "."),
-        layer_(names_.load(file), mole::DenseBase(file.matrix("base." + name + ".weight")), execution),
-        work_(layer_.workspace(tokens)),
+        layer_(names_.load(file), load_base(file, name + "."), execution),
+        work_(layer_.workspace(file.matrix("x").rows())),
         gradients_(layer_.gradients()) {}
 
+  Index out() const { return layer_.out(); }
   Matrix<T> forward(const Matrix<T>& x, const mole::Routing<T>& routing) {
     Matrix<T> y(x.rows(), layer_.out());
     layer_.apply(x, routing, y, work_);
@@ -41,66 +46,183 @@ class Projection {
   typename Layer::Gradients gradients_;
 };
 
-/// down(silu(gate(x)) * up(x)), routed once on x. The router sits in a layer whose experts are not used.
-template <class T, class Gating, class Execution>
-void check_block(Comparison<T>& file, Gating gating, Execution execution) {
-  const Matrix<T> x = file.matrix("x"), d_y = file.matrix("grad_y");
-  const Index tokens = x.rows();
-  const std::vector<Index> starts = sequence_starts(file);
+/// down(silu(gate(x)) * up(x)), all three under one routing.
+template <class T, class Execution>
+class Block {
+ public:
+  Block(Comparison<T>& file, Execution execution)
+      : gate_(file, "gate_proj", execution), up_(file, "up_proj", execution), down_(file, "down_proj", execution) {
+    file.expect_option("d_ff", double(up_.out()));
+  }
+
+  Matrix<T> forward(const Matrix<T>& x, const mole::Routing<T>& routing) {
+    g_ = gate_.forward(x, routing), u_ = up_.forward(x, routing);
+    product_ = g_;
+    for (Index n = 0; n < g_.rows(); ++n)
+      for (Index i = 0; i < g_.cols(); ++i) product_(n, i) = g_(n, i) * sigmoid(g_(n, i)) * u_(n, i);
+    return down_.forward(product_, routing);
+  }
+  void backward(const Matrix<T>& x, const mole::Routing<T>& routing, const Matrix<T>& d_y, std::span<T> d_gate,
+                Matrix<T>& d_x) {
+    Matrix<T> d_product(g_.rows(), g_.cols()), d_g = d_product, d_u = d_product;
+    down_.backward(product_, routing, d_y, d_gate, d_product);
+    for (Index n = 0; n < g_.rows(); ++n)
+      for (Index i = 0; i < g_.cols(); ++i) {
+        const T s = sigmoid(g_(n, i));
+        d_g(n, i) = d_product(n, i) * u_(n, i) * (s + g_(n, i) * s * (1 - s));
+        d_u(n, i) = d_product(n, i) * g_(n, i) * s;
+      }
+    gate_.backward(x, routing, d_g, d_gate, d_x);
+    up_.backward(x, routing, d_u, d_gate, d_x);
+  }
+  void expect_gradients(Comparison<T>& file) const {
+    for (const auto* projection : {&gate_, &up_, &down_}) projection->expect_gradients(file);
+  }
+
+ private:
+  static T sigmoid(T v) { return 1 / (1 + std::exp(-v)); }
+
+  Projection<T, Execution> gate_, up_, down_;
+  Matrix<T> g_, u_, product_;
+};
+
+/// One routing for the three projections.
+template <class T, class Execution>
+class SharedRouting : public Block<T, Execution> {
+ public:
+  using Block<T, Execution>::Block;
+
+  /// The release's indices are the likeliest experts, whoever is chosen.
+  static void expect_choice(Comparison<T>& file, const mole::Trace<T>& trace) {
+    std::vector<std::int64_t> likeliest;
+    for (Index n = 0; n < trace.tokens(); ++n) {
+      const auto scores = trace.scores().row(n);
+      likeliest.push_back(std::ranges::max_element(scores) - scores.begin());
+    }
+    file.expect_optional("gate.indices", likeliest);
+  }
+};
+
+/// The sum over the chosen experts of their gate times the whole block with that expert alone.
+template <class T, class Execution>
+class BlockOfEachExpert {
+ public:
+  BlockOfEachExpert(Comparison<T>& file, Execution execution) : block_(file, execution) {}
+
+  Matrix<T> forward(const Matrix<T>& x, const mole::Routing<T>& routing) {
+    Matrix<T> y(x.rows(), x.cols());
+    each_pair(x, routing, [&](Index p, Index n, const Matrix<T>& out) {
+      for (Index o = 0; o < y.cols(); ++o) y(n, o) += routing.gate(p) * out(n, o);
+    });
+    return y;
+  }
+  void backward(const Matrix<T>& x, const mole::Routing<T>& routing, const Matrix<T>& d_y, std::span<T> d_gate,
+                Matrix<T>& d_x) {
+    Matrix<T> d_out(d_y.rows(), d_y.cols());
+    each_pair(
+        x, routing,
+        [&](Index p, Index n, const Matrix<T>& out) {
+          for (Index o = 0; o < d_y.cols(); ++o) {
+            d_gate[std::size_t(p)] += d_y(n, o) * out(n, o);
+            d_out(n, o) = routing.gate(p) * d_y(n, o);
+          }
+        },
+        [&](const mole::Routing<T>& alone) {
+          block_.backward(x, alone, d_out, {}, d_x);
+          d_out.set_zero();
+        });
+  }
+  void expect_gradients(Comparison<T>& file) const { block_.expect_gradients(file); }
+
+  static void expect_choice(Comparison<T>& file, const mole::Trace<T>& trace) {
+    golden::expect_choice(file, trace.routing, trace.experts());
+  }
+
+ private:
+  /// f(pair, token, outputs of the pair's expert), then after_expert(the routing of all tokens to it).
+  template <class F, class AfterExpert>
+  void each_pair(const Matrix<T>& x, const mole::Routing<T>& routing, F f, AfterExpert after_expert) {
+    for (Index e = 0; e < routing.experts(); ++e) {
+      Matrix<T> gates(x.rows(), routing.experts());
+      for (Index n = 0; n < x.rows(); ++n) gates(n, e) = 1;
+      const auto alone = mole::Routing<T>::from_dense(gates);
+      const Matrix<T> out = block_.forward(x, alone);
+      for (Index p = 0; p < routing.pairs(); ++p)
+        if (routing.expert(p) == e) f(p, routing.token(p), out);
+      after_expert(alone);
+    }
+  }
+  template <class F>
+  void each_pair(const Matrix<T>& x, const mole::Routing<T>& routing, F f) {
+    each_pair(x, routing, f, [](const mole::Routing<T>&) {});
+  }
+
+  Block<T, Execution> block_;
+};
+
+/// The router sits in a layer whose experts are not used.
+template <template <class, class> class Use, class T, class Gating, class Execution>
+void check_block(Comparison<T>& file, Gating gating, Execution execution, const LoadBalanceOptions& balance) {
+  const Matrix<T> x = load_x(file);
+  const std::vector<Index> starts = sequence_starts(file, x.rows());
   const mole::Pass pass{.sequence_begin = starts};
   const auto unused = ExpertFiles<T>(file, "gate_proj.").load(file);
   mole::MixtureLinear router(load_router(file), gating, unused, mole::NoBase<T>(unused.in(), unused.out()), execution);
-  auto work = router.workspace(tokens);
-  auto gradients = router.gradients();
-  Projection<T, Execution> gate(file, "gate_proj", tokens, execution), up(file, "up_proj", tokens, execution),
-      down(file, "down_proj", tokens, execution);
-
+  auto work = router.workspace(x.rows());
+  Use<T, Execution> block(file, execution);
   router.route(x, work, pass);
-  const Matrix<T> g = gate.forward(x, work.routing), u = up.forward(x, work.routing);
-  Matrix<T> product(tokens, g.cols());
-  const auto sigmoid = [](T v) { return 1 / (1 + std::exp(-v)); };
-  for (Index n = 0; n < tokens; ++n)
-    for (Index i = 0; i < g.cols(); ++i) product(n, i) = g(n, i) * sigmoid(g(n, i)) * u(n, i);
-  file.expect("y", down.forward(product, work.routing));
-  expect_gate<T>(file, work);
+  file.expect("y", block.forward(x, work.routing));
+  expect_scores<T>(file, work);
+  block.expect_choice(file, work);
+  if (file.has("grad_y")) {
+    auto gradients = router.gradients();
+    Matrix<T> d_x(x.rows(), x.cols());
+    block.backward(x, work.routing, file.matrix("grad_y"), work.d_gate(), d_x);
+    router.route_backward(x, d_x, gradients, work);
+    file.expect("grad_x", d_x);
+    expect_router_gradients(file, "grad.", gradients.router);
+    block.expect_gradients(file);
+  }
+  expect_balance(file, router, work, pass, balance);
+}
 
-  Matrix<T> d_product(tokens, g.cols()), d_g(tokens, g.cols()), d_u(tokens, g.cols()), d_x(tokens, x.cols());
-  down.backward(product, work.routing, d_y, work.d_gate(), d_product);
-  for (Index n = 0; n < tokens; ++n)
-    for (Index i = 0; i < g.cols(); ++i) {
-      const T s = sigmoid(g(n, i));
-      d_g(n, i) = d_product(n, i) * u(n, i) * (s + g(n, i) * s * (1 - s));
-      d_u(n, i) = d_product(n, i) * g(n, i) * s;
-    }
-  gate.backward(x, work.routing, d_g, work.d_gate(), d_x);
-  up.backward(x, work.routing, d_u, work.d_gate(), d_x);
-  router.route_backward(x, d_x, gradients, work);
-  file.expect("grad_x", d_x);
-  expect_router_gradients(file, "grad.", gradients.router);
-  for (const auto* projection : {&gate, &up, &down}) projection->expect_gradients(file);
+Method llava_mole() {
+  return under_every_execution([]<class T>(Comparison<T>& file, auto execution) {
+    const LoadBalanceOptions balance{.norm = BalanceNorm::without_experts,
+                                     .count = mole::BalanceCount::first_choice,
+                                     .scope = mole::BalanceScope::sequence};
+    if (file.flag("dense", file.text("method") == "llava-mole-dense"))
+      check_block<SharedRouting>(file, mole::Gate{mole::Softmax{}, mole::All{}, mole::Raw{}}, execution, balance);
+    else
+      check_block<SharedRouting>(file, mole::Gate{mole::Softmax{}, mole::TopK{.k = 1}, mole::Unit{}}, execution,
+                                 balance);
+  });
+}
 
-  set_zero(gradients);
-  Matrix<T> d_x_of_loss(tokens, x.cols());
-  router.route(x, work, pass);
-  file.expect_number("loss.balance",
-                     mole::load_balance(static_cast<mole::Trace<T>&>(work), {.norm = mole::BalanceNorm::without_experts,
-                                                                             .count = mole::BalanceCount::first_choice,
-                                                                             .scope = mole::BalanceScope::sequence}));
-  router.route_backward(x, d_x_of_loss, gradients, work);
-  file.expect_gradient("grad_loss.balance.x", d_x_of_loss);
-  expect_router_gradients(file, "grad_loss.balance.", gradients.router);
-  file.expect_all_compared();
+constexpr LoadBalanceOptions k_at_uniform{.norm = BalanceNorm::k_at_uniform};
+
+Method mixlora() {
+  return under_every_execution([]<class T>(Comparison<T>& file, auto execution) {
+    check_block<BlockOfEachExpert>(
+        file, mole::Gate{mole::Softmax{}, mole::TopK{.k = file.integer("top_k")}, mole::Renormalized{}}, execution,
+        k_at_uniform);
+  });
+}
+
+Method mixlora_dynamic() {
+  return under_every_execution([]<class T>(Comparison<T>& file, auto execution) {
+    check_block<BlockOfEachExpert>(
+        file, mole::Gate{mole::Softmax{}, mole::TopP{.p = file.number("top_p")}, mole::Raw{}}, execution, k_at_uniform);
+  });
 }
 
 }  // namespace
 
 std::map<std::string, Method> block_methods() {
-  return {{"llava-mole", under_every_execution([]<class T>(Comparison<T>& file, auto execution) {
-             check_block(file, mole::Gate{mole::Softmax{}, mole::TopK{.k = 1}, mole::Unit{}}, execution);
-           })},
-          {"llava-mole-dense", under_every_execution([]<class T>(Comparison<T>& file, auto execution) {
-             check_block(file, mole::Gate{mole::Softmax{}, mole::All{}, mole::Raw{}}, execution);
-           })}};
+  return {{"llava-mole", llava_mole()},
+          {"llava-mole-dense", llava_mole()},
+          {"mixlora", mixlora()},
+          {"mixlora-dynamic", mixlora_dynamic()}};
 }
 
 }  // namespace golden

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: MIT
 // Layers whose gate decides how many experts serve a token, or looks at groups of them: mole-threshold, dynamic-moe,
-// mixlora-dynamic, dynmole, adamole, ld-mole, deepseek-moe, deepseek-v3-gate, olmoe.
+// dynmole, adamole, ld-mole, deepseek-moe, deepseek-v3-gate, olmoe.
 #include "golden/methods.hpp"
 #include "golden/routed_layers.hpp"
-#include "mole/loss/load_balance.hpp"
 #include "mole/loss/router_entropy.hpp"
 #include "mole/loss/router_z.hpp"
 #include "mole/loss/sparsity_target.hpp"
@@ -16,67 +15,69 @@ namespace {
 using mole::BalanceNorm;
 using mole::LoadBalanceOptions;
 
-template <class T>
-bool flag(const Comparison<T>& file, const std::string& key) {
-  return file.file().metadata().at(key) == "True";
-}
-
-template <class T>
-auto without_base(const Comparison<T>& file) {
-  const Index width = file.matrix("x").cols();
-  return mole::NoBase<T>(width, width);
-}
-
-/// Layer, gate, and the loss of one name.
-template <class T, class Base, class Gating, class Execution>
-void check_gated(Comparison<T>& file, Base base, Gating gating, Execution execution, const std::string& loss = "",
-                 const LoadBalanceOptions& balance = {}) {
+/// Calls use(layer, names) with the layer of a gate over the router and the experts of the file.
+template <class T, class Router, class Gating, class Execution, class Use>
+void with_layer(Comparison<T>& file, const Router& router, const Gating& gating, Execution execution, Use use) {
   const ExpertFiles<T> names(file);
+  const auto experts = names.load(file);
   const mole::Gate shared(gating.score, gating.select, gating.weigh, names.shared());
-  mole::MixtureLinear layer(load_router(file), shared, names.load(file), std::move(base), execution);
-  const std::vector<Index> starts = sequence_starts(file);
-  const mole::Pass pass{.sequence_begin = starts};
-  auto work = layer.workspace(file.matrix("x").rows());
-  expect_layer(file, layer, work, pass, names);
-  expect_loss(file, loss, layer, work, pass, [&](mole::Trace<T>& trace) { return mole::load_balance(trace, balance); });
-  file.expect_all_compared();
+  with_base(file, experts.in(), experts.out(), [&](auto base) {
+    mole::MixtureLinear layer(router, shared, experts, std::move(base), execution);
+    use(layer, names);
+  });
+}
+
+/// Layer, gate and balance loss.
+template <class T, class Gating, class Execution>
+void check_gated(Comparison<T>& file, const Gating& gating, Execution execution,
+                 const LoadBalanceOptions& balance = {}) {
+  with_layer(file, load_router(file), gating, execution, [&](auto& layer, const auto& names) {
+    const Index tokens = file.matrix("x").rows();
+    const std::vector<Index> starts = sequence_starts(file, tokens);
+    const mole::Pass pass{.sequence_begin = starts};
+    auto work = layer.workspace(tokens);
+    expect_layer(file, layer, work, pass, names);
+    expect_balance(file, layer, work, pass, balance);
+  });
 }
 
 Method threshold() {
   return under_every_execution([]<class T>(Comparison<T>& file, auto execution) {
     check_gated(
-        file, load_base(file),
-        mole::Gate{mole::Softmax{}, mole::Threshold{.threshold = file.number("threshold")}, mole::Renormalized{}},
-        execution, "load_balance", {.norm = BalanceNorm::k_at_uniform});
+        file, mole::Gate{mole::Softmax{}, mole::Threshold{.threshold = file.number("threshold")}, mole::Renormalized{}},
+        execution, {.norm = BalanceNorm::k_at_uniform});
   });
 }
 
 Method dynamic_moe() {
   return under_every_execution([]<class T>(Comparison<T>& file, auto execution) {
-    check_gated(file, without_base(file),
-                mole::Gate{mole::Softmax{}, mole::TopP{.p = file.number("top_p")}, mole::Raw{}}, execution);
+    file.ignore_option("top_k");  // of the block that the release's gate replaces
+    check_gated(file, mole::Gate{mole::Softmax{}, mole::TopP{.p = file.number("top_p")}, mole::Raw{}}, execution);
   });
 }
 
+/// The release does not renormalize a single gate.
 Method deepseek_moe() {
   return under_every_execution([]<class T>(Comparison<T>& file, auto execution) {
     const LoadBalanceOptions aux{
-        .coefficient = file.number("aux_alpha"),
-        .scope = flag(file, "seq_aux") ? mole::BalanceScope::sequence : mole::BalanceScope::global};
+        .coefficient = file.number("aux_alpha", 1),
+        .scope = file.flag("seq_aux") ? mole::BalanceScope::sequence : mole::BalanceScope::global};
     const mole::TopK top_k{file.integer("top_k")};
-    if (flag(file, "norm_topk_prob"))
-      check_gated(file, without_base(file), mole::Gate{mole::Softmax{}, top_k, mole::Renormalized{}}, execution, "aux",
-                  aux);
+    const bool renormalizes = file.flag("norm_topk_prob");
+    if (file.flag("norm", renormalizes) != renormalizes) file.refuse("norm", "the value of norm_topk_prob");
+    if (renormalizes && top_k.k > 1)
+      check_gated(file, mole::Gate{mole::Softmax{}, top_k, mole::Renormalized{}}, execution, aux);
     else
-      check_gated(file, without_base(file), mole::Gate{mole::Softmax{}, top_k, mole::Raw{}}, execution, "aux", aux);
+      check_gated(file, mole::Gate{mole::Softmax{}, top_k, mole::Raw{}}, execution, aux);
   });
 }
 
 /// Routing alone; the experts are not used.
 template <class T, class Gating, class Execution>
-auto routing_layer(const Comparison<T>& file, const Gating& gating, Execution execution) {
+auto routing_layer(Comparison<T>& file, const Gating& gating, Execution execution) {
   mole::Rng rng;
   const auto router = load_router(file, false);  // a bias of the file belongs to the selection
+  file.expect_option("experts", double(router.outputs()));
   return mole::MixtureLinear(router, gating,
                              Experts<T>({.in = router.in(), .out = 1, .experts = router.outputs(), .rank = 1}, rng),
                              mole::NoBase<T>(router.in(), 1), execution);
@@ -86,13 +87,13 @@ auto routing_layer(const Comparison<T>& file, const Gating& gating, Execution ex
 template <class T, class Gating, class Execution>
 void check_weights(Comparison<T>& file, const Gating& gating, Execution execution) {
   auto layer = routing_layer(file, gating, execution);
-  const Matrix<T> x = file.matrix("x");
-  const auto indices = file.file().integers("gate.indices");
+  const Matrix<T> x = load_x(file);
   auto work = layer.workspace(x.rows());
   auto gradients = layer.gradients();
   layer.route(x, work);
   expect_gate<T>(file, work);
-  if (!file.has("grad_gate")) return file.expect_all_compared();  // the release has no gradient there
+  if (!file.has("grad_gate")) return;  // the release has no gradient there
+  const auto indices = file.integers("gate.indices");
   const Matrix<T> d_gates = file.matrix("grad_gate");
   for (Index n = 0; n < x.rows(); ++n)
     for (Index p = work.routing.first_pair(n); p < work.routing.first_pair(n + 1); ++p)
@@ -103,139 +104,149 @@ void check_weights(Comparison<T>& file, const Gating& gating, Execution executio
   layer.route_backward(x, d_x, gradients, work);
   file.expect("grad_x", d_x);
   expect_router_gradients(file, "grad.", gradients.router);
-  file.expect_all_compared();
 }
 
 Method deepseek_v3_gate() {
   return under_every_execution([]<class T>(Comparison<T>& file, auto execution) {
     std::vector<T> bias;
-    if (flag(file, "bias")) {
+    if (file.flag("bias", file.has("router.bias"))) {
       const Matrix<T> stored = file.matrix("router.bias");
       bias.assign(stored.elements().begin(), stored.elements().end());
     }
-    const mole::GroupedTopK<T> select(file.integer("top_k"), file.integer("n_groups"), file.integer("topk_groups"),
-                                      bias);
-    const double scale = file.number("route_scale");
-    if (file.file().metadata().at("score_func") == "sigmoid")
+    const mole::GroupedTopK<T> select(file.integer("top_k"), file.integer("n_groups", 1),
+                                      file.integer("topk_groups", 1), bias);
+    const double scale = file.number("route_scale", 1);
+    const std::string& score = file.text("score_func");
+    if (score == "sigmoid")
       check_weights(file, mole::Gate{mole::Sigmoid{}, select, mole::Renormalized{scale}}, execution);
-    else
+    else if (score == "softmax")
       check_weights(file, mole::Gate{mole::Softmax{}, select, mole::Raw{scale}}, execution);
-  });
-}
-
-/// The published block around the gate is a whole feed-forward network; gate and loss are compared.
-Method mixlora_dynamic() {
-  return under_every_execution([]<class T>(Comparison<T>& file, auto execution) {
-    auto layer =
-        routing_layer(file, mole::Gate{mole::Softmax{}, mole::TopP{.p = file.number("top_p")}, mole::Raw{}}, execution);
-    auto work = layer.workspace(file.matrix("x").rows());
-    layer.route(file.matrix("x"), work);
-    expect_gate<T>(file, work);
-    expect_loss(file, "load_balance", layer, work, {},
-                [](mole::Trace<T>& trace) { return mole::load_balance(trace, {.norm = BalanceNorm::k_at_uniform}); });
+    else
+      file.refuse("score_func", "sigmoid or softmax");
   });
 }
 
 Method olmoe() {
   return under_every_execution([]<class T>(Comparison<T>& file, auto execution) {
     const mole::Gate gate{mole::Softmax{}, mole::TopK{file.integer("top_k")}, mole::Raw{}};
-    if (!file.has("override.weights")) return check_gated(file, without_base(file), gate, execution);
+    if (!file.flag("override", file.has("override.weights"))) return check_gated(file, gate, execution);
     // C3PO: the last token of every sequence is routed by weights from elsewhere.
-    const ExpertFiles<T> names(file);
-    mole::MixtureLinear layer(load_router(file), gate, names.load(file), without_base(file), execution);
-    const Matrix<T> x = file.matrix("x"), weights = file.matrix("override.weights");
-    auto work = layer.workspace(x.rows());
-    layer.route(x, work);
-    file.expect("router.logits", work.logits());
-    for (Index start : sequence_starts(file))
-      for (Index e = 0; e < weights.cols(); ++e)
-        work.logits()(start + file.integer("S") - 1, e) = std::log(weights(0, e));
-    auto& gating = layer.gating();
-    using Scratch = typename std::remove_reference_t<decltype(gating)>::Scratch;
-    mole::Call<decltype(execution), Scratch> call{execution, work.pass, work.gating_scratch};
-    gating.choose(static_cast<mole::Trace<T>&>(work), call);
-    file.expect("gate.dense", dense_weights(work.routing, names.experts()));
-    Matrix<T> y(x.rows(), layer.out());
-    layer.apply(x, work.routing, y, work);
-    file.expect("y", y);
-    file.expect_all_compared();
+    with_layer(file, load_router(file), gate, execution, [&](auto& layer, const auto& names) {
+      const Matrix<T> x = load_x(file), weights = file.matrix("override.weights");
+      auto work = layer.workspace(x.rows());
+      layer.route(x, work);
+      file.expect_optional("router.logits", work.logits());
+      file.expect_optional("router.probs", work.scores());
+      const std::vector<Index> starts = sequence_starts(file, x.rows());
+      const mole::Pass pass{.sequence_begin = starts};
+      for (Index sequence = 0; sequence < pass.sequences(); ++sequence)
+        for (Index e = 0; e < weights.cols(); ++e)
+          work.logits()(pass.end_of(sequence, x.rows()) - 1, e) = std::log(weights(0, e));
+      const auto& gating = std::as_const(layer).gating();
+      using Scratch = typename std::remove_cvref_t<decltype(gating)>::Scratch;
+      mole::Call<decltype(execution), Scratch> call{execution, work.pass, work.gating_scratch};
+      gating.choose(static_cast<mole::Trace<T>&>(work), call);
+      file.expect_optional("gate.dense", dense_weights(work.routing, names.experts()));
+      expect_choice(file, work.routing, names.experts());
+      Matrix<T> y(x.rows(), layer.out());
+      layer.apply(x, work.routing, y, work);
+      file.expect("y", y);
+    });
   });
+}
+
+template <class T>
+mole::Entropy load_entropy(const Comparison<T>& file) {
+  const std::string& type = file.text("entropy_type");
+  if (type != "tsallis" && type != "renyi") file.refuse("entropy_type", "tsallis or renyi");
+  return {.family = type == "renyi" ? mole::EntropyFamily::renyi : mole::EntropyFamily::tsallis,
+          .order = file.number("entropy_index"),
+          .shift = file.number("entropy_eps"),
+          .offset = type == "renyi" ? 1e-10 : 0};
 }
 
 Method dynmole() {
   return under_every_execution([]<class T>(Comparison<T>& file, auto execution) {
-    const auto& text = file.file().metadata();
-    const mole::Entropy entropy{
-        .family = text.at("entropy_type") == "renyi" ? mole::EntropyFamily::renyi : mole::EntropyFamily::tsallis,
-        .order = file.number("entropy_index"),
-        .shift = file.number("entropy_eps"),
-        .offset = text.at("entropy_type") == "renyi" ? 1e-10 : 0};
+    const mole::Entropy entropy = load_entropy(file);
     const mole::EntropyHybrid select{
         .confident = {.p = file.number("top_p"), .crossing = false, .min_k = file.integer("keep_top_k")},
         .threshold = file.number("entropy_threshold"),
         .entropy = entropy};
-    const ExpertFiles<T> names(file);
-    mole::MixtureLinear layer(load_router(file), mole::Gate{mole::Softmax{}, select, mole::Raw{}}, names.load(file),
-                              load_base(file), execution);
-    auto work = layer.workspace(file.matrix("x").rows());
-    expect_layer(file, layer, work, {}, names);
-    const auto of_entropy = [&](double coefficient) {
-      return [=](mole::Trace<T>& trace) {
-        return mole::router_entropy(trace, {.coefficient = coefficient, .normalized = true, .entropy = entropy});
+    const mole::Gate gate{mole::Softmax{}, select, mole::Raw{}};
+    with_layer(file, load_router(file), gate, execution, [&](auto& layer, const auto& names) {
+      auto work = layer.workspace(file.matrix("x").rows());
+      expect_layer(file, layer, work, {}, names);
+      Matrix<T> entropies(1, work.tokens());
+      for (Index n = 0; n < work.tokens(); ++n)
+        entropies(0, n) = T(entropy(std::as_const(work).scores().row(n)) / entropy.largest(work.experts()));
+      file.expect_optional("router.entropy", entropies);
+      const auto of_entropy = [&](double coefficient) {
+        return [=](mole::Trace<T>& trace) {
+          return mole::router_entropy(trace, {.coefficient = coefficient, .normalized = true, .entropy = entropy});
+        };
       };
-    };
-    const auto of_balance = [](double coefficient) {
-      return [=](mole::Trace<T>& trace) {
-        return mole::load_balance(
-            trace, {.coefficient = coefficient, .norm = BalanceNorm::k_at_uniform, .count = mole::BalanceCount::gates});
+      const auto of_balance = [](double coefficient) {
+        return [=](mole::Trace<T>& trace) {
+          return mole::load_balance(
+              trace,
+              {.coefficient = coefficient, .norm = BalanceNorm::k_at_uniform, .count = mole::BalanceCount::gates});
+        };
       };
-    };
-    const auto expect = [&](const std::string& name, auto loss) { expect_loss(file, name, layer, work, {}, loss); };
-    expect("entropy", of_entropy(1));
-    expect("load_balance", of_balance(1));
-    expect("router", [&](mole::Trace<T>& trace) {
-      return of_entropy(file.number("dyn_loss_coef"))(trace) + of_balance(file.number("aux_loss_coef"))(trace);
+      const auto expect = [&](const std::string& name, auto loss) { expect_loss(file, name, layer, work, {}, loss); };
+      expect("entropy", of_entropy(1));
+      expect("load_balance", of_balance(1));
+      const double of_dyn = file.number("dyn_loss_coef", 1), of_aux = file.number("aux_loss_coef", 1);
+      expect("router", [&](mole::Trace<T>& trace) { return of_entropy(of_dyn)(trace) + of_balance(of_aux)(trace); });
     });
-    file.expect_all_compared();
   });
 }
 
-/// A router beside a second one for the extra column of the gate.
+/// A router beside a second one for the extra column of the gate, whose scores are the file's `column`.
 template <class T, class Second, class Gating, class Execution, class ExpectRouter, class Losses>
-void check_joined(Comparison<T>& file, Second second, Gating gating, Execution execution, ExpectRouter expect_router,
-                  Losses losses) {
-  const ExpertFiles<T> names(file);
-  mole::MixtureLinear layer(mole::JoinedRouter(load_router(file), std::move(second)), gating, names.load(file),
-                            load_base(file), execution);
-  const Matrix<T> x = file.matrix("x"), d_y = file.matrix("grad_y");
-  Matrix<T> y(x.rows(), layer.out()), d_x(x.rows(), layer.in());
-  auto work = layer.workspace(x.rows());
-  auto gradients = layer.gradients();
-  layer.forward(x, y, work);
-  layer.backward(x, d_y, d_x, gradients, work);
-  file.expect("y", y);
-  file.expect("gate.dense", dense_weights(work.routing, work.scored_experts()));
-  file.expect("grad_x", d_x);
-  names.expect_gradients(file, "grad.", layer.experts(), gradients.experts);
-  expect_router("grad.", gradients.router);
-  losses([&](const std::string& name, auto loss) { expect_loss(file, name, layer, work, {}, loss, expect_router); });
-  file.expect_all_compared();
+void check_joined(Comparison<T>& file, const Second& second, const Gating& gating, Execution execution,
+                  const std::string& column, ExpectRouter expect_router, Losses losses) {
+  const mole::JoinedRouter router(load_router(file), second);
+  with_layer(file, router, gating, execution, [&](auto& layer, const auto& names) {
+    auto work = layer.workspace(file.matrix("x").rows());
+    expect_layer(file, layer, work, {}, "", [&](const auto& gradients) {
+      names.expect_gradients(file, "grad.", layer.experts(), gradients.experts);
+      expect_router("grad.", gradients.router);
+    });
+    expect_gate<T>(file, work);
+    Matrix<T> of_second(work.tokens(), 1);
+    for (Index n = 0; n < work.tokens(); ++n) of_second(n, 0) = work.scores()(n, work.experts());
+    file.expect_optional(column, of_second);
+    losses([&](const std::string& name, auto loss) { expect_loss(file, name, layer, work, {}, loss, expect_router); });
+  });
+}
+
+/// A linear map that may lack a bias.
+template <class T>
+mole::LinearParameters<T> load_linear(const Comparison<T>& file, const std::string& name) {
+  const std::string bias = name + ".bias";
+  return {file.matrix(name + ".weight"), file.has(bias) ? file.matrix(bias) : Matrix<T>{}};
+}
+
+template <class T>
+void expect_linear_gradients(Comparison<T>& file, const std::string& name, const mole::LinearParameters<T>& gradients) {
+  file.expect_gradient(name + ".weight", gradients.weight);
+  if (!gradients.bias.empty()) file.expect_gradient(name + ".bias", gradients.bias);
 }
 
 Method adamole() {
   return under_every_execution([]<class T>(Comparison<T>& file, auto execution) {
     mole::Rng rng;
-    const Matrix<T> weight = file.matrix("threshold.weight");
-    mole::LinearRouter<T> threshold({.in = weight.cols(), .experts = 1, .bias = true}, rng);
-    threshold.parameters() = {weight, file.matrix("threshold.bias")};
+    const auto parameters = load_linear(file, "threshold");
+    mole::LinearRouter<T> threshold({.in = parameters.weight.cols(), .experts = 1, .bias = !parameters.bias.empty()},
+                                    rng);
+    threshold.parameters() = parameters;
     check_joined(
         file, threshold,
         mole::Gate{mole::SoftmaxWithThreshold{file.number("max_threshold")}, mole::LearnedThreshold{}, mole::Shifted{}},
-        execution,
+        execution, "router.threshold",
         [&](const std::string& prefix, const auto& gradients) {
-          file.expect_gradient(prefix + "router.weight", gradients.first.weight);
-          file.expect_gradient(prefix + "threshold.weight", gradients.second.weight);
-          file.expect_gradient(prefix + "threshold.bias", gradients.second.bias);
+          expect_router_gradients(file, prefix, gradients.first);
+          expect_linear_gradients(file, prefix + "threshold", gradients.second);
         },
         [](auto expect) {
           expect("load_balance", [](mole::Trace<T>& trace) {
@@ -249,27 +260,27 @@ Method adamole() {
 Method ld_mole() {
   return under_every_execution([]<class T>(Comparison<T>& file, auto execution) {
     mole::Rng rng;
-    const Matrix<T> weight = file.matrix("lambda_mlp.0.weight");
-    mole::MlpRouter<T> lambda({.in = weight.cols(), .hidden = weight.rows(), .experts = 1}, rng);
-    lambda.parameters() = {{weight, file.matrix("lambda_mlp.0.bias")},
-                           {file.matrix("lambda_mlp.2.weight"), file.matrix("lambda_mlp.2.bias")}};
+    const auto hidden = load_linear(file, "lambda_mlp.0");
+    file.expect_option("mlp_hidden", double(hidden.weight.rows()));
+    mole::MlpRouter<T> lambda({.in = hidden.weight.cols(), .hidden = hidden.weight.rows(), .experts = 1}, rng);
+    lambda.parameters() = {hidden, load_linear(file, "lambda_mlp.2")};
     check_joined(
         file, lambda,
         mole::Gate{mole::LearnedSparsegen{file.number("eps")}, mole::Threshold{.threshold = 0, .strict = true},
                    mole::Raw{}},
-        execution,
+        execution, "router.lambda",
         [&](const std::string& prefix, const auto& gradients) {
-          file.expect_gradient(prefix + "router.weight", gradients.first.weight);
-          file.expect_gradient(prefix + "lambda_mlp.0.weight", gradients.second.hidden.weight);
-          file.expect_gradient(prefix + "lambda_mlp.0.bias", gradients.second.hidden.bias);
-          file.expect_gradient(prefix + "lambda_mlp.2.weight", gradients.second.output.weight);
-          file.expect_gradient(prefix + "lambda_mlp.2.bias", gradients.second.output.bias);
+          expect_router_gradients(file, prefix, gradients.first);
+          expect_linear_gradients(file, prefix + "lambda_mlp.0", gradients.second.hidden);
+          expect_linear_gradients(file, prefix + "lambda_mlp.2", gradients.second.output);
         },
-        [](auto expect) {
+        [&](auto expect) {
           expect("load_balance",
                  [](mole::Trace<T>& trace) { return mole::load_balance(trace, {.score = mole::BalanceScore::gates}); });
           expect("router_z", [](mole::Trace<T>& trace) { return mole::router_z(trace); });
-          expect("lambda_reg_k2", [](mole::Trace<T>& trace) { return mole::sparsity_target(trace, {.k = 2}); });
+          for (Index k = 1; k < file.matrix("router.weight").rows(); ++k)
+            expect("lambda_reg_k" + std::to_string(k),
+                   [k](mole::Trace<T>& trace) { return mole::sparsity_target(trace, {.k = k}); });
         });
   });
 }
@@ -282,7 +293,6 @@ std::map<std::string, Method> gate_methods() {
           {"ld-mole", ld_mole()},
           {"mole-threshold", threshold()},
           {"dynamic-moe", dynamic_moe()},
-          {"mixlora-dynamic", mixlora_dynamic()},
           {"deepseek-moe", deepseek_moe()},
           {"deepseek-v3-gate", deepseek_v3_gate()},
           {"olmoe", olmoe()}};

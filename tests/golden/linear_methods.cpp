@@ -3,7 +3,6 @@
 // ...
 #include "golden/methods.hpp"
 #include "golden/routed_layers.hpp"
-#include "mole/loss/load_balance.hpp"
 #include "mole/loss/localized_balance.hpp"
 
 namespace golden {
@@ -37,74 +36,68 @@ void expect_loss_of_two_layers(Comparison<T>& file, Layer& layer, typename Layer
 }
 
 /// Everything that a routed layer is compared in.
-template <class T, class Base, class Gating, class Execution>
-void check_routed(Comparison<T>& file, Base base, Gating gating, Execution execution,
-                  const LoadBalanceOptions& balance) {
+template <class T, class Gating, class Execution>
+void check_routed(Comparison<T>& file, Gating gating, Execution execution, const LoadBalanceOptions& balance) {
   const ExpertFiles<T> names(file);
-  mole::MixtureLinear layer(load_router(file), gating, names.load(file), std::move(base), execution);
-  const std::vector<Index> starts = sequence_starts(file);
-  mole::Pass pass{.sequence_begin = starts};
-  auto work = layer.workspace(file.matrix("x").rows());
-  expect_layer(file, layer, work, pass, names);
-  const auto balanced = [&](mole::Trace<T>& trace) { return mole::load_balance(trace, balance); };
-  expect_loss(file, "load_balance", layer, work, pass, balanced);
-  expect_loss(file, "aux", layer, work, pass, balanced);
-  expect_loss_of_two_layers(file, layer, work, pass, balance);
-  if (file.has("task_types")) {
-    const auto types = file.file().integers("task_types");
-    const std::vector<int> task_types(types.begin(), types.end());
-    expect_loss(file, "localized_balance", layer, work, pass, [&](mole::Trace<T>& trace) {
-      return mole::localized_balance(
-          trace,
-          {.task_types = task_types, .blc_alpha = file.number("blc_alpha"), .blc_weight = file.number("blc_weight")});
-    });
-  }
-  if (file.has("attention_mask")) {
-    const auto flags = file.file().integers("attention_mask");
-    const std::vector<std::uint8_t> mask(flags.begin(), flags.end());
-    pass.token_mask = mask;
-    expect_loss(file, "load_balance_masked", layer, work, pass, balanced);
-  }
-  file.expect_all_compared();
+  const auto experts = names.load(file);
+  with_base(file, experts.in(), experts.out(), [&](auto base) {
+    mole::MixtureLinear layer(load_router(file), gating, experts, std::move(base), execution);
+    const Index tokens = file.matrix("x").rows();
+    const std::vector<Index> starts = sequence_starts(file, tokens);
+    const mole::Pass pass{.sequence_begin = starts};
+    auto work = layer.workspace(tokens);
+    expect_layer(file, layer, work, pass, names);
+    expect_balance(file, layer, work, pass, balance);
+    expect_loss_of_two_layers(file, layer, work, pass, balance);
+    if (!file.has_option("task_types")) return;
+    std::vector<int> task_types;
+    for (double type : file.list("task_types")) task_types.push_back(int(type));
+    file.expect_optional("task_types", {task_types.begin(), task_types.end()});
+    const mole::LocalizedBalanceOptions localized{
+        .task_types = task_types, .blc_alpha = file.number("blc_alpha"), .blc_weight = file.number("blc_weight")};
+    expect_loss(file, "localized_balance", layer, work, pass,
+                [&](mole::Trace<T>& trace) { return mole::localized_balance(trace, localized); });
+  });
 }
 
-Method plain_lora() {
-  return under_every_execution([]<class T>(Comparison<T>& file, auto execution) {
+Method plain_lora(mole::Scaling scaling) {
+  return under_every_execution([scaling]<class T>(Comparison<T>& file, auto execution) {
     const ExpertFiles<T> names(file);
-    mole::MixtureLinear layer(mole::NoRouter<T>(1), mole::Gate{mole::Identity{}, mole::All{}, mole::Unit{}},
-                              names.load(file), load_base(file), execution);
-    const Matrix<T> x = file.matrix("x");
-    auto work = layer.workspace(x.rows());
-    expect_layer(file, layer, work, {}, names);
+    const auto experts = names.load(file, scaling);
+    with_base(file, experts.in(), experts.out(), [&](auto base) {
+      mole::MixtureLinear layer(mole::NoRouter<T>(1), mole::Gate{mole::Identity{}, mole::All{}, mole::Unit{}}, experts,
+                                std::move(base), execution);
+      const Matrix<T> x = file.matrix("x");
+      auto work = layer.workspace(x.rows());
+      expect_layer(file, layer, work, {}, names);
+      Matrix<T> delta(layer.out(), layer.in());
+      merge_into(layer, delta.view());
+      file.expect_optional("delta_weight", delta);
+      if (!file.has("base.weight")) return;
 
-    Matrix<T> delta(layer.out(), layer.in()), merged = file.matrix("base.weight");
-    merge_into(layer, delta.view());
-    merge_into(layer, merged.view());
-    file.expect("delta_weight", delta);
-    file.expect("merged.weight", merged);
-    const Matrix<T> bias = file.has("base.bias") ? file.matrix("base.bias") : Matrix<T>{};
-    mole::ExpertLinear merged_layer(layer.experts(), mole::DenseBase(merged, bias), execution);
-    Matrix<T> y(x.rows(), layer.out());
-    auto merged_work = merged_layer.workspace(x.rows());
-    merged_layer.apply(x, mole::Routing<T>::from_dense(Matrix<T>(x.rows(), 1)), y, merged_work);
-    file.expect("merged.y", y);
-    file.expect_all_compared();
+      Matrix<T> merged = file.matrix("base.weight"), y(x.rows(), layer.out());
+      merge_into(layer, merged.view());
+      file.expect_optional("merged.weight", merged);
+      const Matrix<T> bias = file.has("base.bias") ? file.matrix("base.bias") : Matrix<T>{};
+      mole::ExpertLinear merged_layer(experts, mole::DenseBase(merged, bias), execution);
+      auto merged_work = merged_layer.workspace(x.rows());
+      merged_layer.apply(x, mole::Routing<T>::from_dense(Matrix<T>(x.rows(), 1)), y, merged_work);
+      file.expect_optional("merged.y", y);
+    });
   });
 }
 
 Method top_k(const LoadBalanceOptions& balance, bool float32_counts = false) {
   return under_every_execution([balance, float32_counts]<class T>(Comparison<T>& file, auto execution) {
     if (float32_counts) file.losses_have_float32_counts();
-    const mole::Gate gate{mole::Softmax{}, mole::TopK{.k = file.integer("top_k")}, mole::Renormalized{}};
-    if (file.has("base.weight")) return check_routed(file, load_base(file), gate, execution, balance);
-    const Index width = file.matrix("x").cols();
-    check_routed(file, mole::NoBase<T>(width, width), gate, execution, balance);
+    check_routed(file, mole::Gate{mole::Softmax{}, mole::TopK{.k = file.integer("top_k")}, mole::Renormalized{}},
+                 execution, balance);
   });
 }
 
 Method dense() {
   return under_every_execution([]<class T>(Comparison<T>& file, auto execution) {
-    check_routed(file, load_base(file), mole::Gate{mole::Softmax{}, mole::All{}, mole::Raw{}}, execution, {});
+    check_routed(file, mole::Gate{mole::Softmax{}, mole::All{}, mole::Raw{}}, execution, {});
   });
 }
 
@@ -113,9 +106,15 @@ Method dense() {
 std::map<std::string, Method> linear_methods() {
   const LoadBalanceOptions one{.norm = BalanceNorm::one_at_uniform}, k{.norm = BalanceNorm::k_at_uniform};
   const LoadBalanceOptions first{.norm = BalanceNorm::one_at_uniform, .count = BalanceCount::first_choice};
-  return {{"lora", plain_lora()},       {"rslora", plain_lora()},      {"mola", top_k(one, true)},
-          {"mola-moepeft", top_k(one)}, {"mole-topk", top_k(k, true)}, {"mixtral", top_k(k)},
-          {"unimoe", top_k(first)},     {"loramoe", dense()},          {"loramoe-moepeft", dense()},
+  return {{"lora", plain_lora(mole::Scaling::alpha_over_rank)},
+          {"rslora", plain_lora(mole::Scaling::alpha_over_sqrt_rank)},
+          {"mola", top_k(one, true)},
+          {"mola-moepeft", top_k(one)},
+          {"mole-topk", top_k(k, true)},
+          {"mixtral", top_k(k)},
+          {"unimoe", top_k(first)},
+          {"loramoe", dense()},
+          {"loramoe-moepeft", dense()},
           {"hydralora", dense()}};
 }
 

@@ -7,9 +7,12 @@
 #include "mole/execution/simd.hpp"
 #include "mole/execution/through_eigen.hpp"
 
+#include <filesystem>
 #include <functional>
 #include <map>
+#include <set>
 #include <string>
+#include <vector>
 
 namespace golden {
 
@@ -18,6 +21,22 @@ struct Method {
   std::function<void(Comparison<float>&)> check_float;
   std::function<void(Comparison<double>&)> check_double;
 };
+
+/// What a check found.
+struct Findings {
+  std::vector<std::string> failures = {};
+  std::set<std::string> options = {};  ///< that it depends on
+  Index compared = 0;                  ///< tensors
+};
+
+/// Checks a file of a known method, all of it.
+Findings check(const GoldenFile& file);
+
+/// The .safetensors files of a folder, in order.
+std::vector<std::filesystem::path> golden_files(const std::filesystem::path& directory);
+
+/// Checks the runner with changed copies of the files in `directory`; prints and counts what it gets wrong.
+int defects_of_the_runner(const std::filesystem::path& directory);
 
 /// All methods that this program knows, by their name in the metadata.
 const std::map<std::string, Method>& methods();

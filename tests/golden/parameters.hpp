@@ -6,6 +6,7 @@
 #include "mole/mole.hpp"
 
 #include <string>
+#include <utility>
 
 namespace golden {
 
@@ -18,6 +19,15 @@ Matrix<T> transposed(const Matrix<T>& m) {
   for (Index r = 0; r < m.rows(); ++r)
     for (Index c = 0; c < m.cols(); ++c) turned(c, r) = m(r, c);
   return turned;
+}
+
+/// What the options say of the experts of a linear layer besides their number.
+template <class T, class AnyExperts>
+void expect_sizes(Comparison<T>& file, const AnyExperts& experts, Index rank) {
+  file.expect_option("d_in", double(experts.in()));
+  file.expect_option("d_out", double(experts.out()));
+  file.expect_option("rank", double(rank));
+  file.expect_option("scaling", double(experts.scale()[0]));
 }
 
 /// The tensors of all experts of one linear layer, named `prefix` + "lora_A" and so on.
@@ -34,18 +44,21 @@ class ExpertFiles {
     while (file.has(shared_name(shared_) + "lora_B")) ++shared_;
   }
 
-  Experts<T> load(const Comparison<T>& file) const {
+  Experts<T> load(Comparison<T>& file, mole::Scaling scaling = mole::Scaling::alpha_over_rank) const {
     std::vector<int> ranks;
     for (Index e = 0; e < experts(); ++e) ranks.push_back(int(file.matrix(a_name(e)).rows()));
+    const bool has_alpha = file.has_option("alpha");
     mole::Rng rng;
     Experts<T> experts({.in = file.matrix(a_name(0)).cols(),
                         .out = file.matrix(b_name(0)).rows(),
                         .experts = this->experts(),
                         .ranks = ranks,
-                        .alpha = file.number("scaling"),
-                        .scaling = mole::Scaling::fixed,
+                        .alpha = has_alpha ? file.number("alpha") : file.number("scaling", 1),
+                        .scaling = has_alpha ? scaling : mole::Scaling::fixed,
                         .shared_down = shared_down_},
                        rng);
+    expect_sizes(file, experts, ranks[0]);
+    if (!single_) file.expect_option("experts", double(experts_));
     auto& parameters = experts.parameters();
     for (Index e = 0; e < experts.experts(); ++e) {
       const Matrix<T> a = file.matrix(a_name(e)), b = file.matrix(b_name(e));
@@ -86,11 +99,23 @@ class ExpertFiles {
   Index experts_ = 0, shared_ = 0;
 };
 
-/// Sequence starts of the B sequences of S tokens.
+/// x, of as many tokens as the options say.
 template <class T>
-std::vector<Index> sequence_starts(const Comparison<T>& file) {
+Matrix<T> load_x(Comparison<T>& file, const std::string& name = "x") {
+  const Matrix<T> x = file.matrix(name);
+  file.expect_option("T", double(x.rows()));
+  if (file.has_option("S")) file.expect_option("S", double(x.rows()) / double(file.integer("B", 1)));
+  if (file.has_option("B")) file.expect_option("B", double(x.rows()) / double(file.integer("S", x.rows())));
+  for (const char* width : {"d", "d_in", "d_model"}) file.expect_option(width, double(x.cols()));
+  return x;
+}
+
+/// First tokens of the B sequences.
+template <class T>
+std::vector<Index> sequence_starts(const Comparison<T>& file, Index tokens) {
+  const Index sequences = file.integer("B", 1);
   std::vector<Index> starts;
-  for (Index b = 0; b < file.integer("B"); ++b) starts.push_back(b * file.integer("S"));
+  for (Index b = 0; b < sequences; ++b) starts.push_back(b * tokens / sequences);
   return starts;
 }
 
@@ -124,10 +149,46 @@ Matrix<T> dense_weights(const mole::Routing<T>& routing, Index experts) {
 
 /// Logits, probabilities and weights, as far as the file has them.
 template <class T>
-void expect_gate(Comparison<T>& file, mole::Trace<T>& trace) {
-  if (file.has("router.logits")) file.expect("router.logits", trace.logits());
-  if (file.has("router.probs")) file.expect("router.probs", trace.scores());
-  if (file.has("gate.dense")) file.expect("gate.dense", dense_weights(trace.routing, trace.scored_experts()));
+void expect_scores(Comparison<T>& file, mole::Trace<T>& trace, const std::string& step = "") {
+  const Index experts = trace.scored_experts();
+  file.expect_optional("router.logits" + step, trace.logits().middle_cols(0, experts));
+  file.expect_optional("router.probs" + step, trace.scores().middle_cols(0, experts));
+  file.expect_optional("gate.dense" + step, dense_weights(trace.routing, experts));
+}
+
+/// Who is chosen, in the order of the file, with the weights of the slots; -1 is an unused slot.
+template <class T>
+void expect_choice(Comparison<T>& file, const mole::Routing<T>& routing, Index experts, const std::string& step = "",
+                   const std::string& layer = "") {
+  const Index tokens = routing.tokens();
+  std::vector<std::int64_t> mask(std::size_t(tokens * experts));
+  for (Index p = 0; p < routing.pairs(); ++p)
+    if (routing.expert(p) < experts) mask[std::size_t(routing.token(p) * experts + routing.expert(p))] = 1;
+  file.expect_optional(layer + "gate.mask" + step, mask);
+
+  const std::string indices = layer + "gate.indices" + step;
+  if (!file.has(indices)) return;
+  std::vector<std::int64_t> found = file.integers(indices);
+  const Index slots = Index(found.size()) / tokens;
+  const Matrix<T> dense = dense_weights(routing, experts);
+  Matrix<T> weights(tokens, slots);
+  for (Index i = 0; i < weights.size(); ++i) {
+    std::int64_t& expert = found[std::size_t(i)];
+    if (expert < 0 || expert >= experts) continue;
+    const Index n = i / slots;
+    weights(n, i % slots) = dense(n, expert);
+    auto& unclaimed = mask[std::size_t(n * experts + expert)];
+    if (std::exchange(unclaimed, 0) == 0) expert = -2;
+  }
+  if (std::ranges::count(mask, 1) > 0) found.clear();  // somebody chosen has no slot
+  file.expect_optional(indices, found);
+  file.expect_optional(layer + "gate.weights" + step, weights);
+}
+
+template <class T>
+void expect_gate(Comparison<T>& file, mole::Trace<T>& trace, const std::string& step = "") {
+  expect_scores(file, trace, step);
+  expect_choice(file, trace.routing, trace.scored_experts(), step);
 }
 
 }  // namespace golden

@@ -3,30 +3,52 @@
 #pragma once
 
 #include "golden/parameters.hpp"
+#include "mole/loss/load_balance.hpp"
 
 namespace golden {
 
+/// Of the whole layer, or of one projection.
 template <class T>
-auto load_base(const Comparison<T>& file) {
-  return mole::DenseBase(file.matrix("base.weight"), file.has("base.bias") ? file.matrix("base.bias") : Matrix<T>{});
+auto load_base(const Comparison<T>& file, const std::string& projection = "") {
+  const std::string weight = "base." + projection + "weight", bias = "base." + projection + "bias";
+  return mole::DenseBase(file.matrix(weight), file.has(bias) ? file.matrix(bias) : Matrix<T>{});
 }
 
-/// y, d_x and the gradients of sum(y * grad_y).
+/// Calls use(base) with the base of the file, or with none.
+template <class T, class Use>
+void with_base(const Comparison<T>& file, Index in, Index out, Use use) {
+  if (file.has("base.weight"))
+    use(load_base(file));
+  else
+    use(mole::NoBase<T>(in, out));
+}
+
+/// y and, where the file has grad_y, d_x and what expect_gradients(gradients) compares; their names end in `step`.
+template <class T, class Layer, class ExpectGradients>
+void expect_layer(Comparison<T>& file, Layer& layer, typename Layer::Workspace& work, const mole::Pass& pass,
+                  const std::string& step, ExpectGradients expect_gradients) {
+  const Matrix<T> x = load_x(file, "x" + step);
+  Matrix<T> y(x.rows(), layer.out());
+  layer.forward(x, y, work, pass);
+  file.expect("y" + step, y);
+  if (!file.has("grad_y" + step)) return;
+  const Matrix<T> d_y = file.matrix("grad_y" + step);
+  Matrix<T> d_x(x.rows(), layer.in());
+  auto gradients = layer.gradients();
+  layer.backward(x, d_y, d_x, gradients, work);
+  file.expect("grad_x" + step, d_x);
+  expect_gradients(gradients);
+}
+
+/// Of a layer of linear experts, and its gate, if it has a linear router.
 template <class T, class Layer>
 void expect_layer(Comparison<T>& file, Layer& layer, typename Layer::Workspace& work, const mole::Pass& pass,
                   const ExpertFiles<T>& names) {
-  const Matrix<T> x = file.matrix("x"), d_y = file.matrix("grad_y");
-  Matrix<T> y(x.rows(), layer.out()), d_x(x.rows(), layer.in());
-  auto gradients = layer.gradients();
-  layer.forward(x, y, work, pass);
-  layer.backward(x, d_y, d_x, gradients, work);
-  file.expect("y", y);
-  file.expect("grad_x", d_x);
-  names.expect_gradients(file, "grad.", layer.experts(), gradients.experts);
-  if constexpr (requires { gradients.router.weight; }) {
-    expect_gate<T>(file, work);
-    expect_router_gradients(file, "grad.", gradients.router);
-  }
+  expect_layer(file, layer, work, pass, "", [&](const auto& gradients) {
+    names.expect_gradients(file, "grad.", layer.experts(), gradients.experts);
+    if constexpr (requires { gradients.router.weight; }) expect_router_gradients(file, "grad.", gradients.router);
+  });
+  expect_gate<T>(file, work);
 }
 
 /// A loss of the file and its gradients; `loss(trace)` gives its value, expect_router(prefix, gradients) compares the
@@ -52,6 +74,19 @@ void expect_loss(Comparison<T>& file, const std::string& name, Layer& layer, typ
   expect_loss(file, name, layer, work, pass, loss, [&](const std::string& prefix, const auto& gradients) {
     expect_router_gradients(file, prefix, gradients);
   });
+}
+
+/// The balance loss of a linear router, of whatever name, and that of the tokens that a mask leaves.
+template <class T, class Layer>
+void expect_balance(Comparison<T>& file, Layer& layer, typename Layer::Workspace& work, mole::Pass pass,
+                    const mole::LoadBalanceOptions& options) {
+  const auto balanced = [&](mole::Trace<T>& trace) { return mole::load_balance(trace, options); };
+  for (const char* name : {"load_balance", "aux", "balance"}) expect_loss(file, name, layer, work, pass, balanced);
+  if (!file.has("attention_mask")) return;
+  const auto flags = file.integers("attention_mask");
+  const std::vector<std::uint8_t> mask(flags.begin(), flags.end());
+  pass.token_mask = mask;
+  expect_loss(file, "load_balance_masked", layer, work, pass, balanced);
 }
 
 }  // namespace golden

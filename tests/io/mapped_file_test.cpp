@@ -6,6 +6,10 @@
 
 #include <type_traits>
 
+#if __has_include(<sys/stat.h>)
+#include <sys/stat.h>
+#endif
+
 namespace {
 
 using namespace mole;
@@ -58,6 +62,14 @@ TEST_CASE("A path that is no readable file is refused with its name", "[io]") {
   CHECK(complaint(missing).find(missing.string() + ": expected a readable file, found ") == 0);
   CHECK(complaint(missing.parent_path()).find(missing.parent_path().string() + ": expected a re") == 0);
 }
+
+#if __has_include(<sys/stat.h>)
+TEST_CASE("A pipe is refused, and not waited for", "[io]") {
+  const TemporaryFolder folder;
+  REQUIRE(::mkfifo((folder / "pipe").c_str(), 0600) == 0);
+  CHECK_THROWS_AS(MappedFile(folder / "pipe"), Error);
+}
+#endif
 
 TEST_CASE("A mapping outlives the replacement of its file", "[io]") {
   const TemporaryFolder folder;

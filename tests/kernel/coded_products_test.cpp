@@ -59,35 +59,52 @@ kernel::StridedRows<float> rows_of(GuardedMatrix<float>& m, Index column = 0) {
   return {m.row(0) + column, m.view().stride()};
 }
 
+/// y and d_x of a weight [rows x length], whose d_x adds to random numbers.
+template <class Weight>
+void check_products(Index length, Index rows, Index tokens, Rng& rng) {
+  const Weight w(rows, length, rng);
+  const auto x = random_input<float>(tokens, length, rng, {.padding = 5, .before = 1});
+  const auto d_y = random_input<float>(tokens, rows, rng, {.padding = 1, .before = 1});
+  auto y = random_output<float>(tokens, rows, rng, {.padding = 2, .before = 1, .after = 1});
+  auto d_x = random_output<float>(tokens, length, rng, {.padding = 2, .before = 1, .after = 1});
+  Matrix<double> plain_y(tokens, rows), plain_d_x(tokens, length);
+  for (Index n = 0; n < tokens; ++n) {
+    for (Index i = 0; i < length; ++i) plain_d_x(n, i) = double(d_x(n, i));
+    for (Index o = 0; o < rows; ++o)
+      for (Index i = 0; i < length; ++i) {
+        plain_y(n, o) += double(x(n, i)) * double(w(o, i));
+        plain_d_x(n, i) += double(d_y(n, o)) * double(w(o, i));
+      }
+  }
+  Products{}.nt(rows_of(x), tokens, w.weight, 0, rows, rows_of(y));
+  Products{}.nn(rows_of(d_y), tokens, w.weight, rows, 0, length, rows_of(d_x));
+  CAPTURE(length, rows, tokens);
+  CHECK(difference(y.view(), plain_y.view()) <= Tolerance<float>::sum(length));
+  CHECK(difference(d_x.view(), plain_d_x.view()) <= Tolerance<float>::sum(rows + 1));
+  CHECK(y.intact());
+  CHECK(d_x.intact());
+}
+
 }  // namespace
 
 TEMPLATE_TEST_CASE("Coded products equal plain loops at every edge of their tiles", "[kernel]", Int8Weight, Nf4Weight) {
   TestRng rng;
   for (Index length : lengths<TestType>())
     for (Index rows : {1, 3, 4, 8, 9, 13, 33, 70})
-      for (Index tokens : {1, 2, 3, 4, 7, 15, 25, 48, 55}) {
-        const TestType w(rows, length, rng);
-        const auto x = random_input<float>(tokens, length, rng, {.padding = 5, .before = 1});
-        const auto d_y = random_input<float>(tokens, rows, rng, {.padding = 1, .before = 1});
-        auto y = random_output<float>(tokens, rows, rng, {.padding = 2, .before = 1, .after = 1});
-        auto d_x = random_output<float>(tokens, length, rng, {.padding = 2, .before = 1, .after = 1});
-        Matrix<double> plain_y(tokens, rows), plain_d_x(tokens, length);
-        for (Index n = 0; n < tokens; ++n) {
-          for (Index i = 0; i < length; ++i) plain_d_x(n, i) = double(d_x(n, i));
-          for (Index o = 0; o < rows; ++o)
-            for (Index i = 0; i < length; ++i) {
-              plain_y(n, o) += double(x(n, i)) * double(w(o, i));
-              plain_d_x(n, i) += double(d_y(n, o)) * double(w(o, i));
-            }
-        }
-        Products{}.nt(rows_of(x), tokens, w.weight, 0, rows, rows_of(y));
-        Products{}.nn(rows_of(d_y), tokens, w.weight, rows, 0, length, rows_of(d_x));
-        CAPTURE(length, rows, tokens);
-        CHECK(difference(y.view(), plain_y.view()) <= Tolerance<float>::sum(length));
-        CHECK(difference(d_x.view(), plain_d_x.view()) <= Tolerance<float>::sum(rows + 1));
-        CHECK(y.intact());
-        CHECK(d_x.intact());
-      }
+      for (Index tokens : {1, 2, 3, 4, 7, 15, 23, 24, 25, 47, 48, 55})
+        check_products<TestType>(length, rows, tokens, rng);
+}
+
+TEMPLATE_TEST_CASE("Coded products equal plain loops over weights of more rows or columns than a panel has", "[kernel]",
+                   Int8Weight, Nf4Weight) {
+  TestRng rng;
+  const Index deep = 32768 / Index(sizeof(float)) / Products::width;
+  const Index block = std::is_same_v<TestType, Nf4Weight> ? 32 : 1;
+  for (Index tokens : {23, 24, 47, 48})
+    for (Index edge : {deep, 2 * deep}) {
+      for (Index rows : {edge - 1, edge, edge + 1}) check_products<TestType>(32, rows, tokens, rng);
+      for (Index length : {edge - block, edge, edge + block}) check_products<TestType>(length, 9, tokens, rng);
+    }
 }
 
 TEMPLATE_TEST_CASE("A coded product has the same bits however its outputs are split among calls", "[kernel]",

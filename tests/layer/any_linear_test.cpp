@@ -43,13 +43,24 @@ TEST_CASE("AnyLinear does what the layer inside does", "[layer]") {
   std::size_t next = 0;
   std::vector<std::string> state;
   any.for_each_state([&](std::string_view name, auto) { state.emplace_back(name); });
-  CHECK(state == std::vector<std::string>{"experts.scale"});
+  CHECK(state == std::vector<std::string>{"experts.ranks", "experts.scale"});
   any.for_each_tensor([&](std::string_view name, View<float>, View<float> gradient) {
     REQUIRE(next < names.size());
     CHECK(name == names[next++]);
     CHECK(bool(gradient) == (name != "base.weight"));
   });
   CHECK(names == std::vector<std::string>{"router.weight", "experts.lora_A", "experts.lora_B", "base.weight"});
+}
+
+TEST_CASE("AnyLinear hands the pass on to its layer", "[layer]") {
+  const auto layer = support::routed_layer<float>({.dropout = 0.5}, support::top_2());
+  AnyLinear<float> any(layer, 10);
+  const auto x = support::random_matrix<float>(10, 11, 1);
+  const Pass pass{.training = true, .seed = 3};
+  Matrix<float> y(10, 13);
+  any.forward(x, y, pass);
+  CHECK(same_bits(y, support::output(layer, x, pass)));
+  CHECK_FALSE(same_bits(y, support::output(layer, x)));
 }
 
 TEST_CASE("AnyLinear freezes and clears gradients", "[layer]") {

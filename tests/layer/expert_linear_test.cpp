@@ -2,6 +2,7 @@
 // A routing that the layer did not choose: from outside, or from another layer.
 #include "mole/layer/mixture_linear.hpp"
 
+#include "core/error_code.hpp"
 #include "mole/optim/adamw.hpp"
 #include "support/catch.hpp"
 #include "support/layers.hpp"
@@ -41,6 +42,47 @@ TEST_CASE("A routing from outside returns the gradient of its gates", "[layer]")
   }
 }
 
+TEST_CASE("The halves of a layer are its forward and backward, also after its parts were touched", "[layer]") {
+  auto layer = support::routed_layer<float>({}, support::top_2(), Simd<>{});
+  const auto x = random_matrix<float>(40, 11, 1), d_y = random_matrix<float>(40, 13, 2);
+  for (bool touched : {false, true}) {
+    layer = decltype(layer)(layer.router(), layer.gating(), layer.experts(), layer.base(), Simd<>{});
+    if (touched) layer.experts();
+    auto work = layer.workspace(40), halves = layer.workspace(40);
+    Matrix<float> y(40, 13), d_x(40, 11), y_of_halves(40, 13), d_x_of_halves(40, 11), scores(40, 4);
+    auto gradients = layer.gradients(), of_halves = layer.gradients();
+    layer.forward(x, y, work);
+    layer.backward(x, d_y, d_x, gradients, work);
+    layer.route(x, halves);
+    copy(halves.scores(), scores.view());
+    layer.apply(x, halves.routing, y_of_halves, halves);
+    CAPTURE(touched);
+    REQUIRE(support::same_bits(halves.scores(), scores.view()));
+    CHECK(support::same_bits(y, y_of_halves));
+    layer.apply_backward(x, halves.routing, d_y, halves.d_gate(), d_x_of_halves, of_halves, halves);
+    layer.route_backward(x, d_x_of_halves, of_halves, halves);
+    CHECK(support::largest_difference(d_x, d_x_of_halves) < 1e-5);
+    CHECK(support::largest_difference(gradients.router.weight, of_halves.router.weight) < 1e-5);
+    CHECK(support::largest_difference(gradients.experts.lora_A, of_halves.experts.lora_A) < 1e-5);
+    CHECK(support::largest_difference(gradients.experts.lora_B, of_halves.experts.lora_B) < 1e-5);
+  }
+}
+
+TEST_CASE("A layer without a router does not take the workspace that holds a routing", "[layer]") {
+  auto q = support::routed_layer<double>({}, support::top_2());
+  const ExpertLinear k(q.experts(), q.base(), q.execution());
+  const auto x = random_matrix<double>(7, 11, 8);
+  Matrix<double> y(7, 13);
+  auto work = q.workspace(7);
+  q.route(x, work);
+  CHECK(test::code_of([&] { k.apply(x, work.routing, y, work); }) == ErrorCode::order);
+  auto own = k.workspace(7);
+  k.apply(x, work.routing, y, own);
+  Matrix<double> expected(7, 13);
+  q.apply(x, work.routing, expected, work);
+  CHECK(support::same_bits(y, expected));
+}
+
 TEST_CASE("One routing serves two layers, whose gate gradients add up", "[layer]") {
   auto q = support::routed_layer<double>({}, support::top_2());
   const auto k = support::with_random_b(q, 99);
@@ -78,4 +120,21 @@ TEST_CASE("Layers behind names of their own share one optimizer", "[layer]") {
   adamw.step(walk);
   CHECK(std::abs(before(0, 0) - k.experts().parameters().lora_A(0, 0) - 0.1) < 1e-6);
   CHECK(support::same_bits(q.experts().parameters().lora_A, before));  // its gradient was zero
+}
+
+TEST_CASE("A routing from outside is applied with the pass of its call, and a pass that does not fit is refused",
+          "[layer]") {
+  const auto q = support::routed_layer<float>({.dropout = 0.5}, support::top_2());
+  const ExpertLinear k(q.experts(), q.base(), q.execution());
+  const auto x = random_matrix<float>(7, 11, 8);
+  const Pass pass{.training = true, .seed = 3};
+  Matrix<float> expected(7, 13), y(7, 13);
+  auto work = q.workspace(7);
+  auto own = k.workspace(7);
+  q.forward(x, expected, work, pass);
+  k.apply(x, work.routing, y, own, pass);
+  CHECK(support::same_bits(y, expected));
+  const std::vector<std::uint8_t> flags(6, 1);
+  CHECK(test::code_of([&] { k.apply(x, work.routing, y, own, {.token_mask = flags}); }) == ErrorCode::shape);
+  CHECK(test::code_of([&] { k.apply(x, work.routing, y, own, {.routed = flags}); }) == ErrorCode::shape);
 }

@@ -31,8 +31,89 @@ TEST_CASE("Roles that do not fit each other are refused at construction", "[laye
   CHECK(make(11, 4, 2, 11, 12) == ErrorCode::shape);
 }
 
-TEST_CASE("Calls with tensors that do not fit are refused before anything is written", "[layer]") {
-  auto layer = support::routed_layer<float>({}, support::top_2());
+TEST_CASE("Parts that no longer fit each other are refused in the next call", "[layer]") {
+  const auto x = random_matrix<float>(8, 11, 1);
+  const auto code_after = [&](auto change) {
+    auto layer = support::routed_layer<float>({}, support::top_2(), Simd<>{});
+    auto work = layer.workspace(8);
+    Matrix<float> y(8, 13);
+    layer.forward(x, y, work);
+    change(layer);
+    CHECK(code_of([&] { layer.workspace(8); }) == code_of([&] { layer.forward(x, y, work); }));
+    CHECK(code_of([&] { layer.forward(x, y, work); }) == code_of([&] { layer.apply(x, work.routing, y, work); }));
+    return code_of([&] { layer.forward(x, y, work); });
+  };
+  Rng rng(1);
+  CHECK(code_after([](auto& layer) { layer.base().parameters().weight = Matrix<float>(64, 64); }) == ErrorCode::shape);
+  CHECK(code_after([](auto& layer) { layer.base().parameters().bias = Matrix<float>(1, 2); }) == ErrorCode::shape);
+  CHECK(code_after([&](auto& layer) { layer.router() = LinearRouter<float>({.in = 32, .experts = 4}, rng); }) ==
+        ErrorCode::shape);
+  CHECK(code_after([](auto& layer) { layer.router().parameters().bias = Matrix<float>(1, 3); }) == ErrorCode::shape);
+  CHECK(code_after([](auto& layer) { layer.gating().select.k = 9; }) == ErrorCode::option);
+  CHECK(code_after([](auto& layer) { layer.experts().parameters().lora_A = Matrix<float>(2, 11); }) ==
+        ErrorCode::shape);
+  CHECK(code_after([](auto& layer) { layer.experts().parameters().lora_B = Matrix<float>(2, 13); }) ==
+        ErrorCode::shape);
+  CHECK(code_after([&](auto& layer) {
+          layer.experts().factors() = DenseFactors<float>({.in = 11, .out = 13, .experts = 7}, rng);
+        }) == ErrorCode::shape);
+  CHECK(code_after([](auto& layer) { layer.experts().parameters().lora_A(0, 0) = 3; }) == std::nullopt);
+}
+
+TEST_CASE("Routers whose tensors no longer fit each other say so", "[layer]") {
+  Rng rng(1);
+  const auto refused = [](auto router, auto change) {
+    CHECK_NOTHROW(router.check_sizes());
+    change(router.parameters());
+    return code_of([&] { router.check_sizes(); }) == ErrorCode::shape;
+  };
+  const MlpRouter<float> mlp({.in = 5, .hidden = 3, .experts = 4}, rng);
+  CHECK(refused(mlp, [](auto& p) { p.hidden.weight = Matrix<float>(2, 5); }));
+  CHECK(refused(mlp, [](auto& p) { p.output.weight = Matrix<float>(4, 2); }));
+  CHECK(refused(mlp, [](auto& p) { p.output.bias = Matrix<float>(4, 1); }));
+  const CosineRouter<float> cosine({.in = 5, .experts = 4, .projection = 3}, rng);
+  CHECK(refused(cosine, [](auto& p) { p.prototypes = Matrix<float>(4, 2); }));
+  CHECK(refused(cosine, [](auto& p) { p.projection.bias = Matrix<float>(1, 2); }));
+  CHECK(refused(cosine, [](auto& p) { p.log_scale = Matrix<float>(1, 2); }));
+  GruCell<float> cell({.in = 2, .width = 3}, rng);
+  const RecurrentRouter<float> recurrent({.in = 5, .experts = 4}, cell, rng);
+  CHECK(refused(recurrent, [](auto& p) { p.input.weight = Matrix<float>(3, 5); }));
+  CHECK(refused(recurrent, [](auto& p) { p.output.weight = Matrix<float>(4, 2); }));
+  CHECK(refused(recurrent, [&](auto&) { cell.parameters().hidden.weight = Matrix<float>(6, 3); }));
+  const RepeatedRouter<float> repeated(LinearRouter<float>({.in = 5, .experts = 4, .bias = true}, rng), 2);
+  CHECK(refused(repeated, [](auto& p) { p.bias = Matrix<float>(1, 3); }));
+  const JoinedRouter joined(LinearRouter<float>({.in = 5, .experts = 4}, rng), mlp);
+  CHECK(refused(joined, [](auto p) { p.first.weight = Matrix<float>(4, 6); }));
+  CHECK(refused(joined, [](auto p) { p.second.output.weight = Matrix<float>(4, 2); }));
+}
+
+TEST_CASE("Roles that no longer fit each other after a change are refused by the next call", "[layer]") {
+  const auto routed = support::routed_layer<float>({}, support::top_2(), Simd<>{});
+  const auto x = random_matrix<float>(8, 11, 1);
+  Rng rng(5);
+  const auto code_after = [&](const auto& change) {
+    MixtureLinear layer(routed.router(), routed.gating(), routed.experts(), routed.base(), routed.execution());
+    Matrix<float> y(8, 13);
+    auto work = layer.workspace(8, 0, std::pmr::get_default_resource(), 1 << 16);
+    layer.forward(x, y, work);
+    change(layer);
+    return code_of([&] { layer.forward(x, y, work); });
+  };
+  CHECK(code_after([](auto& layer) { layer.gating().select.k = 4; }) == std::nullopt);
+  CHECK(code_after([](auto& layer) { layer.gating().select.k = 5; }) == ErrorCode::option);
+  for (Index inputs : {10, 12})
+    CHECK(code_after([&](auto& layer) { layer.router() = LinearRouter<float>({.in = inputs, .experts = 4}, rng); }) ==
+          ErrorCode::shape);
+  CHECK(code_after([](auto& layer) { layer.base() = DenseBase(Matrix<float>(14, 11)); }) == ErrorCode::shape);
+  for (Index experts : {3, 5})
+    CHECK(code_after([&](auto& layer) {
+            layer.experts() = LowRank<DenseFactors<float>>({.in = 11, .out = 13, .experts = experts}, rng);
+          }) == ErrorCode::shape);
+}
+
+TEMPLATE_TEST_CASE("Calls with tensors that do not fit are refused before anything is written", "[layer]", Reference,
+                   Simd<>) {
+  auto layer = support::routed_layer<float>({}, support::top_2(), TestType{});
   auto work = layer.workspace(8);
   auto gradients = layer.gradients();
   Matrix<float> x(8, 11), y(8, 13), d_x(8, 11), wide(8, 12), many(9, 11), many_y(9, 13);
@@ -56,26 +137,69 @@ TEST_CASE("Calls with tensors that do not fit are refused before anything is wri
   Routing<float> unfinished;
   unfinished.start(4);
   for (int n = 0; n < 8; ++n) unfinished.end_token();
-  CHECK(code_of([&] { layer.apply(x, unfinished, y, work); }) == ErrorCode::shape);
+  CHECK(code_of([&] { layer.apply(x, unfinished, y, work); }) == ErrorCode::order);
   const auto fewer = Routing<float>::from_dense(Matrix<float>(8, 3));
   CHECK(code_of([&] { layer.apply(x, fewer, y, work); }) == ErrorCode::shape);
+  for (Index tokens : {7, 9}) {
+    const auto of_others = Routing<float>::from_dense(Matrix<float>(tokens, 4));
+    CHECK(code_of([&] { layer.apply(x, of_others, y, work); }) == ErrorCode::shape);
+  }
 }
 
-TEST_CASE("A backward that does not belong to the last forward is refused, and adds nothing", "[layer]") {
-  auto layer = support::routed_layer<float>({}, support::top_2());
+TEMPLATE_TEST_CASE("A backward that does not belong to the last forward is refused, and adds nothing", "[layer]",
+                   Reference, Simd<>) {
+  auto layer = support::routed_layer<float>({}, support::top_2(), TestType{});
   auto work = layer.workspace(8);
   auto gradients = layer.gradients();
   const auto x = random_matrix<float>(8, 11, 1), d_y = random_matrix<float>(8, 13, 2);
   const auto fewer_x = random_matrix<float>(5, 11, 1), fewer_d_y = random_matrix<float>(5, 13, 2);
   Matrix<float> y(8, 13);
-  CHECK(code_of([&] { layer.backward(x, d_y, View<float>{}, gradients, work); }) == ErrorCode::shape);  // no forward
+  CHECK(code_of([&] { layer.backward(x, d_y, View<float>{}, gradients, work); }) == ErrorCode::order);  // no forward
   layer.forward(x, y, work);
   CHECK(code_of([&] { layer.backward(fewer_x, fewer_d_y, View<float>{}, gradients, work); }) == ErrorCode::shape);
   CHECK(code_of([&] { layer.route_backward(fewer_x, View<float>{}, gradients, work); }) == ErrorCode::shape);
   const auto dense = Routing<float>::from_dense(random_matrix<float>(8, 4, 3));  // 4 experts a token, forward had 2
-  CHECK(code_of([&] { layer.apply_backward(x, dense, d_y, {}, View<float>{}, gradients, work); }) == ErrorCode::shape);
+  CHECK(code_of([&] { layer.apply_backward(x, dense, d_y, {}, View<float>{}, gradients, work); }) == ErrorCode::order);
   CHECK(same_bits(gradients.experts.lora_B, Matrix<float>(12, 13)));
   CHECK(same_bits(gradients.router.weight, Matrix<float>(4, 11)));
+}
+
+TEMPLATE_TEST_CASE("Results of another size than the layer's are refused in backward, and nothing is written",
+                   "[layer]", Reference, Simd<>) {
+  auto layer = support::routed_layer<float>({}, support::top_2(), TestType{});
+  auto work = layer.workspace(8);
+  auto gradients = layer.gradients();
+  const auto x = random_matrix<float>(8, 11, 1), d_y = random_matrix<float>(8, 13, 2);
+  Matrix<float> y(8, 13);
+  layer.forward(x, y, work);
+  const auto refused = [&](const auto& call) {
+    CHECK(code_of(call) == ErrorCode::shape);
+    CHECK(same_bits(gradients.experts.lora_A, Matrix<float>(12, 11)));
+    CHECK(same_bits(gradients.experts.lora_B, Matrix<float>(12, 13)));
+    CHECK(same_bits(gradients.router.weight, Matrix<float>(4, 11)));
+  };
+  for (const auto& [rows, cols] : {std::pair<Index, Index>{7, 11}, {9, 11}, {8, 10}, {8, 12}}) {
+    Matrix<float> d_x(rows, cols);
+    CAPTURE(rows, cols);
+    refused([&] { layer.backward(x, d_y, d_x, gradients, work); });
+    refused([&] { layer.route_backward(x, d_x, gradients, work); });
+    refused([&] { layer.apply_backward(x, work.routing, d_y, {}, d_x, gradients, work); });
+    CHECK(same_bits(d_x, Matrix<float>(rows, cols)));
+  }
+  for (const auto& [rows, cols] : {std::pair<Index, Index>{7, 13}, {9, 13}, {8, 12}, {8, 14}}) {
+    Matrix<float> d_x(8, 11);
+    const Matrix<float> wrong_d_y(rows, cols);
+    CAPTURE(rows, cols);
+    refused([&] { layer.backward(x, wrong_d_y, d_x, gradients, work); });
+    refused([&] { layer.apply_backward(x, work.routing, wrong_d_y, {}, d_x, gradients, work); });
+    CHECK(same_bits(d_x, Matrix<float>(8, 11)));
+  }
+  for (std::size_t pairs : {1u, 15u, 17u}) {  // of 16
+    std::vector<float> d_gate(pairs);
+    CAPTURE(pairs);
+    refused([&] { layer.apply_backward(x, work.routing, d_y, d_gate, {}, gradients, work); });
+  }
+  CHECK_NOTHROW(layer.backward(x, d_y, {}, gradients, work));
 }
 
 TEST_CASE("A shared expert cannot be forced, whatever else the gate has in its logits", "[layer]") {

@@ -132,3 +132,20 @@ TEST_CASE("A router that reads the latent passes the gradient check through both
   CHECK(report.worst < 1e-8);
   CHECK(report.checked > 100);
 }
+
+TEMPLATE_TEST_CASE("Dropout in the router, in the experts or in both has exact gradients", "[layer]", Reference,
+                   Simd<>) {
+  for (const auto& [router_rate, experts_rate] : {std::pair(0.3, 0.0), {0.0, 0.3}, {0.3, 0.3}}) {
+    Rng rng(5);
+    auto layer = support::with_random_b(MixtureLinear(
+        LinearRouter<double>({.in = 11, .experts = 4, .bias = true, .dropout = {.rate = router_rate}}, rng),
+        support::top_2(),
+        LowRank<DenseFactors<double>>(
+            {.in = 11, .out = 13, .experts = 4, .rank = 3, .dropout = {.rate = experts_rate, .stream = 1}}, rng),
+        DenseBase(random_matrix<double>(13, 11, 6)), TestType{}));
+    const auto report = check_gradients(layer, {.pass = {.training = true}});
+    CAPTURE(router_rate, experts_rate, report.worst_tensor);
+    CHECK(report.worst < 1e-7);
+    CHECK(report.checked > 100);
+  }
+}

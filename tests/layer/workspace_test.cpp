@@ -2,6 +2,7 @@
 // Where a layer works: memory of the caller, shared or measured.
 #include "mole/layer/workspace.hpp"
 
+#include "core/error_code.hpp"
 #include "support/catch.hpp"
 #include "support/counting_memory.hpp"
 #include "support/layers.hpp"
@@ -12,6 +13,7 @@ using namespace mole;
 using support::output;
 using support::random_matrix;
 using support::same_bits;
+using test::code_of;
 
 TEST_CASE("A workspace can live in memory of the caller, all of it", "[layer]") {
   const auto layer = support::routed_layer<float>({.dropout = 0.1}, support::top_2());
@@ -50,6 +52,32 @@ TEST_CASE("One workspace serves the backward of several layers, if each recomput
   for (std::size_t i = 0; i < expected.size(); ++i) CHECK(same_bits(found[i], expected[i]));
 }
 
+TEST_CASE("A workspace has room for all pairs that its gating can choose, however few were asked for", "[layer]") {
+  const auto layer = support::routed_layer<float>({}, support::top_2());  // 16 pairs for 8 tokens
+  const auto x = random_matrix<float>(8, 11, 8);
+  const auto dense = Routing<float>::from_dense(random_matrix<float>(8, 4, 3));  // 32 pairs
+  Matrix<float> y(8, 13);
+  for (Index pairs : {0, 1, 15, 16, 17, 31, 32, 33}) {
+    auto work = layer.workspace(8, pairs);
+    CAPTURE(pairs);
+    CHECK_NOTHROW(layer.forward(x, y, work));
+    CHECK(same_bits(y, output(layer, x)));
+    CHECK(code_of([&] { layer.apply(x, dense, y, work); }) ==
+          (pairs < 32 ? std::optional(ErrorCode::capacity) : std::nullopt));
+  }
+}
+
+TEST_CASE("A routing of more pairs than a workspace has room for is refused before anything is written", "[layer]") {
+  const auto routed = support::routed_layer<float>({}, support::top_2());
+  const ExpertLinear layer(routed.experts(), NoBase<float>{11, 13});
+  const auto x = random_matrix<float>(8, 11, 8), before = random_matrix<float>(8, 13, 9);
+  const auto dense = Routing<float>::from_dense(random_matrix<float>(8, 4, 3));  // 32 pairs
+  Matrix<float> y = before;
+  auto work = layer.workspace(8, 31);
+  CHECK(code_of([&] { layer.apply(x, dense, y, work); }) == ErrorCode::capacity);
+  CHECK(same_bits(y, before));
+}
+
 TEST_CASE("A workspace takes exactly the bytes that the layer announced", "[layer]") {
   const auto check = [](const auto& layer, Index tokens, Index pairs = 0) {
     const std::size_t bytes = layer.workspace_bytes(tokens, pairs);
@@ -76,4 +104,93 @@ TEST_CASE("A workspace takes exactly the bytes that the layer announced", "[laye
     check(MixtureLinear(LatentRouter<float>(8), Gate{Magnitude{}, TopK{2}, Unit{}}, sparse, NoBase<float>{11, 13}),
           tokens);
   }
+}
+
+TEST_CASE("A workspace made for few pairs serves another layer with as few", "[layer]") {
+  Rng rng(1);
+  const auto layer_of = [&](Index rank) {
+    return ExpertLinear(LowRank<DenseFactors<float>>({.in = 11, .out = 13, .experts = 4, .rank = rank}, rng),
+                        NoBase<float>{11, 13});
+  };
+  const auto first = layer_of(3), second = layer_of(2);
+  const auto x = random_matrix<float>(8, 11, 8);
+  Matrix<float> gates(8, 4), y(8, 13);
+  for (Index n = 0; n < 8; ++n) gates(n, n % 4) = 1;
+  const auto routing = Routing<float>::from_dense(gates);
+  auto work = first.workspace(8, 8);  // of 32 possible ones
+  CHECK_NOTHROW(first.apply(x, routing, y, work));
+  CHECK_NOTHROW(second.apply(x, routing, y, work));
+  CHECK_NOTHROW(first.apply(x, routing, y, work));
+}
+
+TEST_CASE("A workspace adapts to a router, a gating and experts that have changed", "[layer]") {
+  const auto untouched = [] {
+    const auto layer = support::routed_layer<float>({}, support::top_2(), Simd<>{});
+    return MixtureLinear(layer.router(), layer.gating(), layer.experts(), layer.base(), layer.execution());
+  };
+  auto layer = untouched();
+  const auto x = random_matrix<float>(8, 11, 8);
+  const Pass pass{.training = true, .seed = 3};
+  Matrix<float> y(8, 13);
+  auto work = layer.workspace(8, 0, std::pmr::get_default_resource(), 1 << 16);  // with room for more
+  layer.forward(x, y, work, pass);
+  Rng rng(1);
+  layer.router() = LinearRouter<float>({.in = 11, .experts = 4, .dropout = {.rate = 0.5}}, rng);
+  layer.forward(x, y, work, pass);
+  CHECK(same_bits(y, output(layer, x, pass)));
+  layer = untouched();
+  layer.forward(x, y, work, pass);
+  layer.experts() = support::routed_layer<float>({.rank = 5, .dropout = 0.5}, support::top_2(), Simd<>{}).experts();
+  layer.forward(x, y, work, pass);
+  CHECK(same_bits(y, output(layer, x, pass)));
+  layer = untouched();
+  layer.forward(x, y, work, pass);
+  layer.gating() = Gate{Softmax{}, TopK{4}, Renormalized{}};
+  layer.forward(x, y, work, pass);
+  CHECK(same_bits(y, output(layer, x, pass)));
+}
+
+TEST_CASE("A joint workspace serves layers that differ in the pairs of large calls only", "[layer]") {
+  const auto layer_of = [](double factor) {
+    return support::routed_layer<float>({}, Gate{Softmax{}, ExpertChoice{.factor = factor}, Raw{}}, Simd<>{});
+  };
+  const auto few = layer_of(1), many = layer_of(3);  // one token an expert of three tokens, both of them
+  const auto x = random_matrix<float>(64, 11, 8);
+  Matrix<float> y(64, 13);
+  for (const auto* first : {&few, &many}) {
+    auto work = joint_workspace(64, *first, first == &few ? many : few);
+    for (const auto* layer : {&few, &many, &few}) {
+      layer->forward(x, y, work);
+      CHECK(same_bits(y, output(*layer, x)));
+    }
+  }
+}
+
+TEST_CASE("Nothing can be done with a workspace that was moved from", "[layer]") {
+  const auto layer = support::routed_layer<float>({}, support::top_2(), Simd<>{});
+  const auto x = random_matrix<float>(8, 11, 8), d_y = random_matrix<float>(8, 13, 9);
+  Matrix<float> y(8, 13), d_x(8, 11);
+  auto gradients = layer.gradients();
+  auto work = layer.workspace(8);
+  layer.forward(x, y, work);
+  auto taken = std::move(work);
+  CHECK(code_of([&] { layer.backward(x, d_y, d_x, gradients, work); }) == ErrorCode::order);
+  CHECK(code_of([&] { layer.forward(x, y, work); }) == ErrorCode::capacity);
+  CHECK(code_of([&] { layer.route(x, work); }) == ErrorCode::capacity);
+  CHECK(load_balance(work) == 0);
+  CHECK_NOTHROW(layer.backward(x, d_y, d_x, gradients, taken));
+  work = layer.workspace(8);
+  CHECK_NOTHROW(layer.forward(x, y, work));
+}
+
+TEST_CASE("A workspace that has adapted to a layer keeps what its first half left for the second", "[layer]") {
+  const auto first = support::routed_layer<float>({.rank = 5}, support::top_2(), Simd<>{});
+  const auto second = support::routed_layer<float>({}, support::top_2(), Simd<>{});
+  const auto x = random_matrix<float>(8, 11, 8);
+  Matrix<float> y(8, 13);
+  auto work = joint_workspace(8, first, second);
+  first.forward(x, y, work);
+  second.route(x, work);
+  second.apply(x, work.routing, y, work);
+  CHECK(same_bits(y, output(second, x)));
 }

@@ -55,3 +55,14 @@ TEST_CASE("One expert, no token and no weight have no variation", "[loss]") {
       CHECK(all_zero(masked.d_gate()));
     }
 }
+
+TEST_CASE("The importance loss is that of the tokens that count, and of the experts with a score", "[loss]") {
+  for (bool unbiased : {false, true})
+    CHECK(error_of_what_is_left_out([&](auto& trace) {
+            return importance_cv2(trace, {.coefficient = 0.7, .unbiased = unbiased});
+          }) < value_tolerance);
+}
+
+TEST_CASE("The importance loss adds to the gradients that are there", "[loss]") {
+  CHECK(error_of_addition([](auto& trace) { return importance_cv2(trace, {.coefficient = 0.7}); }) < value_tolerance);
+}

@@ -153,11 +153,12 @@ TEST_CASE("The mean of the weights is over all tokens, chosen or not", "[loss]")
 }
 
 TEST_CASE("The gradient is added to what is there", "[loss]") {
-  Trace<double> trace = random_trace(4, 3);
-  load_balance(trace);
-  const double once = trace.d_scores()(1, 1);
-  load_balance(trace);
-  CHECK(near(trace.d_scores()(1, 1), 2 * once));
+  for (BalanceCount count : counts)
+    for (BalanceScore score : means) {
+      CAPTURE(int(count), int(score));
+      CHECK(error_of_addition([&](auto& trace) { return load_balance(trace, {.count = count, .score = score}); }, 1) <
+            value_tolerance);
+    }
 }
 
 TEST_CASE("Masked tokens change nothing, and receive nothing", "[loss]") {
@@ -249,4 +250,17 @@ TEST_CASE("Traces of different numbers of experts are refused", "[loss]") {
   Trace<double> first = random_trace(2, 3), second = random_trace(2, 4);
   const std::array<Trace<double>*, 2> both{&first, &second};
   CHECK_THROWS_AS(load_balance(std::span<Trace<double>* const>(both)), Error);
+}
+
+TEST_CASE("The balance is that of the tokens that count, and of the experts with a score", "[loss]") {
+  for (BalanceNorm norm : norms)
+    for (BalanceCount count : counts)
+      for (BalanceScore score : means)
+        for (BalanceScope scope : scopes) {
+          CAPTURE(int(norm), int(count), int(score), int(scope));
+          const LoadBalanceOptions options{
+              .coefficient = 0.7, .norm = norm, .count = count, .score = score, .scope = scope};
+          CHECK(error_of_what_is_left_out([&](auto& trace) { return load_balance(trace, options); }, 1) <
+                value_tolerance);
+        }
 }

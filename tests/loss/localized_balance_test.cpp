@@ -59,3 +59,30 @@ TEST_CASE("Nothing that counts gives 0; task types must match the sequences", "[
   CHECK(all_zero(elements(masked.d_scores())));
   CHECK_THROWS_AS(localized_balance(masked, {.task_types = two}), Error);
 }
+
+TEST_CASE("The constraint is that of the tokens that count, and of the experts with a score", "[loss]") {
+  const std::array tasks{1};
+  CHECK(error_of_what_is_left_out(
+            [&](auto& trace) {
+              return localized_balance(trace, {.task_types = tasks, .blc_alpha = 0.3, .blc_weight = 0.7});
+            },
+            1) < value_tolerance);
+}
+
+TEST_CASE("The constraint adds to the gradients that are there", "[loss]") {
+  const std::array tasks{1};
+  CHECK(error_of_addition(
+            [&](auto& trace) { return localized_balance(trace, {.task_types = tasks, .blc_alpha = 0.3}); }, 1) <
+        value_tolerance);
+}
+
+TEST_CASE("The middle one of an odd number of experts belongs to the second half", "[loss]") {
+  const std::array first{1}, second{0};
+  Trace<double> trace = empty_trace(2, 3);
+  for (Index n = 0; n < 2; ++n)
+    for (Index e = 0; e < 3; ++e) trace.scores()(n, e) = e < 1 ? 1 / 1.25 : 1 / 0.75;
+  CHECK(near(localized_balance(trace, {.task_types = first, .blc_alpha = 0.25}), 0));
+  for (Index n = 0; n < 2; ++n)
+    for (Index e = 0; e < 3; ++e) trace.scores()(n, e) = e < 1 ? 1 / 0.75 : 1 / 1.25;
+  CHECK(near(localized_balance(trace, {.task_types = second, .blc_alpha = 0.25}), 0));
+}

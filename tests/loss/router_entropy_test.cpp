@@ -127,3 +127,15 @@ TEST_CASE("Without a token that counts, or a second expert, the entropy is 0", "
   fill(alone.scores(), 1);
   CHECK(router_entropy(alone, {.normalized = true}) == 0);
 }
+
+TEST_CASE("The entropy is that of the tokens that count, and of the experts with a score", "[loss]") {
+  for (bool normalized : {false, true})
+    CHECK(error_of_what_is_left_out(
+              [&](auto& trace) { return router_entropy(trace, {.coefficient = 0.3, .normalized = normalized}); }, 1) <
+          value_tolerance);
+}
+
+TEST_CASE("The entropy adds to the gradients that are there", "[loss]") {
+  CHECK(error_of_addition([](auto& trace) { return router_entropy(trace, {.coefficient = 0.3}); }, 1) <
+        value_tolerance);
+}

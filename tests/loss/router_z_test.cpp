@@ -71,3 +71,12 @@ TEST_CASE("The z loss leaves extra columns out", "[loss]") {
   CHECK(router_z(trace) == value);
   for (Index n = 0; n < 3; ++n) CHECK(trace.d_logits()(n, 4) == 0);
 }
+
+TEST_CASE("The z loss is that of the tokens that count, and of the experts with a logit", "[loss]") {
+  CHECK(error_of_what_is_left_out([](auto& trace) { return router_z(trace, {.coefficient = 0.3}); }, 1) <
+        value_tolerance);
+}
+
+TEST_CASE("The z loss adds to the gradients that are there", "[loss]") {
+  CHECK(error_of_addition([](auto& trace) { return router_z(trace, {.coefficient = 0.3}); }, 1) < value_tolerance);
+}

@@ -96,3 +96,21 @@ TEST_CASE("A target for all experts, for none, or for scores without a lambda is
   CHECK_THROWS_AS(sparsity_target(trace, {.k = 4}), Error);
   CHECK_THROWS_AS(sparsity_target(without), Error);
 }
+
+TEST_CASE("The target is that of the tokens that count, and of the experts with a logit", "[loss]") {
+  for (Index k : {1, 2, 4}) {
+    const auto loss = [&](Trace<double>& trace) {
+      for (Index n = 0; n < trace.tokens(); ++n) trace.scores()(n, 5) -= 20;  // below what is asked for
+      return sparsity_target(trace, {.coefficient = 0.7, .k = k});
+    };
+    CHECK(error_of_what_is_left_out(loss, 1) < value_tolerance);
+  }
+}
+
+TEST_CASE("The target adds to the gradients that are there", "[loss]") {
+  const auto loss = [](Trace<double>& trace) {
+    for (Index n = 0; n < trace.tokens(); ++n) trace.scores()(n, 5) = -20;
+    return sparsity_target(trace, {.coefficient = 0.7});
+  };
+  CHECK(error_of_addition(loss, 1) < value_tolerance);
+}

@@ -29,7 +29,7 @@ TEST_CASE("deepseek_v3's bias has no gradient, and the same added to all changes
   Rng rng(1);
   auto layer = support::with_random_b(deepseek_v3(
       {.experts = 9, .shared = 1, .rank = 2, .k = 3, .groups = 4, .kept_groups = 2}, DenseBase{weight, bias}, rng));
-  auto gradients = layer.gradients({.router = true, .experts = true, .base = true});
+  auto gradients = layer.gradients({.router = true, .experts = true});
   layer.for_each_tensor([](std::string_view name, auto, auto) { CHECK(name.find("gating") == std::string_view::npos); },
                         gradients);
   const auto x = support::random_matrix<double>(9, 11, 3);

@@ -25,10 +25,10 @@ struct PlainAdamW {
 };
 
 /// Five steps over all tensors against PlainAdamW, with rate and decay by the tensor's number.
-template <class Arch = kernel::DefaultArchitecture, class Rate, class Decay>
-double difference(typename AdamW<double, Arch>::Options options, Rate rate, Decay decay) {
+template <class State = double, class Arch = kernel::DefaultArchitecture, class Rate, class Decay>
+double difference(typename AdamW<State, Arch>::Options options, Rate rate, Decay decay) {
   Tensors<double> parameters = random_tensors<double>(1);
-  AdamW<double, Arch> adamw(std::move(options));
+  AdamW<State, Arch> adamw(std::move(options));
   std::vector<std::vector<PlainAdamW>> plain;
   std::vector<std::vector<double>> expected;
   for (const Matrix<double>& value : parameters.values) {
@@ -74,9 +74,28 @@ TEST_CASE("AdamW follows the published formula over several steps", "[optim]") {
   CHECK(difference(
             {.learning_rate = 0.02, .weight_decay = 0.03}, [](std::size_t) { return 0.02; },
             [](std::size_t) { return 0.03; }) < tolerance);
-  CHECK(difference<kernel::Scalar>(
+  CHECK(difference<double, kernel::Scalar>(
             {.learning_rate = 0.02, .weight_decay = 0.03}, [](std::size_t) { return 0.02; },
             [](std::size_t) { return 0.03; }) < tolerance);
+}
+
+TEST_CASE("AdamW follows the formula with parameters of one type and state of another", "[optim]") {
+  CHECK(difference<float>(
+            {.learning_rate = 0.02, .weight_decay = 0.3}, [](std::size_t) { return 0.02; },
+            [](std::size_t) { return 0.3; }) < 1e-7);
+  const auto check = [](auto state, auto parameter) {
+    using T = decltype(parameter);
+    const auto stepped = [&](T p, T gradient, double decay) {
+      AdamW<decltype(state)> adamw({.learning_rate = 0.1, .weight_decay = decay});
+      adamw.step([&](auto&& f) { f("p", View<T>(&p, 1, 1), View<T>(&gradient, 1, 1)); });
+      return double(p);
+    };
+    CHECK(std::abs(stepped(2, 0, 0.5) - 1.9) < 1e-6);
+    CHECK(std::abs(stepped(0, 3, 0) + 0.1) < 1e-6);
+  };
+  check(float(), double());
+  check(double(), float());
+  check(float(), float());
 }
 
 TEST_CASE("The first group whose text occurs in the name wins", "[optim]") {

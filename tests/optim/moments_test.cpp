@@ -43,3 +43,29 @@ TEST_CASE("A walk of frozen tensors alone is remembered as such", "[optim]") {
   CHECK(complaint(ErrorCode::shape, [&] { moments.check(walk); }) ==
         "optimizer: expected no trained tensor after the first step's, found 'router.weight'");
 }
+
+TEST_CASE("State that is reserved anew is that of the new walk alone, and zero", "[optim]") {
+  Tensors<float> parameters = random_tensors<float>(1), gradients = random_tensors<float>(2);
+  const auto walk = [&](auto&& f) { parameters.for_each_tensor(f, gradients); };
+  Moments<double, 1> moments;
+  for (int round = 0; round < 2; ++round) {
+    moments.reserve(walk);
+    CHECK(complaint(ErrorCode::shape, [&] { moments.check(walk); }).empty());
+    int tensors = 0;
+    moments.for_each_state([&](std::string_view, std::span<double> state) {
+      ++tensors;
+      for (double& number : state) CHECK(std::exchange(number, 1.0) == 0);
+    });
+    CHECK(tensors == 3);
+  }
+}
+
+TEST_CASE("A gradient of another shape is refused, though it has as many elements", "[optim]") {
+  Tensors<float> parameters = random_tensors<float>(1), gradients = random_tensors<float>(2);
+  const auto walk = [&](auto&& f) { parameters.for_each_tensor(f, gradients); };
+  Moments<double, 1> moments;
+  moments.reserve(walk);
+  gradients.values[0] = Matrix<float>(gradients.values[0].cols(), gradients.values[0].rows());
+  REQUIRE(gradients.values[0].rows() != parameters.values[0].rows());
+  CHECK_FALSE(complaint(ErrorCode::shape, [&] { moments.check(walk); }).empty());
+}

@@ -38,6 +38,18 @@ TEST_CASE("The stages are those of SoRA's lists, and end where they say", "[opti
   CHECK(threshold_stages(ThresholdSpacing::linear, 0, 6, 7) == std::vector<double>{0, 1, 2, 3, 4, 5, 6});
 }
 
+TEST_CASE("The first and the last stage are exact, also where the sum of the steps is rounded", "[optim]") {
+  for (auto spacing : {ThresholdSpacing::linear, ThresholdSpacing::log_linear, ThresholdSpacing::exp_linear})
+    for (int i = 1; i < 100; ++i)
+      for (Index count : {2, 3, 7}) {
+        const double first = i * 0.01, last = i * 0.031;
+        const auto stages = threshold_stages(spacing, first, last, count);
+        CAPTURE(int(spacing), i, count);
+        CHECK(stages.front() == first);
+        CHECK(stages.back() == last);
+      }
+}
+
 TEST_CASE("Stages that cannot be are refused", "[optim]") {
   const auto linear = ThresholdSpacing::linear;
   CHECK_THROWS_AS(threshold_stages(linear, -1, 1, 3), Error);

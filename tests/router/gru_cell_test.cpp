@@ -103,6 +103,27 @@ TEST_CASE("All gradients of the cell agree with central differences", "[router]"
       cell.parameters(), found.gradients);
 }
 
+TEMPLATE_TEST_CASE("All gradients of the cell are added to what is there", "[router]", Reference, Simd<>) {
+  const auto cell = cell_of<double>(3, 16);
+  const auto u = random_matrix<double>(5, 3, 1), before = random_matrix<double>(5, 16, 2),
+             d_after = random_matrix<double>(5, 16, 3);
+  auto expected = step<TestType>(cell, u, before, d_after), found = expected;
+  const auto for_each_gradient = [](Step<double>& s, auto f) {
+    f(s.d_u), f(s.d_before);
+    GruCell<double>::Parameters::for_each_tensor([&](std::string_view, Matrix<double>& tensor) { f(tensor); },
+                                                 s.gradients);
+  };
+  for_each_gradient(found, [](Matrix<double>& gradient) { fill(gradient.view(), 1); });
+  laws::Harness<GruCell<double>, TestType> harness(cell, 5, 0, {}, TestType{});
+  auto call = harness.call();
+  cell.forward(u, before, found.after.view(), call);
+  cell.backward(u, before, d_after, found.d_u.view(), found.d_before.view(), found.gradients, call);
+  for_each_gradient(expected, [](Matrix<double>& gradient) {
+    for (double& number : gradient.elements()) number += 1;
+  });
+  CHECK(largest_difference(found, expected) < 1e-14);
+}
+
 TEMPLATE_TEST_CASE("Vectors compute what single numbers do, at every width", "[router]", float, double) {
   using T = TestType;
   for (Index width : {1, 3, 7, 8, 16, 17, 64, 100}) {

@@ -31,6 +31,22 @@ TEST_CASE("MlpRouter is two linear maps and a ramp", "[router]") {
   CHECK(logits(1, 0) == 9 - 8 + 0.5);
 }
 
+TEST_CASE("Each map of an MlpRouter starts within the bound of its own number of inputs, and up to it", "[router]") {
+  Rng rng(1);
+  const MlpRouter<double> router({.in = 400, .hidden = 3, .experts = 100}, rng);
+  const auto largest = [](const Matrix<double>& m) {
+    double most = 0;
+    for (double element : m.elements()) most = std::max(most, std::abs(element));
+    return most;
+  };
+  const double hidden = 1 / std::sqrt(400.0), output = 1 / std::sqrt(3.0);
+  const auto& p = router.parameters();
+  CHECK((largest(p.hidden.weight) > 0.9 * hidden && largest(p.hidden.weight) <= hidden));
+  CHECK((largest(p.output.weight) > 0.9 * output && largest(p.output.weight) <= output));
+  CHECK((largest(p.hidden.bias) > 0 && largest(p.hidden.bias) <= hidden));
+  CHECK((largest(p.output.bias) > 0.9 * output && largest(p.output.bias) <= output));
+}
+
 TEST_CASE("MlpRouter refuses a hidden layer of nothing", "[router]") {
   Rng rng(1);
   CHECK(test::code_of([&] { MlpRouter<float>({.in = 3, .hidden = 0, .experts = 2}, rng); }) == ErrorCode::option);

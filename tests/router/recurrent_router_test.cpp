@@ -170,6 +170,24 @@ TEST_CASE("A layer with a recurrent router is a layer like any other", "[router]
   CHECK(support::largest_difference(alone, forgetful) > 1e-6);
 }
 
+TEST_CASE("A carry stays in a workspace that adapts to another layer", "[router]") {
+  const GruCell<double> cell = cell_of(4);
+  const auto layer_of = [&](Index rank) {
+    Rng rng(5);
+    return MixtureLinear(RecurrentRouter<double>({.in = 6, .experts = 4}, cell, rng), support::top_2(),
+                         LowRank<DenseFactors<double>>({.in = 6, .out = 6, .experts = 4, .rank = rank}, rng),
+                         NoBase<double>(6, 6), Reference{});
+  };
+  const auto first = layer_of(5), second = layer_of(2);
+  const auto x = random_matrix<double>(9, 6, 1), h = random_matrix<double>(9, 4, 2);
+  Matrix<double> y(9, 6);
+  auto joint = joint_workspace(9, first, second), own = second.workspace(9);
+  own.router_scratch.carry = joint.router_scratch.carry = {.in = h};
+  second.forward(x, y, own);
+  second.forward(x, y, joint);
+  CHECK(support::same_bits(joint.logits(), own.logits()));
+}
+
 TEST_CASE("A carry of another shape is refused before anything is written", "[router]") {
   const GruCell<double> cell = cell_of(4);
   Rng rng(5);

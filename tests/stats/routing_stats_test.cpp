@@ -135,6 +135,9 @@ TEST_CASE("Nothing observed, and nothing chosen, has figures of 0", "[stats]") {
       stats.observe(trace);
       stats.reset();
       CHECK(stats.tokens() == 0);
+      CHECK(copy_of(stats.load()) == Counts(3, 0));
+      CHECK(copy_of(stats.mass()) == std::vector<double>(3, 0));
+      CHECK(copy_of(stats.tokens_by_experts()) == Counts(4, 0));
     }
     CHECK(stats.pairs() == 0);
     CHECK(stats.mean_experts_per_token() == 0);

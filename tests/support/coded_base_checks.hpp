@@ -142,10 +142,11 @@ void layer_equals_dense_layer(const Base& base, const Execution& execution) {
   CHECK(largest(expected.d_x) > 0);
 }
 
-/// Refused unless allowed; then the codes of the sum.
+/// Refused unless allowed; then the codes of the sum, with the options from before.
 template <class Base>
 void merges_only_when_the_loss_is_allowed(Base base) {
   const Matrix<float> before = decoded(base);
+  const auto options = base.code().options();
   const auto delta = support::random_matrix<float>(base.out(), base.in(), 21);
   const auto merge = [&](auto... loss) {
     try {
@@ -161,10 +162,10 @@ void merges_only_when_the_loss_is_allowed(Base base) {
   CHECK_FALSE(merge(LossyMerge::allowed));
   Matrix<float> sum = before;
   for (std::size_t k = 0; k < sum.elements().size(); ++k) sum.elements()[k] += delta.elements()[k];
-  const Base coded(sum.view(), {}, base.code().options());
+  const Base coded(sum.view(), {}, options);
   CHECK(support::same_bits(decoded(base), decoded(coded)));
   CHECK_FALSE(support::same_bits(decoded(base), before));
-  CHECK_THROWS_AS(base.merge(Matrix<float>(base.out() + 1, base.in()).view(), LossyMerge::allowed), Error);
+  CHECK_THROWS_AS(base.merge(Matrix<float>(base.out() + 1, base.in()), LossyMerge::allowed), Error);
 }
 
 /// All of the above, and the laws of bases.
@@ -177,14 +178,21 @@ void check_coded_base(typename Base::Options options = {}) {
   all_products_equal_plain_loops(make);
   same_bits_however_it_is_cut(make);
   for (Index in : {64, 100}) {
-    const auto base = make(support::random_matrix<float>(33, in, 3).view(), {});
+    const auto base = make(support::random_matrix<float>(33, in, 3), {});
     layer_equals_dense_layer(base, Simd<>{});
     layer_equals_dense_layer(base, Simd<kernel::Scalar>{});
     layer_equals_dense_layer(base, Reference{});
   }
-  merges_only_when_the_loss_is_allowed(make(weight.view(), bias.view()));
-  CHECK_THROWS_AS(make(weight.view(), Matrix<float>(1, 8).view()), Error);
-  CHECK_THROWS_AS(make(weight.view(), Matrix<float>(9, 1).view()), Error);
+  const Base biased = make(weight.view(), bias.view());
+  merges_only_when_the_loss_is_allowed(biased);
+  const Matrix<float> d_y(3, 9);
+  backward(biased, Simd<>{}, d_y.view(), View<float>{});  // not wanted
+  CHECK(biased.bytes() == make(weight.view(), {}).bytes() + 9 * sizeof(float));
+  Matrix<float> narrow(9, 69), tall(10, 70);
+  CHECK_THROWS_AS(biased.weight(narrow.view()), Error);
+  CHECK_THROWS_AS(biased.weight(tall.view()), Error);
+  CHECK_THROWS_AS(make(weight.view(), Matrix<float>(1, 8)), Error);
+  CHECK_THROWS_AS(make(weight.view(), Matrix<float>(3, 3)), Error);
   const auto empty = make(View<const float>(weight.data(), 0, 5), {});
   CHECK(empty.out() == 0);
   TestRng rng;

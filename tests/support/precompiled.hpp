@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MIT
-// The precompiled header: what nearly every unit test includes and nearly no change touches.
+// The precompiled header: what most unit tests include, whatever they are about.
 #pragma once
 
 #include "support/catch.hpp"
+#include "support/compiled_kernels.hpp"
+
+#include "mole/method/lora_mixture.hpp"
 
 #include <Eigen/Core>
-#include <xsimd/xsimd.hpp>
 
 #include <algorithm>
 #include <functional>

@@ -46,6 +46,24 @@ TEST_CASE("A weight that the base owns is merged into, too", "[surgery]") {
   CHECK(support::same_bits(layer.experts().parameters().lora_B, Matrix<double>(8, 13)));
 }
 
+TEST_CASE("A weight that the base does not compute from is refused, and nothing changes", "[surgery]") {
+  Rng rng(9);
+  const Matrix<double> weight = support::random_matrix<double>(13, 11, 6);
+  const auto refused = [&](auto layer) {
+    Matrix<double> other = weight;
+    const auto before = layer.experts().parameters();
+    CHECK(code_of([&] { merge_and_reset(layer, other.view(), rng); }) == ErrorCode::not_mergeable);
+    CHECK(support::same_bits(other, weight));
+    CHECK(support::same_bits(layer.experts().parameters().lora_A, before.lora_A));
+    CHECK(support::same_bits(layer.experts().parameters().lora_B, before.lora_B));
+  };
+  const LowRank<DenseFactors<double>> experts({.in = 11, .out = 13}, rng);
+  const Gate gate{Identity{}, All{}, Unit{}};
+  refused(support::with_random_b(MixtureLinear(NoRouter<double>(1), gate, experts, DenseBase(weight.view()))));
+  refused(support::with_random_b(MixtureLinear(NoRouter<double>(1), gate, experts, DenseBase(Matrix<double>(weight)))));
+  refused(support::with_random_b(MixtureLinear(NoRouter<double>(1), gate, experts, PackedBase(weight))));
+}
+
 TEST_CASE("A layer that cannot be merged is not reset either", "[surgery]") {
   Rng rng(9);
   auto layer = support::routed_layer<double>({}, support::top_2());

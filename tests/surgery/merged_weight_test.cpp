@@ -56,6 +56,26 @@ TEST_CASE("A merged weight does what its layers do, and is merged anew from the 
   CHECK(support::same_bits(weight, original));
 }
 
+TEST_CASE("What the host writes between an unmerge and a merge is the original from then on", "[surgery]") {
+  Matrix<double> weight = support::random_matrix<double>(13, 11, 6);
+  const auto layer = gated_lora(weight, 5);
+  MergedWeight<double> merged(weight.view());
+  for (double written : {7.0, 8.0}) {
+    merged.merge(layer);
+    merged.unmerge();
+    weight(0, 0) = written;
+    const Matrix<double> original = weight;
+    merged.merge(layer);
+    CHECK_FALSE(support::same_bits(weight, original));
+    merged.unmerge();
+    CHECK(weight(0, 0) == written);
+    CHECK(support::same_bits(weight, original));
+    weight(0, 1) = written;
+    merged.unmerge();
+    CHECK(weight(0, 1) == written);
+  }
+}
+
 TEST_CASE("What cannot be merged is refused with the layer's reason, and the weight stays", "[surgery]") {
   Matrix<double> weight = support::random_matrix<double>(13, 11, 6);
   const Matrix<double> original = weight;

@@ -83,6 +83,17 @@ TEMPLATE_TEST_CASE("Experts of which every gate is 0 are left without ranks, and
   CHECK(support::same_bits(merged, weight));
 }
 
+TEST_CASE("What is left of pruned experts starts its gates as before", "[surgery]") {
+  Rng rng(2);
+  for (GateStart start : {GateStart::normal, GateStart::ones}) {
+    LowRank<GatedRanks<double>> experts({.in = 11, .out = 13, .experts = 2, .rank = 3, .start = start}, rng);
+    experts.parameters().gate(0, 1) = 0;
+    const auto pruned = prune_zero_ranks(experts);
+    CHECK(pruned.parameters().gate.size() == 5);
+    CHECK(pruned.factors().start() == start);
+  }
+}
+
 TEST_CASE("Without a gate of 0 nothing changes, and a shared down-projection is refused", "[surgery]") {
   const auto experts = gated_experts({3, 2});
   const auto pruned = prune_zero_ranks(experts);

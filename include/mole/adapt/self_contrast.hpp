@@ -9,6 +9,8 @@
 #include <span>
 #include <type_traits>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// Options of self_contrast(); the defaults are those of the released code.
@@ -59,3 +61,5 @@ void self_contrast(std::span<const std::type_identity_t<T>> strong, std::span<co
 }
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

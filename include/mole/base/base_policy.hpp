@@ -8,6 +8,8 @@
 
 #include <concepts>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// Satisfied by a copyable type with a floating-point `Scalar`, `in()`, `out()` and
@@ -37,3 +39,5 @@ concept LinearBasePolicy = requires(const B& base) {
 };
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

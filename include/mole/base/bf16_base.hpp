@@ -5,6 +5,8 @@
 #include "mole/base/reduced_float_weight.hpp"
 #include "mole/core/reduced_floats.hpp"
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// The upper half of a float: its range, 8 bits of precision.
@@ -24,3 +26,5 @@ using Bf16Base = CodedBase<ReducedFloatWeight<Bfloat16>>;
 static_assert(TrainableBasePolicy<Bf16Base>);
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

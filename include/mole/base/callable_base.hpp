@@ -7,6 +7,8 @@
 #include <concepts>
 #include <utility>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// Marks a CallableBase without backward.
@@ -49,3 +51,5 @@ CallableBase<T, Forward, Backward> callable_base(Index in, Index out, Forward fo
 }
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

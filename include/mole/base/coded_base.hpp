@@ -15,6 +15,8 @@
 #include <utility>
 #include <vector>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// Whether a merge may re-round the whole weight.
@@ -179,3 +181,5 @@ inline int shift_of_block(const char* what, Index block) {
 }  // namespace detail
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

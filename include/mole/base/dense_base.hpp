@@ -7,11 +7,35 @@
 #include "mole/core/error.hpp"
 #include "mole/core/linear_parameters.hpp"
 
-#include <type_traits>
 #include <algorithm>
+#include <concepts>
+#include <ranges>
+#include <type_traits>
 #include <utility>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
+
+namespace detail {
+/// Containers and matrices that own their elements.
+template <class M>
+concept OwnsElements = std::same_as<M, Matrix<typename M::Scalar>> || requires {
+  requires std::same_as<M, typename M::PlainObject>;  // Eigen's Matrix and Array, not its Map, Ref or Block
+} ||(
+    std::ranges::range<M> && !std::ranges::borrowed_range<M> && !requires { typename M::PlainObject; } &&
+    requires(M & m) { m.data(); });
+
+/// The M of an M&& that is bound to a temporary which owns its elements: what borrows from it would outlive it.
+template <class M>
+concept OwningTemporary = !std::is_lvalue_reference_v<M> && OwnsElements<std::remove_const_t<M>>;
+
+/// A row-major expression of a column-major matrix: its transpose.
+template <class M>
+concept TransposedMatrix = RowMajorMatrix<M> && requires(const M& m) {
+  requires ColumnMajorMatrix<decltype(m.nestedExpression())>;
+};
+}  // namespace detail
 
 /// y = x W^T (+ b).
 ///
@@ -30,12 +54,28 @@ class DenseBase {
   using Parameters = std::conditional_t<owning, LinearParameters<T>, NoParameters>;
 
   explicit DenseBase(View<const T> weight, BiasView<T> bias = {}) requires(!owning) : linear_{weight, bias.row()} {
-    check_bias();
+    check_sizes();
+  }
+  /// What would be gone before the layer is used.
+  template <class M, class... Bias>
+  requires(!owning && detail::OwningTemporary<M>) explicit DenseBase(M&& weight, Bias&&...) = delete;
+  template <class B>
+  requires(!owning && detail::OwningTemporary<B>) DenseBase(View<const T> weight, B&& bias)
+  = delete;
+  template <detail::TransposedMatrix M, class... Bias>
+  requires(!owning) explicit DenseBase(const M&, Bias&&...) {
+    static_assert(!detail::TransposedMatrix<M>,
+                  "mole: the transpose of a column-major matrix as a weight [O x I]: where it holds [I x O], pass "
+                  "View<const T>(m.transpose()); where it holds [O x I], pass a row-major copy");
   }
   explicit DenseBase(Matrix<T> weight, BiasView<T> bias = {}) requires owning : linear_{std::move(weight), {}} {
     if (!bias.empty()) linear_.bias = Matrix<T>(1, bias.size());
     std::ranges::copy(std::span(bias.row().data(), std::size_t(bias.size())), linear_.bias.elements().begin());
-    check_bias();
+    check_sizes();
+  }
+
+  void check_sizes() const {
+    if (bias()) require_equal(ErrorCode::shape, "DenseBase: size of the bias", out(), bias().size());
   }
 
   Index in() const { return weight().cols(); }
@@ -55,10 +95,6 @@ class DenseBase {
   }
 
  private:
-  void check_bias() const {
-    if (bias()) require_equal(ErrorCode::shape, "DenseBase: size of the bias", out(), bias().size());
-  }
-
   struct Borrowed {
     Storage weight, bias;
   };
@@ -85,3 +121,5 @@ DenseBase(const M&, Bias&&...)
 static_assert(TrainableBasePolicy<DenseBase<View<const float>>> && TrainableBasePolicy<DenseBase<Matrix<float>>>);
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

@@ -5,6 +5,8 @@
 #include "mole/base/reduced_float_weight.hpp"
 #include "mole/core/reduced_floats.hpp"
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// IEEE binary16: 11 bits of precision, up to 65504.
@@ -24,3 +26,5 @@ using HalfBase = CodedBase<ReducedFloatWeight<Half>>;
 static_assert(TrainableBasePolicy<HalfBase>);
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

@@ -6,6 +6,8 @@
 
 #include <cstdint>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// How rows are divided into blocks.
@@ -38,7 +40,8 @@ class Int8BlockWeight {
         blocks_per_row_(blocks(cols, options.shift())),
         options_(options),
         shift_(options.shift()) {
-    require_equal(ErrorCode::shape, "Int8BlockBase: size of the codes", rows * cols, Index(codes_.size()));
+    require_equal(ErrorCode::shape, "Int8BlockBase: size of the codes", checked_product("Int8BlockBase", rows, cols),
+                  Index(codes_.size()));
     require_equal(ErrorCode::shape, "Int8BlockBase: size of the scales", rows * blocks_per_row_, Index(scales_.size()));
     detail::require_finite("Int8BlockBase", {scales_.data(), 1, Index(scales_.size())});
   }
@@ -102,3 +105,5 @@ using Int8BlockBase = CodedBase<Int8BlockWeight>;
 static_assert(TrainableBasePolicy<Int8BlockBase>);
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

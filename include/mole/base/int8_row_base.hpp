@@ -4,6 +4,8 @@
 
 #include "mole/base/int8_block_base.hpp"
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// weight [O x I] as 8-bit integers, each row a block; see Int8BlockWeight. The largest magnitude of each row is kept
@@ -53,3 +55,5 @@ using Int8RowBase = CodedBase<Int8RowWeight>;
 static_assert(TrainableBasePolicy<Int8RowBase>);
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

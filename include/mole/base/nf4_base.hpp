@@ -7,6 +7,8 @@
 #include <array>
 #include <cstdint>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// The block size of Nf4Base, and whether its absmax is quantized too.
@@ -65,7 +67,7 @@ class Nf4Weight {
   void with_rows(auto f) const { nested() ? with_rows_of(nested_maxima(), f) : with_rows_of(plain_maxima(), f); }
 
  private:
-  Index blocks() const { return (parts_.rows * parts_.cols + parts_.block - 1) >> shift_; }
+  Index blocks() const { return ((parts_.rows * parts_.cols - 1) >> shift_) + 1; }
   kernel::PlainMaxima plain_maxima() const { return {parts_.absmax.data()}; }
   kernel::NestedMaxima nested_maxima() const {
     return {parts_.nested_codes.data(), parts_.nested_quant_map.data(), parts_.nested_absmax.data(),
@@ -146,7 +148,9 @@ inline Nf4Weight::Nf4Weight(Nf4Parts parts)
   const auto require_size = [](const char* what, Index expected, std::size_t found) {
     require_equal(ErrorCode::shape, std::string("Nf4Base: size of ") + what, expected, Index(found));
   };
-  require_size("weight, in bytes", (parts_.rows * parts_.cols + 1) / 2, parts_.weight.size());
+  require_size("weight, in bytes",
+               checked_product("Nf4Base", parts_.rows, parts_.cols) / 2 + parts_.rows * parts_.cols % 2,
+               parts_.weight.size());
   require_size("absmax", nested() ? 0 : blocks(), parts_.absmax.size());
   if (nested()) require_size("nested_codes", blocks(), parts_.nested_codes.size());
   require_size("nested_absmax", nested() ? (blocks() + 255) / 256 : 0, parts_.nested_absmax.size());
@@ -183,3 +187,5 @@ using Nf4Base = CodedBase<Nf4Weight>;
 static_assert(TrainableBasePolicy<Nf4Base>);
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

@@ -4,6 +4,8 @@
 
 #include "mole/base/base_policy.hpp"
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// y = 0.
@@ -27,3 +29,5 @@ class NoBase {
 static_assert(TrainableBasePolicy<NoBase<float>>);
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

@@ -11,6 +11,8 @@
 #include <memory_resource>
 #include <vector>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// y = x W^T (+ b), with W in panels.
@@ -85,3 +87,5 @@ PackedBase(const Matrix<T>&, const Rest&...) -> PackedBase<T>;
 static_assert(TrainableBasePolicy<PackedBase<float>> && LinearBasePolicy<PackedBase<float>>);
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

@@ -6,6 +6,8 @@
 
 #include <cstdint>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// weight [O x I] rounded to the nearest number of `Format`, ties to even.
@@ -31,8 +33,8 @@ class ReducedFloatWeight {
   /// Takes existing codes [rows x cols], row-major.
   ReducedFloatWeight(Index rows, Index cols, std::vector<std::uint16_t> codes)
       : codes_(std::move(codes)), rows_(rows), cols_(cols) {
-    require_equal(ErrorCode::shape, std::string(Format::name) + ": size of the codes", rows * cols,
-                  Index(codes_.size()));
+    require_equal(ErrorCode::shape, std::string(Format::name) + ": size of the codes",
+                  checked_product(Format::name, rows, cols), Index(codes_.size()));
   }
 
   Index rows() const { return rows_; }
@@ -50,3 +52,5 @@ class ReducedFloatWeight {
 };
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

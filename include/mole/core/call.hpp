@@ -5,6 +5,8 @@
 #include "mole/core/pass.hpp"
 #include "mole/core/scratch.hpp"
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// The last argument of the functions of every role, so that they can grow without breaking signatures. Passed by
@@ -30,3 +32,5 @@ template <class Policy, class Execution>
 Call<Execution, ScratchOf<Policy>> call_of();
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

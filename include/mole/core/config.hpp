@@ -1,14 +1,50 @@
 // SPDX-License-Identifier: MIT
-// Index, MOLE_ASSERT, panel_width: the index type, the precondition check and the width of weight panels.
+// Index, MOLE_ASSERT, MOLE_INLINE, MOLE_COLD, MOLE_UNROLL, panel_width: what every header may need.
 #pragma once
+
+#if __cplusplus < 202002L && !(defined(_MSVC_LANG) && _MSVC_LANG >= 202002L)
+#error "mole needs C++20: compile with -std=c++20, or link the CMake target mole::mole, which asks for it"
+#include <mole_needs_a_newer_standard>  // there is no such file, so that nothing of the thousand errors that would follow is shown
+#endif
+#if !__has_include(<memory_resource>)
+#error "mole needs <memory_resource>: libstdc++, or libc++ from 16 on"
+#include <mole_needs_memory_resource>
+#endif
+#if defined(__FAST_MATH__) || defined(__ASSOCIATIVE_MATH__) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)
+#error \
+    "mole: -ffast-math and -Ofast make comparisons with NaN and infinity, and so routing, silently wrong: add -fno-fast-math behind them for the files that include mole"
+#include <mole_needs_no_fast_math>
+#endif
 
 #include <cassert>
 #include <cstddef>
+
+#include "mole/core/macros_off.hpp"
 
 /// Checks a precondition on a hot path. A host may define its own before including any header of mole; the default is
 /// the standard assert, so release builds pay nothing.
 #ifndef MOLE_ASSERT
 #define MOLE_ASSERT(condition) assert(condition)
+#endif
+
+/// Inlines a function, or a lambda, wherever it is called: kernels whose sums must stay in registers.
+#if defined(__GNUC__)
+#define MOLE_INLINE __attribute__((always_inline))
+#else
+#define MOLE_INLINE
+#endif
+/// Keeps what is rarely called, and large, out of the functions that call it.
+#if defined(__GNUC__)
+#define MOLE_COLD __attribute__((noinline, cold))
+#else
+#define MOLE_COLD
+#endif
+/// Before a loop over vectors whose number is a constant: clang 14 keeps what it indexes in memory unless it is told to
+/// write the loop out; g++ does so by itself.
+#if defined(__clang__)
+#define MOLE_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define MOLE_UNROLL
 #endif
 
 namespace mole {
@@ -21,3 +57,5 @@ template <class T>
 constexpr Index panel_width = Index(128 / sizeof(T));
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

@@ -8,6 +8,8 @@
 
 #include <string_view>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// Drops elements of a token matrix with probability `rate` and divides the kept ones by 1 - rate.
@@ -87,3 +89,5 @@ struct Dropout {
 };
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

@@ -2,10 +2,20 @@
 // Error: the one exception of mole, with a stable code.
 #pragma once
 
+#include "mole/core/config.hpp"
+
+#include <array>
+#include <array>
+#include <concepts>
+#include <cstdio>
+#include <cstdio>
+#include <initializer_list>
 #include <stdexcept>
 #include <string>
 #include <string_view>
 #include <type_traits>
+
+#include "mole/core/macros_off.hpp"
 
 namespace mole {
 
@@ -14,9 +24,10 @@ enum class ErrorCode {
   shape = 1,          ///< two sizes that must agree differ
   option = 2,         ///< an option lies outside its range
   file = 3,           ///< a file cannot be read, or does not hold what its format demands
-  capacity = 4,       ///< a workspace was made for fewer tokens or pairs
+  capacity = 4,       ///< a workspace was made for fewer tokens or pairs, or for smaller layers
   not_mergeable = 5,  ///< a token-dependent mixture has no single weight
   not_trainable = 6,  ///< a layer of inference-only policies was asked for gradients
+  order = 7,          ///< calls in an order in which they have no meaning, such as a backward without its forward
 };
 
 /// Thrown for wrong shapes, options and files; the text names what was expected and what was found.
@@ -31,18 +42,53 @@ class Error : public std::runtime_error {
 };
 
 namespace detail {
-template <class Part>
-void append(std::string& text, const Part& part) {
-  if constexpr (std::is_arithmetic_v<Part>)
-    text += std::to_string(part);
-  else
-    text += part;
-}
+/// One piece of an error's text. Trivial, and made into text only by fail(): a require() that holds costs its
+/// condition, and one that stands a hundred times in a program costs its compiler little.
+class ErrorPart {
+ public:
+  ErrorPart(std::string_view text) : text_(text) {}
+  ErrorPart(const char* text) : text_(text) {}
+  ErrorPart(const std::string& text) : text_(text) {}
+  ErrorPart(double real) : kind_(Kind::real), real_(real) {}
+  template <std::integral Integer>
+  ErrorPart(Integer integer)
+      : kind_(std::is_signed_v<Integer> ? Kind::integer : Kind::natural), integer_(static_cast<long long>(integer)) {}
 
-template <class... Parts>
-[[noreturn]] void fail(ErrorCode code, const Parts&... parts) {
+  void append_to(std::string& text) const {
+    switch (kind_) {
+      case Kind::text:
+        text += text_;
+        break;
+      case Kind::integer:
+        text += std::to_string(integer_);
+        break;
+      case Kind::natural:
+        text += std::to_string(static_cast<unsigned long long>(integer_));
+        break;
+      case Kind::real:
+        text += real_as_text().data();
+        break;
+    }
+  }
+
+ private:
+  enum class Kind { text, integer, natural, real };
+
+  std::array<char, 32> real_as_text() const {  // not to_string(): of 1e-50 that is 0.000000
+    std::array<char, 32> text;
+    std::snprintf(text.data(), text.size(), "%g", real_);
+    return text;
+  }
+
+  Kind kind_ = Kind::text;
+  std::string_view text_;
+  long long integer_ = 0;
+  double real_ = 0;
+};
+
+[[noreturn]] inline void fail(ErrorCode code, std::initializer_list<ErrorPart> parts) {
   std::string text;
-  (append(text, parts), ...);
+  for (const ErrorPart& part : parts) part.append_to(text);
   throw Error(code, text);
 }
 }  // namespace detail
@@ -50,14 +96,17 @@ template <class... Parts>
 /// Throws Error(code) unless `holds`; the text is the concatenation of `parts`, strings and numbers.
 ///     require(k >= 1 && k <= experts, ErrorCode::option, "TopK: expected k from 1 to ", experts, ", found ", k);
 template <class... Parts>
-void require(bool holds, ErrorCode code, const Parts&... parts) {
-  if (!holds) detail::fail(code, parts...);
+MOLE_INLINE inline void require(bool holds, ErrorCode code, const Parts&... parts) {
+  if (!holds) [[unlikely]]
+    detail::fail(code, {parts...});
 }
 
 /// Throws Error(code) with "<what>: expected <expected>, found <found>" unless the two numbers agree.
 template <class Expected, class Found>
-void require_equal(ErrorCode code, std::string_view what, Expected expected, Found found) {
+MOLE_INLINE inline void require_equal(ErrorCode code, std::string_view what, Expected expected, Found found) {
   require(expected == found, code, what, ": expected ", expected, ", found ", found);
 }
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

@@ -4,6 +4,8 @@
 
 #include "mole/core/weight_panels.hpp"
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// The weights of y = x W^T + b, as an execution takes them.   weight [O x I], bias [1 x O]
@@ -21,3 +23,5 @@ struct LinearWeights {
 };
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

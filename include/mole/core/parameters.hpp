@@ -8,6 +8,8 @@
 #include <string_view>
 #include <type_traits>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// The parameters of a policy that has none.
@@ -16,7 +18,9 @@ namespace mole {
 ///     template <class F, class... P> static void for_each_tensor(F&& f, P&... p)
 /// that calls f("name", p.name...) for each member, and offers `parameters()`, const and not. Its gradients are an
 /// object of the same type; an empty matrix there is a frozen tensor: neither computed nor touched. A
-/// default-constructed object has empty tensors only.
+/// default-constructed object has empty tensors only. A caller may assign matrices of any size there, so a policy whose
+/// tensors must fit each other offers
+///     void check_sizes() const   which throws Error(shape) unless they do
 struct NoParameters {
   template <class F, class... P>
   static void for_each_tensor(F&&, P&...) {}
@@ -47,23 +51,24 @@ decltype(auto) parameters_of(Policy& policy) {
 }
 
 namespace detail {
-/// "prefix.name", up to 120 characters without allocation: an optimizer visits all names in every step.
+/// "prefix.name" when it is read, up to 120 characters without allocation: an optimizer visits all names in every step.
 class QualifiedName {
  public:
-  QualifiedName(std::string_view prefix, std::string_view name) : size_(prefix.size() + 1 + name.size()) {
-    if (size_ > near_.size()) far_.resize(size_);
-    auto end = std::copy(prefix.begin(), prefix.end(), text());
-    *end++ = '.';
-    std::copy(name.begin(), name.end(), end);
+  QualifiedName(std::string_view prefix, std::string_view name) : prefix_(prefix), name_(name) {}
+  operator std::string_view() const {
+    const std::size_t size = prefix_.size() + 1 + name_.size();
+    if (size > near_.size()) far_.resize(size);
+    char* const text = far_.empty() ? near_.data() : far_.data();
+    char* const dot = std::copy(prefix_.begin(), prefix_.end(), text);
+    *dot = '.';
+    std::copy(name_.begin(), name_.end(), dot + 1);
+    return {text, size};
   }
-  operator std::string_view() const { return {far_.empty() ? near_.data() : far_.data(), size_}; }
 
  private:
-  char* text() { return far_.empty() ? near_.data() : far_.data(); }
-
-  std::array<char, 120> near_;
-  std::string far_;  // of longer names
-  std::size_t size_;
+  std::string_view prefix_, name_;
+  mutable std::array<char, 120> near_;
+  mutable std::string far_;  // of longer names
 };
 }  // namespace detail
 
@@ -84,6 +89,14 @@ void for_each_tensor_within(std::string_view part, Layer& layer, F&& f, Others&.
   layer.for_each_tensor(
       [&](std::string_view name, auto... tensors) { f(detail::QualifiedName(part, name), tensors...); }, others...);
 }
+
+namespace detail {
+/// Throws Error(shape) if parameters of a part that was handed out for change have other sizes than it needs.
+template <class Part>
+void check_sizes(const Part& part) {
+  if constexpr (requires { part.check_sizes(); }) part.check_sizes();
+}
+}  // namespace detail
 
 /// Tensors of the shapes of `parameters`, all zero: gradients to accumulate into.
 template <class Parameters>
@@ -107,3 +120,5 @@ bool any_wanted(Parameters& gradients) {
 }
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

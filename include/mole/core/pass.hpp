@@ -8,6 +8,9 @@
 #include <algorithm>
 #include <cstdint>
 #include <span>
+#include <tuple>
+
+#include "mole/core/macros_off.hpp"
 
 namespace mole {
 
@@ -20,23 +23,35 @@ struct Pass {
   std::uint64_t step = 0;
   std::uint64_t first_token = 0;  ///< number of row 0, for a batch that arrives in pieces
 
-  /// One flag per token: 0 leaves the token out of losses and statistics (padding); it is still routed and computed.
+  /// One flag per token: 0 leaves the token out of losses and statistics; it is still routed and computed.
   std::span<const std::uint8_t> token_mask = {};
-  /// One flag per token: 0 leaves the token to the base alone (padding, another modality): no expert serves it.
+  /// One flag per token: 0 leaves the token to the base alone (padding, another modality): no expert serves it, losses
+  /// and statistics leave it out, and what its x holds, NaN or infinity, reaches no other token and no gradient.
   std::span<const std::uint8_t> routed = {};
   /// One number per token: the only expert that serves it, whatever the scores say; -1 leaves the choice to the gating.
   std::span<const int> forced = {};
   /// First row of each sequence, ascending from 0. Empty: one sequence.
   std::span<const Index> sequence_begin = {};
 
-  bool counts(Index token) const { return token_mask.empty() || token_mask[std::size_t(token)] != 0; }
   bool routes(Index token) const { return routed.empty() || routed[std::size_t(token)] != 0; }
+  bool counts(Index token) const {
+    return routes(token) && (token_mask.empty() || token_mask[std::size_t(token)] != 0);
+  }
+  bool all_count() const { return routed.empty() && token_mask.empty(); }
   int forced_expert(Index token) const { return forced.empty() ? -1 : forced[std::size_t(token)]; }
+  /// Is the choice of its experts up to the gating?
+  bool chooses(Index token) const { return routes(token) && forced_expert(token) < 0; }
   Index sequences() const { return sequence_begin.empty() ? 1 : Index(sequence_begin.size()); }
   Index first_of(Index sequence) const { return sequence_begin.empty() ? 0 : sequence_begin[std::size_t(sequence)]; }
   /// One past the last row of `sequence` in a batch of `tokens` rows.
   Index end_of(Index sequence, Index tokens) const {
     return sequence + 1 < sequences() ? sequence_begin[std::size_t(sequence + 1)] : tokens;
+  }
+
+  /// Do dropout and noise draw the same numbers in both?
+  bool draws_as(const Pass& other) const {
+    const auto key = [](const Pass& p) { return std::tuple(p.training, p.seed, p.layer, p.step, p.first_token); };
+    return key(*this) == key(other);
   }
 
   /// Throws Error(shape) or Error(option) unless the spans fit `tokens` tokens and every forced expert is one of the
@@ -59,3 +74,5 @@ struct Pass {
 };
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

@@ -9,6 +9,8 @@
 #include <numbers>
 #include <random>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// A bijection of 64-bit numbers whose outputs look independent of each other.
@@ -62,3 +64,5 @@ double standard_normal(Generator& generator) {
 }
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

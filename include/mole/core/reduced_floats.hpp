@@ -5,6 +5,8 @@
 #include <bit>
 #include <cstdint>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// BF16 is the upper half of a float, so every pattern has an exact float.
@@ -53,3 +55,5 @@ constexpr std::uint16_t to_float16(float value) {
 }
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

@@ -7,6 +7,8 @@
 #include <memory_resource>
 #include <type_traits>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// The largest call that a workspace is made for.
@@ -18,10 +20,11 @@ struct CallSize {
   Index shared = 0;     ///< experts, the last ones, that have no logit and serve every token
   bool latent = false;  ///< the router reads the experts' latent, which then needs room for all ranks
 
-  /// Throws Error(option) for negative sizes.
-  static void check(Index tokens, Index pairs) {
-    require(tokens >= 0 && pairs >= 0, ErrorCode::option, "workspace: expected sizes of at least 0, found ", tokens,
-            " tokens and ", pairs, " pairs");
+  /// Throws Error(option) for sizes below 0, and for more than the ints of a routing can count.
+  void check() const {
+    checked_int("workspace: tokens", tokens);
+    checked_int("workspace: pairs of token and expert", pairs);
+    checked_int("workspace: experts", experts);
   }
 };
 
@@ -69,3 +72,5 @@ class OwnedScratch {
 };
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

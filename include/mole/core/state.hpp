@@ -10,6 +10,8 @@
 #include <string_view>
 #include <variant>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// A span of numbers of a state, which a checkpoint holds bit for bit.
@@ -35,3 +37,5 @@ void for_each_state_within(std::string_view part, Policy& policy, F& f) {
 }
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

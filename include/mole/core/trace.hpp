@@ -2,10 +2,14 @@
 // Trace: logits, scores, routing and their gradients, for gates, losses and telemetry.
 #pragma once
 
+#include "mole/core/memory/taken_by_move.hpp"
 #include "mole/core/pass.hpp"
 #include "mole/core/routing.hpp"
 
 #include <algorithm>
+#include <limits>
+
+#include "mole/core/macros_off.hpp"
 
 namespace mole {
 
@@ -15,7 +19,7 @@ namespace mole {
 ///
 /// | field              | written by                                          | read by                        |
 /// | ------------------ | --------------------------------------------------- | ------------------------------ |
-/// | logits             | the router                                          | the score, losses              |
+/// | logits             | the router, the gating for what it excludes         | the score, losses              |
 /// | scores, routing    | the gating                                          | the experts, losses, telemetry |
 /// | d_gate             | the experts' backward, losses                       | the gating's backward          |
 /// | d_scores, d_logits | losses, then the gating's backward                  | the router's backward          |
@@ -42,6 +46,13 @@ class Trace {
     fill(d_logits(), T(0));
     fill(d_scores(), T(0));
   }
+  /// Ends a call that failed: there are no tokens.
+  void abandon() {
+    tokens_ = pairs_ = 0;
+    nan_tokens = 0;
+    routing.start(experts_);
+    routing.finish();
+  }
   /// After the gating has chosen: one d_gate per pair, zero.
   void start_d_gate() {
     require(routing.pairs() <= Index(d_gate_.size()), ErrorCode::capacity, "Trace: expected at most ", d_gate_.size(),
@@ -63,6 +74,23 @@ class Trace {
   Index shared() const { return shared_; }
   /// Experts that have a logit.
   Index scored_experts() const { return experts_ - shared_; }
+
+  /// Must this expert not serve the token: is its logit -infinity, from the router or because the gating rules it out?
+  /// It counts in no loss, and its logit gets no gradient.
+  bool excluded(Index token, Index expert) const { return logits_(token, expert) < std::numeric_limits<T>::lowest(); }
+  /// Is any expert excluded for the token? A loop without branches, to skip those that ask for each expert.
+  bool excludes(Index token) const {
+    unsigned any = 0;
+    for (T logit : logits_.row(token).first(std::size_t(scored_experts())))
+      any |= unsigned(logit < std::numeric_limits<T>::lowest());
+    return any != 0;
+  }
+  /// Is this expert excluded for every token of [first, end) that pass.counts()? Stops where it is not.
+  bool excluded(Index first, Index end, Index expert) const {
+    for (Index n = first; n < end; ++n)
+      if (pass.counts(n) && !excluded(n, expert)) return false;
+    return true;
+  }
 
   View<T> logits() { return logits_.top(tokens_); }
   View<T> scores() { return scores_.top(tokens_); }
@@ -88,9 +116,12 @@ class Trace {
   }
 
   MemoryBlock block_;  // empty within an arena
-  Index tokens_ = 0, pairs_ = 0, experts_ = 0, shared_ = 0;
+  TakenByMove<Index> tokens_, pairs_;
+  Index experts_ = 0, shared_ = 0;
   View<T> logits_, scores_, d_logits_, d_scores_;
   std::span<T> d_gate_;
 };
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

@@ -10,6 +10,8 @@
 #include <numeric>
 #include <span>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// The direction u of a vector v, u = scale() v = v / max(||v||, 1e-12), and the gradient of v from that of u:
@@ -41,3 +43,5 @@ struct UnitVector {
 };
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

@@ -2,13 +2,17 @@
 // View: a borrowed row-major matrix, the form in which every tensor enters and leaves mole.
 #pragma once
 
+#include "mole/core/checked_size.hpp"
 #include "mole/core/config.hpp"
 
 #include <algorithm>
 #include <concepts>
+#include <functional>
 #include <span>
 #include <type_traits>
 #include <utility>
+
+#include "mole/core/macros_off.hpp"
 
 namespace mole {
 
@@ -21,6 +25,24 @@ concept RowMajorMatrix = requires(M& m) {
   m.outerStride();
   requires bool(std::remove_cvref_t<M>::IsRowMajor);
 };
+
+/// A dense column-major matrix of another library, which no view can be of.
+template <class M>
+concept ColumnMajorMatrix = requires(M& m) {
+  m.data();
+  m.outerStride();
+  requires !bool(std::remove_cvref_t<M>::IsRowMajor);
+};
+
+namespace detail {
+/// Are the numbers of a row known to lie apart?
+template <class M>
+constexpr bool has_inner_stride = [] {
+  if constexpr (requires { std::remove_cvref_t<M>::InnerStrideAtCompileTime; })
+    return int(std::remove_cvref_t<M>::InnerStrideAtCompileTime) > 1;
+  return false;
+}();
+}  // namespace detail
 
 /// A two-dimensional mdspan whose last index is contiguous (std::mdspan, Kokkos).
 template <class M>
@@ -39,7 +61,9 @@ concept RowMajorSpan = requires(M& m) {
 ///   data [rows x cols], row r begins at data + r * stride
 ///
 /// A view without data is empty and means "not wanted" wherever a result is optional. Converts without copying from
-/// View<T> to View<const T>, and from anything that models RowMajorMatrix or RowMajorSpan.
+/// View<T> to View<const T>, and from anything that models RowMajorMatrix or RowMajorSpan. The numbers of a row must be
+/// neighbors in memory: what is known to be otherwise does not compile, and what shows it at run time throws
+/// Error(shape).
 template <class T>
 class View {
  public:
@@ -49,7 +73,8 @@ class View {
   View(T* data, Index rows, Index cols) : View(data, rows, cols, cols) {}
   View(T* data, Index rows, Index cols, Index stride) : data_(data), rows_(rows), cols_(cols), stride_(stride) {}
   View(std::span<T> data, Index rows, Index cols) : View(data.data(), rows, cols) {
-    MOLE_ASSERT(Index(data.size()) >= rows * cols);
+    require(checked_product("View", rows, cols) <= Index(data.size()), ErrorCode::shape, "View: expected at least ",
+            rows * cols, " numbers, found ", data.size());
   }
 
   template <class U>
@@ -59,13 +84,22 @@ class View {
   template <RowMajorMatrix M>
   requires std::convertible_to<decltype(std::declval<M&>().data()), T*> View(M&& m)
       : View(m.data(), Index(m.rows()), Index(m.cols()), Index(m.outerStride())) {
-    if constexpr (requires { m.innerStride(); }) MOLE_ASSERT(m.innerStride() == 1 || m.cols() <= 1);
+    static_assert(!detail::has_inner_stride<M>,
+                  "mole: the numbers of a row of this matrix are not neighbors in memory: pass a copy");
+    if constexpr (requires { m.innerStride(); }) require_neighbors(Index(m.innerStride()), Index(m.cols()));
+  }
+  template <ColumnMajorMatrix M>
+  View(M&&) {
+    static_assert(
+        !ColumnMajorMatrix<M>,
+        "mole: this matrix is column-major and a View is row-major: pass m.transpose() of tokens that are the "
+        "columns of m, or a row-major copy");
   }
 
   template <RowMajorSpan M>
   requires std::convertible_to<decltype(std::declval<M&>().data_handle()), T*> View(M&& m)
       : View(m.data_handle(), Index(m.extent(0)), Index(m.extent(1)), Index(m.stride(0))) {
-    MOLE_ASSERT(m.stride(1) == 1 || m.extent(1) <= 1);
+    require_neighbors(Index(m.stride(1)), Index(m.extent(1)));
   }
 
   T* data() const { return data_; }
@@ -99,6 +133,11 @@ class View {
   explicit operator bool() const { return data_ != nullptr; }
 
  private:
+  static void require_neighbors(Index distance, Index cols) {
+    require(distance == 1 || cols <= 1, ErrorCode::shape, "View: expected numbers of a row at a distance of 1, found ",
+            distance);
+  }
+
   T* data_ = nullptr;
   Index rows_ = 0, cols_ = 0, stride_ = 0;
 };
@@ -117,4 +156,27 @@ void copy(View<const std::type_identity_t<T>> from, View<T> to) {
   for (Index r = 0; r < to.rows(); ++r) std::copy_n(from.row_data(r), to.cols(), to.row_data(r));
 }
 
+namespace detail {
+/// overlap() of views whose memory may be interleaved.
+template <class T>
+bool interleaved_overlap(const View<const T>& a, const View<const T>& b) {
+  if (!a || !b || a.size() == 0 || b.size() == 0) return false;
+  if (a.stride() != b.stride() || a.rows() == 1 || b.rows() == 1) return true;
+  const Index apart = (b.data() - a.data()) % a.stride(), behind = apart < 0 ? apart + a.stride() : apart;
+  return behind < a.cols() || a.stride() - behind < b.cols();
+}
+}  // namespace detail
+
+/// Do two views share an element? Columns of one wider matrix do not, though their rows are interleaved; views with
+/// rows at different distances count as sharing where their memory is interleaved.
+template <class T>
+bool overlap(const View<const T>& a, const View<const T>& b) {
+  const auto ends_before = [](const View<const T>& first, const View<const T>& second) {
+    return std::less_equal<>{}(first.row_data(first.rows() - 1) + first.cols(), second.data());
+  };
+  return a.rows() > 0 && b.rows() > 0 && !ends_before(a, b) && !ends_before(b, a) && detail::interleaved_overlap(a, b);
+}
+
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

@@ -2,10 +2,13 @@
 // WeightPanels: a weight packed into panels, in the order in which matrix products read it.
 #pragma once
 
+#include "mole/core/checked_size.hpp"
 #include "mole/core/view.hpp"
 
 #include <memory_resource>
 #include <vector>
+
+#include "mole/core/macros_off.hpp"
 
 namespace mole {
 
@@ -59,7 +62,7 @@ class WeightPanels {
 
   static std::size_t bytes_for(Index rows, Index cols) {
     const PanelView<T> shape(nullptr, rows, cols);
-    return std::size_t(shape.panels() * shape.stride()) * sizeof(T);
+    return std::size_t(checked_product("WeightPanels", shape.panels(), cols, shape.width, Index(sizeof(T))));
   }
 
   PanelView<const T> view() const { return {lines_.empty() ? nullptr : lines_.front().elements, rows_, cols_}; }
@@ -86,3 +89,5 @@ class WeightPanels {
 };
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

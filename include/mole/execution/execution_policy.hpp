@@ -8,6 +8,8 @@
 
 #include <concepts>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// A view whose scalar is taken from the other arguments, so that mutable views and matrices convert.
@@ -78,3 +80,5 @@ concept ExecutionPolicy = std::copyable<X> &&
 };
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

@@ -6,6 +6,8 @@
 
 #include <concepts>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// Satisfied by a copyable handle whose parallel_for(tasks, f) calls f(i) once for each i in [0, tasks), in any order,
@@ -18,3 +20,5 @@ concept ExecutorPolicy = std::copyable<X> && requires(const X& executor, void (*
 };
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

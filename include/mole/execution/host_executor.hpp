@@ -2,10 +2,13 @@
 // HostExecutor: the executor of a host that has its own parallel loop.
 #pragma once
 
+#include "mole/core/error.hpp"
 #include "mole/execution/executor_policy.hpp"
 
 #include <functional>
 #include <utility>
+
+#include "mole/core/macros_off.hpp"
 
 namespace mole {
 
@@ -15,7 +18,11 @@ class HostExecutor {
  public:
   using Loop = std::function<void(Index tasks, const std::function<void(Index)>& f)>;
 
-  HostExecutor(int threads, Loop loop) : threads_(threads), loop_(std::move(loop)) {}
+  /// Throws Error(option) for fewer than 1 thread, and for an empty `loop`.
+  HostExecutor(int threads, Loop loop) : threads_(threads), loop_(std::move(loop)) {
+    require(threads >= 1, ErrorCode::option, "HostExecutor: expected at least 1 thread, found ", threads);
+    require(bool(loop_), ErrorCode::option, "HostExecutor: expected a loop, found an empty function");
+  }
 
   template <class F>
   void parallel_for(Index tasks, F&& f) const {
@@ -34,3 +41,5 @@ class HostExecutor {
 static_assert(ExecutorPolicy<HostExecutor>);
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

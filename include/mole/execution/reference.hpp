@@ -5,6 +5,8 @@
 #include "mole/execution/execution_policy.hpp"
 #include "mole/execution/serial.hpp"
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// Plain loops in the order of the formulas; see ExecutionArchetype for what each primitive computes.
@@ -99,3 +101,5 @@ struct Reference : Serial {
 static_assert(ExecutionPolicy<Reference, float> && ExecutionPolicy<Reference, double>);
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

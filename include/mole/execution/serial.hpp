@@ -4,6 +4,8 @@
 
 #include "mole/execution/executor_policy.hpp"
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 struct Serial {
@@ -17,3 +19,5 @@ struct Serial {
 static_assert(ExecutorPolicy<Serial>);
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

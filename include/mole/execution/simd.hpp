@@ -11,6 +11,8 @@
 
 #include <array>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// SIMD kernels of one instruction set, their tasks run by an executor.
@@ -33,7 +35,7 @@ class Simd : public SimdProducts<Arch, Executor> {
   template <class T>
   void routed_down(ConstView<T> x, ConstView<T> table, FactorSide side, const RankLayout<T>& layout,
                    std::span<T> h) const {
-    if (const auto all = ranks_as_matrix(h, side, layout)) return this->product_nt(x, table.top(all.cols()), all);
+    if (const auto all = ranks_as_matrix(h, side, layout)) return this->product_by_dots(x, table.top(all.cols()), all);
     SimdRuns::for_each(*this, layout, table.cols(), [&](Index e, std::span<const int> pairs) {
       std::array<const T*, run> rows;
       std::array<T*, run> results;
@@ -41,8 +43,9 @@ class Simd : public SimdProducts<Arch, Executor> {
         rows[q] = x.row_data(layout.routing.token(pairs[q]));
         results[q] = h.data() + layout.first(pairs[q]);
       }
-      project(rows.data(), Index(pairs.size()), table.middle_rows(layout.first_row(e, side), layout.blocks.size(e)),
-              results.data());
+      // Whatever the load of the expert: so the bits of a token do not depend on the others.
+      kernel::DotProducts<Arch, T>{}(rows.data(), Index(pairs.size()), table.row_data(layout.first_row(e, side)),
+                                     table.stride(), layout.blocks.size(e), table.cols(), results.data());
     });
   }
 
@@ -100,8 +103,6 @@ class Simd : public SimdProducts<Arch, Executor> {
   }
 
  private:
-  template <class T>
-  using Panel = typename Products::template Panel<T>;
   template <class T>
   using Outer = typename Products::template Outer<T>;
   template <class T>
@@ -167,25 +168,6 @@ class Simd : public SimdProducts<Arch, Executor> {
                         SimdTerms<Arch>::add(terms, row, rows, column, cols, result);
                       });
   }
-
-  /// results_q = table rows_q. A panel pays once enough rows share it; the fewer of its rows the table fills, the more.
-  template <class T>
-  static void project(const T* const* rows, Index count, View<const T> table, T** results) {
-    if (count * std::min(table.rows(), Panel<T>::width) < Costs::rows_for_a_panel * Panel<T>::width)
-      return kernel::DotProducts<Arch, T>{}(rows, count, table.data(), table.stride(), table.rows(), table.cols(),
-                                            results);
-    Panel<T> panel;
-    for (Index j = 0; j < table.rows(); j += panel.width) {
-      const Index width = std::min(panel.width, table.rows() - j);
-      for (Index k = 0; k < table.cols(); k += panel.depth) {
-        const Index depth = std::min(panel.depth, table.cols() - k);
-        panel.pack_transposed(table.row_data(j) + k, table.stride(), depth, width);
-        Outer<T>{}(kernel::GatheredFactors<T>{rows, k}, panel.rows(), true, depth, count, width,
-                   kernel::GatheredRows<T>{results}, k > 0);
-      }
-      for (Index q = 0; q < count; ++q) results[q] += width;
-    }
-  }
 };
 
 template <class Executor>
@@ -194,3 +176,5 @@ Simd(Executor) -> Simd<kernel::DefaultArchitecture, Executor>;
 static_assert(ExecutionPolicy<Simd<>, float> && ExecutionPolicy<Simd<>, double>);
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

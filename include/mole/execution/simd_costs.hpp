@@ -6,6 +6,8 @@
 
 #include <algorithm>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// The constants of Simd's cost model. The program `calibrate` of the benchmarks measures them on a machine; they
@@ -13,19 +15,22 @@ namespace mole {
 ///
 /// | operand                    | if                           | algorithm                                            |
 /// | -------------------------- | ---------------------------- | ---------------------------------------------------- |
-/// | plain weight, y = x w^T    | rows of x < rows_for_a_panel | dot products, also if w is narrower than a panel     |
+/// | plain weight, y = x w^T    | rows of x < rows_for_a_panel | dot products; also if w has no more rows than        |
+/// |                            |                              | rows_of_a_narrow_weight                              |
 /// |                            | else                         | panels packed on the stack                           |
 /// | plain weight, d_x += d_y w | always                       | panels packed on the stack                           |
 /// | packed weight              | rows <= rows_for_pieces      | blocks of rows x groups of panels                    |
 /// |                            | else                         | the same, the sums in pieces, so that a piece of x   |
 /// |                            |                              | and a group of the result stay in L2                 |
-/// | routed ranks               | every token has every expert | one matrix product                                   |
+/// | routed ranks, down         | always                       | dot products                                         |
+/// | routed ranks, up           | every token has every expert | one matrix product                                   |
 /// |                            | ranks < ranks_for_a_run      | token by token, or by blocks that fit L1 or L2       |
-/// |                            | else                         | expert by expert in runs of pairs: dot products, or, |
-/// |                            |                              | for many pairs, a panel                              |
+/// |                            | else                         | expert by expert in runs of pairs                    |
 struct SimdCosts {
   /// Rows that repay packing a whole panel: 16 at width 2048, 32 at 768.
   static constexpr Index rows_for_a_panel = 32;
+  /// Weights of up to so many rows are multiplied by dot products however many rows of x there are.
+  static constexpr Index rows_of_a_narrow_weight = 128;
   /// Ranks per expert from which its rows are worth reading for many tokens at once.
   static constexpr Index ranks_for_a_run = 4;
   /// Pairs of one expert, or rows, that a kernel takes at once.
@@ -49,3 +54,5 @@ struct SimdCosts {
 };
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

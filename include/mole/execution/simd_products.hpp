@@ -12,6 +12,8 @@
 #include <array>
 #include <utility>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// The products of plain matrices of Simd; see ExecutionArchetype for what each primitive computes.
@@ -21,7 +23,7 @@ class SimdProducts {
   SimdProducts() = default;
   explicit SimdProducts(Executor executor) : executor_(std::move(executor)) {}
 
-  int threads() const { return executor_.threads(); }
+  int threads() const { return std::max(1, int(executor_.threads())); }
 
   template <class F>
   void parallel_for(Index tasks, F&& f) const {
@@ -30,8 +32,10 @@ class SimdProducts {
 
   template <class T>
   void product_nt(ConstView<T> x, ConstView<T> w, View<T> y) const {
-    // Packing a panel pays once enough rows share it; a narrow w has no panel to fill.
-    if (x.rows() < Costs::rows_for_a_panel || w.rows() < Panel<T>::width) return product_by_dots(x, w, y);
+    // Packing a panel pays once enough rows share it. A narrow w, of a router, never pays much: its rows have the same
+    // bits in any batch.
+    if (x.rows() < Costs::rows_for_a_panel || w.rows() <= Costs::rows_of_a_narrow_weight)
+      return product_by_dots(x, w, y);
     product_by_panels(
         w.cols(),
         [&](Index row, Index i) {
@@ -95,6 +99,27 @@ class SimdProducts {
     return blocks_of(std::max(least, std::min(Costs::panels_of_a_task, shares)), grain) * grain * width;
   }
 
+  /// y = x w^T, every row with the same bits in any batch.
+  template <class T>
+  void product_by_dots(View<const T> x, View<const T> w, View<T> y) const {
+    // All rows are multiplied with a few columns of the result at a time, so that w is read once.
+    const Index rows = std::clamp<Index>(x.rows(), 1, run);
+    const Index cols = items_per_task(2.0 * double(w.cols()) * double(rows), 8);
+    const Index across = blocks_of(w.rows(), cols);
+    parallel_for(blocks_of(x.rows(), rows) * across, [&](Index task) {
+      const Index n = task / across * rows, o = task % across * cols;
+      const Index count = std::min(rows, x.rows() - n);
+      std::array<const T*, run> in;
+      std::array<T*, run> out;
+      for (Index i = 0; i < count; ++i) {
+        in[std::size_t(i)] = x.row_data(n + i);
+        out[std::size_t(i)] = y.row_data(n + i) + o;
+      }
+      kernel::DotProducts<Arch, T>{}(in.data(), count, w.row_data(o), w.stride(), std::min(cols, w.rows() - o),
+                                     w.cols(), out.data());
+    });
+  }
+
   /// d_x += d_y w, from panels of w: panels of the transpose are packed anew from the rows of eight or more panels.
   template <class T>
   void by_transposed_panels(View<const T> d_y, PanelView<const T> w, View<T> d_x) const {
@@ -123,26 +148,6 @@ class SimdProducts {
         Outer<T>{}(kernel::Factors<T>{d_y.row_data(n), 1, d_y.stride()},
                    kernel::StridedRows<const T>{x.row_data(n) + column, x.stride()}, false, std::min(run, x.rows() - n),
                    d_w.rows(), cols, Rows<T>{d_w.data() + column, d_w.stride()}, true);
-    });
-  }
-
-  template <class T>
-  void product_by_dots(View<const T> x, View<const T> w, View<T> y) const {
-    // All rows are multiplied with a few columns of the result at a time, so that w is read once.
-    const Index rows = std::clamp<Index>(x.rows(), 1, run);
-    const Index cols = items_per_task(2.0 * double(w.cols()) * double(rows), 8);
-    const Index across = blocks_of(w.rows(), cols);
-    parallel_for(blocks_of(x.rows(), rows) * across, [&](Index task) {
-      const Index n = task / across * rows, o = task % across * cols;
-      const Index count = std::min(rows, x.rows() - n);
-      std::array<const T*, run> in;
-      std::array<T*, run> out;
-      for (Index i = 0; i < count; ++i) {
-        in[std::size_t(i)] = x.row_data(n + i);
-        out[std::size_t(i)] = y.row_data(n + i) + o;
-      }
-      kernel::DotProducts<Arch, T>{}(in.data(), count, w.row_data(o), w.stride(), std::min(cols, w.rows() - o),
-                                     w.cols(), out.data());
     });
   }
 
@@ -186,3 +191,5 @@ class SimdProducts {
 };
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

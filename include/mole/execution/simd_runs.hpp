@@ -9,6 +9,8 @@
 #include <array>
 #include <span>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// Divides routed pairs into runs: pairs of one expert, tokens ascending, at most SimdCosts::run.
@@ -83,3 +85,5 @@ struct SimdRuns {
 };
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

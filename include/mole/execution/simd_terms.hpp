@@ -10,6 +10,8 @@
 #include <algorithm>
 #include <array>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// Adds terms to rows [row, row + rows) and columns [column, column + cols) of a result.
@@ -124,3 +126,5 @@ struct SimdTerms {
 };
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

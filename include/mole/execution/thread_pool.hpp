@@ -4,7 +4,9 @@
 
 #include "mole/core/error.hpp"
 #include "mole/execution/executor_policy.hpp"
+#include "mole/execution/float_environment.hpp"
 
+#include <algorithm>
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
@@ -15,7 +17,25 @@
 #include <type_traits>
 #include <vector>
 
+#if __has_include(<pthread.h>)
+#include <pthread.h>
+#endif
+
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
+
+namespace detail {
+/// How often this process has been forked from another since the first pool was made.
+inline int forks() {
+  static std::atomic<int> count{0};
+#if __has_include(<pthread.h>)
+  static const int registered = ::pthread_atfork(nullptr, nullptr, [] { ++count; });
+  static_cast<void>(registered);
+#endif
+  return count;
+}
+}  // namespace detail
 
 /// A handle to a pool of threads that copies share; the last copy joins them.
 ///
@@ -23,12 +43,20 @@ namespace mole {
 /// thread runs a task varies, what it computes does not. A loop inside a task, and a loop of a second caller while the
 /// pool is busy, run on their own thread: threads never nest. The first exception of a task reaches the caller after
 /// all tasks have ended, or at once for a loop on the caller's own thread. A loop has fewer than 2^32 tasks.
-/// Throws Error(option) for fewer than 1 thread.
+/// Throws Error(option) for fewer than 1 thread, and std::system_error where the system refuses one.
+///
+/// Tasks have the floating-point environment of the caller (rounding, flush to zero), so that bits do not depend on who
+/// runs them. In a process that was forked from the pool's, where its threads do not exist, loops run on the caller.
 class ThreadPool {
  public:
+  /// As many threads as the machine has, at least 1.
+  ThreadPool() : ThreadPool(std::max(1, int(std::thread::hardware_concurrency()))) {}
   explicit ThreadPool(int threads) {
     require(threads >= 1, ErrorCode::option, "ThreadPool: expected at least 1 thread, found ", threads);
-    pool_ = std::make_shared<Pool>(threads - 1);
+    // In a forked process nobody could join the threads, or leave what they wait for: there the pool is left as it is.
+    pool_ = std::shared_ptr<Pool>(new Pool(threads - 1), [](Pool* pool) {
+      if (!pool->in_another_process()) delete pool;
+    });
   }
 
   template <class F>
@@ -48,9 +76,16 @@ class ThreadPool {
   /// it read of the next loop, and the caller waits for tasks, never for threads.
   struct Pool {
     explicit Pool(int threads) {
-      for (int i = 0; i < threads; ++i) workers.emplace_back([this] { work(); });
+      try {
+        for (int i = 0; i < threads; ++i) workers.emplace_back([this] { work(); });
+      } catch (...) {
+        stop();
+        throw;
+      }
     }
-    ~Pool() {
+    ~Pool() { stop(); }
+
+    void stop() {
       {
         std::lock_guard lock(mutex);
         stopping = true;
@@ -58,14 +93,16 @@ class ThreadPool {
       wake.notify_all();
       for (std::thread& worker : workers) worker.join();
     }
+    bool in_another_process() const { return process != detail::forks(); }
 
     /// False when the loop has to run on the calling thread.
     bool run(Index count, Task function, const void* argument) {
-      if (workers.empty() || inside_task()) return false;
+      if (workers.empty() || inside_task() || in_another_process()) return false;
       std::unique_lock caller(callers, std::try_to_lock);
       if (!caller) return false;
       task = function, context = argument, unfinished = count;
       error = nullptr;
+      environment = FloatEnvironment::current();
       const std::uint64_t loop = (ticket >> 32) + 1;
       ticket = loop << 32 | std::uint64_t(count);
       if (sleepers > 0) {
@@ -91,6 +128,7 @@ class ThreadPool {
           if (stopping) return;
         }
         seen = ticket >> 32;
+        environment.load().apply();
         drain(seen);
       }
     }
@@ -128,6 +166,8 @@ class ThreadPool {
     std::atomic<const void*> context{nullptr};
     std::atomic<Index> unfinished{0};
     std::atomic<int> sleepers{0};
+    std::atomic<FloatEnvironment> environment{FloatEnvironment::current()};
+    const int process = detail::forks();
     std::exception_ptr error;
     bool stopping = false;
   };
@@ -138,3 +178,5 @@ class ThreadPool {
 static_assert(ExecutorPolicy<ThreadPool>);
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

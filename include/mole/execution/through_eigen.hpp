@@ -5,10 +5,12 @@
 #include "mole/execution/execution_policy.hpp"
 #include "mole/execution/serial.hpp"
 
-#include <Eigen/Core>
-
 #include <algorithm>
 #include <type_traits>
+
+#include "mole/core/macros_off.hpp"
+
+#include <Eigen/Core>
 
 namespace mole {
 
@@ -127,3 +129,5 @@ class ThroughEigen : public Serial {
 static_assert(ExecutionPolicy<ThroughEigen, float> && ExecutionPolicy<ThroughEigen, double>);
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

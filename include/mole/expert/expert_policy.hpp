@@ -9,6 +9,8 @@
 
 #include <concepts>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// Satisfied by a copyable type with a floating-point `Scalar`, `experts()`, `in()`, `out()` and
@@ -68,3 +70,5 @@ concept MergeableExpertPolicy = requires(const E& experts, View<typename E::Scal
 };
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

@@ -4,6 +4,8 @@
 
 #include "mole/core/rank/rank_layout.hpp"
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// h_p = the ranks of the expert of pair p in the latent of its token.   latent [N x ranks], h [ranks of all pairs]
@@ -28,3 +30,5 @@ View<const T> scatter_ranks(std::span<const T> d_h, const RankLayout<T>& layout,
 }
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

@@ -2,14 +2,19 @@
 // LowRank: experts that are blocks of ranks of one pair of factors.
 #pragma once
 
+#include "mole/core/add_outer_products.hpp"
 #include "mole/core/dropout.hpp"
 #include "mole/core/rank/rank_layout.hpp"
 #include "mole/expert/expert_policy.hpp"
 #include "mole/expert/latent_ranks.hpp"
 #include "mole/factors/factor_policy.hpp"
 
+#include <cmath>
+#include <cstdint>
 #include <utility>
 #include <vector>
+
+#include "mole/core/macros_off.hpp"
 
 namespace mole {
 
@@ -44,6 +49,8 @@ class LowRank {
   LowRank(const Options& options, Generator& generator)
       : factors_(options, generator), dropout_(options.dropout), scale_(std::size_t(experts())) {
     dropout_.check("LowRank");
+    require(!options.alpha || std::isfinite(*options.alpha), ErrorCode::option,
+            "LowRank: expected a finite alpha, found ", options.alpha.value_or(0));
     for (Index e = 0; e < experts(); ++e)
       scale_[std::size_t(e)] = T(options.alpha ? scale_of(*options.alpha, blocks().size(e), options.scaling) : 1.0);
   }
@@ -74,11 +81,25 @@ class LowRank {
     scale_.resize(std::size_t(experts()), T(scale));
   }
 
-  /// What restores the experts besides their parameters: the scales, and the state of Factors.
+  /// What restores the experts besides their parameters: the scales, and the state of Factors. Also visits a copy of
+  /// the ranks of each expert, so that a file of others, whose tensors might have the same shapes, is refused: throws
+  /// Error(shape) if f changes them.
   template <class F>
   void for_each_state(F&& f) {
+    std::vector<std::int32_t> ranks;
+    for (Index e = 0; e < experts(); ++e) ranks.push_back(std::int32_t(blocks().size(e)));
+    const auto own = ranks;
+    f("ranks", std::span<std::int32_t>(ranks));
+    for (std::size_t e = 0; e < own.size(); ++e)
+      require(ranks[e] == own[e], ErrorCode::shape, "LowRank: expected ", own[e], " ranks of expert ", e, ", found ",
+              ranks[e]);
     f("scale", std::span<T>(scale_));
     if constexpr (requires { factors_.for_each_state(f); }) factors_.for_each_state(f);
+  }
+
+  void check_sizes() const {
+    detail::check_sizes(factors_);
+    require_equal(ErrorCode::shape, "LowRank: scales, one of each expert", experts(), Index(scale_.size()));
   }
 
   Index experts() const { return blocks().experts(); }
@@ -93,7 +114,8 @@ class LowRank {
   decltype(auto) parameters() const { return parameters_of(factors_); }
 
   Scratch scratch(const CallSize& size, Arena& arena) const {
-    const Index ranks = size.pairs * blocks().max_size();
+    const Index ranks = checked_int("workspace: ranks of all pairs",
+                                    checked_product("workspace: ranks of all pairs", size.pairs, blocks().max_size()));
     const Index latent_rows = size.latent || streams_a<Factors> ? size.tokens : 0;
     return {arena.vector<int>(size.pairs + 1),
             arena.array<T>(ranks),
@@ -176,7 +198,7 @@ class LowRank {
   void project_backward(View<const T> x, View<const T> d_z, View<T> d_x, Parameters& gradients, auto call) const {
     const FactorViews<T> d = factors_.gradient_views(gradients, call.scratch.factors);
     if (d.a)  // of the last rows of A, if the others are frozen
-      call.execution.product_tn(d_z.middle_cols(d_z.cols() - d.a.rows(), d.a.rows()), seen(x, call), d.a);
+      add_outer_products(d_z.middle_cols(d_z.cols() - d.a.rows(), d.a.rows()), seen(x, call), d.a, call.execution);
     dropout_.seen_backward(d_x, call.scratch.dropped, call.pass, [&](View<T> d_seen) {
       factors_.project_backward(d_z, d_seen, call.with(call.scratch.factors));
     });
@@ -247,3 +269,5 @@ class LowRank {
 };
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

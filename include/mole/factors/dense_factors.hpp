@@ -12,6 +12,8 @@
 #include <utility>
 #include <vector>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// A and B of all experts, both trained.
@@ -51,6 +53,10 @@ class DenseFactors {
   /// From existing parameters.   lora_A [ranks x I], lora_B [ranks x O].  Throws Error(shape) if `blocks` do not fit.
   DenseFactors(RankBlocks blocks, Parameters parameters)
       : blocks_(std::move(blocks)), parameters_(std::move(parameters)) {
+    check_sizes();
+  }
+
+  void check_sizes() const {
     require_equal(ErrorCode::shape, "DenseFactors: rows of A", blocks_.ranks_down(), parameters_.lora_A.rows());
     require_equal(ErrorCode::shape, "DenseFactors: rows of B", blocks_.ranks_up(), parameters_.lora_B.rows());
   }
@@ -101,3 +107,5 @@ class DenseFactors {
 static_assert(FactorPolicy<DenseFactors<float>>);
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

@@ -10,6 +10,8 @@
 
 #include <concepts>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// One pair of factors.   a [ranks x I], b [ranks x O], row i of each together one rank-1 expert
@@ -57,3 +59,5 @@ constexpr bool streams_a = requires {
 };
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

@@ -12,6 +12,8 @@
 #include <utility>
 #include <vector>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// Initial values of the gates.
@@ -74,6 +76,10 @@ class GatedRanks {
   /// From existing parameters. Throws Error(shape) if `blocks` do not fit.
   GatedRanks(RankBlocks blocks, Parameters parameters, GateStart start = GateStart::normal)
       : blocks_(std::move(blocks)), start_(start), parameters_(std::move(parameters)) {
+    check_sizes();
+  }
+
+  void check_sizes() const {
     require_equal(ErrorCode::shape, "GatedRanks: rows of A", blocks_.ranks_down(), parameters_.lora_A.rows());
     require_equal(ErrorCode::shape, "GatedRanks: rows of B", blocks_.ranks_up(), parameters_.lora_B.rows());
     require_equal(ErrorCode::shape, "GatedRanks: gates", blocks_.ranks_up(), parameters_.gate.size());
@@ -117,3 +123,5 @@ class GatedRanks {
 static_assert(FactorPolicy<GatedRanks<float>>);
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

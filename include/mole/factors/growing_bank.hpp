@@ -11,6 +11,8 @@
 #include <optional>
 #include <vector>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 namespace detail {
@@ -127,3 +129,5 @@ class GrowingBank {
 static_assert(FactorPolicy<GrowingBank<float>>);
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

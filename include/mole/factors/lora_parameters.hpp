@@ -4,6 +4,8 @@
 
 #include "mole/core/matrix.hpp"
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// lora_A [ranks x I], lora_B [ranks x O], rank-major: row i of both is one rank-1 expert
@@ -19,3 +21,5 @@ struct LoraParameters {
 };
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

@@ -16,6 +16,8 @@
 #include <utility>
 #include <vector>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// A frozen A with exactly p nonzeros per row, and a trained B.
@@ -74,6 +76,7 @@ class SparseProjection {
             ", out = ", options.out, ", rank = ", options.rank);
     require(options.nonzeros >= 1 && options.nonzeros <= options.in, ErrorCode::option,
             "SparseProjection: expected nonzeros from 1 to ", options.in, " inputs, found ", options.nonzeros);
+    checked_int("SparseProjection: inputs", options.in);
     parameters_.lora_B = Matrix<T>(ranks(), options.out);
     Projection a{Matrix<int>(ranks(), nonzeros()), Matrix<T>(ranks(), nonzeros())};
     for (Index j = 0; j < ranks(); ++j) {
@@ -81,6 +84,10 @@ class SparseProjection {
       for (T& value : a.values.view().row(j)) value = draw_value(generator);
     }
     cut(a);
+  }
+
+  void check_sizes() const {
+    require_equal(ErrorCode::shape, "SparseProjection: rows of B", ranks(), parameters_.lora_B.rows());
   }
 
   Index in() const { return in_; }
@@ -265,7 +272,8 @@ void SparseProjection<T>::append(const SparseProjection& other) {
 template <class T>
 void SparseProjection<T>::cut(const Projection& a) {
   std::vector<int> row_begin(std::size_t(ranks()) + 1), column_begin(std::size_t(in_) + 1);
-  for (std::size_t j = 0; j < row_begin.size(); ++j) row_begin[j] = int(j) * int(nonzeros());
+  for (std::size_t j = 0; j < row_begin.size(); ++j)
+    row_begin[j] = checked_int("SparseProjection: non-zeros of A", Index(j) * nonzeros());
   slices_ = kernel::SlicedRows<T>(in_, row_begin, a.columns.elements(), a.values.elements());
 
   for (int i : a.columns.elements()) ++column_begin[std::size_t(i) + 1];
@@ -284,3 +292,5 @@ void SparseProjection<T>::cut(const Projection& a) {
 static_assert(FactorPolicy<SparseProjection<float>>);
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

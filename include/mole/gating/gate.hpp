@@ -13,9 +13,13 @@
 #include "mole/kernel/architecture_of.hpp"
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 #include <optional>
 #include <string>
 #include <utility>
+
+#include "mole/core/macros_off.hpp"
 
 namespace mole {
 
@@ -26,7 +30,10 @@ namespace mole {
 /// The selection is a constant in backward; the gates are differentiated exactly. Tokens are independent of each
 /// other, unless Select looks at the whole call (WholeCallSelectPolicy). The last `shared` experts have no score: they
 /// serve every token with gate 1, after the experts chosen for it (DeepSeekMoE). A token that pass.routes() excludes
-/// gets no expert; one with an expert in pass.forced gets that expert and the shared ones.
+/// gets no expert; one with an expert in pass.forced gets that expert and the shared ones, whatever its logits are. An
+/// expert that the score excludes has its logits in the trace set to -infinity; one with a logit of -infinity serves no
+/// other token, also where Select takes more experts than are left, takes nobody's place, and this logit gets no
+/// gradient. An expert with a logit of NaN has a score of NaN; the others of the token are scored without it.
 ///
 /// Parts that have a vectorized form (LoopedScorePolicy, LaneSelectPolicy) use it if the execution names its
 /// Architecture; scores then agree with the scalar form up to rounding. No allocation after scratch().
@@ -35,7 +42,7 @@ class Gate {
  public:
   struct Scratch {
     std::span<int> count;                // chosen experts of each token
-    std::span<unsigned char> nan;        // 1 where a logit is NaN
+    std::span<unsigned char> found;      // ScoreRows' flags of the logits of each token
     ScratchVector<EmittedPair> emitted;  // for a Select of the whole call
     ScratchOf<Select> select;
   };
@@ -84,28 +91,38 @@ class Gate {
     static_assert(WeighPolicy<Weigh, T>, "mole: Weigh does not model WeighPolicy (mole/gating/weigh/weigh_policy.hpp)");
     const View<const T> logits = std::as_const(trace).logits();
     const View<T> scores = trace.scores();
-    const auto nan = call.scratch.nan.first(std::size_t(trace.tokens()));
+    using Rows = ScoreRows<ArchOf<C>>;
+    const auto found = call.scratch.found.first(std::size_t(trace.tokens()));
     for_each_chunk(call, trace, [&](Index first, Index tokens) {
-      ScoreRows<ArchOf<C>>::forward(score, logits.middle_rows(first, tokens), scores.middle_rows(first, tokens),
-                                    nan.subspan(std::size_t(first), std::size_t(tokens)));
+      exclude(trace, first, first + tokens);
+      Rows::forward(score, logits.middle_rows(first, tokens), scores.middle_rows(first, tokens),
+                    found.subspan(std::size_t(first), std::size_t(tokens)));
+      for (Index n = first; n < first + tokens; ++n) {
+        if ((found[std::size_t(n)] & Rows::nan) != 0) score_without_nan(trace, n);
+        if ((found[std::size_t(n)] & Rows::minus_infinity) != 0) hide_excluded(trace, n);
+      }
     });
     if constexpr (whole_call)
-      select_whole_call(select, trace, call.pass, call.scratch.count, call.scratch.emitted, call.scratch.select);
+      select_whole_call(
+          select, trace, call.pass, [&](Index n, int e) { return trace.excluded(n, e); }, call.scratch.count,
+          call.scratch.emitted, call.scratch.select);
     else
       choose_each(trace, call);
 
     Routing<T>& routing = trace.routing;
     for_each_chunk(call, trace, [&](Index first, Index tokens) {
       for (Index n = first; n < first + tokens; ++n) {
+        if ((found[std::size_t(n)] & Rows::minus_infinity) != 0) show_excluded(trace, n);
         const std::span<T> gates = routing.gates_of(n);
         const std::size_t chosen = gates.size() - shared_in(gates.size());
-        weigh_forward(call.pass, std::span<const T>(scores.row(n)),
-                      std::span<const int>(routing.experts_of(n)).first(chosen), gates.first(chosen));
+        weigh_forward<T>(call.pass, n, logits.row(n), scores.row(n), routing.experts_of(n).first(chosen),
+                         gates.first(chosen));
         std::fill(gates.begin() + std::ptrdiff_t(chosen), gates.end(), T(1));
       }
     });
     routing.finish();
-    trace.nan_tokens += std::count(nan.begin(), nan.end(), 1);
+    for (Index n = 0; n < trace.tokens(); ++n)
+      trace.nan_tokens += (found[std::size_t(n)] & Rows::nan) != 0 && call.pass.counts(n);
   }
 
   template <class T, class C>
@@ -118,12 +135,19 @@ class Gate {
       for (Index n = first; n < first + tokens; ++n) {
         const std::span<const T> gates = routing.gates_of(n);
         const std::size_t chosen = gates.size() - shared_in(gates.size());
-        weigh_backward(call.pass, scores.row(n), routing.experts_of(n).first(chosen), gates.first(chosen),
-                       routing.of_token(d_gate, n).first(chosen), d_scores.row(n));
+        weigh_backward<T>(call.pass, n, logits.row(n), scores.row(n), routing.experts_of(n).first(chosen),
+                          gates.first(chosen), routing.of_token(d_gate, n).first(chosen), d_scores.row(n),
+                          d_logits.row(n));
       }
       ScoreRows<ArchOf<C>>::backward(score, logits.middle_rows(first, tokens), scores.middle_rows(first, tokens),
                                      View<const T>(d_scores.middle_rows(first, tokens)),
                                      d_logits.middle_rows(first, tokens));
+      for (Index n = first; n < first + tokens; ++n)
+        if (!call.pass.routes(n))
+          std::ranges::fill(d_logits.row(n), T(0));  // 0 times NaN is NaN
+        else if (trace.excludes(n))
+          for (Index e = 0; e < trace.scored_experts(); ++e)
+            if (trace.excluded(n, e)) d_logits(n, e) = 0;
     });
   }
 
@@ -144,6 +168,9 @@ class Gate {
   std::string token_dependence(Index experts) const {
     bool all = false;
     if constexpr (requires { select.takes_all(experts); }) all = select.takes_all(experts - shared_);
+    if constexpr (requires { score.allows(experts); })
+      for (Index e = 0; e < experts - shared_; ++e)
+        if (!score.allows(e)) return "its score excludes experts";
     if (!all) return "its gate chooses experts for each token; All, or TopK of all experts, has nothing to choose";
     if constexpr (requires { weigh.constant_gate(); }) {
       if (shared_ == 0 || weigh.constant_gate() == 1) return "";
@@ -165,18 +192,87 @@ class Gate {
   /// How many of the pairs of a token are with shared experts.
   std::size_t shared_in(std::size_t pairs) const { return pairs == 0 ? 0 : std::size_t(shared_); }
 
-  /// weigh.forward and weigh.backward, with the pass if they take one.
-  void weigh_forward([[maybe_unused]] const Pass& pass, auto... arguments) const {
-    if constexpr (requires { weigh.forward(arguments..., pass); })
-      weigh.forward(arguments..., pass);
-    else
-      weigh.forward(arguments...);
+  /// Sets the logits of experts that the score does not allow to -infinity.
+  template <class T>
+  void exclude(Trace<T>& trace, Index first, Index end) const {
+    if constexpr (requires { score.allows(Index()); })
+      for (Index e = 0; e < trace.scored_experts(); ++e)
+        for (Index n = first; n < end && !score.allows(e); ++n)
+          trace.logits()(n, e) = -std::numeric_limits<T>::infinity();
   }
-  void weigh_backward([[maybe_unused]] const Pass& pass, auto... arguments) const {
-    if constexpr (requires { weigh.backward(arguments..., pass); })
-      weigh.backward(arguments..., pass);
+
+  /// The scores of a token with NaN among its logits; its d_scores, still 0, hold logits without NaN meanwhile.
+  template <class T>
+  void score_without_nan(Trace<T>& trace, Index n) const {
+    const std::span<const T> logits = std::as_const(trace).logits().row(n);
+    const std::span<T> numbers = trace.d_scores().row(n), scores = trace.scores().row(n);
+    const auto for_each_nan = [&](auto&& f) {
+      for (std::size_t e = 0; e < std::size_t(trace.scored_experts()); ++e)
+        if (std::isnan(logits[e])) f(e);
+    };
+    std::ranges::copy(logits, numbers.begin());
+    for_each_nan([&](std::size_t e) { numbers[e] = -std::numeric_limits<T>::infinity(); });
+    score.forward(std::span<const T>(numbers), scores);
+    for_each_nan([&](std::size_t e) { scores[e] = logits[e]; });
+    std::ranges::fill(numbers, T(0));
+  }
+
+  /// For a selection, the scores of excluded experts are -infinity: behind all others that are numbers, also behind a
+  /// 0. Their own scores are in d_scores, which are 0 before and after.
+  template <class T>
+  void hide_excluded(Trace<T>& trace, Index n) const {
+    for (Index e = 0; e < trace.scored_experts(); ++e)
+      if (trace.excluded(n, e))
+        trace.d_scores()(n, e) = std::exchange(trace.scores()(n, e), -std::numeric_limits<T>::infinity());
+  }
+  template <class T>
+  void show_excluded(Trace<T>& trace, Index n) const {
+    for (Index e = 0; e < trace.scored_experts(); ++e)
+      if (trace.excluded(n, e)) trace.scores()(n, e) = std::exchange(trace.d_scores()(n, e), T(0));
+  }
+
+  /// Must shares be taken from logits?
+  template <class T>
+  static constexpr bool has_logs = requires(const Score& s, const Weigh& w, std::span<const T> numbers,
+                                            std::span<const int> chosen) {
+    s.log_ratio(numbers, 0, 0);
+    w.needs_logs(numbers, chosen);
+  };
+  template <class T>
+  bool needs_logs(std::span<const T> scores, std::span<const int> chosen) const {
+    bool needs = weigh.needs_logs(scores, chosen);
+    if constexpr (requires { score.has_logs(chosen); }) needs = needs && score.has_logs(chosen);
+    return needs;
+  }
+
+  template <class T>
+  void weigh_forward(const Pass& pass, Index n, std::span<const T> logits, std::span<const T> scores,
+                     std::span<const int> chosen, std::span<T> gates) const {
+    if constexpr (requires { weigh.lone_gate(); })
+      if (pass.forced_expert(n) >= 0) return std::ranges::fill(gates, T(weigh.lone_gate())), void();
+    if constexpr (has_logs<T>)
+      if (needs_logs(scores, chosen))
+        return weigh.forward_from_logs([&](int e, int f) { return score.log_ratio(logits, e, f); }, chosen, gates);
+    if constexpr (requires { weigh.forward(scores, chosen, gates, pass); })
+      weigh.forward(scores, chosen, gates, pass);
     else
-      weigh.backward(arguments...);
+      weigh.forward(scores, chosen, gates);
+  }
+  template <class T>
+  void weigh_backward(const Pass& pass, Index n, std::span<const T> logits, std::span<const T> scores,
+                      std::span<const int> chosen, std::span<const T> gates, std::span<const T> d_gates,
+                      std::span<T> d_scores, std::span<T> d_logits) const {
+    if constexpr (requires { weigh.lone_gate(); })
+      if (pass.forced_expert(n) >= 0) return;
+    if constexpr (has_logs<T>)
+      if (needs_logs(scores, chosen))
+        return weigh.backward_from_logs(chosen, gates, d_gates, [&](int e, T d_log) {
+          d_logits[std::size_t(e)] += d_log * score.d_log_score(logits, e);
+        });
+    if constexpr (requires { weigh.backward(scores, chosen, gates, d_gates, d_scores, pass); })
+      weigh.backward(scores, chosen, gates, d_gates, d_scores, pass);
+    else
+      weigh.backward(scores, chosen, gates, d_gates, d_scores);
   }
 
   /// Each token on its own, in staged memory that start() compacts.
@@ -198,6 +294,10 @@ class Gate {
         if (const int forced = call.pass.forced_expert(n); forced >= 0) {
           chosen(n, 0) = forced;
           chosen_for_n = 1;
+        } else {
+          const auto row = chosen.row(n).first(std::size_t(chosen_for_n));
+          const auto kept = std::remove_if(row.begin(), row.end(), [&](int e) { return trace.excluded(n, e); });
+          chosen_for_n = int(kept - row.begin());
         }
         for (Index s = 0; s < shared_; ++s) chosen(n, chosen_for_n++) = int(experts + s);
       }
@@ -221,3 +321,5 @@ class Gate {
 };
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

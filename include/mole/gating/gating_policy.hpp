@@ -10,6 +10,8 @@
 #include <optional>
 #include <string>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// Satisfied by a copyable type with
@@ -45,7 +47,7 @@ concept TrainableGatingPolicy = GatingPolicy<G, T, Execution> && requires(const 
 ///     constant_gate(experts)      the gate of each of so many experts for every token; none if it depends on the token
 ///     token_dependence(experts)   what depends on the token, in words; empty if nothing does
 /// Both are about its options, not about scores: NaN and infinite scores make no difference. They do not cover calls
-/// that leave tokens out or force experts.
+/// that leave tokens out or force experts, nor logits of -infinity, which exclude an expert.
 template <class G>
 concept ConstantGatingPolicy = requires(const G& gating, Index experts) {
   { gating.constant_gate(experts) } -> std::same_as<std::optional<double>>;
@@ -53,3 +55,5 @@ concept ConstantGatingPolicy = requires(const G& gating, Index experts) {
 };
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

@@ -10,40 +10,76 @@
 #include <charconv>
 #include <cstddef>
 #include <cstdint>
+#include <set>
 #include <span>
 #include <string>
 #include <string_view>
 #include <type_traits>
 #include <vector>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
+
+namespace detail {
+/// Calls f("name.0", span), f("name.1", span) ... for the state of an optimizer.
+template <class Optimizer, class F>
+void for_each_span(Optimizer& optimizer, F f) {
+  optimizer.for_each_state([&](std::string_view name, auto... state) {
+    int number = 0;
+    (f(std::string(name) + "." + std::to_string(number++), state), ...);
+  });
+}
+
+/// The kind of an optimizer and the options that its state depends on, in words; a user's own need not name it.
+template <class Optimizer>
+std::string kind_of(const Optimizer& optimizer) {
+  if constexpr (requires { optimizer.kind(); })
+    return optimizer.kind();
+  else
+    return "unnamed";
+}
+}  // namespace detail
 
 /// Collects what a run needs to continue, then writes it at once.
 ///
 /// A *walk* calls its visitor with (name, View<T> parameter, ...) for each tensor, as the walks of layers and of
 /// optimizers do. Every part has a name of its own, by which it is read. 64-bit numbers keep all their bits.
 /// A run that continues from the file has the same bits as a run that never stopped.
+/// Throws Error(option) for a name that is given twice.
 class CheckpointWriter {
  public:
-  CheckpointWriter() { writer_.set_metadata("format", "mole.checkpoint.1"); }
+  CheckpointWriter() { set_text("format", "mole.checkpoint.2"); }
 
-  /// All tensors of `walk`, including frozen ones, as "part.name". The walk of a layer visits its parameters; its
-  /// for_each_state visits the rest, such as a bank's frozen atoms: add both, as two parts.
-  template <class Walk>
-  void add_parameters(const std::string& part, Walk&& walk) {
-    walk([&]<class T>(std::string_view name, View<T> parameter, auto...) {
-      writer_.add(part + "." + std::string(name), View<const T>(parameter));
-    });
+  /// Parameters and state of a layer: all that it computes with.
+  template <class Layer>
+  void add_layer(const std::string& part, Layer& layer) {
+    add_parameters(part + ".parameters", [&](auto&& f) { layer.for_each_tensor(f); });
+    add_state(part + ".state", layer);
   }
 
-  /// State and step of an optimizer, as "part.name.0", "part.name.1" ...
+  /// All tensors of `walk`, including frozen ones, as "part.name". The walk of a layer visits its parameters alone.
+  template <class Walk>
+  void add_parameters(const std::string& part, Walk&& walk) {
+    std::uint64_t tensors = 0;
+    walk([&]<class T>(std::string_view name, View<T> parameter, auto...) {
+      writer_.add(part + "." + std::string(name), View<const T>(parameter));
+      ++tensors;
+    });
+    set_number(part + ".tensors", tensors);
+  }
+
+  /// State, step and kind of an optimizer, as "part.name.0", "part.name.1" ...
   template <class Optimizer>
   void add_optimizer(const std::string& part, Optimizer& optimizer) {
-    optimizer.for_each_state([&](std::string_view name, auto... state) {
-      int number = 0;
-      (writer_.add_vector(part + "." + std::string(name) + "." + std::to_string(number++), state), ...);
+    std::uint64_t tensors = 0;
+    detail::for_each_span(optimizer, [&](const std::string& name, auto span) {
+      writer_.add_vector(part + "." + name, span);
+      ++tensors;
     });
+    set_number(part + ".tensors", tensors);
     set_number(part + ".steps", std::uint64_t(optimizer.steps()));
+    set_text(part + ".kind", detail::kind_of(optimizer));
   }
 
   /// All that the for_each_state(f) of a layer, a balancer or another object visits, as "part.name".
@@ -62,8 +98,12 @@ class CheckpointWriter {
   }
 
   /// A step, a seed, a count.
-  void set_number(const std::string& name, std::uint64_t number) { writer_.set_metadata(name, std::to_string(number)); }
-  void set_text(const std::string& name, const std::string& text) { writer_.set_metadata(name, text); }
+  void set_number(const std::string& name, std::uint64_t number) { set_text(name, std::to_string(number)); }
+  void set_text(const std::string& name, const std::string& text) {
+    require(names_.insert(name).second, ErrorCode::option, "CheckpointWriter: expected each name once, found '", name,
+            "' twice");
+    writer_.set_metadata(name, text);
+  }
   void add_rng(const std::string& name, const Rng& rng) { set_number(name, rng.counter()); }
   /// A record of the run, such as its losses.
   void add_numbers(const std::string& name, std::span<const double> numbers) { writer_.add_vector(name, numbers); }
@@ -73,60 +113,66 @@ class CheckpointWriter {
 
  private:
   SafetensorsWriter writer_;
+  std::set<std::string> names_;
 };
 
-/// Restores a run. Every call checks all that it is about to read before it changes anything; a mismatch throws an
-/// Error with file, tensor, what was expected and what was found.
+/// Restores a run. Every call first compares all that it is about to read, in both directions: names, types, sizes,
+/// kinds. A mismatch throws an Error with file, tensor, what was expected and what was found, and nothing has changed.
 class CheckpointReader {
  public:
   explicit CheckpointReader(const std::filesystem::path& path) : reader_(path), source_(path.string()) {
     const std::string found = text_or("format", "none");
-    if (found != "mole.checkpoint.1") throw file_error(source_, "format mole.checkpoint.1", found);
+    if (found != "mole.checkpoint.2") throw file_error(source_, "format mole.checkpoint.2", found);
+  }
+
+  template <class Layer>
+  void read_layer(const std::string& part, Layer& layer) const {
+    const auto walk = [&](auto&& f) { layer.for_each_tensor(f); };
+    check_parameters(part + ".parameters", walk);
+    read_state(part + ".state", layer);
+    copy_parameters(part + ".parameters", walk);
   }
 
   template <class Walk>
   void read_parameters(const std::string& part, Walk&& walk) const {
-    walk([&]<class T>(std::string_view name, View<T> parameter, auto...) { check<T>(part, name, parameter); });
-    walk([&]<class T>(std::string_view name, View<T> parameter, auto...) {
-      copy(reader_.matrix<T>(part + "." + std::string(name)), parameter);
-    });
+    check_parameters(part, walk);
+    copy_parameters(part, walk);
   }
 
-  /// `walk` visits (name, parameter, gradient), as for optimizer.step().
+  /// `walk` visits (name, parameter, gradient), as for optimizer.step(). The optimizer must be of the kind that was
+  /// saved, with the options that its state depends on; rates and decay may be others.
   template <class Optimizer, class Walk>
   void read_optimizer(const std::string& part, Optimizer& optimizer, Walk&& walk) const {
+    if (const std::string kind = text(part + ".kind"); kind != detail::kind_of(optimizer))
+      throw file_error(source_, "optimizer '" + part + "' of kind " + detail::kind_of(optimizer), kind);
     const std::uint64_t steps = number(part + ".steps");
-    if (steps == 0) return;  // an optimizer that has not stepped has no state yet
-    optimizer.reserve(walk);
-    const auto for_each = [&](auto&& f) {
-      optimizer.for_each_state([&](std::string_view name, auto... state) {
-        int number = 0;
-        (f(std::string(name) + "." + std::to_string(number++), state), ...);
+    if (steps > std::uint64_t(1) << 53)
+      throw file_error(source_, "steps of '" + part + "' up to 2^53", text(part + ".steps"));
+    Optimizer read = optimizer;
+    read.reserve(walk);
+    if (steps > 0) {  // one that has not stepped has no state yet
+      Comparison compared(*this, part);
+      detail::for_each_span(read, [&]<class T>(const std::string& name, std::span<T> state) {
+        compared.expect(name, View<T>(state.data(), 1, Index(state.size())));
       });
-    };
-    for_each([&]<class T>(const std::string& name, std::span<T> state) {
-      check<T>(part, name, View<T>(state.data(), 1, Index(state.size())));
-    });
-    for_each([&]<class T>(const std::string& name, std::span<T> state) {
-      const Matrix<T> stored = reader_.matrix<T>(part + "." + name);
-      std::copy(stored.elements().begin(), stored.elements().end(), state.begin());
-    });
-    optimizer.set_steps(Index(steps));
+      compared.end();
+      detail::for_each_span(read, [&](const std::string& name, auto state) { read_numbers(part + "." + name, state); });
+    }
+    read.set_steps(Index(steps));
+    optimizer = std::move(read);
   }
 
-  /// Throws on a mismatch, on state in the file that `object` does not have, and if a part of it rejects its numbers;
-  /// all other parts are then restored.
+  /// Also throws if a part of the object refuses its numbers; then all of it is restored to what it was.
   template <class Object>
   void read_state(const std::string& part, Object& object) const {
     std::vector<std::vector<std::byte>> before;
+    Comparison compared(*this, part);
     object.for_each_state([&]<class U>(std::string_view name, std::span<U> numbers) {
-      check<U>(part, name, View<const U>(numbers.data(), 1, Index(numbers.size())));
+      compared.expect(name, View<U>(numbers.data(), 1, Index(numbers.size())));
       const auto bytes = std::as_bytes(numbers);
       before.emplace_back(bytes.begin(), bytes.end());
     });
-    if (const std::uint64_t stored = number(part + ".tensors"); stored != before.size())
-      throw file_error(source_, std::to_string(before.size()) + " tensors of state '" + part + "'",
-                       std::to_string(stored));
+    compared.end();
     try {
       object.for_each_state([&]<class U>(std::string_view name, std::span<U> numbers) {
         read_numbers(part + "." + std::string(name), numbers);
@@ -164,18 +210,48 @@ class CheckpointReader {
   }
 
  private:
-  /// Exactly this type and shape: a conversion would not give the same bits.
-  template <class T>
-  void check(const std::string& part, std::string_view name, View<const T> wanted) const {
-    const auto& entry = reader_.at(part + "." + std::string(name));
-    if (entry.dtype != dtype_of<T>())
-      throw file_error(source_, std::string(name_of(dtype_of<T>())) + " for '" + entry.name + "'",
-                       std::string(name_of(entry.dtype)));
-    const auto shape = [](Index rows, Index cols) { return std::to_string(rows) + " x " + std::to_string(cols); };
-    const Index cols = entry.shape.empty() ? 1 : entry.shape.back();
-    const Index rows = entry.shape.size() == 2 ? entry.shape.front() : 1;
-    if (entry.shape.size() > 2 || rows != wanted.rows() || cols != wanted.cols())
-      throw file_error(source_, shape(wanted.rows(), wanted.cols()) + " for '" + entry.name + "'", shape(rows, cols));
+  /// Compares the tensors of one part with those that are to be read: each one exactly, and their number.
+  class Comparison {
+   public:
+    Comparison(const CheckpointReader& reader, const std::string& part) : reader_(reader), part_(part) {}
+
+    /// Exactly this type and shape: a conversion would not give the same bits.
+    template <class T>
+    void expect(std::string_view name, View<T> wanted) {
+      ++tensors_;
+      const auto& entry = reader_.reader_.at(part_ + "." + std::string(name));
+      constexpr Dtype dtype = dtype_of<std::remove_const_t<T>>();
+      if (entry.dtype != dtype)
+        throw file_error(reader_.source_, std::string(name_of(dtype)) + " for '" + entry.name + "'",
+                         std::string(name_of(entry.dtype)));
+      const auto shape = [](Index rows, Index cols) { return std::to_string(rows) + " x " + std::to_string(cols); };
+      const Index cols = entry.shape.empty() ? 1 : entry.shape.back();
+      const Index rows = entry.shape.size() == 2 ? entry.shape.front() : 1;
+      if (entry.shape.size() > 2 || rows != wanted.rows() || cols != wanted.cols())
+        throw file_error(reader_.source_, shape(wanted.rows(), wanted.cols()) + " for '" + entry.name + "'",
+                         shape(rows, cols));
+    }
+    void end() const {
+      if (const std::uint64_t stored = reader_.number(part_ + ".tensors"); stored != tensors_)
+        throw file_error(reader_.source_, std::to_string(tensors_) + " tensors of '" + part_ + "'",
+                         std::to_string(stored));
+    }
+
+   private:
+    const CheckpointReader& reader_;
+    const std::string& part_;
+    std::uint64_t tensors_ = 0;
+  };
+
+  void check_parameters(const std::string& part, const auto& walk) const {
+    Comparison compared(*this, part);
+    walk([&]<class T>(std::string_view name, View<T> parameter, auto...) { compared.expect(name, parameter); });
+    compared.end();
+  }
+  void copy_parameters(const std::string& part, const auto& walk) const {
+    walk([&]<class T>(std::string_view name, View<T> parameter, auto...) {
+      copy(reader_.matrix<T>(part + "." + std::string(name)), parameter);
+    });
   }
 
   template <class U>
@@ -191,3 +267,5 @@ class CheckpointReader {
 };
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

@@ -9,6 +9,8 @@
 #include <string_view>
 #include <type_traits>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// Element type of a stored tensor; `name_of` gives the file's own name for it.
@@ -119,3 +121,5 @@ constexpr Dtype dtype_of() {
 }
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

@@ -6,6 +6,8 @@
 
 #include <string>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// Error(file) with "<source>: expected <expected>, found <found>"; `source` is a path, or a name for bytes in memory.
@@ -14,3 +16,5 @@ inline Error file_error(const std::string& source, const std::string& expected, 
 }
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

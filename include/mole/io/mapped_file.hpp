@@ -20,6 +20,8 @@
 #include <fstream>
 #endif
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// The bytes of a file, mapped if the system can (POSIX) and read into memory elsewhere.
@@ -52,7 +54,7 @@ inline MappedFile::MappedFile(const std::filesystem::path& path) {
   const auto unreadable = [&] {
     return file_error(path.string(), "a readable file", std::generic_category().message(errno));
   };
-  const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);  // or a FIFO would wait for a writer
   if (file < 0) throw unreadable();
   const struct Closed {
     int file;
@@ -94,3 +96,5 @@ inline void MappedFile::Release::operator()(const std::byte* data) const {
 #endif
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

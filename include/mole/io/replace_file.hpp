@@ -15,6 +15,8 @@
 #include <unistd.h>
 #endif
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 namespace detail {
@@ -23,6 +25,10 @@ namespace detail {
 class FileBeside {
  public:
   explicit FileBeside(const std::filesystem::path& path) : path_(path) {
+    std::error_code ignored;
+    const std::filesystem::file_status old = std::filesystem::status(path, ignored);
+    if (std::filesystem::exists(old) && !std::filesystem::is_regular_file(old))
+      throw file_error(path.string(), "a regular file to replace, or none", "a folder, a device or a pipe");
     // Mode x creates or fails, so two writers never share a file; a number left over from a crash is skipped.
     for (int number = 0; !file_ && number < 1000; ++number) {
       beside_ = path;
@@ -31,6 +37,8 @@ class FileBeside {
       if (!file_ && errno != EEXIST) break;
     }
     if (!file_) throw failure("a folder that can be written to");
+    // Who may read the old file may read the new one, and nobody else.
+    if (std::filesystem::exists(old)) std::filesystem::permissions(beside_, old.permissions(), ignored);
   }
   FileBeside(const FileBeside&) = delete;
   FileBeside& operator=(const FileBeside&) = delete;
@@ -73,8 +81,9 @@ class FileBeside {
 ///
 /// They are written to another file in the same folder, flushed to the disk and renamed, so a reader sees either the
 /// old content or the new content as a whole, and a mapping of the old file stays valid. If `path` is a symbolic link,
-/// the link is replaced, not its target.
-/// Throws Error(file) when that fails; `path` is then unchanged and no other file is left behind.
+/// the link is replaced, not its target. The permissions of a file that is replaced stay.
+/// Throws Error(file) when that fails, and for a path that is no regular file; `path` is then unchanged and no other
+/// file is left behind.
 inline void replace_file(const std::filesystem::path& path, std::span<const std::span<const std::byte>> parts) {
   detail::FileBeside beside(path);
   for (std::span<const std::byte> part : parts) beside.append(part);
@@ -82,3 +91,5 @@ inline void replace_file(const std::filesystem::path& path, std::span<const std:
 }
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

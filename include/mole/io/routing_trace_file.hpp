@@ -13,6 +13,8 @@
 #include <utility>
 #include <vector>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// The largest number of experts that a file of routings may claim: a reader reserves memory for each.
@@ -158,3 +160,5 @@ Recording read_routing_trace(const std::filesystem::path& path) {
 }
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

@@ -18,6 +18,8 @@
 #include <utility>
 #include <vector>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// One tensor of a safetensors file; its bytes are borrowed from the file and may begin at any address.
@@ -145,3 +147,5 @@ inline SafetensorsHeader SafetensorsHeader::parse(std::span<const std::byte> fil
 }
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

@@ -4,14 +4,16 @@
 
 #include "mole/io/file_error.hpp"
 
-#include <nlohmann/json.hpp>
-
 #include <cstdint>
 #include <map>
 #include <optional>
 #include <set>
 #include <string>
 #include <vector>
+
+#include "mole/core/macros_off.hpp"
+
+#include <nlohmann/json.hpp>
 
 namespace mole::detail {
 
@@ -134,3 +136,5 @@ class SafetensorsJson {
 };
 
 }  // namespace mole::detail
+
+#include "mole/core/macros_on.hpp"

@@ -14,6 +14,8 @@
 #include <optional>
 #include <string_view>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// The tensors and the metadata of a file that passed every check of SafetensorsHeader.
@@ -174,3 +176,5 @@ inline std::pair<Index, Index> SafetensorsReader::rows_and_cols(const Entry& ent
 }
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

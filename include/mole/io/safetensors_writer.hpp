@@ -6,8 +6,6 @@
 #include "mole/io/dtype.hpp"
 #include "mole/io/replace_file.hpp"
 
-#include <nlohmann/json.hpp>
-
 #include <algorithm>
 #include <bit>
 #include <cstdint>
@@ -16,6 +14,10 @@
 #include <string>
 #include <utility>
 #include <vector>
+
+#include "mole/core/macros_off.hpp"
+
+#include <nlohmann/json.hpp>
 
 namespace mole {
 
@@ -142,3 +144,5 @@ inline void SafetensorsWriter::require_utf8(const std::string& text) try {
 }
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

@@ -4,6 +4,8 @@
 
 #include "mole/kernel/vector.hpp"
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole::kernel {
 
 /// m = beta1 m + rest1 g,   v = beta2 v + rest2 g^2,   p -= rate m / (sqrt(v) root_scale + epsilon) + decay p
@@ -53,3 +55,5 @@ typename AdamWUpdate<Arch, T>::Vector AdamWUpdate<Arch, T>::updated(const Vector
 }
 
 }  // namespace mole::kernel
+
+#include "mole/core/macros_on.hpp"

@@ -4,9 +4,26 @@
 
 #include "mole/kernel/scalar_vector.hpp"
 
-#include <xsimd/xsimd.hpp>
-
 #include <type_traits>
+
+#include "mole/core/macros_off.hpp"
+
+// Warnings of g++ before 13 in its own AVX-512 headers, which belong to whoever includes them first; and, for clang's
+// -fassociative-math, which no macro tells, xsimd's rounding by adding and subtracting 2^23.
+#if defined(__clang__)
+#pragma float_control(push)
+#pragma clang fp reassociate(off)
+#elif defined(__GNUC__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+#include <xsimd/xsimd.hpp>
+#if defined(__clang__)
+#pragma float_control(pop)
+#elif defined(__GNUC__)
+#pragma GCC diagnostic pop
+#endif
 
 #if defined(XSIMD_NO_SUPPORTED_ARCHITECTURE)
 // For an unknown processor, xsimd declares its architectures, but not the vectors that are named below.
@@ -51,3 +68,5 @@ struct AnyArchitecture {
 };
 
 }  // namespace mole::kernel
+
+#include "mole/core/macros_on.hpp"

@@ -6,6 +6,8 @@
 
 #include <type_traits>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole::kernel {
 
 namespace detail {
@@ -24,3 +26,5 @@ template <class Execution>
 using ArchitectureOf = typename decltype(detail::architecture_type<std::remove_cvref_t<Execution>>())::type;
 
 }  // namespace mole::kernel
+
+#include "mole/core/macros_on.hpp"

@@ -5,10 +5,11 @@
 #include "mole/kernel/coded_rows.hpp"
 #include "mole/kernel/outer_products.hpp"
 #include "mole/kernel/transpose.hpp"
+#include "mole/kernel/unroll.hpp"
 
 #include <algorithm>
-#include <type_traits>
-#include <utility>
+
+#include "mole/core/macros_off.hpp"
 
 namespace mole::kernel {
 
@@ -46,15 +47,6 @@ struct CodedProducts {
 
   static constexpr Index depth = Index(32768 / sizeof(float)) / width;
   using Panel = float[std::size_t(depth * width)];
-
-  /// f(0), ..., f(count - 1), each with a constant: in a loop over eight sums g++ 12 keeps the sums in memory.
-  template <Index count, class F>
-  static void unroll(F f) {
-    [&]<std::size_t... i>(std::index_sequence<i...>) {
-      (f(std::integral_constant<std::size_t, i>()), ...);
-    }
-    (std::make_index_sequence<std::size_t(count)>());
-  }
 
   template <class Weight>
   static Pair<Arch> in_order_of(const Pair<Arch>& pair) {
@@ -144,14 +136,14 @@ void CodedProducts<Arch>::nt_tile(StridedRows<const float> x, Index n, const Wei
   for (auto& row : sums)
     for (Vector& element : row) element = Vector(0.0f);
   decltype(w.row(0)) rows[std::size_t(N)];
-  unroll<N>([&](auto j) { rows[j] = w.row(first + Index(j)); });
+  unroll<N>([&](auto j) MOLE_INLINE { rows[j] = w.row(first + j); });
   const Index ahead = N * w.bytes();
-  const auto accumulate = [&](auto load_x, auto load_w) {
+  const auto accumulate = [&](auto load_x, auto load_w) MOLE_INLINE {
     Pair<Arch> in[std::size_t(M)];
-    unroll<M>([&](auto i) { in[i] = in_order_of<Weight>(load_x(x(n + Index(i)))); });
-    unroll<N>([&](auto j) {
+    unroll<M>([&](auto i) MOLE_INLINE { in[i] = in_order_of<Weight>(load_x(x(n + i))); });
+    unroll<N>([&](auto j) MOLE_INLINE {
       const Pair<Arch> weight = load_w(rows[j]);
-      unroll<M>([&](auto i) {
+      unroll<M>([&](auto i) MOLE_INLINE {
         sums[i][j] = multiply_add(in[i].second, weight.second, multiply_add(in[i].first, weight.first, sums[i][j]));
       });
     });
@@ -166,7 +158,8 @@ void CodedProducts<Arch>::nt_tile(StridedRows<const float> x, Index n, const Wei
   if (const Index rest = w.cols - k; rest > 0)
     accumulate([k, rest](const float* from) { return load_first(from + k, rest); },
                [k, rest](const auto& row) { return row.template load_first<Arch>(k, rest); });
-  unroll<M>([&](auto i) { unroll<N>([&](auto j) { y(n + Index(i))[column + Index(j)] = sum(sums[i][j]); }); });
+  unroll<M>([&](auto i)
+                MOLE_INLINE { unroll<N>([&](auto j) MOLE_INLINE { y(n + i)[column + j] = sum(sums[i][j]); }); });
 }
 
 template <class Arch>
@@ -230,20 +223,20 @@ template <Index M, Index Rows, class Weight>
 void CodedProducts<Arch>::nn_tile(StridedRows<const float> d_y, Index n, const Weight& w, Index o, Index first,
                                   Index cols, StridedRows<float> d_x) {
   decltype(w.row(0)) rows[std::size_t(Rows)];
-  unroll<Rows>([&](auto r) { rows[r] = w.row(o + Index(r)); });
+  unroll<Rows>([&](auto r) MOLE_INLINE { rows[r] = w.row(o + r); });
   const Index ahead = Rows * w.bytes();
-  const auto accumulate = [&](auto load_x, auto load_w, auto store) {
+  const auto accumulate = [&](auto load_x, auto load_w, auto store) MOLE_INLINE {
     Pair<Arch> sums[std::size_t(M)];
-    unroll<M>([&](auto i) { sums[i] = in_order_of<Weight>(load_x(d_x(n + Index(i)))); });
-    unroll<Rows>([&](auto r) {
+    unroll<M>([&](auto i) MOLE_INLINE { sums[i] = in_order_of<Weight>(load_x(d_x(n + i))); });
+    unroll<Rows>([&](auto r) MOLE_INLINE {
       const Pair<Arch> weight = load_w(rows[r]);
-      unroll<M>([&](auto i) {
-        const Vector factor(d_y(n + Index(i))[o + Index(r)]);
+      unroll<M>([&](auto i) MOLE_INLINE {
+        const Vector factor(d_y(n + i)[o + r]);
         sums[i] = {multiply_add(factor, weight.first, sums[i].first),
                    multiply_add(factor, weight.second, sums[i].second)};
       });
     });
-    unroll<M>([&](auto i) { store(in_order_of_memory<Weight>(sums[i]), d_x(n + Index(i))); });
+    unroll<M>([&](auto i) MOLE_INLINE { store(in_order_of_memory<Weight>(sums[i]), d_x(n + i)); });
   };
   const Index end = first + cols;
   Index k = first;
@@ -283,3 +276,5 @@ void CodedProducts<Arch>::nn_panels(StridedRows<const float> d_y, Index tokens, 
 }
 
 }  // namespace mole::kernel
+
+#include "mole/core/macros_on.hpp"

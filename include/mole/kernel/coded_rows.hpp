@@ -6,6 +6,8 @@
 
 #include <concepts>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole::kernel {
 
 /// The interface of all rows: `cols` elements per row, and row(o) with
@@ -192,3 +194,5 @@ struct FlatNf4Rows {
 };
 
 }  // namespace mole::kernel
+
+#include "mole/core/macros_on.hpp"

@@ -6,6 +6,8 @@
 
 #include <utility>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole::kernel {
 
 /// out[i][j] = <x_i, w_j>.
@@ -67,20 +69,23 @@ template <Index M, Index N>
 void DotProducts<Arch, T>::tile(const T* const* x, const T* w, Index w_stride, Index length, T* const* out,
                                 Index column) {
   Vector sums[std::size_t(M)][std::size_t(N)];
-  for (auto& row : sums)
-    for (Vector& element : row) element = Vector(T(0));
+  MOLE_UNROLL for (Index i = 0; i < M; ++i) {
+    MOLE_UNROLL for (Index j = 0; j < N; ++j) sums[i][j] = Vector(T(0));
+  }
   const auto accumulate = [&](auto load) {
     Vector a[std::size_t(M)];
-    for (Index i = 0; i < M; ++i) a[i] = load(x[i]);
-    for (Index j = 0; j < N; ++j) {
+    MOLE_UNROLL for (Index i = 0; i < M; ++i) a[i] = load(x[i]);
+    MOLE_UNROLL for (Index j = 0; j < N; ++j) {
       const Vector b = load(w + j * w_stride);
-      for (Index i = 0; i < M; ++i) sums[i][j] = multiply_add(a[i], b, sums[i][j]);
+      MOLE_UNROLL for (Index i = 0; i < M; ++i) sums[i][j] = multiply_add(a[i], b, sums[i][j]);
     }
   };
   Index k = 0;
   for (; k + step <= length; k += step) accumulate([k](const T* row) { return Vector::load_unaligned(row + k); });
   if (k < length) accumulate([k, length](const T* row) { return load_first<Arch>(row + k, length - k); });
-  for (Index i = 0; i < M; ++i) store_sums<N>(sums[i], out[i] + column);
+  MOLE_UNROLL for (Index i = 0; i < M; ++i) store_sums<N>(sums[i], out[i] + column);
 }
 
 }  // namespace mole::kernel
+
+#include "mole/core/macros_on.hpp"

@@ -10,6 +10,8 @@
 #include <span>
 #include <type_traits>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole::kernel {
 
 namespace detail {
@@ -46,6 +48,15 @@ struct ElementLoops {
     using std::max;
     V most = x[0];
     for (const V& element : x.subspan(1)) most = max(most, element);
+    return most;
+  }
+
+  /// The largest f(x_i)
+  template <class F, class V>
+  V largest_of(F f, std::span<const V> x) const {
+    using std::max;
+    V most = f(x[0]);
+    for (const V& element : x.subspan(1)) most = max(most, f(element));
     return most;
   }
 
@@ -86,3 +97,5 @@ struct ElementLoops {
 };
 
 }  // namespace mole::kernel
+
+#include "mole/core/macros_on.hpp"

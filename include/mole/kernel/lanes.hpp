@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole::kernel {
 
 /// Moves up to `step` rows of a matrix into the lanes of vectors, and back: lane r of vector c is element (r, c).
@@ -45,3 +47,5 @@ void Lanes<Arch, T>::scatter(const Vector* from, Index rows, Index cols, U* to, 
 }
 
 }  // namespace mole::kernel
+
+#include "mole/core/macros_on.hpp"

@@ -6,6 +6,8 @@
 
 #include <limits>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole::kernel {
 
 /// The k largest numbers in each lane of x, with their positions, in order: larger first, the earlier of equal ones
@@ -89,3 +91,5 @@ void LargestInLanes<Arch, T>::keep_many(const Vector* x, Index size, Index k, Ve
 }
 
 }  // namespace mole::kernel
+
+#include "mole/core/macros_on.hpp"

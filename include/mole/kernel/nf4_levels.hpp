@@ -4,6 +4,8 @@
 
 #include <array>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole::kernel {
 
 /// The 16 levels of NF4.
@@ -28,3 +30,5 @@ inline constexpr std::array<float, 16> nf4_levels{
 };
 
 }  // namespace mole::kernel
+
+#include "mole/core/macros_on.hpp"

@@ -7,6 +7,8 @@
 
 #include <utility>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole::kernel {
 
 /// c (+)= sum_k a_k b_k^T.
@@ -106,25 +108,26 @@ template <Index M, Index Vectors, bool Whole, class Operands>
 void OuterProducts<Arch, T>::compute(const Operands& tile, Index row) {
   Vector sums[std::size_t(M)][std::size_t(Vectors)];
   const Index last = tile.last;
-  for (Index i = 0; i < M; ++i)
-    for (Index v = 0; v < Vectors; ++v) {
+  MOLE_UNROLL for (Index i = 0; i < M; ++i) {
+    MOLE_UNROLL for (Index v = 0; v < Vectors; ++v) {
       const T* const c = tile.c(row + i) + tile.column + v * step;
       sums[i][v] = !tile.accumulate ? Vector(T(0))
                    : last == step   ? Vector::load_unaligned(c)
                                     : load_first<Arch>(c, last);
     }
+  }
 
   const auto a = tile.a.template from<M>(row);
   const auto b = tile.b.from(tile.column);
-  const auto sweep = [&](auto ask) {
+  const auto sweep = [&](auto ask) MOLE_INLINE {
     for (Index k = 0; k < tile.depth; ++k) {
       Vector b_k[std::size_t(Vectors)];
-      for (Index v = 0; v < Vectors; ++v)
+      MOLE_UNROLL for (Index v = 0; v < Vectors; ++v)
         b_k[v] = Whole ? Vector::load_unaligned(b.at(k, v * step)) : load_first<Arch>(b.at(k, v * step), last);
       ask();
-      for (Index i = 0; i < M; ++i) {
+      MOLE_UNROLL for (Index i = 0; i < M; ++i) {
         const Vector factor(a.at(i, k));
-        for (Index v = 0; v < Vectors; ++v) sums[i][v] = multiply_add(factor, b_k[v], sums[i][v]);
+        MOLE_UNROLL for (Index v = 0; v < Vectors; ++v) sums[i][v] = multiply_add(factor, b_k[v], sums[i][v]);
       }
     }
   };
@@ -140,14 +143,17 @@ void OuterProducts<Arch, T>::compute(const Operands& tile, Index row) {
     sweep([] {});
   }
 
-  for (Index i = 0; i < M; ++i)
-    for (Index v = 0; v < Vectors; ++v) {
+  MOLE_UNROLL for (Index i = 0; i < M; ++i) {
+    MOLE_UNROLL for (Index v = 0; v < Vectors; ++v) {
       T* const c = tile.c(row + i) + tile.column + v * step;
       if (last == step)
         sums[i][v].store_unaligned(c);
       else
         store_first<Arch>(sums[i][v], c, last);
     }
+  }
 }
 
 }  // namespace mole::kernel
+
+#include "mole/core/macros_on.hpp"

@@ -4,6 +4,8 @@
 
 #include "mole/kernel/architecture.hpp"
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole::kernel {
 
 /// Two vectors, the unit in which codes are read.
@@ -23,3 +25,5 @@ struct Pair {
 };
 
 }  // namespace mole::kernel
+
+#include "mole/core/macros_on.hpp"

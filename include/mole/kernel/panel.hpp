@@ -5,6 +5,8 @@
 #include "mole/kernel/outer_products.hpp"
 #include "mole/kernel/transpose.hpp"
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole::kernel {
 
 /// Up to `depth` rows of up to `width` columns, packed on the stack and padded with zeros: 32 KiB at most, so that it
@@ -38,3 +40,5 @@ class Panel {
 };
 
 }  // namespace mole::kernel
+
+#include "mole/core/macros_on.hpp"

@@ -4,6 +4,8 @@
 
 #include "mole/kernel/vector.hpp"
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole::kernel {
 
 /// c += sum_k factor_k row_k.   c, row_k [cols], factor, rows [count]
@@ -64,3 +66,5 @@ void RowSums<Arch, T>::add(const T* factor, const T* const* rows, Index cols, T*
 }
 
 }  // namespace mole::kernel
+
+#include "mole/core/macros_on.hpp"

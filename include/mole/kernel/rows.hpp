@@ -6,6 +6,8 @@
 
 #include <type_traits>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole::kernel {
 
 /// Rows at a fixed distance: row k begins at data + k * stride.
@@ -159,3 +161,5 @@ struct GatheredFactors {
 };
 
 }  // namespace mole::kernel
+
+#include "mole/core/macros_on.hpp"

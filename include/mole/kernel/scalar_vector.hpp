@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole::kernel {
 
 /// The architecture with one element per vector: kernels are then loops over plain numbers, for any processor.
@@ -66,6 +68,10 @@ ScalarVector<T> max(ScalarVector<T> a, ScalarVector<T> b) {
   return std::max(a.data, b.data);
 }
 template <class T>
+ScalarVector<T> min(ScalarVector<T> a, ScalarVector<T> b) {
+  return std::min(a.data, b.data);
+}
+template <class T>
 ScalarVector<T> abs(ScalarVector<T> x) {
   return std::abs(x.data);
 }
@@ -101,3 +107,5 @@ ScalarVector<T> multiply_add(ScalarVector<T> x, ScalarVector<T> y, ScalarVector<
 }
 
 }  // namespace mole::kernel
+
+#include "mole/core/macros_on.hpp"

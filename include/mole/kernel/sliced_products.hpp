@@ -8,6 +8,8 @@
 
 #include <array>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole::kernel {
 
 /// Whether the instruction set has a look_up() of elements of two vectors.
@@ -89,7 +91,7 @@ void SlicedProducts<Arch, T>::rows_in_lanes(const SlicedRows<T>& a, const Tokens
       even[m] = block(tokens.x + m * tokens.x_stride, 0, a.cols());
     }
     // look_up() uses only the last bits of a column, so even and odd blocks keep their registers.
-    const auto stride = [&](Index w, Vector* next) {
+    const auto stride = [&](Index w, Vector* next) MOLE_INLINE {
       for (Index m = 0; m < M; ++m) next[m] = block(tokens.x + m * tokens.x_stride, (w + 1) * lanes, a.cols());
       for (int slot = *count++; slot > 0; --slot, column += lanes, value += lanes)
         for (Index m = 0; m < M; ++m)
@@ -161,3 +163,5 @@ void SlicedProducts<Arch, T>::add_stride(const int* column, const T* value, Inde
 }
 
 }  // namespace mole::kernel
+
+#include "mole/core/macros_on.hpp"

@@ -10,6 +10,8 @@
 #include <span>
 #include <vector>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole::kernel {
 
 /// A sparse matrix [rows x cols] for vectors of rows, 64 bytes wide whatever the instruction set.
@@ -91,3 +93,5 @@ class SlicedRows {
 };
 
 }  // namespace mole::kernel
+
+#include "mole/core/macros_on.hpp"

@@ -4,6 +4,8 @@
 
 #include "mole/kernel/vector.hpp"
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole::kernel {
 
 /// Whether the instruction set has a transpose() of squares of registers.
@@ -47,3 +49,5 @@ void Transpose<Arch, T>::element_by_element(const T* from, Index stride, Index r
 }
 
 }  // namespace mole::kernel
+
+#include "mole/core/macros_on.hpp"

@@ -9,6 +9,8 @@
 
 #include <algorithm>
 
+#include "mole/core/macros_off.hpp"
+
 // Each operation is followed by its implementation for any architecture; an instruction set may overload that.
 namespace mole::kernel {
 
@@ -100,3 +102,5 @@ inline void prefetch_near([[maybe_unused]] const void* address) {
 }
 
 }  // namespace mole::kernel
+
+#include "mole/core/macros_on.hpp"

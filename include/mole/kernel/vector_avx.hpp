@@ -4,6 +4,8 @@
 
 #include "mole/kernel/architecture.hpp"
 
+#include "mole/core/macros_off.hpp"
+
 #if defined(__AVX__)
 namespace mole::kernel {
 
@@ -30,3 +32,5 @@ void transpose(xsimd::batch<float, Arch>* rows, xsimd::avx) {
 
 }  // namespace mole::kernel
 #endif
+
+#include "mole/core/macros_on.hpp"

@@ -7,6 +7,8 @@
 
 #include <cstdint>
 
+#include "mole/core/macros_off.hpp"
+
 #if defined(__AVX2__)
 namespace mole::kernel {
 
@@ -58,3 +60,5 @@ Pair<Arch> interleave(const Pair<Arch>& pair, xsimd::avx2) {
 
 }  // namespace mole::kernel
 #endif
+
+#include "mole/core/macros_on.hpp"

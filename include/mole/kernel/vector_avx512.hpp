@@ -8,6 +8,8 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "mole/core/macros_off.hpp"
+
 #if defined(__AVX512F__)
 namespace mole::kernel {
 
@@ -153,3 +155,5 @@ Pair<Arch> interleave(const Pair<Arch>& pair, xsimd::avx512f) {
 
 }  // namespace mole::kernel
 #endif
+
+#include "mole/core/macros_on.hpp"

@@ -9,6 +9,8 @@
 #include <bit>
 #include <cstdint>
 
+#include "mole/core/macros_off.hpp"
+
 // Each operation is followed by its implementation for any architecture; an instruction set may overload that.
 namespace mole::kernel {
 
@@ -101,3 +103,5 @@ Pair<Arch> interleave(const Pair<Arch>& pair, AnyArchitecture) {
 }
 
 }  // namespace mole::kernel
+
+#include "mole/core/macros_on.hpp"

@@ -8,6 +8,8 @@
 #include <array>
 #include <span>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole::kernel {
 
 /// The loops of ElementLoops over one token's row of at least `step_of<Arch, T>` numbers; `f` gets vectors.
@@ -18,8 +20,13 @@ template <class Arch>
 struct VectorLoops {
   template <class T>
   T largest(std::span<const T> x) const {
-    auto most = load(x, last(x));
-    for (Index i = 0; i < last(x); i += step_of<Arch, T>) most = max(most, load(x, i));
+    return largest_of([](const auto& element) { return element; }, x);
+  }
+
+  template <class F, class T>
+  T largest_of(F f, std::span<const T> x) const {
+    Vector<Arch, T> most = f(load(x, last(x)));
+    for (Index i = 0; i < last(x); i += step_of<Arch, T>) most = max(most, Vector<Arch, T>(f(load(x, i))));
     return kernel::largest(most);
   }
 
@@ -92,3 +99,5 @@ struct VectorLoops {
 };
 
 }  // namespace mole::kernel
+
+#include "mole/core/macros_on.hpp"

@@ -14,6 +14,8 @@
 #include <memory>
 #include <utility>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// Owns a MixtureLinear, its workspace and its gradients, and erases its type.
@@ -59,8 +61,7 @@ class AnyLinear {
   /// layer out, change it, and make another AnyLinear of it.
   template <class Layer>
   Layer* target() {
-    auto* const model = dynamic_cast<Model<Layer>*>(model_.get());
-    return model ? &model->layer : nullptr;
+    return model_->type() == &type_of<Layer> ? &static_cast<Model<Layer>*>(model_.get())->layer : nullptr;
   }
 
   /// As the functions of surgery/merge.hpp.
@@ -71,8 +72,13 @@ class AnyLinear {
  private:
   using StateVisitor = std::function<void(std::string_view name, StateSpan numbers)>;
 
+  /// Its address names a type of layer, also without run-time type information.
+  template <class Layer>
+  static constexpr char type_of = 0;
+
   struct Interface {
     virtual ~Interface() = default;
+    virtual const char* type() const = 0;
     virtual Index in() const = 0;
     virtual Index out() const = 0;
     virtual void forward(View<const T> x, View<T> y, const Pass& pass) = 0;
@@ -91,6 +97,7 @@ class AnyLinear {
     Model(Layer l, Index max_tokens, TrainableParts trainable)
         : layer(std::move(l)), work(layer.workspace(max_tokens)), gradients(layer.gradients(trainable)) {}
 
+    const char* type() const override { return &type_of<Layer>; }
     Index in() const override { return layer.in(); }
     Index out() const override { return layer.out(); }
     void forward(View<const T> x, View<T> y, const Pass& pass) override { layer.forward(x, y, work, pass); }
@@ -118,3 +125,5 @@ class AnyLinear {
 };
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

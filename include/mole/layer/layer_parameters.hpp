@@ -2,9 +2,13 @@
 // ExpertParameters, LayerParameters: the parameters, or the gradients, of a whole layer.
 #pragma once
 
+#include "mole/core/error.hpp"
+#include "mole/core/matrix.hpp"
 #include "mole/core/parameters.hpp"
 
 #include <string_view>
+
+#include "mole/core/macros_off.hpp"
 
 namespace mole {
 
@@ -41,6 +45,30 @@ struct LayerParameters : ExpertParameters<Experts, Base> {
 };
 
 namespace detail {
+bool is_gradient_of(const auto& parameter, const auto& gradient) {
+  return (parameter.rows() == gradient.rows() && parameter.cols() == gradient.cols()) || gradient.empty();
+}
+
+/// Throws Error(shape) unless every tensor of `gradients` is empty or has the shape of the policy's parameter.
+template <class Policy>
+void require_gradients_of(const Policy& policy, const ParametersOf<Policy>& gradients, const char* part) {
+  using Parameters = ParametersOf<Policy>;
+  const auto& parameters = parameters_of(policy);
+  bool fit = true;
+  Parameters::for_each_tensor([&](const auto&, const auto& parameter,
+                                  const auto& gradient) { fit = fit && is_gradient_of(parameter.view(), gradient); },
+                              parameters, gradients);
+  if (fit) return;
+  Parameters::for_each_tensor(
+      [&](std::string_view name, const auto& parameter, const auto& gradient) {
+        const auto p = parameter.view();
+        require(is_gradient_of(p, gradient), ErrorCode::shape, "backward: expected a gradient of ", part, ".", name,
+                " of [", p.rows(), " x ", p.cols(), "], or an empty one, found [", gradient.rows(), " x ",
+                gradient.cols(), "]");
+      },
+      parameters, gradients);
+}
+
 /// f(name, parameter, other...) with views, for the tensors that `own` has.
 template <class Parameters, class F, class Own, class... Others>
 void for_each_view(F& f, Own& own, Others&... others) {
@@ -53,3 +81,5 @@ void for_each_view(F& f, Own& own, Others&... others) {
 }  // namespace detail
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

@@ -7,6 +7,8 @@
 
 #include <string_view>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole::detail {
 
 /// Throws Error(shape), naming `who`, unless the scores have a column after those of the experts: a threshold, a
@@ -18,3 +20,5 @@ void require_column_behind_experts(std::string_view who, const Trace<T>& trace) 
 }
 
 }  // namespace mole::detail
+
+#include "mole/core/macros_on.hpp"

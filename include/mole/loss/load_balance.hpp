@@ -5,11 +5,14 @@
 #include "mole/core/error.hpp"
 #include "mole/core/trace.hpp"
 #include "mole/gating/select/select_policy.hpp"
+#include "mole/loss/coefficient.hpp"
 #include "mole/loss/column_behind_experts.hpp"
 
 #include <algorithm>
 #include <array>
 #include <span>
+
+#include "mole/core/macros_off.hpp"
 
 namespace mole {
 
@@ -57,20 +60,29 @@ struct BalanceGroup {
   std::span<Trace<T>* const> traces;
   Index sequence = -1;  ///< -1: all
 
+  Index first_of(const Trace<T>& trace) const { return sequence < 0 ? 0 : trace.pass.first_of(sequence); }
+  Index end_of(const Trace<T>& trace) const {
+    return sequence < 0 ? trace.tokens() : trace.pass.end_of(sequence, trace.tokens());
+  }
   /// Calls f(trace, n) for every token that is not masked.
   template <class F>
   void for_each_token(F&& f) const {
-    for (Trace<T>* trace : traces) {
-      const Index first = sequence < 0 ? 0 : trace->pass.first_of(sequence);
-      const Index end = sequence < 0 ? trace->tokens() : trace->pass.end_of(sequence, trace->tokens());
-      for (Index n = first; n < end; ++n)
+    for (Trace<T>* trace : traces)
+      for (Index n = first_of(*trace); n < end_of(*trace); ++n)
         if (trace->pass.counts(n)) f(*trace, n);
-    }
   }
   Index tokens() const {
     Index tokens = 0;
     for_each_token([&](const Trace<T>&, Index) { ++tokens; });
     return tokens;
+  }
+  /// Experts that are not excluded for every token.
+  Index experts() const {
+    Index experts = 0;
+    for (Index e = 0; e < traces.front()->scored_experts(); ++e)
+      experts += !std::ranges::all_of(
+          traces, [&](const Trace<T>* trace) { return trace->excluded(first_of(*trace), end_of(*trace), e); });
+    return experts;
   }
 };
 
@@ -86,7 +98,7 @@ class BalanceLoss {
         experts_(group.traces.front()->scored_experts()),
         tokens_(double(group.tokens())),
         total_(options.norm == BalanceNorm::k_at_uniform ? tokens_ : total_count()),
-        factor_(coefficient * (options.norm == BalanceNorm::without_experts ? 1.0 : double(experts_))),
+        factor_(coefficient * (options.norm == BalanceNorm::without_experts ? 1.0 : double(group.experts()))),
         shares_(options.norm != BalanceNorm::k_at_uniform) {}
 
   /// The value; adds its gradient.
@@ -100,8 +112,7 @@ class BalanceLoss {
       add_gradient(block);
     }
     // The total of the gates divides every share: d(c_e / total) has a second term, the same for all pairs.
-    if (count_ == BalanceCount::gates && shares_)
-      add_to_d_gate([&](int e) { return e < experts_ ? -factor_ * sum / total_ : 0; });
+    if (count_ == BalanceCount::gates && shares_) add_to_d_gate([&](int) { return -factor_ * sum / total_; });
     return factor_ * sum;
   }
 
@@ -124,44 +135,64 @@ class BalanceLoss {
       const T* const scores = trace.scores().row_data(n);
       if (score_ != BalanceScore::gates) {
         const double threshold = score_ == BalanceScore::above_threshold ? double(scores[experts_]) : 0;
-        for (Index j = 0; j < block.size; ++j) block.score[std::size_t(j)] += double(scores[begin + j]) - threshold;
+        for_each_scored(trace, n, block,
+                        [&](Index j) { block.score[std::size_t(j)] += double(scores[begin + j]) - threshold; });
       }
       add_choices(trace, n, block);
     });
     return block;
   }
 
-  /// Counts token n, and its gates if P is their mean.
-  void add_choices(const Trace<T>& trace, Index n, Block& block) const {
-    const std::span<const int> chosen = trace.routing.experts_of(n);
-    const std::span<const T> gates = trace.routing.gates_of(n);
-    if (count_ == BalanceCount::first_choice) {
-      const Index best = first_choice(trace.scores().row_data(n));
-      if (block.holds(best)) block.count_of(best) += 1;
-    }
-    for (std::size_t i = 0; i < chosen.size(); ++i) {
-      if (!block.holds(chosen[i])) continue;
-      if (count_ != BalanceCount::first_choice)
-        block.count_of(chosen[i]) += count_ == BalanceCount::gates ? double(gates[i]) : 1;
-      if (score_ == BalanceScore::gates) block.score_of(chosen[i]) += double(gates[i]);
+  /// Calls f(j) for every expert begin + j of a block that token n does not exclude.
+  template <class F>
+  static void for_each_scored(const Trace<T>& trace, Index n, const Block& block, F f) {
+    if (!trace.excludes(n)) {
+      for (Index j = 0; j < block.size; ++j) f(j);
+    } else {
+      for (Index j = 0; j < block.size; ++j)
+        if (!trace.excluded(n, block.begin + j)) f(j);
     }
   }
 
-  Index first_choice(const T* scores) const {
-    int best = 0;
-    for (int e = 1; e < experts_; ++e)
-      if (chosen_before(scores[e], e, scores[best], best)) best = e;
+  /// Counts token n, and its gates if P is their mean.
+  void add_choices(const Trace<T>& trace, Index n, Block& block) const {
+    if (count_ == BalanceCount::first_choice)
+      if (const int best = first_choice(trace, n); block.holds(best)) block.count_of(best) += 1;
+    for_each_choice(trace, n, [&](int e, double gate) {
+      if (!block.holds(e)) return;
+      if (count_ != BalanceCount::first_choice) block.count_of(e) += count_ == BalanceCount::gates ? gate : 1;
+      if (score_ == BalanceScore::gates) block.score_of(e) += gate;
+    });
+  }
+
+  /// Calls f(e, gate) for every expert of a token that the loss is about; one that is excluded may have been forced.
+  template <class F>
+  void for_each_choice(const Trace<T>& trace, Index n, F&& f) const {
+    const std::span<const int> chosen = trace.routing.experts_of(n);
+    const std::span<const T> gates = trace.routing.gates_of(n);
+    for (std::size_t i = 0; i < chosen.size(); ++i)
+      if (chosen[i] < experts_ && !trace.excluded(n, chosen[i])) f(chosen[i], double(gates[i]));
+  }
+
+  /// -1 if all are excluded.
+  int first_choice(const Trace<T>& trace, Index n) const {
+    const T* const scores = trace.scores().row_data(n);
+    int best = -1;
+    for (int e = 0; e < experts_; ++e)
+      if (!trace.excluded(n, e) && (best < 0 || chosen_before(scores[e], e, scores[best], best))) best = e;
     return best;
   }
 
   double total_count() const {
-    if (count_ == BalanceCount::first_choice) return tokens_;
     double total = 0;
     group_.for_each_token([&](const Trace<T>& trace, Index n) {
-      const std::span<const int> chosen = trace.routing.experts_of(n);
-      const std::span<const T> gates = trace.routing.gates_of(n);
-      for (std::size_t i = 0; i < chosen.size(); ++i)
-        if (chosen[i] < experts_) total += count_ == BalanceCount::gates ? double(gates[i]) : 1;
+      if (count_ == BalanceCount::first_choice) {
+        Index e = 0;
+        while (e < experts_ && trace.excluded(n, e)) ++e;
+        total += e < experts_;
+      } else {
+        for_each_choice(trace, n, [&](int, double gate) { total += count_ == BalanceCount::gates ? gate : 1; });
+      }
     });
     return total;
   }
@@ -171,14 +202,15 @@ class BalanceLoss {
   /// counted
   void add_gradient(const Block& block) const {
     std::array<double, width> d_score;
-    double sum = 0;
-    for (std::size_t j = 0; j < std::size_t(block.size); ++j)
-      sum += d_score[j] = factor_ * block.count[j] / total_ / tokens_;
+    for (std::size_t j = 0; j < std::size_t(block.size); ++j) d_score[j] = factor_ * block.count[j] / total_ / tokens_;
     if (score_ != BalanceScore::gates)
       group_.for_each_token([&](Trace<T>& trace, Index n) {
         T* const d_scores = trace.d_scores().row_data(n);
-        for (Index j = 0; j < block.size; ++j) d_scores[block.begin + j] += T(d_score[std::size_t(j)]);
-        if (score_ == BalanceScore::above_threshold) d_scores[experts_] -= T(sum);
+        for_each_scored(trace, n, block, [&](Index j) { d_scores[block.begin + j] += T(d_score[std::size_t(j)]); });
+        if (score_ != BalanceScore::above_threshold) return;
+        double sum = 0;
+        for_each_scored(trace, n, block, [&](Index j) { sum += d_score[std::size_t(j)]; });
+        d_scores[experts_] -= T(sum);
       });
     const bool of_gates = score_ == BalanceScore::gates, counts_gates = count_ == BalanceCount::gates;
     if (!of_gates && !counts_gates) return;
@@ -196,7 +228,8 @@ class BalanceLoss {
       MOLE_ASSERT(Index(trace.d_gate().size()) == trace.routing.pairs());
       const std::span<const int> chosen = trace.routing.experts_of(n);
       const std::span<T> d_gate = trace.routing.of_token(trace.d_gate(), n);
-      for (std::size_t i = 0; i < chosen.size(); ++i) d_gate[i] += T(of_expert(chosen[i]));
+      for (std::size_t i = 0; i < chosen.size(); ++i)
+        if (chosen[i] < experts_ && !trace.excluded(n, chosen[i])) d_gate[i] += T(of_expert(chosen[i]));
     });
   }
 
@@ -217,7 +250,8 @@ class BalanceLoss {
 /// over the first E columns of the scores and the tokens that pass.counts(). Adds the gradient to d_scores, including
 /// that of a threshold, or to d_gate if P is the mean of gates. Counts are constants in it, except
 /// BalanceCount::gates, which adds to d_gate as well. Sequences in which no token counts are left out of the mean over
-/// sequences. 0 when no token counts, or nothing was chosen.
+/// sequences. 0 when no token counts, or nothing was chosen. A token adds nothing to the sums of experts that it
+/// excludes, and an expert that all tokens exclude is none of the E.
 ///
 /// | published loss                                 | norm            | count        | scope    | at uniform |
 /// | ---------------------------------------------- | --------------- | ------------ | -------- | ---------- |
@@ -235,10 +269,12 @@ class BalanceLoss {
 ///
 /// Transformers' Switch counts a token that its capacity dropped as a choice of expert 0; here it counts for the expert
 /// that it chose. Mixtral pools the layers of a model; so does the overload for several traces, which need equal E.
-/// Throws Error(shape) when the traces differ in E, or lack the column of a threshold that is asked for.
+/// Throws Error(shape) when the traces differ in E, or lack the column of a threshold that is asked for; Error(option)
+/// for a coefficient beyond float (in_float_range).
 /// O(N E) for up to 64 experts, one pass over the tokens for each 64 beyond; no allocation.
 template <class T>
 double load_balance(std::span<Trace<T>* const> traces, const LoadBalanceOptions& options = {}) {
+  detail::require_coefficient("load_balance", options.coefficient);
   for (const Trace<T>* trace : traces)
     require_equal(ErrorCode::shape, "load_balance: experts of the traces", traces.front()->scored_experts(),
                   trace->scored_experts());
@@ -270,3 +306,5 @@ double load_balance(Trace<T>& trace, const LoadBalanceOptions& options = {}) {
 }
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

@@ -3,10 +3,12 @@
 #pragma once
 
 #include "mole/core/entropy.hpp"
-#include "mole/core/error.hpp"
 #include "mole/core/trace.hpp"
+#include "mole/loss/coefficient.hpp"
 
 #include <utility>
+
+#include "mole/core/macros_off.hpp"
 
 namespace mole {
 
@@ -17,11 +19,12 @@ struct RouterEntropyOptions {
   Entropy entropy = {};     ///< Shannon's
 };
 
-/// coefficient * mean over tokens of the entropy of scores_n, over the first E columns.
+/// coefficient * mean over tokens of the entropy of scores_n, over the experts that the token does not exclude.
 ///
 /// Adds d_score_e += coefficient (d entropy / d score_e) / T. Without a shift, scores of 0 or below contribute neither
-/// value nor gradient. Masked tokens do not count; 0 when none counts, or when normalized with one expert.
-/// Throws Error(option) unless the order of the entropy is above 0.  O(N E), no allocation.
+/// value nor gradient. Masked tokens do not count; 0 when none counts. Normalized, a token with one expert adds 0.
+/// Throws Error(option) for a coefficient beyond float (in_float_range), and what Entropy::check() does.  O(N E), no
+/// allocation.
 ///
 /// | published loss                | options                                                                |
 /// | ----------------------------- | ---------------------------------------------------------------------- |
@@ -32,22 +35,29 @@ struct RouterEntropyOptions {
 template <class T>
 double router_entropy(Trace<T>& trace, const RouterEntropyOptions& options = {}) {
   const Entropy& entropy = options.entropy;
-  require(entropy.order > 0, ErrorCode::option, "router_entropy: expected an entropy of order above 0, found ",
-          entropy.order);
+  entropy.check("router_entropy");
+  detail::require_coefficient("router_entropy", options.coefficient);
   const Index experts = trace.scored_experts();
-  if (options.normalized && experts < 2) return 0;
   const Index tokens = trace.counted_tokens();
-  const double most = options.normalized ? entropy.largest(experts) : 1;
-  const double share = options.coefficient / (double(tokens) * most);
   double value = 0;
   for (Index n = 0; n < trace.tokens(); ++n) {
     if (!trace.pass.counts(n)) continue;
+    const bool excludes = trace.excludes(n);
+    const auto takes_part = [&](std::size_t e) { return !excludes || !trace.excluded(n, Index(e)); };
+    Index possible = excludes ? 0 : experts;
+    for (Index e = 0; excludes && e < experts; ++e) possible += takes_part(std::size_t(e));
+    if (possible < (options.normalized ? 2 : 1)) continue;
+    const double most = options.normalized ? entropy.largest(possible) : 1;
+    const double share = options.coefficient / (double(tokens) * most);
     const std::span<const T> scores = std::as_const(trace).scores().row(n).first(std::size_t(experts));
     const std::span<T> d_scores = trace.d_scores().row(n);
-    value += share * entropy(scores);
-    entropy.derivatives(scores, [&](std::size_t e, double derivative) { d_scores[e] += T(share * derivative); });
+    const auto add = [&](std::size_t e, double derivative) { d_scores[e] += T(share * derivative); };
+    value += share * entropy(scores, takes_part);
+    entropy.derivatives(scores, takes_part, add);
   }
   return value;
 }
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

@@ -3,10 +3,13 @@
 #pragma once
 
 #include "mole/core/trace.hpp"
+#include "mole/loss/coefficient.hpp"
 
 #include <algorithm>
 #include <cmath>
 #include <limits>
+
+#include "mole/core/macros_off.hpp"
 
 namespace mole {
 
@@ -19,10 +22,12 @@ struct RouterZOptions {
 ///
 /// Adds d_logit_e += coefficient (2 / T) logsumexp * softmax_e. Computed in double relative to the largest logit, so
 /// that logits of any size are safe; a token whose logits are all -infinity contributes nothing. Masked tokens do not
-/// count; 0 when none counts.  O(N E), no allocation.
+/// count; 0 when none counts. Throws Error(option) for a coefficient beyond float (in_float_range).  O(N E), no
+/// allocation.
 /// Source: Zoph et al. 2022 (ST-MoE), arXiv:2202.08906, eq. 5.
 template <class T>
 double router_z(Trace<T>& trace, const RouterZOptions& options = {}) {
+  detail::require_coefficient("router_z", options.coefficient);
   const Index tokens = trace.counted_tokens();
   double value = 0;
   for (Index n = 0; n < trace.tokens(); ++n) {
@@ -41,3 +46,5 @@ double router_z(Trace<T>& trace, const RouterZOptions& options = {}) {
 }
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

@@ -3,9 +3,11 @@
 #pragma once
 
 #include "mole/core/error.hpp"
+#include "mole/core/float_range.hpp"
 #include "mole/core/matrix.hpp"
 #include "mole/core/trace.hpp"
 #include "mole/core/unit_vector.hpp"
+#include "mole/loss/coefficient.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -13,6 +15,8 @@
 #include <string_view>
 #include <type_traits>
 #include <vector>
+
+#include "mole/core/macros_off.hpp"
 
 namespace mole {
 
@@ -169,9 +173,10 @@ class ContrastiveLoss {
 /// their means; masked tokens and those with an expert in pass.forced (ProMoE's null tokens) are in none. Gates play no
 /// part, and the selection is a constant. A mean or prototype of zeros has cosines of 0 and gets no gradient
 /// (UnitVector).
-/// Throws Error(option) unless temperature > 0, Error(shape) if sizes disagree or there are more prototypes than
-/// experts. Computed in double.  O((pairs + A^2) I) for A prototypes with tokens; takes A (I + A) + I doubles and a few
-/// per prototype from `memory`, nothing when A < 2.
+/// Throws Error(option) unless the temperature, and the size of a coefficient other than 0, are from 1e-30 to 1e30;
+/// Error(shape) if sizes disagree or there are more prototypes than experts. Computed in double.
+/// O((pairs + A^2) I) for A prototypes with tokens; takes A (I + A) + I doubles and a few per prototype from `memory`,
+/// nothing when A < 2.
 /// Source: ProMoE, ali-vilab/ProMoE, models/models_ProMoE_TC.py: coefficient 1 and temperature 0.07 in its
 /// configurations.
 template <class T>
@@ -179,8 +184,9 @@ double routing_contrastive(View<const std::type_identity_t<T>> x, View<const std
                            const Trace<T>& trace, View<std::type_identity_t<T>> d_x,
                            View<std::type_identity_t<T>> d_prototypes, const RoutingContrastiveOptions& options = {},
                            std::pmr::memory_resource* memory = std::pmr::get_default_resource()) {
-  require(options.temperature > 0, ErrorCode::option, "routing_contrastive: expected a temperature above 0, found ",
-          options.temperature);
+  detail::require_coefficient("routing_contrastive", options.coefficient);
+  require(options.temperature > 0 && in_float_range(options.temperature), ErrorCode::option,
+          "routing_contrastive: expected a temperature from 1e-30 to 1e30, found ", options.temperature);
   const auto equal = [](std::string_view what, Index expected, Index found) {
     require_equal(ErrorCode::shape, what, expected, found);
   };
@@ -204,3 +210,5 @@ double routing_contrastive(View<const std::type_identity_t<T>> x, View<const std
 }
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

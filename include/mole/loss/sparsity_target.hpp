@@ -5,10 +5,13 @@
 #include "mole/core/error.hpp"
 #include "mole/core/trace.hpp"
 #include "mole/gating/select/select_policy.hpp"
+#include "mole/loss/coefficient.hpp"
 #include "mole/loss/column_behind_experts.hpp"
 
 #include <span>
 #include <utility>
+
+#include "mole/core/macros_off.hpp"
 
 namespace mole {
 
@@ -48,7 +51,8 @@ double lambda_for(std::span<const T> logits, Index k) {
 ///   lower_n = 1 - (sum of the k largest logits - k * the next largest), a constant
 ///
 /// From lambda = lower up, a token has at most k experts. Adds d_lambda = -coefficient / T if lambda is below lower.
-/// Masked tokens do not count; 0 when none counts. Throws Error(option) unless 1 <= k < E, Error(shape) for scores
+/// Masked tokens do not count; 0 when none counts. A token that excludes all but k experts adds nothing.
+/// Throws Error(option) unless 1 <= k < E, and for a coefficient beyond float (in_float_range); Error(shape) for scores
 /// without that column.  O(N k E), no allocation.
 /// Source: Zhuang et al. 2025 (LD-MoLE), arXiv:2509.25684; eshentw/LD-MoLE (lambda_reg_k2).
 template <class T>
@@ -56,6 +60,7 @@ double sparsity_target(Trace<T>& trace, const SparsityTargetOptions& options = {
   const Index experts = trace.scored_experts();
   require(options.k >= 1 && options.k < experts, ErrorCode::option, "sparsity_target: expected k from 1 to less than ",
           experts, " experts, found ", options.k);
+  detail::require_coefficient("sparsity_target", options.coefficient);
   detail::require_column_behind_experts("sparsity_target", trace);
   const Index tokens = trace.counted_tokens();
   const double share = options.coefficient / double(tokens);
@@ -72,3 +77,5 @@ double sparsity_target(Trace<T>& trace, const SparsityTargetOptions& options = {
 }
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

@@ -4,6 +4,8 @@
 
 #include "mole/core/config.hpp"
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// CV^2 = V / (m^2 + epsilon) of n numbers with mean m; V is the sum of squared deviations over n - 1 (unbiased) or n.
@@ -15,13 +17,22 @@ struct SquaredCv {
   /// Of number(0) ... number(size - 1); each is evaluated twice, so nothing has to be stored.
   template <class Number>
   static SquaredCv of(Index size, bool unbiased, double epsilon, Number&& number) {
+    return of(size, unbiased, epsilon, number, [](Index) { return true; });
+  }
+  /// ... of those that take_part(i) alone.
+  template <class Number, class TakePart>
+  static SquaredCv of(Index size, bool unbiased, double epsilon, Number&& number, TakePart&& take_part) {
     SquaredCv cv;
-    if (size < 2) return cv;
-    cv.size = double(size);
+    Index taken = 0;
+    for (Index i = 0; i < size; ++i) taken += take_part(i);
+    if (taken < 2) return cv;
+    cv.size = double(taken);
     cv.divisor = unbiased ? cv.size - 1 : cv.size;
-    for (Index i = 0; i < size; ++i) cv.mean += number(i);
+    for (Index i = 0; i < size; ++i)
+      if (take_part(i)) cv.mean += number(i);
     cv.mean /= cv.size;
-    for (Index i = 0; i < size; ++i) cv.variance += (number(i) - cv.mean) * (number(i) - cv.mean);
+    for (Index i = 0; i < size; ++i)
+      if (take_part(i)) cv.variance += (number(i) - cv.mean) * (number(i) - cv.mean);
     cv.variance /= cv.divisor;
     cv.mean_square = cv.mean * cv.mean + epsilon;
     return cv;
@@ -37,3 +48,5 @@ struct SquaredCv {
 };
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

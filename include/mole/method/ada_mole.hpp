@@ -8,6 +8,8 @@
 #include "mole/method/lora_mixture.hpp"
 #include "mole/router/joined_router.hpp"
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// Liu and Luo 2024 (AdaMoLE), arXiv:2405.00361; released as zefang-liu/AdaMoLE.
@@ -34,3 +36,5 @@ auto ada_mole(const AdaMoleOptions& options, Base base, Generator& generator, Ex
 }
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

@@ -4,6 +4,8 @@
 
 #include "mole/method/sora.hpp"
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// Lu et al. 2024 (CoDyRA), arXiv:2412.01004; released as Artificer-AI-Lab/CoDyRA.
@@ -31,3 +33,5 @@ auto codyra(const CodyraOptions& options, Base base, Generator& generator, Execu
 }
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

@@ -7,6 +7,8 @@
 #include "mole/gating/weigh/raw.hpp"
 #include "mole/method/lora_mixture.hpp"
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// Dai et al. 2024 (DeepSeekMoE), arXiv:2401.06066; its experts are feed-forward networks, here LoRA pairs.
@@ -33,3 +35,5 @@ auto deepseek_moe(const DeepseekMoeOptions& options, Base base, Generator& gener
 }
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

@@ -7,6 +7,8 @@
 #include "mole/gating/weigh/renormalized.hpp"
 #include "mole/method/lora_mixture.hpp"
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// DeepSeek-AI 2024 (DeepSeek-V3), arXiv:2412.19437, 2.1.2; released as deepseek-ai/DeepSeek-V3 (inference). The bias
@@ -40,3 +42,5 @@ auto deepseek_v3(const DeepseekV3Options& options, Base base, Generator& generat
 }
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

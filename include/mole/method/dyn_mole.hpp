@@ -7,6 +7,8 @@
 #include "mole/gating/weigh/raw.hpp"
 #include "mole/method/lora_mixture.hpp"
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// Li et al. 2025 (DynMoLE), arXiv:2504.00661; released as mikecovlee/DynMoLE, which leaves out the expert that crosses
@@ -38,3 +40,5 @@ auto dyn_mole(const DynMoleOptions& options, Base base, Generator& generator, Ex
 }
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

@@ -7,6 +7,8 @@
 #include "mole/gating/weigh/raw.hpp"
 #include "mole/method/lora_mixture.hpp"
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// Huang et al. 2024 (Dynamic_MoE, "Harder Tasks Need More Experts"), arXiv:2403.07652; released as
@@ -32,3 +34,5 @@ auto dynamic_moe(const DynamicMoeOptions& options, Base base, Generator& generat
 }
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

@@ -14,6 +14,8 @@
 
 #include <algorithm>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// What ranks are selected by: the magnitude of a_i x + bias_i, or its signed value.
@@ -58,3 +60,5 @@ auto flylora(const FlyloraOptions& options, Base base, Generator& generator, Exe
 }
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

@@ -9,6 +9,8 @@
 #include "mole/router/joined_router.hpp"
 #include "mole/router/mlp_router.hpp"
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// Zhuang et al. 2025 (LD-MoLE), arXiv:2509.25684; released as eshentw/LD-MoLE, where all layers of one width share the
@@ -38,3 +40,5 @@ auto ld_mole(const LdMoleOptions& options, Base base, Generator& generator, Exec
 }
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

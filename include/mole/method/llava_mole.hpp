@@ -7,6 +7,8 @@
 #include "mole/gating/weigh/unit.hpp"
 #include "mole/method/lora_mixture.hpp"
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// Chen et al. 2024 (LLaVA-MoLE), arXiv:2401.16160; released as forwchen/LLaVA-MoLE.
@@ -31,3 +33,5 @@ auto llava_mole(const LlavaMoleOptions& options, Base base, Generator& generator
 }
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

@@ -8,6 +8,8 @@
 #include "mole/method/lora_mixture.hpp"
 #include "mole/router/no_router.hpp"
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// Hu et al. 2021 (LoRA), arXiv:2106.09685; Kalajdzievski 2023 (rsLoRA), arXiv:2312.03732.
@@ -27,3 +29,5 @@ auto lora(const LoraOptions& options, Base base, Generator& generator, Execution
 }
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

@@ -9,6 +9,8 @@
 #include "mole/layer/mixture_linear.hpp"
 #include "mole/router/linear_router.hpp"
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// y = W x + b + sum over the experts e that `gating` chooses of gate_e s B_e A_e x, from the logits of `router`.
@@ -39,3 +41,5 @@ auto lora_mixture(const Options& options, Gating gating, Base base, Generator& g
 }
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

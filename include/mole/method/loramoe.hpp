@@ -7,6 +7,8 @@
 #include "mole/gating/weigh/raw.hpp"
 #include "mole/method/lora_mixture.hpp"
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// Dou et al. 2023 (LoRAMoE), arXiv:2312.09979, with the loss localized_balance; Tian et al. 2024 (HydraLoRA),
@@ -27,3 +29,5 @@ auto loramoe(const LoramoeOptions& options, Base base, Generator& generator, Exe
 }
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

@@ -7,6 +7,8 @@
 #include "mole/gating/weigh/renormalized.hpp"
 #include "mole/method/lora_mixture.hpp"
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// Gao et al. 2024 (MoLA), arXiv:2402.08562; released as GCYZSL/MoLA. The same composition, with other balance losses,
@@ -30,3 +32,5 @@ auto mola(const MolaOptions& options, Base base, Generator& generator, Execution
 }
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

@@ -8,6 +8,8 @@
 #include <array>
 #include <vector>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// The distribution of experts over the layers of a model, bottom first.
@@ -31,3 +33,5 @@ inline std::vector<int> mola_allocation(MolaShape shape, Index layers) {
 }
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

@@ -7,6 +7,8 @@
 #include "mole/gating/weigh/renormalized.hpp"
 #include "mole/method/lora_mixture.hpp"
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// The baseline of AdaMoLE: Liu and Luo 2024, arXiv:2405.00361; released in zefang-liu/AdaMoLE. A token for which no
@@ -29,3 +31,5 @@ auto mole_threshold(const MoleThresholdOptions& options, Base base, Generator& g
 }
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

@@ -16,6 +16,8 @@
 #include <numeric>
 #include <vector>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// Lu et al. 2025 (MoRA, later MoRAM), arXiv:2506.21035; released as Artificer-AI-Lab/MoRAM, whose XTAIL code this is.
@@ -58,3 +60,5 @@ void next_task(Layer& layer, Index ranks, Generator& generator, double scale = 1
 }
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

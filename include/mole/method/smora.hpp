@@ -12,6 +12,8 @@
 #include "mole/layer/mixture_linear.hpp"
 #include "mole/router/repeated_router.hpp"
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// Zhao et al. 2025 (SMoRA, "Each Rank Could be an Expert"), arXiv:2501.15103; released as StyxXuan/smora ("srmole").
@@ -61,3 +63,5 @@ auto smora(const SmoraOptions& options, Base base, Generator& generator, Executi
 }
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

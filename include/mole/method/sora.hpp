@@ -12,6 +12,8 @@
 #include "mole/layer/mixture_linear.hpp"
 #include "mole/router/no_router.hpp"
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// Ding et al. 2023 (SoRA), arXiv:2311.11696; released as TsinghuaC3I/SoRA.
@@ -44,3 +46,5 @@ auto sora(const SoraOptions& options, Base base, Generator& generator, Execution
 }
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

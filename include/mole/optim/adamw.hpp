@@ -10,6 +10,8 @@
 #include <type_traits>
 #include <utility>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// Moves parameters by the running mean of their gradient over the root of its running mean square.
@@ -34,6 +36,7 @@ class AdamW : public MomentOptimizer<AdamW<State, Arch>, State, 2> {
     double epsilon = 1e-8;
     double weight_decay = 0.01;
     bool epsilon_on_raw = false;  ///< added before the bias correction of v: Hugging Face transformers
+    bool bias_correction = true;  ///< false: neither m nor v is divided by 1 - beta^t, as in SoRA's release
     std::vector<ParameterGroup> groups = {};
 
     void check() const {
@@ -41,7 +44,8 @@ class AdamW : public MomentOptimizer<AdamW<State, Arch>, State, 2> {
               learning_rate);
       require(beta1 >= 0 && beta1 < 1, ErrorCode::option, "AdamW: expected beta1 in [0, 1), found ", beta1);
       require(beta2 >= 0 && beta2 < 1, ErrorCode::option, "AdamW: expected beta2 in [0, 1), found ", beta2);
-      require(epsilon > 0, ErrorCode::option, "AdamW: expected an epsilon above 0, found ", epsilon);
+      require(epsilon >= 1e-37 && std::isfinite(epsilon), ErrorCode::option,
+              "AdamW: expected an epsilon from 1e-37 up, found ", epsilon);
       require(weight_decay >= 0, ErrorCode::option, "AdamW: expected a weight_decay of at least 0, found ",
               weight_decay);
     }
@@ -52,6 +56,15 @@ class AdamW : public MomentOptimizer<AdamW<State, Arch>, State, 2> {
 
   double learning_rate() const { return options_.learning_rate; }
   void set_learning_rate(double rate) { options_.learning_rate = rate; }
+  std::span<const ParameterGroup> groups() const { return options_.groups; }
+  /// The options that m and v depend on, and how they act.
+  std::string kind() const {
+    return AdamW::described("AdamW", {{"beta1", options_.beta1},
+                                      {"beta2", options_.beta2},
+                                      {"epsilon", options_.epsilon},
+                                      {"epsilon_on_raw", options_.epsilon_on_raw},
+                                      {"bias_correction", options_.bias_correction}});
+  }
 
  private:
   friend MomentOptimizer<AdamW, State, 2>;
@@ -88,8 +101,9 @@ kernel::AdamWUpdate<Arch, T> AdamW<State, Arch>::update_for(std::string_view nam
   const ParameterGroup* const group = group_of(options_.groups, name);
   const double rate = options_.learning_rate * (group ? group->learning_rate_scale : 1);
   const double decay = group ? group->weight_decay.value_or(options_.weight_decay) : options_.weight_decay;
-  const double correction1 = 1 - std::pow(options_.beta1, double(this->steps()));
-  const double correction2 = 1 - std::pow(options_.beta2, double(this->steps()));
+  const double power1 = options_.bias_correction ? std::pow(options_.beta1, double(this->steps())) : 0;
+  const double power2 = options_.bias_correction ? std::pow(options_.beta2, double(this->steps())) : 0;
+  const double correction1 = 1 - power1, correction2 = 1 - power2;
   return {.beta1 = T(options_.beta1),
           .rest1 = T(1 - options_.beta1),
           .beta2 = T(options_.beta2),
@@ -116,3 +130,5 @@ void AdamW<State, Arch>::update_mixed(const kernel::AdamWUpdate<Arch, Work>& u, 
 }
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

@@ -8,6 +8,8 @@
 #include <cmath>
 #include <string_view>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// Scales all gradients of `walk` (see Moments) by max_norm / norm if their common L2 norm exceeds max_norm, and
@@ -41,3 +43,5 @@ double clip_norm(Layer& layer, Gradients& gradients, double max_norm) {
 }
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

@@ -8,6 +8,8 @@
 #include <cmath>
 #include <numbers>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// The learning rate at each step.
@@ -42,3 +44,5 @@ struct CosineSchedule {
 };
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

@@ -4,13 +4,19 @@
 
 #include "mole/core/error.hpp"
 #include "mole/core/view.hpp"
+#include "mole/optim/parameter_group.hpp"
 
 #include <array>
+#include <cstdio>
+#include <initializer_list>
 #include <span>
 #include <string>
 #include <string_view>
 #include <tuple>
+#include <utility>
 #include <vector>
+
+#include "mole/core/macros_off.hpp"
 
 namespace mole {
 
@@ -112,7 +118,10 @@ class MomentOptimizer {
   /// One step: for all tensors of `walk`, ...
   template <class Walk>
   void step(Walk&& walk) {
-    if (!moments_.reserved()) moments_.reserve(walk);
+    if (!moments_.reserved()) {
+      check_groups(static_cast<const Optimizer&>(*this).groups(), walk);
+      moments_.reserve(walk);
+    }
     moments_.check(walk);
     ++steps_;
     moments_.for_each(walk, [&](std::string_view name, auto parameter, auto gradient, auto state) {
@@ -141,9 +150,22 @@ class MomentOptimizer {
     moments_.for_each_state(f);
   }
 
+ protected:
+  /// "name, number value, ...", for a checkpoint to compare.
+  static std::string described(std::string name, std::initializer_list<std::pair<const char*, double>> numbers) {
+    for (const auto& [what, value] : numbers) {
+      char text[32];
+      std::snprintf(text, sizeof text, "%.9g", value);
+      name += std::string(", ") + what + " " + text;
+    }
+    return name;
+  }
+
  private:
   Moments<State, Count> moments_;
   Index steps_ = 0;
 };
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

@@ -2,10 +2,14 @@
 // ParameterGroup: settings for some tensors that differ from the optimizer's own.
 #pragma once
 
+#include "mole/core/error.hpp"
+
 #include <optional>
 #include <span>
 #include <string>
 #include <string_view>
+
+#include "mole/core/macros_off.hpp"
 
 namespace mole {
 
@@ -23,4 +27,17 @@ inline const ParameterGroup* group_of(std::span<const ParameterGroup> groups, st
   return nullptr;
 }
 
+/// Throws Error(option) for a group that applies to no tensor of `walk`: a misspelled name would change nothing.
+template <class Walk>
+void check_groups(std::span<const ParameterGroup> groups, Walk&& walk) {
+  for (const ParameterGroup& group : groups) {
+    bool applies = false;
+    walk([&](std::string_view name, auto...) { applies = applies || name.find(group.contains) != name.npos; });
+    require(applies, ErrorCode::option, "ParameterGroup: expected a part of a tensor's name, found '", group.contains,
+            "'");
+  }
+}
+
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

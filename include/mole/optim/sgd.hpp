@@ -8,6 +8,8 @@
 #include <type_traits>
 #include <utility>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// Moves parameters by their gradient, or by its decaying sum.
@@ -43,6 +45,11 @@ class Sgd : public MomentOptimizer<Sgd<State>, State, 1> {
 
   double learning_rate() const { return options_.learning_rate; }
   void set_learning_rate(double rate) { options_.learning_rate = rate; }
+  std::span<const ParameterGroup> groups() const { return options_.groups; }
+  /// The options that u depends on, and how it acts.
+  std::string kind() const {
+    return Sgd::described("Sgd", {{"momentum", options_.momentum}, {"nesterov", options_.nesterov}});
+  }
 
  private:
   friend MomentOptimizer<Sgd, State, 1>;
@@ -93,3 +100,5 @@ void Sgd<State>::Update<Work>::operator()(std::span<T> parameter, std::span<T> g
 }
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

@@ -13,6 +13,8 @@
 #include <span>
 #include <vector>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// What an expert's count is compared with.
@@ -78,7 +80,7 @@ class SignBiasBalancer {
     require(trace.pass.training || options_.counts_evaluation, ErrorCode::option,
             "SignBiasBalancer: expected a call that trains, found one that does not");
     const Routing<T>& routing = trace.routing;
-    if (options_.counts_padding || trace.pass.token_mask.empty()) {
+    if (options_.counts_padding || trace.pass.all_count()) {
       for (Index e = 0; e < experts(); ++e) counts_[std::size_t(e)] += routing.load(e);
       tokens_ += trace.tokens();
       return;
@@ -128,3 +130,5 @@ class SignBiasBalancer {
 };
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

@@ -8,6 +8,8 @@
 #include <concepts>
 #include <span>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// What happens to values near the threshold xi.
@@ -41,3 +43,5 @@ void soft_threshold(std::span<T> values, double threshold, ThresholdMode mode = 
 }
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

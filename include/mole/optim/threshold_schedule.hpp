@@ -8,6 +8,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// The threshold at each iteration t = 0, 1, ... of a task of `iterations`, for soft_threshold() after the step.
@@ -48,3 +50,5 @@ struct ThresholdSchedule {
 };
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

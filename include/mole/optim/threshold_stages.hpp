@@ -8,6 +8,8 @@
 #include <cmath>
 #include <vector>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// The function of the thresholds that rises evenly from stage to stage.
@@ -46,3 +48,5 @@ inline std::vector<double> threshold_stages(ThresholdSpacing spacing, double fir
 }
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

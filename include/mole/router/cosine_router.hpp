@@ -10,6 +10,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// logits_e = scale * cos(h, c_e),   h = x P^T + b, or x itself without a projection.
@@ -21,7 +23,7 @@ namespace mole {
 /// (UnitVector): an h or a prototype of zeros has cosines of 0 and gets no gradient from them. A log_scale above its
 /// bound gets no gradient either.
 /// Prototypes start as N(0, deviation^2), the projection as that of a LinearRouter, log_scale at log 2.
-/// Throws Error(option) for sizes below 1, a negative projection, and unless deviation > 0.
+/// Throws Error(option) for sizes below 1, a negative projection, and unless deviation is from 1e-10 to 1e10.
 /// Scratch: 2 N (E + H) numbers with a projection, 2 N E without, and 2 E H.
 /// Source: ProMoE, ali-vilab/ProMoE, models/models_ProMoE_TC.py: no projection, no learned scale. Tutel,
 /// microsoft/Tutel, tutel/gates/cosine_top.py: a projection of 256, a learned scale (there "temperature", with the
@@ -72,6 +74,15 @@ class CosineRouter {
     if (!options.learned_scale) return;
     parameters_.log_scale = Matrix<T>(1, 1);
     parameters_.log_scale(0, 0) = T(std::log(2));
+  }
+
+  void check_sizes() const {
+    parameters_.projection.check_sizes("CosineRouter: projection");
+    if (projects())
+      require_equal(ErrorCode::shape, "CosineRouter: columns of the prototypes", parameters_.projection.weight.rows(),
+                    width());
+    require(parameters_.log_scale.size() <= 1, ErrorCode::shape, "CosineRouter: expected one log_scale, found ",
+            parameters_.log_scale.size());
   }
 
   Index outputs() const { return parameters_.prototypes.rows(); }
@@ -134,8 +145,8 @@ class CosineRouter {
     require(options.in >= 1 && options.experts >= 1 && options.projection >= 0, ErrorCode::option,
             "CosineRouter: expected in and experts of at least 1 and a projection of at least 0, found ", options.in,
             ", ", options.experts, ", ", options.projection);
-    require(options.deviation > 0, ErrorCode::option, "CosineRouter: expected a deviation above 0, found ",
-            options.deviation);
+    require(options.deviation >= 1e-10 && options.deviation <= 1e10, ErrorCode::option,
+            "CosineRouter: expected a deviation from 1e-10 to 1e10, found ", options.deviation);
   }
 
   bool projects() const { return !parameters_.projection.weight.empty(); }
@@ -166,14 +177,16 @@ class CosineRouter {
     const double scale = this->scale();
     for (Index n = 0; n < d_logits.rows(); ++n) {
       const T factor = T(scale * UnitVector{scratch.token_lengths[std::size_t(n)]}.d_scale());
-      for (Index e = 0; e < d_logits.cols(); ++e) scratch.d_cosines(n, e) = factor * d_logits(n, e);
+      for (Index e = 0; e < d_logits.cols(); ++e)
+        scratch.d_cosines(n, e) = d_logits(n, e) == 0 ? T(0) : factor * d_logits(n, e);
     }
   }
 
   /// Sum over experts of d_logits times the cosine.
   static double radial_of_token(View<const T> d_logits, const Scratch& scratch, Index n) {
     double sum = 0;
-    for (Index e = 0; e < d_logits.cols(); ++e) sum += double(d_logits(n, e)) * double(scratch.cosines(n, e));
+    for (Index e = 0; e < d_logits.cols(); ++e)
+      if (d_logits(n, e) != 0) sum += double(d_logits(n, e)) * double(scratch.cosines(n, e));
     return sum;
   }
 
@@ -182,8 +195,9 @@ class CosineRouter {
     const double scale = this->scale();
     for (Index n = 0; n < h.rows(); ++n) {
       const UnitVector token{call.scratch.token_lengths[std::size_t(n)]};
-      const T factor =
-          T(scale * token.d_scale() * token.inward(radial_of_token(d_logits, call.scratch, n)) * token.scale());
+      const double radial = token.inward(radial_of_token(d_logits, call.scratch, n));
+      if (radial == 0) continue;
+      const T factor = T(scale * token.d_scale() * radial * token.scale());
       for (Index j = 0; j < h.cols(); ++j) d_h.row_data(n)[j] -= factor * h.row_data(n)[j];
     }
   }
@@ -191,7 +205,7 @@ class CosineRouter {
   void add_prototype_gradient(View<const T> h, Matrix<T>& gradient, auto call) const {
     const View<T> d_v = call.scratch.d_directions;
     fill(d_v, T(0));
-    call.execution.product_tn(call.scratch.d_cosines.top(h.rows()), h, d_v);
+    add_outer_products<T>(call.scratch.d_cosines.top(h.rows()), h, d_v, call.execution);
     for (Index e = 0; e < d_v.rows(); ++e) {
       const UnitVector prototype{call.scratch.prototype_lengths[std::size_t(e)]};
       const T scale = T(prototype.d_scale()),
@@ -205,8 +219,9 @@ class CosineRouter {
   static double radial_of_prototype(const Scratch& scratch, Index e, Index tokens) {
     double sum = 0;
     for (Index n = 0; n < tokens; ++n)
-      sum += double(scratch.d_cosines(n, e)) * double(scratch.cosines(n, e)) /
-             UnitVector{scratch.token_lengths[std::size_t(n)]}.scale();
+      if (scratch.d_cosines(n, e) != 0)
+        sum += double(scratch.d_cosines(n, e)) * double(scratch.cosines(n, e)) /
+               UnitVector{scratch.token_lengths[std::size_t(n)]}.scale();
     return sum;
   }
 
@@ -223,3 +238,5 @@ class CosineRouter {
 static_assert(TrainableRouterPolicy<CosineRouter<float>>);
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

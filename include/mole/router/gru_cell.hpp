@@ -18,6 +18,8 @@
 #include <span>
 #include <string_view>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// h' = (1 - z) n + z h,   r = sigmoid(u W_ir^T + b_ir + h W_hr^T + b_hr),   z likewise,
@@ -68,6 +70,13 @@ class GruCell {
     const double bound = 1 / std::sqrt(double(options.width));
     Parameters::for_each_tensor(
         [&](std::string_view, Matrix<T>& tensor) { fill_uniform(tensor.view(), bound, generator); }, parameters_);
+  }
+
+  void check_sizes() const {
+    for (const LinearParameters<T>* half : {&parameters_.input, &parameters_.hidden}) {
+      half->check_sizes("GruCell");
+      require_equal(ErrorCode::shape, "GruCell: rows of a weight", 3 * width(), half->weight.rows());
+    }
   }
 
   Index in() const { return parameters_.input.weight.cols(); }
@@ -125,6 +134,10 @@ class GruCell {
       const std::span<T> hidden_n = thirds(scratch.hidden.row(token))[2];
       const auto [d_r, d_z, d_n] = thirds(d_gates.row(token));
       const std::span<const T> d = d_after.row(token);
+      if (std::ranges::all_of(d, [](T number) { return number == 0; })) {  // nor may what the token holds reach others
+        std::ranges::fill(d_gates.row(token), T(0));
+        return std::ranges::fill(d_hidden.row(token), T(0)), void();
+      }
       const auto one = T(1);
       const auto of_n = [&](const auto& d_h, const auto& keep, const auto& fresh) {
         return d_h * (one - keep) * (one - fresh * fresh);
@@ -181,3 +194,5 @@ class GruCell {
 };
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

@@ -8,6 +8,8 @@
 
 #include <utility>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// logits = those of the first router, then those of the second.
@@ -52,7 +54,11 @@ class JoinedRouter {
     ScratchOf<Second> second;
   };
 
-  JoinedRouter(First first, Second second) : first_(std::move(first)), second_(std::move(second)) {
+  JoinedRouter(First first, Second second) : first_(std::move(first)), second_(std::move(second)) { check_sizes(); }
+
+  void check_sizes() const {
+    detail::check_sizes(first_);
+    detail::check_sizes(second_);
     if constexpr (requires { first_.in(), second_.in(); })
       require_equal(ErrorCode::shape, "JoinedRouter: inputs of the second router", Index(first_.in()),
                     Index(second_.in()));
@@ -108,3 +114,5 @@ class JoinedRouter {
 };
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

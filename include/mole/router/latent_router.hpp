@@ -8,6 +8,8 @@
 #include <span>
 #include <vector>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// logits = z + bias, with z = A x the experts' latent: an expert of one rank is wanted as strongly as it responds.
@@ -64,3 +66,5 @@ class LatentRouter {
 static_assert(TrainableRouterPolicy<LatentRouter<float>>);
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

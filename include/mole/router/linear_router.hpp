@@ -8,6 +8,8 @@
 
 #include <cmath>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// logits = x W^T (+ b).
@@ -47,6 +49,8 @@ class LinearRouter {
     fill_uniform(parameters_.bias.view(), bound, generator);
   }
 
+  void check_sizes() const { parameters_.check_sizes("LinearRouter"); }
+
   Index outputs() const { return parameters_.weight.rows(); }
   Index in() const { return parameters_.weight.cols(); }
   Parameters& parameters() { return parameters_; }
@@ -78,3 +82,5 @@ class LinearRouter {
 static_assert(TrainableRouterPolicy<LinearRouter<float>> && LinearlyReadingRouter<LinearRouter<float>>);
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

@@ -7,6 +7,8 @@
 
 #include <cmath>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// logits = max(x W0^T + b0, 0) W1^T + b1.
@@ -54,6 +56,12 @@ class MlpRouter {
     }
   }
 
+  void check_sizes() const {
+    parameters_.hidden.check_sizes("MlpRouter: hidden");
+    parameters_.output.check_sizes("MlpRouter: output");
+    require_equal(ErrorCode::shape, "MlpRouter: columns of output.weight", hidden(), parameters_.output.weight.cols());
+  }
+
   Index outputs() const { return parameters_.output.weight.rows(); }
   Index in() const { return parameters_.hidden.weight.cols(); }
   Parameters& parameters() { return parameters_; }
@@ -93,3 +101,5 @@ class MlpRouter {
 static_assert(TrainableRouterPolicy<MlpRouter<float>>);
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

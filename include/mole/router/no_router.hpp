@@ -4,6 +4,8 @@
 
 #include "mole/router/router_policy.hpp"
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// logits = 0. With one expert, or with the selection All and the weighing Unit, the layer is a plain LoRA.
@@ -26,3 +28,5 @@ class NoRouter {
 static_assert(TrainableRouterPolicy<NoRouter<float>>);
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

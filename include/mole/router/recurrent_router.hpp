@@ -7,6 +7,8 @@
 
 #include <cmath>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// logits = h W_out^T,   h = cell(x W_in^T, h of the previous layer).
@@ -74,6 +76,16 @@ class RecurrentRouter {
   template <class Generator>
   RecurrentRouter(const Options&, Cell&&, Generator&) = delete;  // the cell must outlive the router
 
+  void check_sizes() const {
+    cell_->check_sizes();
+    parameters_.input.check_sizes("RecurrentRouter: input");
+    parameters_.output.check_sizes("RecurrentRouter: output");
+    require_equal(ErrorCode::shape, "RecurrentRouter: rows of input.weight", cell_->in(),
+                  parameters_.input.weight.rows());
+    require_equal(ErrorCode::shape, "RecurrentRouter: columns of output.weight", cell_->width(),
+                  parameters_.output.weight.cols());
+  }
+
   Index outputs() const { return parameters_.output.weight.rows(); }
   Index in() const { return parameters_.input.weight.cols(); }
   const Cell& cell() const { return *cell_; }
@@ -137,3 +149,5 @@ class RecurrentRouter {
 static_assert(TrainableRouterPolicy<RecurrentRouter<float>>);
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

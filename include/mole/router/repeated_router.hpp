@@ -7,6 +7,8 @@
 
 #include <utility>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// logit_e = the linear router's logit number e / times, rounded down.
@@ -29,6 +31,8 @@ class RepeatedRouter {
   RepeatedRouter(LinearRouter<T> router, Index times) : router_(std::move(router)), times_(times) {
     require(times >= 1, ErrorCode::option, "RepeatedRouter: expected times of at least 1, found ", times);
   }
+
+  void check_sizes() const { router_.check_sizes(); }
 
   Index outputs() const { return router_.outputs() * times_; }
   Index in() const { return router_.in(); }
@@ -64,3 +68,5 @@ class RepeatedRouter {
 static_assert(TrainableRouterPolicy<RepeatedRouter<float>>);
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

@@ -9,6 +9,8 @@
 
 #include <concepts>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// The input of a router: the tokens x, or the experts' latent z = A x.
@@ -71,3 +73,5 @@ concept LinearlyReadingRouter = requires(const R& router, const Pass& pass) {
 };
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

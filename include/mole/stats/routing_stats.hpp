@@ -11,6 +11,8 @@
 #include <span>
 #include <vector>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// Load and gate mass per expert, and the distribution of the number of experts per token.
@@ -18,11 +20,11 @@ namespace mole {
 ///   load_e   pairs of expert e, an integer        mass_e   the sum of their gates, in double
 ///   of those experts that have a score (shared ones serve every token), and the tokens that pass.counts()
 ///
-/// A token that no expert serves counts as a token with 0 experts. Counts are exact whatever the order of calls and
-/// merges; masses have the rounding of sums of doubles. Figures are computed on demand, since experts are few.
-/// Throws Error(option) for less than 1 expert, Error(shape) for a trace, a routing or stats of other experts.
-/// observe(): O(N + pairs), no allocation. 2 us for top-2 of 8, 6 us for 8 of 64 at T = 512: 0.04 and 0.1 % of the
-/// forward of a layer of width 768; bench/routing_stats_bench.cpp.
+/// A token that no expert serves counts as a token with 0 experts, an expert that is excluded as one that nobody chose.
+/// Counts are exact whatever the order of calls and merges; masses have the rounding of sums of doubles. Figures are
+/// computed on demand, since experts are few. Throws Error(option) for less than 1 expert, Error(shape) for a trace, a
+/// routing or stats of other experts. observe(): O(N + pairs), no allocation. 2 us for top-2 of 8, 6 us for 8 of 64 at
+/// T = 512: 0.04 and 0.1 % of the forward of a layer of width 768; bench/routing_stats_bench.cpp.
 class RoutingStats {
  public:
   explicit RoutingStats(Index experts) {
@@ -41,7 +43,9 @@ class RoutingStats {
   /// The same for a routing from outside, whose last `shared` experts do not count.
   template <class T>
   void observe(const Routing<T>& routing, const Pass& pass = {}, Index shared = 0) {
+    require(routing.finished(), ErrorCode::order, "RoutingStats: expected a routing after finish(), found one before");
     require_equal(ErrorCode::shape, "RoutingStats: experts of the routing", experts(), routing.experts() - shared);
+    pass.check(routing.tokens(), experts());
     const std::size_t scored = load_.size();
     for (Index n = 0; n < routing.tokens(); ++n) {
       if (!pass.counts(n)) continue;
@@ -141,3 +145,5 @@ inline double RoutingStats::load_kl_to_uniform() const {
 }
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

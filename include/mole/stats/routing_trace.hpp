@@ -9,6 +9,8 @@
 #include <span>
 #include <vector>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// Records routings, call after call, and returns each of them bit for bit.
@@ -51,7 +53,7 @@ class RoutingTrace {
     routing.start(experts(call),
                   std::span(count_).subspan(std::size_t(at(call).first_token), std::size_t(tokens(call))));
     for (Index n = 0, p = Index(first); n < routing.tokens(); ++n)
-      for (int& expert : routing.experts_of(n)) expert = expert_[std::size_t(p++)];
+      for (int& expert : routing.experts_to_fill(n)) expert = expert_[std::size_t(p++)];
     std::copy_n(weight_.begin() + std::ptrdiff_t(first), size, routing.gates().begin());
     routing.finish();
   }
@@ -85,3 +87,5 @@ class RoutingTrace {
 };
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

@@ -11,6 +11,8 @@
 #include <utility>
 #include <vector>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 namespace detail {
@@ -72,3 +74,5 @@ requires detail::AppendableBank<Experts> Experts average_banks(const std::vector
 }
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

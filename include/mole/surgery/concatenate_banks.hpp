@@ -7,6 +7,8 @@
 #include <utility>
 #include <vector>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// One bank that adds the sum of all banks:   A = [A_1; A_2; ...],  B = [w_1 s_1 B_1; w_2 s_2 B_2; ...] / scale
@@ -41,3 +43,5 @@ requires detail::AppendableBank<Experts> Experts concatenate_banks(const std::ve
 }
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

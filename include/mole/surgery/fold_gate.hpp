@@ -7,6 +7,8 @@
 #include <type_traits>
 #include <utility>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// Experts without a gate, LowRank<DenseFactors>, that compute the same as `experts`, LowRank<GatedRanks>: B = diag(g)
@@ -26,3 +28,5 @@ auto fold_gate(const Experts& experts) {
 }
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

@@ -9,6 +9,8 @@
 #include <string>
 #include <type_traits>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// Why the experts of `layer` cannot become part of one weight; empty when they can.
@@ -60,3 +62,5 @@ void merge_into(const Layer& layer, View<typename Layer::Scalar> weight) {
 }
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

@@ -7,6 +7,8 @@
 
 #include <concepts>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// Merges mergeable layers into a weight, and unmerges them to exactly the original bits, any number of times.
@@ -55,3 +57,5 @@ class MergedWeight {
 };
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

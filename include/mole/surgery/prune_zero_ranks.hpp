@@ -11,6 +11,8 @@
 #include <utility>
 #include <vector>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// The same experts, LowRank<GatedRanks>, without the ranks of gate 0; the other ranks keep their order, and every
@@ -49,3 +51,5 @@ Experts prune_zero_ranks(const Experts& experts) {
 }
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

@@ -10,6 +10,8 @@
 #include <type_traits>
 #include <vector>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// Experts, borrowed, and their weight.
@@ -61,3 +63,5 @@ void add_weighted_b(const WeightedBank<Experts>& bank, double scale, View<typena
 }  // namespace detail
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

@@ -7,6 +7,8 @@
 #include "mole/testing/harness.hpp"
 #include "mole/testing/random_matrix.hpp"
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole::laws {
 
 /// y = base(x), in a call of its own.   x [N x I] -> [N x O]
@@ -91,3 +93,5 @@ std::string broken_affine_base_law(const Base& base, std::uint64_t seed = 42) {
 }
 
 }  // namespace mole::laws
+
+#include "mole/core/macros_on.hpp"

@@ -8,6 +8,8 @@
 #include <limits>
 #include <span>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole::laws {
 
 /// The largest difference between `gradient` and central differences of loss() in `numbers`, which are as before when
@@ -32,3 +34,5 @@ double gradient_error(std::span<double> numbers, std::span<const double> gradien
 constexpr double gradient_tolerance = 1e-8;
 
 }  // namespace mole::laws
+
+#include "mole/core/macros_on.hpp"

@@ -9,6 +9,8 @@
 
 #include <vector>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole::laws {
 
 namespace detail {
@@ -166,3 +168,5 @@ std::string broken_execution_law(const Execution& execution, std::uint64_t seed 
 }
 
 }  // namespace mole::laws
+
+#include "mole/core/macros_on.hpp"

@@ -9,6 +9,8 @@
 
 #include <vector>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole::laws {
 
 /// A routing of `tokens` tokens: token n gets its counts[n % size] first experts from n on, with gates of its own.
@@ -98,3 +100,5 @@ std::string broken_expert_law(const Experts& experts, std::uint64_t seed = 31) {
 }
 
 }  // namespace mole::laws
+
+#include "mole/core/macros_on.hpp"

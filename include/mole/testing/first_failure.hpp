@@ -6,6 +6,8 @@
 #include <string>
 #include <utility>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole::laws {
 
 /// Remembers the first of many expectations that failed. An assertion of a test framework takes about a microsecond,
@@ -36,3 +38,5 @@ class FirstFailure {
 };
 
 }  // namespace mole::laws
+
+#include "mole/core/macros_on.hpp"

@@ -7,6 +7,8 @@
 
 #include <utility>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole::laws {
 
 /// An execution, a pass and scratch of its own for calls of `policy` up to a size.
@@ -33,3 +35,5 @@ struct Harness {
 };
 
 }  // namespace mole::laws
+
+#include "mole/core/macros_on.hpp"

@@ -11,6 +11,8 @@
 #include <limits>
 #include <vector>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole::laws {
 
 /// Numbers from U(-bound, bound), the same for the same seed.
@@ -86,3 +88,5 @@ inline std::vector<Index> reversed(Index size) {
 }
 
 }  // namespace mole::laws
+
+#include "mole/core/macros_on.hpp"

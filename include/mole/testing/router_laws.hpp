@@ -7,6 +7,8 @@
 #include "mole/testing/harness.hpp"
 #include "mole/testing/random_matrix.hpp"
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole::laws {
 
 /// The router's logits for features `in`, within `call`.   in [N x features] -> [N x outputs]
@@ -125,3 +127,5 @@ std::string broken_trainable_router_law(const Router& router, Index features, st
 }
 
 }  // namespace mole::laws
+
+#include "mole/core/macros_on.hpp"

@@ -11,6 +11,8 @@
 
 #include <vector>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole::laws {
 
 /// What to try a score with, and what it does not promise.
@@ -185,3 +187,5 @@ std::string broken_score_law(const Score& score, const ScoreLawOptions& options 
 }
 
 }  // namespace mole::laws
+
+#include "mole/core/macros_on.hpp"

@@ -2,7 +2,6 @@
 // The laws of selections, for every selection of the library and a user's own.
 #pragma once
 
-#include "mole/core/error.hpp"
 #include "mole/gating/select/select_policy.hpp"
 #include "mole/kernel/lanes.hpp"
 #include "mole/kernel/largest_in_lanes.hpp"
@@ -10,6 +9,8 @@
 #include "mole/testing/random_matrix.hpp"
 
 #include <vector>
+
+#include "mole/core/macros_off.hpp"
 
 namespace mole::laws {
 
@@ -159,3 +160,5 @@ std::string broken_select_law(const Select& select, Index experts, const SelectL
 }
 
 }  // namespace mole::laws
+
+#include "mole/core/macros_on.hpp"

@@ -9,6 +9,8 @@
 
 #include <vector>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole::laws {
 
 /// What to try a weighing with, and what it does not promise.
@@ -157,3 +159,5 @@ std::string broken_weigh_law(const Weigh& weigh, const WeighLawOptions& options 
 }
 
 }  // namespace mole::laws
+
+#include "mole/core/macros_on.hpp"

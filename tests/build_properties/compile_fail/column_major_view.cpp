@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// expect: RowMajorMatrix
+// expect: mole: this matrix is column-major and a View is row-major
 #include "parts.hpp"
 
 #include <Eigen/Core>

@@ -1,8 +1,17 @@
 # SPDX-License-Identifier: MIT
 # Compiles SOURCE, which names the text that the compiler must print in lines "// expect: <text>"; a source without such
-# a line must compile.   cmake -D SOURCE=... -D COMPILER=... -D INCLUDES=dir|dir -P compile_fail.cmake
+# a line must compile. A line "// flags: <flags>" adds flags; with -O in them code is made, for warnings that need it.
+#   cmake -D SOURCE=... -D COMPILER=... -D INCLUDES=dir|dir -P compile_fail.cmake
 string(REPLACE "|" ";-I;" includes "${INCLUDES}")
-execute_process(COMMAND "${COMPILER}" -std=c++20 -fsyntax-only -I ${includes} "${SOURCE}"
+file(STRINGS "${SOURCE}" flags REGEX "^// flags: ")
+string(REPLACE "// flags: " "" flags "${flags}")
+separate_arguments(flags)
+if(flags MATCHES "-O")
+  set(what -c -o /dev/null)
+else()
+  set(what -fsyntax-only)
+endif()
+execute_process(COMMAND "${COMPILER}" -std=c++20 ${what} ${flags} -I ${includes} "${SOURCE}"
                 RESULT_VARIABLE result OUTPUT_VARIABLE output ERROR_VARIABLE output)
 
 file(STRINGS "${SOURCE}" expectations REGEX "^// expect: ")

@@ -57,6 +57,19 @@ TEST_CASE("An arena whose block is too small says so", "[core]") {
   CHECK(code_of([&] { parts_of(arena, 7); }) == ErrorCode::capacity);
 }
 
+TEST_CASE("The layout tells arrays of other shapes and in another order apart, and knows the same ones", "[core]") {
+  const auto layout = [](auto make) {
+    Arena arena;
+    make(arena);
+    return arena.layout();
+  };
+  const auto wide = [](Arena& arena) { arena.matrix<float>(2, 3); };
+  CHECK(layout(wide) == layout(wide));
+  CHECK(layout(wide) != layout([](Arena& arena) { arena.matrix<float>(3, 2); }));
+  CHECK(layout([](Arena& arena) { arena.array<int>(1), arena.array<int>(2); }) !=
+        layout([](Arena& arena) { arena.array<int>(2), arena.array<int>(1); }));
+}
+
 TEST_CASE("A block takes its bytes from the resource and gives them back", "[core]") {
   std::vector<std::byte> buffer(1000);
   std::pmr::monotonic_buffer_resource memory(buffer.data(), buffer.size(), std::pmr::null_memory_resource());

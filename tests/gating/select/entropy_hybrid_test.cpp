@@ -30,6 +30,16 @@ TEST_CASE("EntropyHybrid asks everybody when the token is undecided", "[gating]"
   CHECK(selected(renyi, scores) == Ints{0, 1});
 }
 
+TEST_CASE("EntropyHybrid of a threshold of 1 or more never asks everybody, though a shift lifts the entropy",
+          "[gating]") {
+  const std::vector<double> even(4, 0.25);
+  for (double threshold : {1.0, 1.5}) {
+    const EntropyHybrid hybrid{.threshold = threshold, .entropy = {.order = 1, .shift = 1e-2}};
+    CHECK(selected(hybrid, even) == Ints{0, 1, 2});
+  }
+  CHECK(selected(EntropyHybrid{.threshold = 0.999, .entropy = {.order = 1, .shift = 1e-2}}, even) == Ints{0, 1, 2, 3});
+}
+
 TEST_CASE("EntropyHybrid refuses options that do not fit", "[gating]") {
   CHECK(support::refuses(EntropyHybrid{.threshold = -0.1}, 4));
   CHECK(support::refuses(EntropyHybrid{.entropy = {.order = 0}}, 4));

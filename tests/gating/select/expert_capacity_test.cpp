@@ -47,6 +47,13 @@ TEST_CASE("ExpertCapacity keeps by position, probability or batch", "[gating]") 
   CHECK(served({.fixed = 4}, 2, crowd) == Strings{"01", "01", "02", "01"});
 }
 
+TEST_CASE("ExpertCapacity by batch orders all choices of a token by its best one", "[gating]") {
+  // Both want expert 2 second: the token that is surer of its first choice gets it, however small its score of this.
+  CHECK(served({.fixed = 1, .priority = CapacityPriority::batch}, 2, {{.9, 0, .1}, {0, .8, .5}}) == Strings{"02", "1"});
+  CHECK(served({.fixed = 1, .priority = CapacityPriority::probability}, 2, {{.9, 0, .1}, {0, .8, .5}}) ==
+        Strings{"0", "12"});
+}
+
 TEST_CASE("ExpertCapacity takes its capacity from an even share", "[gating]") {
   // 8 choices, 3 experts: 2.67 an expert
   CHECK(served({.factor = 1}, 2, crowd) == served({.fixed = 3}, 2, crowd));
@@ -60,6 +67,26 @@ TEST_CASE("ExpertCapacity gives each sequence a capacity of its own, and none to
   CHECK(served({.fixed = 1, .per_sequence = true}, 1, crowd, {.sequence_begin = starts}) == Strings{"0", "", "0", ""});
   const std::vector<std::uint8_t> flags{0, 1, 1, 1};
   CHECK(served({.fixed = 2}, 1, crowd, {.routed = flags}) == Strings{"", "0", "0", ""});
+}
+
+TEST_CASE("ExpertCapacity serves each sequence as it serves that sequence alone", "[gating]") {
+  std::vector<std::vector<double>> scores = crowd;
+  scores.insert(scores.end(), {{2, 8, 1}, {3, 1, 2}, {9, 1, 8}, {0, 5, 6}, {4, 3, 2}});
+  const std::vector<Index> starts{0, 1, 1, 3, 6, 9};  // of 1, 0, 2, 3, 3 and 0 tokens
+  for (auto priority : {CapacityPriority::position, CapacityPriority::probability, CapacityPriority::batch})
+    for (Index k : {1, 2, 3})
+      for (Index fixed : {0, 1, 2}) {
+        const CapacityOptions options{.fixed = fixed, .priority = priority, .per_sequence = true};
+        Strings expected;
+        for (std::size_t s = 0; s < starts.size(); ++s) {
+          const auto end = s + 1 < starts.size() ? starts[s + 1] : Index(scores.size());
+          if (end == starts[s]) continue;
+          for (const auto& one : served(options, k, {scores.begin() + starts[s], scores.begin() + end}))
+            expected.push_back(one);
+        }
+        CAPTURE(int(priority), k, fixed);
+        CHECK(served(options, k, scores, {.sequence_begin = starts}) == expected);
+      }
 }
 
 TEST_CASE("ExpertCapacity with room for all is the selection alone", "[gating]") {

@@ -61,3 +61,14 @@ TEST_CASE("ExpertChoice chooses from a sequence by itself, and from tokens that 
   CHECK(second == 3 * 1);  // 4 tokens
   for (Index n : {2, 7, 8}) CHECK(trace.routing.experts_of(n).empty());
 }
+
+TEST_CASE("ExpertChoice has room for sequences of one token, each of which every expert takes", "[gating]") {
+  for (Index tokens : {1, 7, 8, 9}) {
+    std::vector<Index> starts;
+    for (Index n = 0; n < tokens; ++n) starts.push_back(n);
+    const auto logits = support::random_matrix<float>(tokens, 4, 64, 2);
+    const auto trace = routed({.factor = 1, .per_sequence = true}, logits, {.sequence_begin = starts});
+    CHECK(trace.routing.pairs() == 4 * tokens);
+    CHECK(trace.routing.dense());
+  }
+}

@@ -78,3 +78,19 @@ TEMPLATE_TEST_CASE("GroupedTopK keeps the laws of selections but those of one or
   CHECK(laws::broken_select_law<TestType>(Select(3, 4, 2), 8, of_groups) == "");
   CHECK(laws::broken_select_law<TestType>(Select(2, 1, 1, {3, 0, 0, 1, 0, 0, 2, 0}), 8, of_groups) == "");
 }
+
+TEST_CASE("To GroupedTopK a NaN is no better than an expert of another group, and no worse", "[gating]") {
+  const double nan = std::nan("");
+  CHECK(selected(GroupedTopK<double>(2, 2, 1), std::vector<double>{1, nan, .5, .4}) == Ints{0, 1});
+  CHECK(selected(GroupedTopK<double>(2, 2, 1), std::vector<double>{.5, .4, nan, 1}) == Ints{3, 2});
+}
+
+TEST_CASE("The value of a group of one expert is that expert's, with a bias or without", "[gating]") {
+  const std::vector<double> scores{.1, .2, .3, .4};
+  CHECK(selected(GroupedTopK<double>(1, 4, 2), scores) == Ints{3});
+  CHECK(selected(GroupedTopK<double>(1, 4, 2, {0, 0, 0, 1}), scores) == Ints{3});
+  CHECK(selected(GroupedTopK<double>(2, 4, 2, {1, 0, 0, 0}), scores) == Ints{0, 3});
+  // Of two experts each: 0.1 + 0.9 and 0.3 + 0.4 with the bias, 0.2 and 0.4 without.
+  CHECK(selected(GroupedTopK<double>(1, 2, 1, {0, .7, 0, 0}), scores) == Ints{1});
+  CHECK(selected(GroupedTopK<double>(1, 2, 1), scores) == Ints{3});
+}

@@ -25,6 +25,11 @@ TEST_CASE("Renormalized gives zero, not NaN, where the chosen scores are all zer
   CHECK(weights({0, 0, 1}, {}).empty());
 }
 
+TEST_CASE("Renormalized leaves excluded experts out of its sum", "[gating]") {
+  const double excluded = -std::numeric_limits<double>::infinity();
+  CHECK(weights({excluded, 0.5, 0.3, 1.5}, {0, 1, 3}) == std::vector<double>{0, 0.25, 0.75});
+}
+
 TEST_CASE("Renormalized of one expert is exactly one", "[gating]") {
   CHECK(weights({0.3, 0.1}, {1}) == std::vector<double>{1});
 }

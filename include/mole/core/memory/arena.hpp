@@ -2,12 +2,16 @@
 // Arena: hands out scratch arrays from one block of memory, or measures how large that block must be.
 #pragma once
 
+#include "mole/core/checked_size.hpp"
 #include "mole/core/memory/scratch_vector.hpp"
 #include "mole/core/view.hpp"
 
+#include <cstdint>
 #include <memory>
 #include <span>
 #include <type_traits>
+
+#include "mole/core/macros_off.hpp"
 
 namespace mole {
 
@@ -28,12 +32,15 @@ class Arena {
   /// Hands out `block`, which begins at a cache line and must outlive the arrays.
   explicit Arena(std::span<std::byte> block) : block_(block), measuring_(false) {}
 
-  /// Throws Error(capacity) when the block is used up.
+  /// Throws Error(capacity) when the block is used up, Error(option) for a size below 0 or beyond what Index can count.
   template <class T>
   std::span<T> array(Index count) {
     static_assert(std::is_trivially_copyable_v<T> && alignof(T) <= line);
-    const std::size_t begin = used_, bytes = std::size_t(count) * sizeof(T);
+    const std::size_t begin = used_, bytes = std::size_t(checked_product("workspace", count, Index(sizeof(T))));
+    note(bytes);
     used_ += (bytes + line - 1) / line * line;
+    require(used_ >= begin, ErrorCode::option, "workspace: expected sizes that can be added, found ", begin, " and ",
+            bytes, " bytes");
     if (measuring_ || count == 0) return {};
     require(used_ <= block_.size(), ErrorCode::capacity, "Arena: expected a block of at least ", used_,
             " bytes, found ", block_.size());
@@ -44,7 +51,8 @@ class Arena {
 
   template <class T>
   View<T> matrix(Index rows, Index cols) {
-    return {array<T>(rows * cols).data(), rows, cols};
+    note(std::size_t(cols));
+    return {array<T>(checked_product("workspace", rows, cols)).data(), rows, cols};
   }
 
   /// An empty vector that can grow to `capacity` elements.
@@ -54,11 +62,18 @@ class Arena {
   }
 
   std::size_t used() const { return used_; }
+  /// A number that differs, almost certainly, for arrays of other sizes or in another order.
+  std::uint64_t layout() const { return layout_; }
 
  private:
+  void note(std::size_t size) { layout_ = (layout_ + size + 1) * 0x9e3779b97f4a7c15ull; }
+
   std::span<std::byte> block_;
   std::size_t used_ = 0;
+  std::uint64_t layout_ = 0;
   bool measuring_ = true;
 };
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

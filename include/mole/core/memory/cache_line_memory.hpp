@@ -7,6 +7,8 @@
 #include <memory_resource>
 #include <new>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// A memory resource that allocates from the default resource, aligned to at least 64 bytes.
@@ -41,3 +43,5 @@ class CacheLineMemory final : public std::pmr::memory_resource {
 };
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

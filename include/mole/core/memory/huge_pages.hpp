@@ -11,6 +11,8 @@
 #include <sys/mman.h>
 #endif
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// A memory resource that asks the system for huge pages; the system may grant ordinary ones.
@@ -52,3 +54,5 @@ class HugePages final : public std::pmr::memory_resource {
 };
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

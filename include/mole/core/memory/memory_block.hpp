@@ -7,6 +7,8 @@
 #include <memory_resource>
 #include <utility>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// Memory for an Arena: aligned to a cache line, owned by this object, and at the same address after a move.
@@ -42,3 +44,5 @@ std::size_t bytes_of(Make&& make) {
 }
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

@@ -11,6 +11,8 @@
 #include <type_traits>
 #include <utility>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// Contiguous elements. A vector with a given capacity stays within it, and throws Error(capacity) beyond; one without
@@ -93,3 +95,5 @@ class ScratchVector {
 };
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

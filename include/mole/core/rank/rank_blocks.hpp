@@ -2,12 +2,14 @@
 // RankBlocks: how one pair of factors (A, B) is divided into experts.
 #pragma once
 
-#include "mole/core/error.hpp"
+#include "mole/core/checked_size.hpp"
 #include "mole/core/view.hpp"
 
 #include <algorithm>
 #include <span>
 #include <vector>
+
+#include "mole/core/macros_off.hpp"
 
 namespace mole {
 
@@ -25,7 +27,9 @@ namespace mole {
 class RankBlocks {
  public:
   static RankBlocks uniform(Index experts, Index ranks, bool shared_down = false) {
-    return RankBlocks(std::vector<int>(std::size_t(std::max<Index>(experts, 0)), int(ranks)), shared_down);
+    return RankBlocks(std::vector<int>(std::size_t(checked_int("RankBlocks: experts", experts)),
+                                       checked_int("RankBlocks: ranks of an expert", ranks)),
+                      shared_down);
   }
   static RankBlocks ragged(std::span<const int> ranks, bool shared_down = false) {
     return RankBlocks({ranks.begin(), ranks.end()}, shared_down);
@@ -64,7 +68,7 @@ class RankBlocks {
     require(!ranks.empty(), ErrorCode::option, "RankBlocks: expected at least 1 expert, found 0");
     for (int rank : ranks) {
       require(rank >= 0, ErrorCode::option, "RankBlocks: expected a rank of at least 0, found ", rank);
-      begin_.push_back(begin_.back() + rank);
+      begin_.push_back(checked_int("RankBlocks: ranks of all experts", Index(begin_.back()) + rank));
       max_size_ = std::max<Index>(max_size_, rank);
     }
   }
@@ -75,3 +79,5 @@ class RankBlocks {
 };
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

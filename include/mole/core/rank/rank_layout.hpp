@@ -7,6 +7,8 @@
 
 #include <algorithm>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// Whose rows: those of A (down) or of B (up).
@@ -50,3 +52,5 @@ void for_each_rank(const RankLayout<T>& layout, F f) {
 }
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

@@ -4,6 +4,8 @@
 
 #include "mole/core/rank/rank_layout.hpp"
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// result_n += sum over the pairs p = (n, e) of token n, and the ranks j of e, of h_pj row_ej.
@@ -41,3 +43,5 @@ struct LinearTerm {
 };
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

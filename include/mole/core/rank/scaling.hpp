@@ -6,6 +6,8 @@
 
 #include <cmath>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// How an expert's scale follows from alpha and its rank r.
@@ -30,3 +32,5 @@ inline double scale_of(double alpha, Index rank, Scaling scaling) {
 }
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

@@ -5,7 +5,10 @@
 #include "mole/core/error.hpp"
 #include "mole/gating/score/sigmoid.hpp"
 
+#include <algorithm>
 #include <vector>
+
+#include "mole/core/macros_off.hpp"
 
 namespace mole {
 
@@ -32,6 +35,13 @@ struct BiasedSigmoid {
     f("bias", std::span<T>(bias));
   }
 
+  /// Without a bias, as of Sigmoid; a score with one does not vanish.
+  bool has_logs(std::span<const int> chosen) const {
+    return std::ranges::all_of(chosen, [&](int e) { return bias[std::size_t(e)] == 0; });
+  }
+  T log_ratio(std::span<const T> logits, int e, int f) const { return Sigmoid{}.log_ratio(logits, e, f); }
+  T d_log_score(std::span<const T> logits, int e) const { return Sigmoid{}.d_log_score(logits, e); }
+
   void forward(std::span<const T> logits, std::span<T> scores) const {
     Sigmoid{}.forward(logits, scores);
     for (std::size_t e = 0; e < scores.size(); ++e) scores[e] += bias[e];
@@ -51,3 +61,5 @@ struct BiasedSigmoid {
 static_assert(ScorePolicy<BiasedSigmoid<float>, float>);
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

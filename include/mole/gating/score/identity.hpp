@@ -6,6 +6,8 @@
 
 #include <algorithm>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// score = logit.
@@ -26,3 +28,5 @@ struct Identity {
 static_assert(ScorePolicy<Identity, float>);
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

@@ -2,9 +2,13 @@
 // LearnedSparsegen: sparsegen scores whose sparsity is learned per token.
 #pragma once
 
+#include "mole/gating/score/sigmoid.hpp"
 #include "mole/gating/score/sparsegen.hpp"
 
+#include <algorithm>
 #include <cmath>
+
+#include "mole/core/macros_off.hpp"
 
 namespace mole {
 
@@ -14,20 +18,21 @@ namespace mole {
 ///
 ///   logits [N x (E + 1)] -> scores [N x (E + 1)], whose last column is lambda
 ///
-/// Throws Error(option) unless 0 < epsilon.
+/// Throws Error(option) unless epsilon is from 1e-6, with which lambda is below 1 in float as well, to 1e30.
 /// Source: Zhuang et al. 2025 (LD-MoLE), arXiv:2509.25684; eshentw/LD-MoLE.
 struct LearnedSparsegen {
   static constexpr Index extra = 1;
   double epsilon = 0.01;
 
   void check(Index) const {
-    require(epsilon > 0, ErrorCode::option, "LearnedSparsegen: expected an epsilon above 0, found ", epsilon);
+    require(epsilon >= 1e-6 && epsilon <= 1e30, ErrorCode::option,
+            "LearnedSparsegen: expected an epsilon from 1e-6 to 1e30, found ", epsilon);
   }
 
   template <class T>
   void forward(std::span<const T> logits, std::span<T> scores) const {
     const std::size_t experts = logits.size() - 1;
-    scores[experts] = log_sigmoid(logits[experts]) + T(1 - epsilon);
+    scores[experts] = std::max(Sigmoid::log_score(logits[experts]) + T(1 - epsilon), T(Sparsegen::least));
     Sparsegen{double(scores[experts])}.forward(logits.first(experts), scores.first(experts));
   }
 
@@ -40,14 +45,10 @@ struct LearnedSparsegen {
                                                                    d_scores.first(experts), d_logits.first(experts));
     d_logits[experts] += (d_lambda + d_scores[experts]) / (1 + std::exp(logits[experts]));
   }
-
- private:
-  template <class T>
-  static T log_sigmoid(T x) {
-    return x < 0 ? x - std::log1p(std::exp(x)) : -std::log1p(std::exp(-x));
-  }
 };
 
 static_assert(ScorePolicy<LearnedSparsegen, float>);
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// score = |logit|; with keep_sign the logit itself, so that one type covers both readings of FlyLoRA. A logit of
@@ -54,3 +56,5 @@ struct Magnitude {
 static_assert(ScorePolicy<Magnitude, float>);
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

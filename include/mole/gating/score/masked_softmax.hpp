@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// score = softmax over the allowed experts, 0 for the others; 0 for all if no expert is allowed.
@@ -21,6 +23,19 @@ struct MaskedSoftmax {
 
   void check(Index experts) const {
     require_equal(ErrorCode::option, "MaskedSoftmax: flags of allowed experts", experts, Index(allowed.size()));
+  }
+
+  /// An expert that is not allowed never serves, even where a selection takes more experts than are allowed.
+  bool allows(Index expert) const { return allowed[std::size_t(expert)] != 0; }
+
+  /// log(score_e / score_f); its derivative by logit_e.
+  template <class T>
+  T log_ratio(std::span<const T> logits, int e, int f) const {
+    return Softmax{}.log_ratio(logits, e, f);
+  }
+  template <class T>
+  T d_log_score(std::span<const T> logits, int e) const {
+    return Softmax{}.d_log_score(logits, e);
   }
 
   template <class T>
@@ -40,3 +55,5 @@ struct MaskedSoftmax {
 static_assert(ScorePolicy<MaskedSoftmax, float>);
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

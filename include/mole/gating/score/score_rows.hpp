@@ -12,6 +12,8 @@
 #include <limits>
 #include <type_traits>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// The scores of some tokens.   logits, scores [tokens x columns]
@@ -21,19 +23,22 @@ namespace mole {
 /// bits depend neither on its neighbors nor on its place among them or on their number.
 template <class Arch>
 struct ScoreRows {
-  /// Also reports which tokens have a NaN among their logits. Those, and tokens with a logit of +infinity, are
+  static constexpr unsigned char nan = 1, minus_infinity = 2;
+
+  /// Also reports which tokens have a NaN, or a -infinity, among their logits. Tokens with a NaN or +infinity are
   /// recomputed in the scalar form, with which vectors need not agree there.
   template <class Score, class T>
-  static void forward(const Score& score, View<const T> logits, View<T> scores, std::span<unsigned char> nan) {
+  static void forward(const Score& score, View<const T> logits, View<T> scores, std::span<unsigned char> found) {
     const bool done = forward_vectors(score, logits, scores);
-    if (done && all_ordinary(logits)) return void(std::fill(nan.begin(), nan.end(), 0));
+    if (done && all_finite(logits)) return void(std::fill(found.begin(), found.end(), 0));
     for (Index n = 0; n < logits.rows(); ++n) {
       const std::span<const T> row = logits.row(n);
       bool ordinary = true;
-      nan[std::size_t(n)] = 0;
+      unsigned char& found_in_row = found[std::size_t(n)] = 0;
       for (T logit : row) {
         ordinary &= logit < std::numeric_limits<T>::infinity();
-        nan[std::size_t(n)] |= std::isnan(logit);
+        if (std::isnan(logit)) found_in_row |= nan;
+        if (kernel::is_minus_infinity(logit)) found_in_row |= minus_infinity;
       }
       if (!done || !ordinary) score.forward(row, scores.row(n));
     }
@@ -93,17 +98,20 @@ struct ScoreRows {
     return true;
   }
 
-  /// No NaN and no +infinity among contiguous rows; false may mean "not checked".
+  /// No NaN and no infinity among contiguous rows; false may mean "not checked".
   template <class T>
-  static bool all_ordinary(View<const T> logits) {
+  static bool all_finite(View<const T> logits) {
     if constexpr (!std::is_void_v<Arch>) {
       if (logits.stride() != logits.cols() || logits.size() < kernel::step_of<Arch, T>) return false;
       const std::span<const T> all(logits.data(), std::size_t(logits.size()));
-      return kernel::VectorLoops<Arch>{}.all(
-          all, [](const auto& logit) { return logit < std::numeric_limits<T>::infinity(); });
+      return kernel::VectorLoops<Arch>{}.all(all, [](const auto& logit) {
+        return (logit < std::numeric_limits<T>::infinity()) & (logit > -std::numeric_limits<T>::infinity());
+      });
     }
     return false;
   }
 };
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

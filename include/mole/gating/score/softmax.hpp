@@ -3,11 +3,14 @@
 #pragma once
 
 #include "mole/core/error.hpp"
+#include "mole/core/float_range.hpp"
 #include "mole/gating/score/score_policy.hpp"
 
 #include <algorithm>
 #include <cmath>
 #include <limits>
+
+#include "mole/core/macros_off.hpp"
 
 namespace mole {
 
@@ -17,15 +20,28 @@ namespace mole {
 /// and only moves the point where their sum passes the p of a TopP.
 ///
 /// Logits of -infinity get score 0; a token whose logits are all -infinity gets score 0 everywhere.
-/// Throws Error(option) unless temperature > 0 and divisor > 0.  O(E) per token.
+/// Throws Error(option) unless the temperature is from 1e-30 to 1e30 and the divisor from 1e-10 to 1e10.  O(E) per
+/// token.
 /// Source of `divisor`: ZhenweiAn/Dynamic_MoE; TUDB-Labs/MoE-PEFT.
 struct Softmax {
   double temperature = 1;
   double divisor = 1;
 
   void check(Index) const {
-    require(temperature > 0, ErrorCode::option, "Softmax: expected a temperature above 0, found ", temperature);
-    require(divisor > 0, ErrorCode::option, "Softmax: expected a divisor above 0, found ", divisor);
+    require(temperature > 0 && in_float_range(temperature), ErrorCode::option,
+            "Softmax: expected a temperature from 1e-30 to 1e30, found ", temperature);
+    require(divisor >= 1e-10 && divisor <= 1e10, ErrorCode::option,
+            "Softmax: expected a divisor from 1e-10 to 1e10, found ", divisor);
+  }
+
+  /// log(score_e / score_f); its derivative by logit_e.
+  template <class T>
+  T log_ratio(std::span<const T> logits, int e, int f) const {
+    return (logits[std::size_t(e)] - logits[std::size_t(f)]) * T(1 / temperature);
+  }
+  template <class T>
+  T d_log_score(std::span<const T>, int) const {
+    return T(1 / temperature);
   }
 
   template <class V, class Loops = kernel::ElementLoops>
@@ -58,3 +74,5 @@ struct Softmax {
 static_assert(ScorePolicy<Softmax, float>);
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

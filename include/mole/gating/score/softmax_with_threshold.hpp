@@ -4,6 +4,8 @@
 
 #include "mole/gating/score/softmax.hpp"
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// score = softmax over the experts; in the column after them the token's threshold, max_threshold * sigmoid(logit_E).
@@ -11,15 +13,25 @@ namespace mole {
 ///   logits [N x (E + 1)] -> scores [N x (E + 1)]
 ///
 /// `max_threshold` 0 stands for 1 / E, the largest value with which every token is certain to keep an expert. For
-/// LearnedThreshold and Shifted. Throws Error(option) unless 0 <= max_threshold <= 1.
+/// LearnedThreshold and Shifted. Throws Error(option) unless it is 0 or from 1e-30 to 1.
 /// Source: Liu and Luo 2024 (AdaMoLE), arXiv:2405.00361, eq. 4.
 struct SoftmaxWithThreshold {
   static constexpr Index extra = 1;
   double max_threshold = 0;
 
   void check(Index) const {
-    require(max_threshold >= 0 && max_threshold <= 1, ErrorCode::option,
-            "SoftmaxWithThreshold: expected a max_threshold from 0 to 1, found ", max_threshold);
+    require(max_threshold == 0 || (max_threshold >= 1e-30 && max_threshold <= 1), ErrorCode::option,
+            "SoftmaxWithThreshold: expected a max_threshold of 0, or from 1e-30 to 1, found ", max_threshold);
+  }
+
+  /// log(score_e / score_f); its derivative by logit_e.
+  template <class T>
+  T log_ratio(std::span<const T> logits, int e, int f) const {
+    return Softmax{}.log_ratio(logits, e, f);
+  }
+  template <class T>
+  T d_log_score(std::span<const T> logits, int e) const {
+    return Softmax{}.d_log_score(logits, e);
   }
 
   template <class T>
@@ -48,3 +60,5 @@ struct SoftmaxWithThreshold {
 static_assert(ScorePolicy<SoftmaxWithThreshold, float>);
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

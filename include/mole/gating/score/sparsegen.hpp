@@ -5,7 +5,10 @@
 #include "mole/core/error.hpp"
 #include "mole/gating/score/score_policy.hpp"
 
+#include <algorithm>
 #include <limits>
+
+#include "mole/core/macros_off.hpp"
 
 namespace mole {
 
@@ -13,20 +16,28 @@ namespace mole {
 ///       = max(logit - tau, 0) / (1 - lambda),   tau such that the scores sum to 1
 ///
 /// lambda = 0 is sparsemax; as lambda nears 1 one expert is left, towards -infinity all become equal. Logits of
-/// -infinity get 0; a token whose logits are all -infinity gets 0 everywhere. Throws Error(option) unless lambda < 1.
-/// O(E) for each support that is tried, usually two or three; no sorting.
-/// Source: Laha et al. 2018, arXiv:1810.11975, eq. 6; Martins and Astudillo 2016 (sparsemax), arXiv:1602.02068.
+/// -infinity and NaN get 0; a token without others gets 0 everywhere. Computed relative to the largest logit, so that
+/// an offset of all logits changes nothing. Throws Error(option) unless -1e30 <= lambda < 1. O(E) for each support that
+/// is tried, usually two or three; no sorting. Source: Laha et al. 2018, arXiv:1810.11975, eq. 6; Martins and Astudillo
+/// 2016 (sparsemax), arXiv:1602.02068.
 struct Sparsegen {
+  static constexpr double least = -1e30;  ///< lambda, with which all scores are equal
   double lambda = 0;
 
   void check(Index) const {
-    require(lambda < 1, ErrorCode::option, "Sparsegen: expected a lambda below 1, found ", lambda);
+    require(lambda >= least && lambda < 1, ErrorCode::option,
+            "Sparsegen: expected a lambda from -1e30 to below 1, found ", lambda);
   }
 
   template <class T>
   void forward(std::span<const T> logits, std::span<T> scores) const {
-    const T spread = T(1 - lambda), tau = threshold(logits, spread);
-    for (std::size_t e = 0; e < logits.size(); ++e) scores[e] = logits[e] > tau ? (logits[e] - tau) / spread : T(0);
+    T largest = std::numeric_limits<T>::lowest();
+    for (T logit : logits) largest = std::max(largest, logit);  // passes over NaN, wherever it stands
+    const T spread = T(1 - lambda), tau = threshold(logits, largest, spread);
+    for (std::size_t e = 0; e < logits.size(); ++e) {
+      const T logit = logits[e] - largest;
+      scores[e] = logit > tau ? (logit - tau) / spread : T(0);
+    }
   }
 
   /// d_logit_e = (d_score_e - mean of d_scores over the support) / (1 - lambda), on the support; returns
@@ -48,23 +59,22 @@ struct Sparsegen {
   }
 
  private:
-  /// Drops experts below tau until none is: each pass raises tau, but never above the largest logit. Rounding may lower
-  /// tau by one unit in the last place and readmit an expert whose logit equals it; that also ends the loop.
+  /// tau - largest. Drops experts below tau until none is: each pass raises tau, but never above the largest logit.
+  /// Rounding may lower tau by one unit in the last place and readmit an expert whose logit equals it; that also ends
+  /// the loop. No expert is kept that lies `spread` or more below the largest.
   template <class T>
-  static T threshold(std::span<const T> logits, T spread) {
-    T tau = -std::numeric_limits<T>::infinity(), kept = -1;
+  static T threshold(std::span<const T> logits, T largest, T spread) {
+    T tau = -spread, kept = -1;
     for (;;) {
-      // Relative to the largest logit, so that sums of huge logits keep their digits.
-      T largest = tau, size = 0, sum = 0;
-      for (T logit : logits) largest = logit > largest ? logit : largest;
+      T size = 0, sum = 0;
       for (T logit : logits)
-        if (logit > tau) {
+        if (logit - largest > tau) {
           size += 1;
           sum += logit - largest;
         }
       if (size == 0 || (kept > 0 && size >= kept)) return tau;
       kept = size;
-      tau = largest + (sum - spread) / size;
+      tau = (sum - spread) / size;
     }
   }
 };
@@ -72,3 +82,5 @@ struct Sparsegen {
 static_assert(ScorePolicy<Sparsegen, float>);
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

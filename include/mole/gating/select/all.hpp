@@ -6,6 +6,8 @@
 
 #include <numeric>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// Chooses every expert, in the order of their indices.
@@ -23,3 +25,5 @@ struct All {
 static_assert(SelectPolicy<All, float>);
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

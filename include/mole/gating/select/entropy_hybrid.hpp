@@ -5,15 +5,21 @@
 #include "mole/core/entropy.hpp"
 #include "mole/gating/select/top_p.hpp"
 
+#include <algorithm>
+#include <limits>
+
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
-/// All experts if the entropy of the scores, over its maximum, is above the threshold; else those of a TopP.
+/// All experts if the entropy of the scores, over its maximum, is above the threshold; else those of a TopP. Experts
+/// with a score of -infinity count in neither.
 ///
 ///   scores [N x E], probabilities   ->   from confident.min_k to E experts per token
 ///
 /// The defaults are DynMoLE's: the crossing expert is left out, and at least two stay. A threshold of 1 or more never
-/// selects all experts. Throws Error(option) unless the threshold is at least 0, the order of the entropy above 0, and
-/// `confident` fits.  O(E) powers, and the cost of TopP.
+/// selects all experts. Throws Error(option) unless the threshold is at least 0, and the entropy and `confident` pass
+/// their checks.  O(E) powers, and the cost of TopP.
 /// Source: Li et al. 2025 (DynMoLE), arXiv:2504.00661; mikecovlee/DynMoLE.
 struct EntropyHybrid {
   TopP confident{.p = 0.75, .crossing = false, .min_k = 2};
@@ -23,8 +29,7 @@ struct EntropyHybrid {
   void check(Index experts) const {
     confident.check(experts);
     require(threshold >= 0, ErrorCode::option, "EntropyHybrid: expected a threshold from 0 up, found ", threshold);
-    require(entropy.order > 0, ErrorCode::option, "EntropyHybrid: expected an entropy of order above 0, found ",
-            entropy.order);
+    entropy.check("EntropyHybrid");
   }
 
   Index max_chosen(Index experts) const { return experts; }
@@ -42,10 +47,13 @@ struct EntropyHybrid {
  private:
   template <class T>
   bool undecided(std::span<const T> scores) const {
-    return scores.size() > 1 && entropy(scores) > threshold * entropy.largest(Index(scores.size()));
+    const auto possible = Index(scores.size()) - std::ranges::count(scores, -std::numeric_limits<T>::infinity());
+    return possible > 1 && entropy(scores) > threshold * entropy.largest(possible);
   }
 };
 
 static_assert(SelectPolicy<EntropyHybrid, float>);
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

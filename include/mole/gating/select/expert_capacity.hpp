@@ -11,6 +11,8 @@
 #include <cmath>
 #include <utility>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// Which pairs an expert keeps when more tokens choose it than its capacity allows.
@@ -53,9 +55,10 @@ struct ExpertCapacity {
 
   void check(Index experts) const {
     if constexpr (requires { select.check(experts); }) select.check(experts);
-    require(options.factor > 0 && options.min >= 0 && options.fixed >= 0, ErrorCode::option,
-            "ExpertCapacity: expected a factor above 0 and capacities from 0 up, found factor = ", options.factor,
-            ", min = ", options.min, ", fixed = ", options.fixed);
+    require(options.factor > 0 && std::isfinite(options.factor) && options.min >= 0 && options.fixed >= 0,
+            ErrorCode::option,
+            "ExpertCapacity: expected a finite factor above 0 and capacities from 0 up, found factor = ",
+            options.factor, ", min = ", options.min, ", fixed = ", options.fixed);
   }
 
   Index max_pairs(Index tokens, Index experts) const { return tokens * select.max_chosen(experts); }
@@ -84,7 +87,7 @@ struct ExpertCapacity {
     for (Index s = 0; s < sequences; ++s) {
       const Index first = options.per_sequence ? pass.first_of(s) : 0;
       const Index end = options.per_sequence ? pass.end_of(s, scores.rows()) : scores.rows();
-      choose(scores, experts, pass, first, end, scratch);
+      choose(scores, experts, pass, emit, first, end, scratch);
       keep(scores, experts, first, scratch);
       for (std::size_t p = 0; p < scratch.expert.size(); ++p)
         if (scratch.kept[p]) emit(scratch.token[p], scratch.expert[p]);
@@ -92,19 +95,23 @@ struct ExpertCapacity {
   }
 
  private:
-  /// The choices of tokens [first, end).
-  template <class T>
-  void choose(View<const T> scores, Index experts, const Pass& pass, Index first, Index end, Scratch& scratch) const {
+  /// The choices of tokens [first, end) that are up to the selection.
+  template <class T, class Emit>
+  void choose(View<const T> scores, Index experts, const Pass& pass, const Emit& emit, Index first, Index end,
+              Scratch& scratch) const {
     const auto slots = std::size_t(select.max_chosen(experts));
     scratch.begin.assign(1, 0);
     scratch.expert.clear();
     scratch.token.clear();
     for (Index n = first; n < end; ++n) {
       const std::size_t before = scratch.expert.size();
-      if (pass.routes(n)) {
+      if (pass.chooses(n)) {
         scratch.expert.resize(before + slots);
-        const Index count = select.select(scores.row(n), experts, std::span(scratch.expert.data() + before, slots));
-        scratch.expert.resize(before + std::size_t(count));
+        const std::span<int> chosen(scratch.expert.data() + before, slots);
+        const Index count = select.select(scores.row(n), experts, chosen);
+        const auto kept =
+            std::remove_if(chosen.begin(), chosen.begin() + count, [&](int e) { return emit.excludes(n, e); });
+        scratch.expert.resize(before + std::size_t(kept - chosen.begin()));
       }
       scratch.token.resize(scratch.expert.size(), int(n));
       scratch.begin.push_back(int(scratch.expert.size()));
@@ -134,8 +141,11 @@ struct ExpertCapacity {
 
   Index capacity_of(Index pairs, Index experts) const {
     if (options.fixed > 0) return options.fixed;
-    return std::max(options.min, Index(std::ceil(options.factor * double(pairs) / double(experts))));
+    const double even = std::ceil(double(pairs) / double(experts) * options.factor);
+    return std::max(options.min, Index(std::min(even, double(pairs))));
   }
 };
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

@@ -5,9 +5,14 @@
 #include "mole/core/error.hpp"
 #include "mole/gating/select/select_policy.hpp"
 
+#include <algorithm>
 #include <array>
+#include <cmath>
 #include <limits>
+#include <numeric>
 #include <vector>
+
+#include "mole/core/macros_off.hpp"
 
 namespace mole {
 
@@ -54,12 +59,12 @@ struct GroupedTopK {
   }
 
   Index select(std::span<const T> scores, Index experts, std::span<int> chosen) const {
-    std::array<bool, std::size_t(most_groups)> kept;
-    keep_groups(scores, experts / groups, kept);
-    const auto key = [&](int e) {
-      return kept[std::size_t(e / (experts / groups))] ? biased(scores, e) : -std::numeric_limits<T>::infinity();
-    };
-    choose_best_by(key, experts, chosen.first(std::size_t(k)));
+    const int size = int(experts / groups);
+    std::array<int, std::size_t(most_groups)> kept;
+    keep_groups(scores, size, std::span(kept).first(std::size_t(kept_groups)));
+    const auto expert = [&](int i) { return kept[std::size_t(i / size)] * size + i % size; };
+    choose_best_by([&](int i) { return biased(scores, expert(i)); }, kept_groups * size, chosen.first(std::size_t(k)));
+    for (int& e : chosen.first(std::size_t(k))) e = expert(e);
     return k;
   }
 
@@ -70,21 +75,21 @@ struct GroupedTopK {
     return bias.empty() ? scores[std::size_t(e)] : scores[std::size_t(e)] + bias[std::size_t(e)];
   }
 
-  void keep_groups(std::span<const T> scores, Index size, std::array<bool, std::size_t(most_groups)>& kept) const {
-    std::fill_n(kept.begin(), groups, kept_groups == groups);
+  /// Writes the kept groups, in ascending order.
+  void keep_groups(std::span<const T> scores, Index size, std::span<int> kept) const {
+    std::iota(kept.begin(), kept.end(), 0);
     if (kept_groups == groups) return;
     std::array<T, std::size_t(most_groups)> value;
     for (Index g = 0; g < groups; ++g) value[std::size_t(g)] = value_of_group(scores, g * size, size);
-    std::array<int, std::size_t(most_groups)> best;
-    const std::span<int> room = std::span(best).first(std::size_t(kept_groups));
-    choose_best(std::span<const T>(value), groups, room);
-    for (int g : room) kept[std::size_t(g)] = true;
+    choose_best(std::span<const T>(value), groups, kept);
+    std::ranges::sort(kept);
   }
 
+  /// NaN counts as -infinity, wherever it stands.
   T value_of_group(std::span<const T> scores, Index first, Index size) const {
     T largest = -std::numeric_limits<T>::infinity(), second = largest;
     for (Index e = first; e < first + size; ++e) {
-      const T key = biased(scores, e);
+      const T score = biased(scores, e), key = std::isnan(score) ? -std::numeric_limits<T>::infinity() : score;
       second = std::max(second, std::min(largest, key));
       largest = std::max(largest, key);
     }
@@ -95,3 +100,5 @@ struct GroupedTopK {
 static_assert(SelectPolicy<GroupedTopK<float>, float>);
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

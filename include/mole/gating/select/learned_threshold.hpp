@@ -4,6 +4,8 @@
 
 #include "mole/gating/select/select_policy.hpp"
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// Keeps scores >= t, where t is the token's own threshold in the column after the experts (SoftmaxWithThreshold).
@@ -25,3 +27,5 @@ struct LearnedThreshold {
 static_assert(SelectPolicy<LearnedThreshold, float>);
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

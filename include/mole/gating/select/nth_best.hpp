@@ -7,6 +7,8 @@
 
 #include <vector>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// Keeps the experts at given places in the order of each token's scores: 0 is the best, 1 the second best, and so on.
@@ -69,3 +71,5 @@ struct NthBest {
 static_assert(SelectPolicy<NthBest, float>);
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

@@ -9,6 +9,8 @@
 #include <concepts>
 #include <span>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// Satisfied by a copyable type with, for one token,
@@ -83,3 +85,5 @@ Index choose_those(std::span<const T> scores, Index experts, std::span<int> chos
 }
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

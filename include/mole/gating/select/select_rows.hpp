@@ -11,6 +11,8 @@
 #include <array>
 #include <type_traits>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// The experts chosen for some tokens.
@@ -88,3 +90,5 @@ struct SelectRows {
 };
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

@@ -9,6 +9,8 @@
 #include <span>
 #include <utility>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// One choice of a WholeCallSelectPolicy.
@@ -16,26 +18,37 @@ struct EmittedPair {
   int token = 0, expert = 0;
 };
 
+namespace detail {
+/// Takes the choices of a WholeCallSelectPolicy; excluded(n, e) is what must not serve.
+template <class Excluded>
+struct PairEmitter {
+  const Pass& pass;
+  const Excluded& excluded;
+  ScratchVector<EmittedPair>& emitted;
+
+  bool excludes(Index token, int expert) const { return excluded(token, expert); }
+  void operator()(Index token, int expert) const {
+    if (pass.chooses(token) && !excluded(token, expert)) emitted.push_back({int(token), expert});
+  }
+};
+}  // namespace detail
+
 /// Scores of `trace` -> the experts of its routing, shared experts after the chosen ones; gates are not set.
 ///
-///   count [N] and emitted [at most the pairs of a call]: scratch
+///   excluded(n, e): experts that must not serve   count [N] and emitted [at most the pairs of a call]: scratch
 ///
 /// Pairs are collected, counted per token, and moved to the place of their token. A token with a forced expert gets
 /// that one.
-template <class Select, class T, class Scratch>
-void select_whole_call(const Select& select, Trace<T>& trace, const Pass& pass, std::span<int> counts,
-                       ScratchVector<EmittedPair>& emitted, Scratch& scratch) {
+template <class Select, class T, class Excluded, class Scratch>
+void select_whole_call(const Select& select, Trace<T>& trace, const Pass& pass, const Excluded& excluded,
+                       std::span<int> counts, ScratchVector<EmittedPair>& emitted, Scratch& scratch) {
   const Index experts = trace.scored_experts();
   const auto count = counts.first(std::size_t(trace.tokens()));
   emitted.clear();
   for (Index n = 0; n < trace.tokens(); ++n)
     if (const int forced = pass.forced_expert(n); forced >= 0 && pass.routes(n)) emitted.push_back({int(n), forced});
-  select.select_whole_call(
-      std::as_const(trace).scores(), experts, pass,
-      [&](Index n, int expert) {
-        if (pass.forced_expert(n) < 0) emitted.push_back({int(n), expert});
-      },
-      scratch);
+  select.select_whole_call(std::as_const(trace).scores(), experts, pass,
+                           detail::PairEmitter<Excluded>{pass, excluded, emitted}, scratch);
   std::ranges::fill(count, 0);
   for (const EmittedPair& pair : emitted) ++count[std::size_t(pair.token)];
   for (Index n = 0; n < trace.tokens(); ++n)
@@ -43,7 +56,7 @@ void select_whole_call(const Select& select, Trace<T>& trace, const Pass& pass, 
   trace.routing.start(trace.experts(), count);
   std::ranges::fill(count, 0);
   const auto put = [&](Index n, int expert) {
-    trace.routing.experts_of(n)[std::size_t(count[std::size_t(n)]++)] = expert;
+    trace.routing.experts_to_fill(n)[std::size_t(count[std::size_t(n)]++)] = expert;
   };
   for (const EmittedPair& pair : emitted) put(pair.token, pair.expert);
   for (Index n = 0; n < trace.tokens(); ++n)
@@ -51,3 +64,5 @@ void select_whole_call(const Select& select, Trace<T>& trace, const Pass& pass, 
 }
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

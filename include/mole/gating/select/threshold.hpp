@@ -3,7 +3,10 @@
 #pragma once
 
 #include "mole/core/error.hpp"
+#include "mole/core/float_range.hpp"
 #include "mole/gating/select/select_policy.hpp"
+
+#include "mole/core/macros_off.hpp"
 
 namespace mole {
 
@@ -14,15 +17,16 @@ namespace mole {
 ///   MoLE with a threshold   {.threshold = 1.0 / E}: a token may get no expert, and keeps the base's output
 ///   sparse scores           {.threshold = 0, .strict = true}: every expert with a share (Sparsegen)
 ///
-/// NaN is never large enough. Throws Error(option) unless 0 <= min_k <= E and `threshold` is a number.  O(E), and the
-/// sorting of the kept experts.
+/// NaN is never large enough. Throws Error(option) unless 0 <= min_k <= E and `threshold` is 0, infinite, or of size
+/// 1e-30 to 1e30.  O(E), and the sorting of the kept experts.
 struct Threshold {
   double threshold = 0;
   bool strict = false;
   Index min_k = 0;
 
   void check(Index experts) const {
-    require(!std::isnan(threshold), ErrorCode::option, "Threshold: expected a number, found NaN");
+    require(threshold == 0 || std::isinf(threshold) || in_float_range(threshold), ErrorCode::option,
+            "Threshold: expected a threshold of 0, infinite, or of size 1e-30 to 1e30, found ", threshold);
     require(min_k >= 0 && min_k <= experts, ErrorCode::option, "Threshold: expected min_k from 0 to ", experts,
             " experts, found ", min_k);
   }
@@ -44,3 +48,5 @@ struct Threshold {
 static_assert(SelectPolicy<Threshold, float>);
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

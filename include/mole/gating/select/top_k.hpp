@@ -8,6 +8,8 @@
 
 #include <array>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// Keeps the k largest scores of each token.
@@ -43,3 +45,5 @@ struct TopK {
 static_assert(SelectPolicy<TopK, float>);
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

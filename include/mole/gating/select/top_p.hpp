@@ -10,6 +10,8 @@
 #include <algorithm>
 #include <array>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// Keeps experts in the order of their scores until the sum of the kept scores passes p.
@@ -23,7 +25,8 @@ namespace mole {
 ///   Dynamic_MoE, MixLoRA-dynamic   {.p = 0.4}, {.p = 0.8}; the former's paper is not strict, its code is
 ///   DynMoLE, without its entropy   {.p = 0.75, .crossing = false, .min_k = 2}
 ///
-/// Throws Error(option) unless p >= 0, 0 <= min_k <= E and max_k is 0, for E, or from max(1, min_k) to E.
+/// Throws Error(option) unless p is 0 or from 1e-30 up, 0 <= min_k <= E and max_k is 0, for E, or from max(1, min_k) to
+/// E.
 /// Cost: choose_best of the kept, rounded up to a power of 4.
 /// Source: Huang et al. 2024 (Dynamic_MoE), arXiv:2403.07652; ZhenweiAn/Dynamic_MoE, mikecovlee/DynMoLE.
 struct TopP {
@@ -34,7 +37,7 @@ struct TopP {
   bool strict = true;
 
   void check(Index experts) const {
-    require(p >= 0, ErrorCode::option, "TopP: expected p from 0 up, found ", p);
+    require(p == 0 || p >= 1e-30, ErrorCode::option, "TopP: expected a p of 0, or from 1e-30 up, found ", p);
     require(min_k >= 0 && min_k <= experts, ErrorCode::option, "TopP: expected min_k from 0 to ", experts,
             " experts, found ", min_k);
     require(max_k == 0 || (max_k >= std::max<Index>(1, min_k) && max_k <= experts), ErrorCode::option,
@@ -98,3 +101,5 @@ struct TopP {
 static_assert(SelectPolicy<TopP, float>);
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

@@ -8,11 +8,14 @@
 
 #include <concepts>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 namespace detail {
 struct EmitArchetype {
   void operator()(Index token, int expert) const;
+  bool excludes(Index token, int expert) const;
 };
 }  // namespace detail
 
@@ -20,7 +23,8 @@ struct EmitArchetype {
 ///     max_pairs(tokens, experts)   the most pairs that it can choose
 ///     select_whole_call(scores, experts, pass, emit, scratch)   calls emit(token, expert) for every chosen pair
 ///   scores [N x (E + extra)]
-/// Tokens that pass.routes() excludes get no expert. The pairs of a token keep the order in which they are emitted.
+/// Only tokens that pass.chooses() are given experts, so that the others take nobody's place, and no expert that
+/// emit.excludes(token, expert). The pairs of a token keep the order in which they are emitted.
 template <class S, class T>
 concept WholeCallSelectPolicy = std::copyable<S> &&
     requires(const S& select, View<const T> scores, Index size, const Pass& pass, const detail::EmitArchetype& emit,
@@ -30,3 +34,5 @@ concept WholeCallSelectPolicy = std::copyable<S> &&
 };
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

@@ -3,11 +3,14 @@
 #pragma once
 
 #include "mole/core/error.hpp"
+#include "mole/core/float_range.hpp"
 #include "mole/gating/weigh/weigh_policy.hpp"
 
 #include <algorithm>
 #include <cmath>
 #include <limits>
+
+#include "mole/core/macros_off.hpp"
 
 namespace mole {
 
@@ -15,7 +18,8 @@ namespace mole {
 ///
 /// What the threshold removes is not given to the others: gates sum to 1 in training, to at most 1 in inference. A
 /// score of -infinity gets gate 0; if all are -infinity, all gates are 0.
-/// Throws Error(option) unless temperature > 0 and min_score is a number.  O(K) per token.
+/// Throws Error(option) unless the temperature is from 1e-30 to 1e30, and min_score 0, infinite, or of such a size.
+/// O(K) per token.
 /// Source: Lu et al. 2025 (MoRAM), arXiv:2506.21035, as released, where min_score is lora_threshold. Without it:
 /// Jiang et al. 2024 (Mixtral), arXiv:2401.04088, eq. 1.
 struct SoftmaxOverChosen {
@@ -23,10 +27,13 @@ struct SoftmaxOverChosen {
   double min_score = -std::numeric_limits<double>::infinity();
 
   void check(Index) const {
-    require(temperature > 0, ErrorCode::option, "SoftmaxOverChosen: expected a temperature above 0, found ",
-            temperature);
-    require(!std::isnan(min_score), ErrorCode::option, "SoftmaxOverChosen: expected a number for min_score, found NaN");
+    require(temperature > 0 && in_float_range(temperature), ErrorCode::option,
+            "SoftmaxOverChosen: expected a temperature from 1e-30 to 1e30, found ", temperature);
+    require(min_score == 0 || std::isinf(min_score) || in_float_range(min_score), ErrorCode::option,
+            "SoftmaxOverChosen: expected a min_score of 0, infinite, or of size 1e-30 to 1e30, found ", min_score);
   }
+
+  double lone_gate() const { return 1; }
 
   template <class T>
   void forward(std::span<const T> scores, std::span<const int> chosen, std::span<T> gates,
@@ -79,3 +86,5 @@ struct SoftmaxOverChosen {
 static_assert(WeighPolicy<SoftmaxOverChosen, float>);
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

@@ -4,6 +4,8 @@
 
 #include "mole/gating/weigh/unit.hpp"
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// gate = 1, with the gradient of gate = score:   1 - constant(score) + score.
@@ -21,3 +23,5 @@ struct StraightThrough : Unit {
 static_assert(WeighPolicy<StraightThrough, float>);
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

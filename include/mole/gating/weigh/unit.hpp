@@ -6,12 +6,15 @@
 
 #include <algorithm>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// gate = 1 for every chosen expert, so the router gets no gradient from the output and learns from auxiliary losses.
 /// Source: Chen et al. 2024 (LLaVA-MoLE), arXiv:2401.16160, eq. 5.
 struct Unit {
   double constant_gate() const { return 1; }
+  double lone_gate() const { return 1; }
 
   template <class T>
   void forward(std::span<const T>, std::span<const int>, std::span<T> gates) const {
@@ -25,3 +28,5 @@ struct Unit {
 static_assert(WeighPolicy<Unit, float>);
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

@@ -8,6 +8,8 @@
 #include <concepts>
 #include <span>
 
+#include "mole/core/macros_off.hpp"
+
 namespace mole {
 
 /// Satisfied by a copyable type with, for one token,
@@ -18,6 +20,11 @@ namespace mole {
 /// A weighing that differs between training and inference takes the pass last in both calls:
 ///     forward(scores, chosen, gates, pass)      backward(scores, chosen, gates, d_gates, d_scores, pass)
 /// A weighing that gives the same gate to all chosen experts of all tokens may name it:   constant_gate()
+/// One whose gates are shares names that of an expert that serves alone, which is that of a forced expert, whatever its
+/// score:   lone_gate()
+/// One whose shares can be taken from vanished scores offers, with log_ratio(e, f) = log(score_e / score_f),
+///     needs_logs(scores, chosen)   forward_from_logs(log_ratio, chosen, gates)
+///     backward_from_logs(chosen, gates, d_gates, add)   add(e, d_log_score) for each chosen expert
 template <class W, class T>
 concept WeighPolicy = std::copyable<W> &&(
     requires(const W& weigh, std::span<const T> in, std::span<const int> chosen, std::span<T> out) {
@@ -30,3 +37,5 @@ concept WeighPolicy = std::copyable<W> &&(
     });
 
 }  // namespace mole
+
+#include "mole/core/macros_on.hpp"

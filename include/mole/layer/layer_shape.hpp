@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: MIT
+// LayerShape: what tells a layer's workspace from those of layers that lay out their memory differently.
+#pragma once
+
+#include "mole/core/error.hpp"
+
+#include <atomic>
+#include <cstdint>
+#include <utility>
+
+#include "mole/core/macros_off.hpp"
+
+namespace mole {
+
+/// A number for the sizes of a layer's parts, measured once, and in every call from when the caller has a reference
+/// through which they may change. Nobody has one to the parts of a copy. Of a layer that was moved from there is none:
+/// Error(order). Threads may ask for it together.
+class LayerShape {
+ public:
+  /// Which of the two classes of layers has measured: each asks for more parts than the other.
+  enum class Of : std::uint64_t { experts = 1, whole = 2 };
+
+  LayerShape() = default;
+  LayerShape(const LayerShape& other) noexcept : number_(other.known()) {}
+  LayerShape(LayerShape&& other) noexcept : number_(other.known()) { other.number_ = gone; }
+  LayerShape& operator=(const LayerShape& other) noexcept {
+    if (number_ != changing) number_ = other.known();
+    return *this;
+  }
+  LayerShape& operator=(LayerShape&& other) noexcept {
+    *this = std::as_const(other);
+    other.number_ = gone;
+    return *this;
+  }
+
+  void may_change() { number_ = changing; }
+
+  /// The number, from `measure()` where it is not known. Never 0; differs, almost certainly, for other sizes.
+  template <class Measure>
+  std::uint64_t number(Of layer, const Measure& measure) const {
+    const std::uint64_t number = number_.load(std::memory_order_relaxed);
+    return (number & 3) == std::uint64_t(layer) ? number : measured(layer, number, measure);
+  }
+
+ private:
+  template <class Measure>
+  MOLE_COLD std::uint64_t measured(Of layer, std::uint64_t number, const Measure& measure) const {
+    require(number != gone, ErrorCode::order, "layer: expected a layer with parts, found one that was moved from");
+    const std::uint64_t anew = measure() << 2 | std::uint64_t(layer);
+    if (number == unknown) number_.store(anew, std::memory_order_relaxed);
+    return anew;
+  }
+
+  static constexpr std::uint64_t unknown = 0, changing = 3, gone = 7;
+
+  std::uint64_t known() const { return number_ == changing ? unknown : number_.load(std::memory_order_relaxed); }
+
+  mutable std::atomic<std::uint64_t> number_ = unknown;
+};
+
+}  // namespace mole
+
+#include "mole/core/macros_on.hpp"

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: MIT
+// Macros of a host, of <windows.h> and of C code, that are names in mole: they neither break it nor are they lost.
+#define near
+#define far
+#define E 2.718
+#define I 7
+#define K 3
+#define M 4
+#define N 512
+#define O 8
+#define R 9
+#define T int
+#define V void
+#define min(a, b) ((a) < (b) ? (a) : (b))
+#define max(a, b) ((a) > (b) ? (a) : (b))
+
+#include "mole/fwd.hpp"
+
+#include "mole/execution/through_eigen.hpp"
+#include "mole/io/checkpoint.hpp"
+#include "mole/mole.hpp"
+#include "mole/testing/gating_laws.hpp"
+
+static_assert(N + K + M + O + R + I == 543);
+V kept(T);
+
+int main() {
+  mole::Rng rng(1);
+  mole::Matrix<float> weight(4, 3), x(2, 3), y(2, 4);
+  auto layer = mole::mola({}, mole::DenseBase(weight), rng);
+  auto work = layer.workspace(2);
+  auto gradients = layer.gradients();
+  layer.forward(x, y, work);
+  layer.backward(x, y, {}, gradients, work);
+}

@@ -1,0 +1,5 @@
+// SPDX-License-Identifier: MIT
+#include "support/compiled_kernels.hpp"
+
+MOLE_TEST_KERNELS(, float)
+MOLE_TEST_KERNELS(, double)
