@@ -44,7 +44,8 @@ TEST_CASE("A layer that was moved from refuses to be called until it is assigned
   auto work = layer.workspace(8);
   auto taken = std::move(layer);
   CHECK(code_of([&] { layer.forward(x, y, work); }) != std::nullopt);
-  CHECK(code_of([&] { layer.workspace(8); }) != std::nullopt);
+  CHECK(code_of([&] { layer.workspace(8); }) == ErrorCode::order);
+  CHECK(code_of([&] { layer.workspace_bytes(8); }) == ErrorCode::order);
   CHECK_NOTHROW(taken.forward(x, y, work));
   layer = std::move(taken);
   CHECK_NOTHROW(layer.forward(x, y, work));

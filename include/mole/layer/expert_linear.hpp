@@ -46,7 +46,7 @@ class ExpertLinear {
   /// Throws Error(shape) when the roles do not fit each other.
   ExpertLinear(Experts experts, Base base, Execution execution = {})
       : experts_(std::move(experts)), base_(std::move(base)), execution_(std::move(execution)) {
-    shape();
+    shape();  // throws here already
   }
 
   Index in() const { return experts_.in(); }
@@ -65,11 +65,13 @@ class ExpertLinear {
   Workspace workspace(Index max_tokens, Index max_pairs = 0,
                       std::pmr::memory_resource* memory = std::pmr::get_default_resource(),
                       std::size_t bytes = 0) const {
-    return detail::workspace_in(memory, make_workspace(max_tokens, max_pairs), shape(), bytes);
+    const std::uint64_t own = shape();
+    return detail::workspace_in(memory, make_workspace(max_tokens, max_pairs), own, bytes);
   }
   /// Bytes that such a workspace takes from `memory`, known before it is made: a buffer of this size, aligned to
   /// Arena::line, holds it all.
   std::size_t workspace_bytes(Index max_tokens, Index max_pairs = 0) const {
+    shape();
     return bytes_of(make_workspace(max_tokens, max_pairs));
   }
 
@@ -137,7 +139,7 @@ class ExpertLinear {
     require_equal(ErrorCode::shape, "layer: inputs of the base", Index(experts_.in()), Index(base_.in()));
     require_equal(ErrorCode::shape, "layer: outputs of the base", Index(experts_.out()), Index(base_.out()));
   }
-  /// Throws unless the parts fit each other.
+  /// What a workspace of this layer is laid out for. Throws unless the layer has parts, and these fit each other.
   std::uint64_t shape() const {
     return shape_.number(LayerShape::Of::experts, [this] {
       check_parts();

@@ -17,7 +17,7 @@ namespace mole {
 /// Error(order). Threads may ask for it together.
 class LayerShape {
  public:
-  /// Which of the two classes of layers has measured: each asks for more parts than the other.
+  /// Who has measured: an ExpertLinear its two parts, or the MixtureLinear around it all four.
   enum class Of : std::uint64_t { experts = 1, whole = 2 };
 
   LayerShape() = default;

@@ -63,9 +63,11 @@ class MixtureLinear : public ExpertLinear<Experts, Base, Execution> {
   Workspace workspace(Index max_tokens, Index max_pairs = 0,
                       std::pmr::memory_resource* memory = std::pmr::get_default_resource(),
                       std::size_t bytes = 0) const {
-    return detail::workspace_in(memory, make_workspace(max_tokens, max_pairs), shape(), bytes);
+    const std::uint64_t own = shape();
+    return detail::workspace_in(memory, make_workspace(max_tokens, max_pairs), own, bytes);
   }
   std::size_t workspace_bytes(Index max_tokens, Index max_pairs = 0) const {
+    shape();
     return bytes_of(make_workspace(max_tokens, max_pairs));
   }
 
