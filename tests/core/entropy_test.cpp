@@ -51,7 +51,8 @@ TEST_CASE("Entropy is largest for even probabilities and 0 for certainty", "[cor
 
 TEST_CASE("Entropy's derivatives are its differences", "[core]") {
   for (const EntropyFamily family : {EntropyFamily::tsallis, EntropyFamily::renyi})
-    for (const auto& [order, offset] : {std::pair(0.5, 1e-10), {1.0, 1e-10}, {1.1, 1e-10}, {1.1, 0.5}, {2.0, 0.5}}) {
+    for (const auto& [order, offset] :
+         {std::pair(0.5, 1e-10), {1.0, 1e-10}, {1.1, 1e-10}, {1.1, 0.5}, {2.0, 1e-10}, {2.0, 0.5}}) {
       const Entropy entropy{.family = family, .order = order, .shift = 1e-5, .offset = offset};
       std::vector<double> p = example;
       std::vector<double> d(p.size());
