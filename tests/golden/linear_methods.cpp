@@ -42,21 +42,17 @@ void check_routed(Comparison<T>& file, Gating gating, Execution execution, const
   const auto experts = names.load(file);
   with_base(file, experts.in(), experts.out(), [&](auto base) {
     mole::MixtureLinear layer(load_router(file), gating, experts, std::move(base), execution);
-    const Index tokens = file.matrix("x").rows();
-    const std::vector<Index> starts = sequence_starts(file, tokens);
-    const mole::Pass pass{.sequence_begin = starts};
-    auto work = layer.workspace(tokens);
-    expect_layer(file, layer, work, pass, names);
-    expect_balance(file, layer, work, pass, balance);
-    expect_loss_of_two_layers(file, layer, work, pass, balance);
-    if (!file.has_option("task_types")) return;
-    std::vector<int> task_types;
-    for (double type : file.list("task_types")) task_types.push_back(int(type));
-    file.expect_optional("task_types", {task_types.begin(), task_types.end()});
-    const mole::LocalizedBalanceOptions localized{
-        .task_types = task_types, .blc_alpha = file.number("blc_alpha"), .blc_weight = file.number("blc_weight")};
-    expect_loss(file, "localized_balance", layer, work, pass,
-                [&](mole::Trace<T>& trace) { return mole::localized_balance(trace, localized); });
+    expect_balanced_layer(file, layer, names, balance, [&](auto& work, const mole::Pass& pass) {
+      expect_loss_of_two_layers(file, layer, work, pass, balance);
+      if (!file.has_option("task_types")) return;
+      std::vector<int> task_types;
+      for (double type : file.list("task_types")) task_types.push_back(int(type));
+      file.expect_optional("task_types", {task_types.begin(), task_types.end()});
+      const mole::LocalizedBalanceOptions localized{
+          .task_types = task_types, .blc_alpha = file.number("blc_alpha"), .blc_weight = file.number("blc_weight")};
+      expect_loss(file, "localized_balance", layer, work, pass,
+                  [&](mole::Trace<T>& trace) { return mole::localized_balance(trace, localized); });
+    });
   });
 }
 

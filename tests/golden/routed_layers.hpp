@@ -89,4 +89,17 @@ void expect_balance(Comparison<T>& file, Layer& layer, typename Layer::Workspace
   expect_loss(file, "load_balance_masked", layer, work, pass, balanced);
 }
 
+/// Layer and balance loss over the sequences of the file, and what more(work, pass) compares.
+template <class T, class Layer, class Names, class More>
+void expect_balanced_layer(Comparison<T>& file, Layer& layer, const Names& names,
+                           const mole::LoadBalanceOptions& balance, More more) {
+  const Index tokens = file.matrix("x").rows();
+  const std::vector<Index> starts = sequence_starts(file, tokens);
+  const mole::Pass pass{.sequence_begin = starts};
+  auto work = layer.workspace(tokens);
+  expect_layer(file, layer, work, pass, names);
+  expect_balance(file, layer, work, pass, balance);
+  more(work, pass);
+}
+
 }  // namespace golden

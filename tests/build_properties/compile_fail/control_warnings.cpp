@@ -1,13 +1,4 @@
 // SPDX-License-Identifier: MIT
 // flags: -Wall -Wextra -Werror -O2 -march=native
 // A consumer's warnings, also those that need optimization.
-#include "parts.hpp"
-
-int main() {
-  mole::MixtureLinear layer{parts::router(), parts::gate(), parts::experts(), parts::base()};
-  auto work = layer.workspace(4);
-  auto gradients = layer.gradients();
-  mole::Matrix<float> x(4, 3), y(4, 2), d_x(4, 3);
-  layer.forward(x, y, work);
-  layer.backward(x, y, d_x, gradients, work);
-}
+#include "control.cpp"
