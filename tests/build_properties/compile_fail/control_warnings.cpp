@@ -1,4 +1,8 @@
 // SPDX-License-Identifier: MIT
 // flags: -Wall -Wextra -Werror -O2 -march=native
 // A consumer's warnings, also those that need optimization.
-#include "control.cpp"
+#include "calls.hpp"
+
+int main() {
+  call_a_layer();
+}
