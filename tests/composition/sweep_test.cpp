@@ -82,15 +82,15 @@ std::string broken_gate(Index tokens, Index experts, Index k) {
 
 // ---- experts under a routing from outside
 
-constexpr Index in = 19, out = 21;
+constexpr Index odd_in = 19, odd_out = 21;
 
 template <class T>
 auto outside_layer(Index experts, Index rank) {
   Rng rng(5);
-  return support::with_random_b(
-      ExpertLinear(LowRank<DenseFactors<T>>(
-                       {.in = in, .out = out, .experts = experts, .rank = rank, .alpha = 2 * double(rank)}, rng),
-                   DenseBase(random_matrix<T>(out, in, 6)), Simd<>{}));
+  return support::with_random_b(ExpertLinear(
+      LowRank<DenseFactors<T>>(
+          {.in = odd_in, .out = odd_out, .experts = experts, .rank = rank, .alpha = 2 * double(rank)}, rng),
+      DenseBase(random_matrix<T>(odd_out, odd_in, 6)), Simd<>{}));
 }
 
 /// k experts a token, a stride apart, so that all are met; `one` gives every token the last expert alone.
@@ -110,7 +110,7 @@ Routing<T> some_routing(Index tokens, Index experts, Index k, bool one) {
 /// Everything that a layer makes of a batch.
 struct Results {
   Results(Index tokens, Index ranks, Index pairs)
-      : y(tokens, out), d_x(tokens, in), d_a(ranks, in), d_b(ranks, out), d_gate(std::size_t(pairs)) {}
+      : y(tokens, odd_out), d_x(tokens, odd_in), d_a(ranks, odd_in), d_b(ranks, odd_out), d_gate(std::size_t(pairs)) {}
 
   Matrix<double> y, d_x, d_a, d_b;
   std::vector<double> d_gate;
@@ -123,8 +123,8 @@ Results plain_results(const Layer& layer, Index rank, const Matrix<T>& x, const 
   const auto& p = layer.experts().parameters();
   Results results(x.rows(), p.lora_A.rows(), routing.pairs());
   for (Index n = 0; n < x.rows(); ++n) {
-    for (Index o = 0; o < out; ++o)
-      for (Index i = 0; i < in; ++i) {
+    for (Index o = 0; o < odd_out; ++o)
+      for (Index i = 0; i < odd_in; ++i) {
         const double w = double(layer.base().weight()(o, i));
         results.y(n, o) += w * double(x(n, i));
         results.d_x(n, i) += w * double(d_y(n, o));
@@ -134,14 +134,14 @@ Results plain_results(const Layer& layer, Index rank, const Matrix<T>& x, const 
       for (Index r = 0; r < rank; ++r) {
         const Index row = routing.expert(pair) * rank + r;
         double z = 0, u = 0;
-        for (Index i = 0; i < in; ++i) z += double(p.lora_A(row, i)) * double(x(n, i));
-        for (Index o = 0; o < out; ++o) u += double(p.lora_B(row, o)) * double(d_y(n, o));
+        for (Index i = 0; i < odd_in; ++i) z += double(p.lora_A(row, i)) * double(x(n, i));
+        for (Index o = 0; o < odd_out; ++o) u += double(p.lora_B(row, o)) * double(d_y(n, o));
         results.d_gate[std::size_t(pair)] += scale * z * u;
-        for (Index o = 0; o < out; ++o) {
+        for (Index o = 0; o < odd_out; ++o) {
           results.y(n, o) += scale * weight * z * double(p.lora_B(row, o));
           results.d_b(row, o) += scale * weight * z * double(d_y(n, o));
         }
-        for (Index i = 0; i < in; ++i) {
+        for (Index i = 0; i < odd_in; ++i) {
           results.d_x(n, i) += scale * weight * u * double(p.lora_A(row, i));
           results.d_a(row, i) += scale * weight * u * double(x(n, i));
         }
@@ -154,9 +154,9 @@ Results plain_results(const Layer& layer, Index rank, const Matrix<T>& x, const 
 template <class T>
 std::string broken_experts(Index tokens, Index experts, Index rank, Index k, bool one) {
   const auto layer = outside_layer<T>(experts, rank);
-  const auto x = random_matrix<T>(tokens, in, 8), d_y = random_matrix<T>(tokens, out, 9);
+  const auto x = random_matrix<T>(tokens, odd_in, 8), d_y = random_matrix<T>(tokens, odd_out, 9);
   const auto routing = some_routing<T>(tokens, experts, k, one);
-  Matrix<T> y(tokens, out), d_x(tokens, in);
+  Matrix<T> y(tokens, odd_out), d_x(tokens, odd_in);
   std::vector<T> d_gate(std::size_t(routing.pairs()));
   auto work = layer.workspace(tokens);
   auto gradients = layer.gradients();
@@ -220,7 +220,7 @@ TEST_CASE("Blocks of ranks are experts", "[composition]") {
   }
   repeated.finish();
 
-  const auto x = random_matrix<double>(tokens, in, 8), d_y = random_matrix<double>(tokens, out, 9);
+  const auto x = random_matrix<double>(tokens, odd_in, 8), d_y = random_matrix<double>(tokens, odd_out, 9);
   const auto results = [&](const auto& layer, const Routing<double>& by) {
     Results all(tokens, experts * rank, by.pairs());
     auto work = layer.workspace(tokens);

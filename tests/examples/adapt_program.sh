@@ -26,10 +26,10 @@ grep -q '<script' "$work/one/report.html" && fail "expected no script in the rep
 # Ctrl-C saves, --resume goes on and gives the bits of a run that never stopped: of a router, of a bias that a balancer
 # moves, of gates that a schedule shrinks.
 stop_and_resume() {
-  run --steps 40 --out "$work/whole" --method "$1" --only
-  stop 7 --steps 40 --out "$work/stopped" --method "$1" --only
+  run --steps 12 --out "$work/whole" --method "$1" --only
+  stop 7 --steps 12 --out "$work/stopped" --method "$1" --only
   cmp -s "$work/whole/$1.safetensors" "$work/stopped/$1.safetensors" && fail "expected a stopped run, found a whole one"
-  run --steps 40 --out "$work/stopped" --method "$1" --only --resume
+  run --steps 12 --out "$work/stopped" --method "$1" --only --resume
   same "whole/$1.safetensors" "stopped/$1.safetensors"
 }
 stop_and_resume mola
@@ -44,6 +44,6 @@ refused --method unknown
 refused --only
 refused --no-such-option
 printf 'not a checkpoint' >"$work/whole/mola.safetensors"
-refused $texts --steps 40 --method mola --only --resume --out "$work/whole"
+refused $texts --steps 12 --method mola --only --resume --out "$work/whole"
 grep -q -- --resume "$work/help" || fail "expected --resume in the help"
 echo "adapt_program: all as it should be"

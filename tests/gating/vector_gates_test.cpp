@@ -95,7 +95,7 @@ std::vector<unsigned char> bits_of(const Trace<T>& trace, Index n) {
 }
 
 template <class T>
-constexpr Index step = kernel::step_of<kernel::DefaultArchitecture, T>;
+constexpr Index lanes = kernel::step_of<kernel::DefaultArchitecture, T>;
 
 /// Calls check(gate) for every part that has a form with vectors, for the choices k and p, and for parts without.
 template <class Check>
@@ -130,7 +130,7 @@ TEMPLATE_TEST_CASE("A gate with vectors chooses what Reference chooses, with the
   using T = TestType;
   test::TestRng rng;
   for (Index experts : {1, 2, 3, 7, 8, 9, 15, 16, 17, 64, 129, 513})
-    for (Index tokens : {Index(0), Index(1), step<T> - 1, step<T>, step<T> + 1, 3 * step<T> + 2})
+    for (Index tokens : {Index(0), Index(1), lanes<T> - 1, lanes<T>, lanes<T> + 1, 3 * lanes<T> + 2})
       for (Rows rows : {Rows::ordinary, Rows::special}) {
         const auto logits = some_logits<T>(tokens, experts, rows, rng);
         CAPTURE(experts, tokens, rows);
@@ -145,7 +145,7 @@ TEMPLATE_TEST_CASE("A token's bits do not depend on its neighbors, its place or 
   using T = TestType;
   test::TestRng rng;
   for (Index experts : {1, 2, 3, 7, 8, 9, 15, 16, 17, 64, 129, 513}) {
-    const Index tokens = 3 * step<T> + 2;
+    const Index tokens = 3 * lanes<T> + 2;
     const auto logits = some_logits<T>(tokens, experts, Rows::special, rng);
     const auto order = support::reversed(tokens);
     const auto turned = support::permuted(logits, order);
@@ -223,7 +223,7 @@ TEMPLATE_TEST_CASE("Vectors of one element score and select as plain numbers do"
 TEMPLATE_TEST_CASE("A NaN is reported in every row of a wider matrix, and no longer when it has gone", "[gating]",
                    float, double) {
   using T = TestType;
-  Matrix<T> wide(4, 3 * step<T> + 1), scores(4, step<T> + 1);
+  Matrix<T> wide(4, 3 * lanes<T> + 1), scores(4, lanes<T> + 1);
   const View<T> logits = wide.view().middle_cols(0, scores.cols());
   std::vector<unsigned char> nan(4);
   for (Index n = 0; n < 4; ++n) {
@@ -262,7 +262,7 @@ TEMPLATE_TEST_CASE("The gradient of a gate with vectors is Reference's up to rou
     return std::vector<T>(d_logits.data(), d_logits.data() + d_logits.size());
   };
   for (Index experts : {1, 3, 8, 16, 17, 64, 129}) {
-    const auto logits = some_logits<T>(step<T> + 3, experts, Rows::ordinary, rng);
+    const auto logits = some_logits<T>(lanes<T> + 3, experts, Rows::ordinary, rng);
     CAPTURE(experts);
     for_each_gate(experts, [&](const auto& gate) {
       auto trace = laws::routed(gate, logits, experts);
@@ -317,7 +317,7 @@ TEMPLATE_TEST_CASE("Parts with the scalar form only work beside parts with vecto
   using T = TestType;
   test::TestRng rng;
   for (Index experts : {3, 40}) {
-    const auto logits = some_logits<T>(2 * step<T> + 1, experts, Rows::special, rng);
+    const auto logits = some_logits<T>(2 * lanes<T> + 1, experts, Rows::special, rng);
     const Gate score{Doubling{}, TopK{2}, Renormalized{}};
     CHECK(same_choice(laws::routed<Simd<>>(score, logits, experts), laws::routed(score, logits, experts)));
     const Gate select{Softmax{}, LastExpert{}, Raw{}};

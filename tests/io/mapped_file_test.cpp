@@ -15,7 +15,7 @@ namespace {
 using namespace mole;
 using namespace mole::test;
 
-std::string text_of(const MappedFile& file) {
+std::string bytes_as_text(const MappedFile& file) {
   return {reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size()};
 }
 
@@ -25,7 +25,7 @@ TEST_CASE("A mapped file shows the bytes of the file", "[io]") {
   const TemporaryFolder folder;
   put(folder / "a", std::string("one\0two", 7));
   const MappedFile file(folder / "a");
-  CHECK(text_of(file) == std::string("one\0two", 7));
+  CHECK(bytes_as_text(file) == std::string("one\0two", 7));
 }
 
 TEST_CASE("An empty file has no bytes", "[io]") {
@@ -43,7 +43,7 @@ TEST_CASE("A mapped file moves and does not copy", "[io]") {
   const std::byte* const address = b.bytes().data();
   a = std::move(b);
   CHECK(a.bytes().data() == address);
-  CHECK(text_of(a) == "second");
+  CHECK(bytes_as_text(a) == "second");
   CHECK(b.bytes().empty());
 }
 
@@ -77,5 +77,5 @@ TEST_CASE("A mapping outlives the replacement of its file", "[io]") {
   put(folder / "b", "after!");
   const MappedFile file(folder / "a");
   std::filesystem::rename(folder / "b", folder / "a");
-  CHECK(text_of(file) == "before");
+  CHECK(bytes_as_text(file) == "before");
 }

@@ -12,15 +12,15 @@ using namespace mole::test;
 
 namespace {
 
-constexpr Index step = kernel::step_of<Arch, float>;
+constexpr Index float_step = kernel::step_of<Arch, float>;
 using Pair = kernel::Pair<Arch>;
 
 /// The bits of all 65536 patterns of a 16-bit format, decoded, are those of `scalar`; NaN may become another NaN.
 template <class Load, class Scalar>
 Index different_patterns(Load load, Scalar scalar) {
   Index different = 0;
-  for (Index first = 0; first < 65536; first += step) {
-    std::vector<std::uint16_t> codes(static_cast<std::size_t>(step));
+  for (Index first = 0; first < 65536; first += float_step) {
+    std::vector<std::uint16_t> codes(static_cast<std::size_t>(float_step));
     std::iota(codes.begin(), codes.end(), std::uint16_t(first));
     std::vector<float> found(codes.size());
     load(codes.data()).store_unaligned(found.data());
@@ -56,8 +56,8 @@ TEST_CASE("All binary16 patterns are decoded exactly, with and without an instru
 }
 
 TEST_CASE("All 8-bit integers are decoded exactly", "[kernel]") {
-  for (int first = -128; first < 128; first += int(step)) {
-    std::vector<std::int8_t> codes(static_cast<std::size_t>(step));
+  for (int first = -128; first < 128; first += int(float_step)) {
+    std::vector<std::int8_t> codes(static_cast<std::size_t>(float_step));
     std::iota(codes.begin(), codes.end(), std::int8_t(first));
     std::vector<float> found(codes.size());
     kernel::load_int8<Arch>(codes.data()).store_unaligned(found.data());
@@ -66,8 +66,8 @@ TEST_CASE("All 8-bit integers are decoded exactly", "[kernel]") {
 }
 
 TEST_CASE("All NF4 bytes are decoded, the higher nibble into the first vector", "[kernel]") {
-  for (Index first = 0; first < 256; first += step) {
-    std::vector<std::uint8_t> codes(static_cast<std::size_t>(step));
+  for (Index first = 0; first < 256; first += float_step) {
+    std::vector<std::uint8_t> codes(static_cast<std::size_t>(float_step));
     std::iota(codes.begin(), codes.end(), std::uint8_t(first));
     const auto found = elements_of(kernel::load_nf4<Arch>(codes.data(), 0.7f));
     for (std::size_t k = 0; k < codes.size(); ++k) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// gradient_error(): what the tests of all presets share.
+// What the tests of all presets share: a base, tokens, gradient_error().
 #pragma once
 
 #include "mole/layer/check_gradients.hpp"
@@ -9,6 +9,7 @@ namespace method_checks {
 
 inline const mole::Matrix<double> weight = support::random_matrix<double>(13, 11, 1);
 inline const mole::Matrix<double> bias = support::random_matrix<double>(1, 13, 2);
+inline const mole::Matrix<double> tokens = support::random_matrix<double>(40, 11, 2);
 
 /// The worst relative error of the layer's gradients, with a B that matters, in training.
 template <class Layer>

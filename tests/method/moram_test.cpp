@@ -27,14 +27,6 @@ auto grown_layer(MoramOptions options, Execution execution) {
   return layer;
 }
 
-template <class Layer>
-Matrix<double> output(const Layer& layer, const Matrix<double>& x, const Pass& pass = {}) {
-  auto work = layer.workspace(x.rows());
-  Matrix<double> y(x.rows(), layer.out());
-  layer.forward(x, y, work, pass);
-  return y;
-}
-
 /// y as the release computes it.
 template <class Layer>
 Matrix<double> expected_output(const Layer& layer, const MoramOptions& options, const Matrix<double>& x,
@@ -69,7 +61,6 @@ Matrix<double> expected_output(const Layer& layer, const MoramOptions& options, 
 }
 
 const MoramOptions some{.ranks = {3}, .k = 3, .temperature = 0.2, .min_score = 0.3};
-const Matrix<double> x = support::random_matrix<double>(40, 11, 2);
 
 }  // namespace
 
@@ -81,9 +72,10 @@ TEMPLATE_TEST_CASE("moram computes what its release does, in training and in inf
     const auto layer = grown_layer(options, TestType{});
     CAPTURE(k);
     for (bool training : {false, true})
-      CHECK(support::largest_difference(output(layer, x, {.training = training}),
-                                        expected_output(layer, options, x, training)) < 1e-13);
-    CHECK(support::largest_difference(output(layer, x), output(layer, x, {.training = true})) > 1e-3);
+      CHECK(support::largest_difference(support::output(layer, tokens, {.training = training}),
+                                        expected_output(layer, options, tokens, training)) < 1e-13);
+    CHECK(support::largest_difference(support::output(layer, tokens),
+                                      support::output(layer, tokens, {.training = true})) > 1e-3);
   }
 }
 
@@ -115,9 +107,9 @@ TEMPLATE_TEST_CASE("moram is homogeneous: a token's length changes nothing but t
     return y;
   };
   const auto adapted = [&](double c, auto& work) {
-    Matrix<double> scaled = x;
+    Matrix<double> scaled = tokens;
     for (double& element : scaled.elements()) element *= c;
-    Matrix<double> y(x.rows(), 13);
+    Matrix<double> y(tokens.rows(), 13);
     layer.forward(scaled, y, work);
     const auto without = base(scaled);
     for (std::size_t i = 0; i < y.elements().size(); ++i) y.elements()[i] -= without.elements()[i];
@@ -146,7 +138,7 @@ TEST_CASE("moram's weights sum to one in training, to at most one in inference, 
   auto work = layer.workspace(40);
   Matrix<double> y(40, 13);
   for (bool training : {true, false}) {
-    layer.forward(x, y, work, {.training = training});
+    layer.forward(tokens, y, work, {.training = training});
     for (Index n = 0; n < 40; ++n) {
       const auto w = work.routing.gates_of(n);
       const double sum = std::accumulate(w.begin(), w.end(), 0.0);
@@ -162,12 +154,12 @@ TEST_CASE("moram's weights sum to one in training, to at most one in inference, 
 TEMPLATE_TEST_CASE("New atoms change moram's output at once, to what the shared norm and choice say", "[method]",
                    Reference, Simd<>) {
   auto layer = grown_layer(some, TestType{});
-  const auto before = output(layer, x);
+  const auto before = support::output(layer, tokens);
   Rng rng(9);
   next_task(layer, 5, rng);
-  const auto after = output(layer, x);
+  const auto after = support::output(layer, tokens);
   CHECK(support::largest_difference(after, before) > 1e-3);
-  CHECK(support::largest_difference(after, expected_output(layer, some, x, false)) < 1e-13);
+  CHECK(support::largest_difference(after, expected_output(layer, some, tokens, false)) < 1e-13);
 }
 
 TEST_CASE("moram takes the release's defaults, refuses one atom alone, and merges into nothing", "[method]") {
@@ -179,9 +171,10 @@ TEST_CASE("moram takes the release's defaults, refuses one atom alone, and merge
   CHECK(layer.experts().experts() == 16);
   CHECK(layer.experts().scale()[0] == 1);
   CHECK_FALSE(merge_obstacle(layer).empty());
-  CHECK(support::largest_difference(output(layer, x), [] {
+  CHECK(support::largest_difference(support::output(layer, tokens), [] {
           Matrix<double> y(40, 13);
-          Reference{}.linear(View<const double>(x), LinearWeights<double>{.weight = weight, .bias = bias}, y.view());
+          Reference{}.linear(View<const double>(tokens), LinearWeights<double>{.weight = weight, .bias = bias},
+                             y.view());
           return y;
         }()) < 1e-14);  // B is zero
   CHECK(moram({.k = 1}, DenseBase{weight}, rng).gating().select.k == 2);

@@ -11,7 +11,7 @@ namespace {
 using namespace mole;
 using namespace mole::test;
 
-constexpr double tolerance = 1e-13;
+constexpr double adamw_tolerance = 1e-13;
 
 /// One number through the published formula, in double.
 struct PlainAdamW {
@@ -57,7 +57,7 @@ TEST_CASE("The first step of AdamW is the rate, whatever the gradient's size", "
     d_p(0, 0) = g;
     AdamW<double> adamw({.learning_rate = 0.1, .weight_decay = 0});
     adamw.step([&](auto&& f) { f("p", p.view(), d_p.view()); });
-    CHECK(std::abs(p(0, 0) - (5 - 0.1 * g / (std::abs(g) + 1e-8))) < tolerance);
+    CHECK(std::abs(p(0, 0) - (5 - 0.1 * g / (std::abs(g) + 1e-8))) < adamw_tolerance);
     CHECK(adamw.steps() == 1);
   }
 }
@@ -67,16 +67,16 @@ TEST_CASE("Weight decay acts without a gradient, and only by rate times decay", 
   p(0, 0) = 2;
   AdamW<double> adamw({.learning_rate = 0.1, .weight_decay = 0.5});
   adamw.step([&](auto&& f) { f("p", p.view(), d_p.view()); });
-  CHECK(std::abs(p(0, 0) - 2 * (1 - 0.1 * 0.5)) < tolerance);
+  CHECK(std::abs(p(0, 0) - 2 * (1 - 0.1 * 0.5)) < adamw_tolerance);
 }
 
 TEST_CASE("AdamW follows the published formula over several steps", "[optim]") {
   CHECK(difference(
             {.learning_rate = 0.02, .weight_decay = 0.03}, [](std::size_t) { return 0.02; },
-            [](std::size_t) { return 0.03; }) < tolerance);
+            [](std::size_t) { return 0.03; }) < adamw_tolerance);
   CHECK(difference<double, kernel::Scalar>(
             {.learning_rate = 0.02, .weight_decay = 0.03}, [](std::size_t) { return 0.02; },
-            [](std::size_t) { return 0.03; }) < tolerance);
+            [](std::size_t) { return 0.03; }) < adamw_tolerance);
 }
 
 TEST_CASE("AdamW follows the formula with parameters of one type and state of another", "[optim]") {
@@ -106,7 +106,8 @@ TEST_CASE("The first group whose text occurs in the name wins", "[optim]") {
                                                   {.contains = "experts", .learning_rate_scale = 100}}};
   const double rates[] = {0.02, 0.02, 0.32}, decays[] = {0.03, 0.0, 0.03};
   CHECK(difference(
-            options, [&](std::size_t i) { return rates[i]; }, [&](std::size_t i) { return decays[i]; }) < tolerance);
+            options, [&](std::size_t i) { return rates[i]; }, [&](std::size_t i) { return decays[i]; }) <
+        adamw_tolerance);
 }
 
 TEST_CASE("Frozen tensors keep their bits and have no state", "[optim]") {

@@ -10,7 +10,7 @@ namespace {
 
 using namespace mole;
 
-constexpr double tolerance = 1e-15;
+constexpr double schedule_tolerance = 1e-15;
 
 }  // namespace
 
@@ -21,8 +21,8 @@ TEST_CASE("The rate rises to the peak, passes the middle and ends at the floor",
   CHECK(schedule(1) == 0.1);
   CHECK(schedule(5) == 0.5);
   CHECK(schedule(10) == 1);
-  CHECK(std::abs(schedule(60) - 0.6) < tolerance);
-  CHECK(std::abs(schedule(35) - (0.2 + 0.4 * (1 + std::sqrt(0.5)))) < tolerance);
+  CHECK(std::abs(schedule(60) - 0.6) < schedule_tolerance);
+  CHECK(std::abs(schedule(35) - (0.2 + 0.4 * (1 + std::sqrt(0.5)))) < schedule_tolerance);
   CHECK(schedule(110) == 0.2);
   CHECK(schedule(1'000'000) == 0.2);
   for (Index step = 11; step <= 110; ++step) CHECK(schedule(step) < schedule(step - 1));

@@ -11,7 +11,7 @@ namespace {
 using namespace mole;
 using namespace mole::test;
 
-constexpr double tolerance = 1e-14;
+constexpr double sgd_tolerance = 1e-14;
 
 /// Five steps of `options` against the plain formula; the worst difference.
 double difference(const Sgd<double>::Options& options) {
@@ -58,9 +58,9 @@ TEST_CASE("Nesterov's first step is longer by the momentum", "[optim]") {
 }
 
 TEST_CASE("SGD follows its formula over several steps", "[optim]") {
-  CHECK(difference({.learning_rate = 0.1}) < tolerance);
-  CHECK(difference({.learning_rate = 0.1, .momentum = 0.9, .weight_decay = 0.01}) < tolerance);
-  CHECK(difference({.learning_rate = 0.1, .momentum = 0.9, .nesterov = true, .weight_decay = 0.01}) < tolerance);
+  CHECK(difference({.learning_rate = 0.1}) < sgd_tolerance);
+  CHECK(difference({.learning_rate = 0.1, .momentum = 0.9, .weight_decay = 0.01}) < sgd_tolerance);
+  CHECK(difference({.learning_rate = 0.1, .momentum = 0.9, .nesterov = true, .weight_decay = 0.01}) < sgd_tolerance);
 }
 
 TEST_CASE("Groups change rate and decay of SGD", "[optim]") {

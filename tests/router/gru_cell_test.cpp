@@ -19,9 +19,9 @@ using support::random_matrix;
 namespace {
 
 template <class T>
-GruCell<T> cell_of(Index in, Index width) {
+GruCell<T> cell_of(Index inputs, Index width) {
   Rng rng(3);
-  return GruCell<T>({.in = in, .width = width}, rng);
+  return GruCell<T>({.in = inputs, .width = width}, rng);
 }
 
 /// h' for rows of u and h, and all gradients of <h', d_after>.

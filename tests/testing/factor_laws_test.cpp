@@ -10,7 +10,7 @@ using test::unsaid;
 
 namespace {
 
-enum class Fault {
+enum class FactorFault {
   none,
   rows_of_b,
   columns_of_a,
@@ -37,7 +37,7 @@ struct FaultyFactors {
     View<double> a, d_a;
   };
 
-  Fault fault = Fault::none;
+  FactorFault fault = FactorFault::none;
   RankBlocks cut = RankBlocks::uniform(2, 2);
   Parameters own{laws::random_matrix<double>(4, 3, 1), laws::random_matrix<double>(4, 5, 2)};
 
@@ -54,36 +54,36 @@ struct FaultyFactors {
     for (Index j = 0; j < 4; ++j)
       for (Index i = 0; i < 3; ++i) scratch.a(j, i) = a(j, i);
     const View<const double> b = own.lora_B.view(), made = scratch.a;
-    return {fault == Fault::columns_of_a ? View<const double>(made.data(), 4, 2, 3) : made,
-            fault == Fault::rows_of_b ? b.top(3) : b};
+    return {fault == FactorFault::columns_of_a ? View<const double>(made.data(), 4, 2, 3) : made,
+            fault == FactorFault::rows_of_b ? b.top(3) : b};
   }
   FactorViews<double> gradient_views(Parameters& gradients, Scratch& scratch) const {
     fill(scratch.d_a, 0);
     const View<double> d_b = gradients.lora_B;
-    if (gradients.lora_A.empty() && fault != Fault::frozen) return {{}, d_b};
-    if (fault == Fault::gradient_columns) return {View<double>(scratch.d_a.data(), 4, 2, 3), d_b};
-    if (fault == Fault::gradient_rows) return {scratch.d_a, View<double>(d_b.data(), 5, 4)};
+    if (gradients.lora_A.empty() && fault != FactorFault::frozen) return {{}, d_b};
+    if (fault == FactorFault::gradient_columns) return {View<double>(scratch.d_a.data(), 4, 2, 3), d_b};
+    if (fault == FactorFault::gradient_rows) return {scratch.d_a, View<double>(d_b.data(), 5, 4)};
     return {scratch.d_a, d_b};
   }
   void contract(Parameters& gradients, Scratch& scratch) const {
     for (Index j = 0; j < gradients.lora_A.rows(); ++j)
       for (Index i = 0; i < 3; ++i)
-        gradients.lora_A(j, i) += (fault == Fault::contract ? 1 : 2) * own.lora_A(j, i) * scratch.d_a(j, i);
+        gradients.lora_A(j, i) += (fault == FactorFault::contract ? 1 : 2) * own.lora_A(j, i) * scratch.d_a(j, i);
   }
   void project(View<const double> x, View<double> z, auto call) const {
     call.execution.product_nt(x, factors(call.scratch).a, z);
-    if (fault == Fault::project && z.rows() > 0) z(z.rows() - 1, 3) += 1;
+    if (fault == FactorFault::project && z.rows() > 0) z(z.rows() - 1, 3) += 1;
   }
   void project_backward(View<const double> d_z, View<double> d_x, auto call) const {
-    if (fault == Fault::overwrites_d_x) fill(d_x, 0);
+    if (fault == FactorFault::overwrites_d_x) fill(d_x, 0);
     call.execution.product_nn(d_z, factors(call.scratch).a, d_x);
-    if (d_x.rows() > 0 && fault == Fault::zeros_add && d_z(0, 0) == 0) d_x(0, 0) += 1;
-    if (d_x.rows() > 0 && fault == Fault::project_backward) d_x(0, 0) += d_z(0, 0);
+    if (d_x.rows() > 0 && fault == FactorFault::zeros_add && d_z(0, 0) == 0) d_x(0, 0) += 1;
+    if (d_x.rows() > 0 && fault == FactorFault::project_backward) d_x(0, 0) += d_z(0, 0);
   }
   void add_row(Index rank, double factor, std::span<double> to, Scratch&) const {
     for (Index i = 0; i < 3; ++i) {
-      if (fault == Fault::row_overwrites) to[std::size_t(i)] = 0;
-      to[std::size_t(i)] += factor * (fault == Fault::row ? own.lora_A(rank, i) : a(rank, i));
+      if (fault == FactorFault::row_overwrites) to[std::size_t(i)] = 0;
+      to[std::size_t(i)] += factor * (fault == FactorFault::row ? own.lora_A(rank, i) : a(rank, i));
     }
   }
 
@@ -94,22 +94,27 @@ static_assert(FactorPolicy<FaultyFactors>);
 }  // namespace
 
 TEST_CASE("The laws of factors name the one that is broken", "[testing]") {
-  const auto broken = [](Fault fault) { return laws::broken_factor_law(FaultyFactors{fault}); };
-  CHECK(broken(Fault::none) == "");
-  CHECK(unsaid(broken(Fault::rows_of_b), {"factors from 3 to 5, 2 experts, seed 71", "B [4 x 5], found [3 x 5]"}) ==
+  const auto broken = [](FactorFault fault) { return laws::broken_factor_law(FaultyFactors{fault}); };
+  CHECK(broken(FactorFault::none) == "");
+  CHECK(unsaid(broken(FactorFault::rows_of_b),
+               {"factors from 3 to 5, 2 experts, seed 71", "B [4 x 5], found [3 x 5]"}) == "");
+  CHECK(unsaid(broken(FactorFault::columns_of_a), {"expected A [4 x 3], found [4 x 2]"}) == "");
+  CHECK(unsaid(broken(FactorFault::row), {"expected add_row() to give A(0, 0) of factors(), found"}) == "");
+  CHECK(unsaid(broken(FactorFault::row_overwrites), {"expected add_row() of row 0 to add 2 *", "to 0.5 in column 0"}) ==
         "");
-  CHECK(unsaid(broken(Fault::columns_of_a), {"expected A [4 x 3], found [4 x 2]"}) == "");
-  CHECK(unsaid(broken(Fault::row), {"expected add_row() to give A(0, 0) of factors(), found"}) == "");
-  CHECK(unsaid(broken(Fault::row_overwrites), {"expected add_row() of row 0 to add 2 *", "to 0.5 in column 0"}) == "");
-  CHECK(unsaid(broken(Fault::project), {"1 tokens: expected project() to write x A^T, found a difference of 1"}) == "");
-  CHECK(unsaid(broken(Fault::project_backward), {"1 tokens: expected project_backward() to add d_z A to d_x"}) == "");
-  CHECK(unsaid(broken(Fault::overwrites_d_x), {"expected project_backward() to add d_z A to d_x"}) == "");
-  CHECK(unsaid(broken(Fault::zeros_add), {"1 tokens: expected a d_z of zeros to add nothing, found 1"}) == "");
-  CHECK(unsaid(broken(Fault::frozen), {"expected empty views of frozen gradients, found numbers"}) == "");
-  CHECK(unsaid(broken(Fault::gradient_rows), {"at most the 4 rows of B and of its 5 columns, found [5 x 4]"}) == "");
-  CHECK(unsaid(broken(Fault::gradient_columns), {"at most the 4 rows of A and of its 3 columns, found [4 x 2]"}) == "");
-  CHECK(unsaid(broken(Fault::contract), {"expected the gradient of lora_A after contract() to be the derivative"}) ==
+  CHECK(unsaid(broken(FactorFault::project),
+               {"1 tokens: expected project() to write x A^T, found a difference of 1"}) == "");
+  CHECK(unsaid(broken(FactorFault::project_backward), {"1 tokens: expected project_backward() to add d_z A to d_x"}) ==
         "");
+  CHECK(unsaid(broken(FactorFault::overwrites_d_x), {"expected project_backward() to add d_z A to d_x"}) == "");
+  CHECK(unsaid(broken(FactorFault::zeros_add), {"1 tokens: expected a d_z of zeros to add nothing, found 1"}) == "");
+  CHECK(unsaid(broken(FactorFault::frozen), {"expected empty views of frozen gradients, found numbers"}) == "");
+  CHECK(unsaid(broken(FactorFault::gradient_rows), {"at most the 4 rows of B and of its 5 columns, found [5 x 4]"}) ==
+        "");
+  CHECK(unsaid(broken(FactorFault::gradient_columns),
+               {"at most the 4 rows of A and of its 3 columns, found [4 x 2]"}) == "");
+  CHECK(unsaid(broken(FactorFault::contract),
+               {"expected the gradient of lora_A after contract() to be the derivative"}) == "");
 }
 
 TEST_CASE("The laws of factors know those that pass no gradient to x", "[testing]") {

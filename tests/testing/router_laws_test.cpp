@@ -11,7 +11,7 @@ using test::unsaid;
 
 namespace {
 
-enum class Fault {
+enum class RouterFault {
   none,
   not_finite,
   neighbors,
@@ -36,7 +36,7 @@ struct FaultyRouter {
     }
   };
 
-  Fault fault = Fault::none;
+  RouterFault fault = RouterFault::none;
   Parameters own{random_weight()};
 
   static Matrix<double> random_weight() { return laws::random_matrix<double>(2, 3, 1); }
@@ -46,23 +46,23 @@ struct FaultyRouter {
   void forward(View<const double> in, View<double> logits) const {
     for (Index n = 0; n < in.rows(); ++n)
       for (Index e = 0; e < 2; ++e) {
-        double sum = fault == Fault::keeps_what_was_there ? logits(n, e) : 0;
+        double sum = fault == RouterFault::keeps_what_was_there ? logits(n, e) : 0;
         for (Index i = 0; i < 3; ++i) sum += own.weight(e, i) * in(n, i);
-        if (fault == Fault::not_finite) sum = std::numeric_limits<double>::quiet_NaN();
-        if (fault == Fault::neighbors) sum += in(in.rows() - 1 - n, 0);
-        if (fault == Fault::place) sum += double(n);
+        if (fault == RouterFault::not_finite) sum = std::numeric_limits<double>::quiet_NaN();
+        if (fault == RouterFault::neighbors) sum += in(in.rows() - 1 - n, 0);
+        if (fault == RouterFault::place) sum += double(n);
         logits(n, e) = sum;
       }
   }
 
   void backward(View<const double> in, View<const double> d_logits, View<double> d_in, Parameters& gradients,
                 auto) const {
-    if (fault == Fault::touches_frozen && gradients.weight.empty()) gradients.weight = Matrix<double>(2, 3);
+    if (fault == RouterFault::touches_frozen && gradients.weight.empty()) gradients.weight = Matrix<double>(2, 3);
     if (d_in) Reference{}.product_nn(d_logits, own.weight.view(), d_in);
-    if (d_in && fault == Fault::d_in) fill(d_in, 1);
-    if (d_in && fault == Fault::frozen_d_in && gradients.weight.empty()) d_in(0, 0) += 1;
-    if (gradients.weight.empty() || (fault == Fault::needs_d_in && !d_in)) return;
-    if (fault == Fault::weight) gradients.weight.set_zero();
+    if (d_in && fault == RouterFault::d_in) fill(d_in, 1);
+    if (d_in && fault == RouterFault::frozen_d_in && gradients.weight.empty()) d_in(0, 0) += 1;
+    if (gradients.weight.empty() || (fault == RouterFault::needs_d_in && !d_in)) return;
+    if (fault == RouterFault::weight) gradients.weight.set_zero();
     Reference{}.product_tn(d_logits, in, gradients.weight.view());
   }
 };
@@ -71,23 +71,24 @@ static_assert(TrainableRouterPolicy<FaultyRouter>);
 }  // namespace
 
 TEST_CASE("The laws of routers name the one that is broken", "[testing]") {
-  const auto broken = [](Fault fault) { return laws::broken_router_law(FaultyRouter{fault}, 3); };
-  CHECK(broken(Fault::none) == "");
-  CHECK(unsaid(broken(Fault::not_finite),
+  const auto broken = [](RouterFault fault) { return laws::broken_router_law(FaultyRouter{fault}, 3); };
+  CHECK(broken(RouterFault::none) == "");
+  CHECK(unsaid(broken(RouterFault::not_finite),
                {"router of 3 features and 2 outputs, seed 11", "finite logits of 1 tokens"}) == "");
-  CHECK(unsaid(broken(Fault::neighbors),
+  CHECK(unsaid(broken(RouterFault::neighbors),
                {"expected token 0 of 7 to have the logits that it has alone", "difference"}) == "");
-  CHECK(unsaid(broken(Fault::place), {"expected the logits of 7 tokens in another order", "other bits"}) == "");
-  CHECK(unsaid(broken(Fault::keeps_what_was_there), {"expected forward to overwrite the logits of 1 tokens"}) == "");
+  CHECK(unsaid(broken(RouterFault::place), {"expected the logits of 7 tokens in another order", "other bits"}) == "");
+  CHECK(unsaid(broken(RouterFault::keeps_what_was_there), {"expected forward to overwrite the logits of 1 tokens"}) ==
+        "");
 }
 
 TEST_CASE("The laws of routers that learn name the one that is broken", "[testing]") {
-  const auto broken = [](Fault fault) { return laws::broken_trainable_router_law(FaultyRouter{fault}, 3); };
-  CHECK(broken(Fault::none) == "");
-  CHECK(unsaid(broken(Fault::d_in), {"backward of a router of 3 features, 7 tokens, seed 12", "d_in to accumulate"}) ==
-        "");
-  CHECK(unsaid(broken(Fault::weight), {"expected the gradient of weight to accumulate"}) == "");
-  CHECK(unsaid(broken(Fault::touches_frozen), {"expected gradients of frozen parameters to stay empty"}) == "");
-  CHECK(unsaid(broken(Fault::frozen_d_in), {"expected the same d_in where parameters are frozen"}) == "");
-  CHECK(unsaid(broken(Fault::needs_d_in), {"expected the same gradient of weight where d_in is declined"}) == "");
+  const auto broken = [](RouterFault fault) { return laws::broken_trainable_router_law(FaultyRouter{fault}, 3); };
+  CHECK(broken(RouterFault::none) == "");
+  CHECK(unsaid(broken(RouterFault::d_in),
+               {"backward of a router of 3 features, 7 tokens, seed 12", "d_in to accumulate"}) == "");
+  CHECK(unsaid(broken(RouterFault::weight), {"expected the gradient of weight to accumulate"}) == "");
+  CHECK(unsaid(broken(RouterFault::touches_frozen), {"expected gradients of frozen parameters to stay empty"}) == "");
+  CHECK(unsaid(broken(RouterFault::frozen_d_in), {"expected the same d_in where parameters are frozen"}) == "");
+  CHECK(unsaid(broken(RouterFault::needs_d_in), {"expected the same gradient of weight where d_in is declined"}) == "");
 }

@@ -9,7 +9,7 @@ using test::unsaid;
 
 namespace {
 
-enum class Fault {
+enum class ScoreFault {
   none,
   not_finite,
   adds,
@@ -28,7 +28,7 @@ enum class Fault {
 
 /// score = logit, with a fault; also in vectors.
 struct FaultyScore {
-  Fault fault = Fault::none;
+  ScoreFault fault = ScoreFault::none;
   mutable double seen = 0, tokens = 0;
 
   template <class V, class Loops = kernel::ElementLoops>
@@ -37,11 +37,11 @@ struct FaultyScore {
     loops.set(
         scores, [](const auto& logit) { return logit; }, logits);
     if constexpr (!std::is_same_v<V, double>) {
-      if (fault == Fault::lanes) scores[0] += V(1);
+      if (fault == ScoreFault::lanes) scores[0] += V(1);
     } else if constexpr (std::is_same_v<Loops, kernel::ElementLoops>) {
-      if (fault == Fault::adds) scores[0] += before;
+      if (fault == ScoreFault::adds) scores[0] += before;
       spoil(logits, scores);
-    } else if (fault == Fault::rows) {
+    } else if (fault == ScoreFault::rows) {
       scores[1] += 1;
     }
   }
@@ -51,9 +51,10 @@ struct FaultyScore {
                 const Loops& loops = {}) const {
     if constexpr (std::is_same_v<V, double>) {
       const bool in_rows = !std::is_same_v<Loops, kernel::ElementLoops>;
-      if (fault == Fault::overwrites) std::fill(d_logits.begin(), d_logits.end(), 0.0);
-      if (fault == Fault::derivative || (fault == Fault::rows_backward && in_rows)) d_logits[0] += d_scores[0];
-      if (fault == Fault::infinite_gradient) d_logits[2] += logits[2] * 0;
+      if (fault == ScoreFault::overwrites) std::fill(d_logits.begin(), d_logits.end(), 0.0);
+      if (fault == ScoreFault::derivative || (fault == ScoreFault::rows_backward && in_rows))
+        d_logits[0] += d_scores[0];
+      if (fault == ScoreFault::infinite_gradient) d_logits[2] += logits[2] * 0;
     }
     loops.add(
         d_logits, [](const auto& d_score) { return d_score; }, d_scores);
@@ -62,48 +63,50 @@ struct FaultyScore {
   void spoil(std::span<const double> logits, std::span<double> scores) const {
     constexpr double infinity = std::numeric_limits<double>::infinity();
     const bool any = std::count(logits.begin(), logits.end(), -infinity) > 0;
-    if (fault == Fault::not_finite) scores[0] = std::numeric_limits<double>::quiet_NaN();
-    if (fault == Fault::too_many) scores.data()[scores.size()] = 7;
+    if (fault == ScoreFault::not_finite) scores[0] = std::numeric_limits<double>::quiet_NaN();
+    if (fault == ScoreFault::too_many) scores.data()[scores.size()] = 7;
     if (std::exchange(seen, logits[1]) != logits[1]) ++tokens;
-    if (fault == Fault::remembers) scores[1] += tokens;
-    if (fault == Fault::includes && logits[0] == -infinity) scores[0] = -5;
-    if (fault == Fault::rises) scores[1] = logits[1] == -infinity ? 0 : -1;
-    if (fault == Fault::spreads && any) scores.back() = -infinity;
+    if (fault == ScoreFault::remembers) scores[1] += tokens;
+    if (fault == ScoreFault::includes && logits[0] == -infinity) scores[0] = -5;
+    if (fault == ScoreFault::rises) scores[1] = logits[1] == -infinity ? 0 : -1;
+    if (fault == ScoreFault::spreads && any) scores.back() = -infinity;
   }
 };
 static_assert(ScorePolicy<FaultyScore, double>);
 static_assert(LoopedScorePolicy<FaultyScore, kernel::Vector<kernel::DefaultArchitecture, double>>);
 
-std::string broken(Fault fault, const laws::ScoreLawOptions& options = {}) {
+std::string broken(ScoreFault fault, const laws::ScoreLawOptions& options = {}) {
   return laws::broken_score_law(FaultyScore{fault}, options);
 }
 
 }  // namespace
 
 TEST_CASE("The laws of scores name the one that is broken", "[testing]") {
-  CHECK(broken(Fault::none) == "");
-  CHECK(unsaid(broken(Fault::not_finite), {"score of 6 experts, 6 columns, seed 51", "finite score of expert 0"}) ==
+  CHECK(broken(ScoreFault::none) == "");
+  CHECK(unsaid(broken(ScoreFault::not_finite),
+               {"score of 6 experts, 6 columns, seed 51", "finite score of expert 0"}) == "");
+  CHECK(unsaid(broken(ScoreFault::adds), {"expected score 0 to be overwritten", "over 99 and", "over -99"}) == "");
+  CHECK(unsaid(broken(ScoreFault::too_many), {"expected 6 scores for as many logits, found one behind them"}) == "");
+  CHECK(unsaid(broken(ScoreFault::remembers), {"expected score 1 not to depend on other tokens"}) == "");
+  CHECK(unsaid(broken(ScoreFault::derivative), {"expected backward to add the derivative to d_logits, within 1e-08"}) ==
         "");
-  CHECK(unsaid(broken(Fault::adds), {"expected score 0 to be overwritten", "over 99 and", "over -99"}) == "");
-  CHECK(unsaid(broken(Fault::too_many), {"expected 6 scores for as many logits, found one behind them"}) == "");
-  CHECK(unsaid(broken(Fault::remembers), {"expected score 1 not to depend on other tokens"}) == "");
-  CHECK(unsaid(broken(Fault::derivative), {"expected backward to add the derivative to d_logits, within 1e-08"}) == "");
-  CHECK(unsaid(broken(Fault::overwrites), {"expected backward to add the derivative", "difference of 0.5"}) == "");
+  CHECK(unsaid(broken(ScoreFault::overwrites), {"expected backward to add the derivative", "difference of 0.5"}) == "");
 }
 
 TEST_CASE("The laws of scores name an expert that is excluded and is not", "[testing]") {
-  CHECK(unsaid(broken(Fault::includes), {"score 0 or -infinity of expert 0 with a logit of -infinity, found -5"}) ==
+  CHECK(unsaid(broken(ScoreFault::includes),
+               {"score 0 or -infinity of expert 0 with a logit of -infinity, found -5"}) == "");
+  CHECK(broken(ScoreFault::includes, {.excludes = false}) == "");
+  CHECK(unsaid(broken(ScoreFault::rises), {"a score of expert 1 with a logit of -infinity not above", "-1, found 0"}) ==
         "");
-  CHECK(broken(Fault::includes, {.excludes = false}) == "");
-  CHECK(unsaid(broken(Fault::rises), {"a score of expert 1 with a logit of -infinity not above", "-1, found 0"}) == "");
-  CHECK(unsaid(broken(Fault::spreads), {"expert 0 has a logit of -infinity: expected a finite score 5"}) == "");
-  CHECK(unsaid(broken(Fault::infinite_gradient), {"expected a finite gradient of logit 2"}) == "");
+  CHECK(unsaid(broken(ScoreFault::spreads), {"expert 0 has a logit of -infinity: expected a finite score 5"}) == "");
+  CHECK(unsaid(broken(ScoreFault::infinite_gradient), {"expected a finite gradient of logit 2"}) == "");
 }
 
 TEST_CASE("The laws of scores compare the forms with vectors", "[testing]") {
   const laws::ScoreLawOptions wide{.experts = 16};
-  CHECK(broken(Fault::none, wide) == "");
-  CHECK(unsaid(broken(Fault::rows, wide), {"vectors along a row, score 1: expected", "as without vectors"}) == "");
-  CHECK(unsaid(broken(Fault::rows_backward, wide), {"vectors along a row, gradient of logit 0: expected"}) == "");
-  CHECK(unsaid(broken(Fault::lanes), {"a token in each lane, score 0: expected"}) == "");
+  CHECK(broken(ScoreFault::none, wide) == "");
+  CHECK(unsaid(broken(ScoreFault::rows, wide), {"vectors along a row, score 1: expected", "as without vectors"}) == "");
+  CHECK(unsaid(broken(ScoreFault::rows_backward, wide), {"vectors along a row, gradient of logit 0: expected"}) == "");
+  CHECK(unsaid(broken(ScoreFault::lanes), {"a token in each lane, score 0: expected"}) == "");
 }

@@ -17,6 +17,14 @@
 namespace training {
 namespace {
 
+/// The layer that a method made.
+template <class Made>
+Made& held(Method::Layer& layer) {
+  Made* const found = layer.target<Made>();
+  mole::require(found != nullptr, mole::ErrorCode::order, "method: expected the layer that it made, found another");
+  return *found;
+}
+
 using mole::Index;
 
 /// The type inside a layer of mole::moram and the like, over a borrowed weight.
@@ -81,7 +89,7 @@ Method codyra(Index rank, const Execution& execution) {
             shrink_gates(layer, schedule(step), mole::ThresholdMode::dead_zone);
           },
       .next_task = [](Method::Layer& layer, const Site&, mole::View<float> weight,
-                      mole::Rng& rng) { mole::merge_and_reset(*layer.target<Codyra>(), weight, rng); }};
+                      mole::Rng& rng) { mole::merge_and_reset(held<Codyra>(layer), weight, rng); }};
 }
 
 Method smora(const Execution& execution) {
@@ -140,7 +148,7 @@ Method moram(Index atoms, const Execution& execution) {
           .touched = [=](const Site& site) { return Touched{.always = atoms * site.in(), .each = site.out()}; },
           .next_task =
               [=](Method::Layer& layer, const Site& site, mole::View<float>, mole::Rng& rng) {
-                auto grown = std::move(*layer.target<Moram>());
+                auto grown = std::move(held<Moram>(layer));
                 mole::next_task(grown, atoms, rng);
                 layer = Method::Layer(std::move(grown), site.max_tokens);
               }};
@@ -162,7 +170,7 @@ std::vector<Method> methods_of_tasks(const Execution& execution, Index rank) {
   Method on = lora("lora", ", trained on", rank, 1e-2, execution);
   Method merged = lora("lora_merged", ", merged", rank, 1e-2, execution);
   merged.next_task = [](Method::Layer& layer, const Site&, mole::View<float> weight, mole::Rng& rng) {
-    mole::merge_and_reset(*layer.target<Lora>(), weight, rng);
+    mole::merge_and_reset(held<Lora>(layer), weight, rng);
   };
   Method growing = moram(rank, execution);
   growing.title = "MoRAM, " + std::to_string(rank) + " more atoms a task";
