@@ -41,14 +41,6 @@ class FrozenDown {
 
   mole::FactorViews<const T> factors(mole::NoScratch&) const { return {a_, parameters_.lora_B}; }
   mole::FactorViews<T> gradient_views(Parameters& gradients, mole::NoScratch&) const { return {{}, gradients.lora_B}; }
-  void contract(Parameters&, mole::NoScratch&) const {}
-  void project(mole::View<const T> x, mole::View<T> z, auto call) const { call.execution.product_nt(x, a_, z); }
-  void project_backward(mole::View<const T> d_z, mole::View<T> d_x, auto call) const {
-    call.execution.product_nn(d_z, a_, d_x);
-  }
-  void add_row(mole::Index rank, T factor, std::span<T> to, mole::NoScratch&) const {
-    for (mole::Index i = 0; i < in(); ++i) to[std::size_t(i)] += factor * a_(rank, i);
-  }
 
  private:
   mole::RankBlocks blocks_;

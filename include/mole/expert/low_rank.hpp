@@ -7,7 +7,8 @@
 #include "mole/core/rank/rank_layout.hpp"
 #include "mole/expert/expert_policy.hpp"
 #include "mole/expert/latent_ranks.hpp"
-#include "mole/factors/factor_policy.hpp"
+#include "mole/factors/factor_calls.hpp"
+#include "mole/factors/offline_factors.hpp"
 
 #include <cmath>
 #include <cstdint>
@@ -52,7 +53,7 @@ class LowRank {
     require(!options.alpha || std::isfinite(*options.alpha), ErrorCode::option,
             "LowRank: expected a finite alpha, found ", options.alpha.value_or(0));
     for (Index e = 0; e < experts(); ++e)
-      scale_[std::size_t(e)] = T(options.alpha ? scale_of(*options.alpha, blocks().size(e), options.scaling) : 1.0);
+      scale_[std::size_t(e)] = T(options.alpha ? scale_from(*options.alpha, options.scaling, e) : 1.0);
   }
 
   /// From existing factors.   scale [E]
@@ -116,7 +117,7 @@ class LowRank {
   Scratch scratch(const CallSize& size, Arena& arena) const {
     const Index ranks = checked_int("workspace: ranks of all pairs",
                                     checked_product("workspace: ranks of all pairs", size.pairs, blocks().max_size()));
-    const Index latent_rows = size.latent || streams_a<Factors> ? size.tokens : 0;
+    const Index latent_rows = size.latent || StreamedFactorPolicy<Factors> ? size.tokens : 0;
     return {arena.vector<int>(size.pairs + 1),
             arena.array<T>(ranks),
             arena.array<T>(ranks),
@@ -133,11 +134,12 @@ class LowRank {
 
   RankTerms<T> down(View<const T> x, View<const T> latent, const Routing<T>& routing, auto call) const {
     Scratch& s = call.scratch;
+    if (!latent) detail::prepare(factors_, call.with(s.factors));
     const FactorViews<const T> f = factors_.factors(s.factors);
     const RankLayout<T> layout = lay_out(routing, s);
     const auto h = ranks_in(s.h, layout), weighted = ranks_in(s.weighted, layout);
-    if (latent || streams_a<Factors>)
-      gather_ranks(latent ? latent : project(x, call), layout, h);
+    if (latent || StreamedFactorPolicy<Factors>)
+      gather_ranks(latent ? latent : projected(x, call), layout, h);
     else
       call.execution.routed_down(seen(x, call), f.a, FactorSide::down, layout, h);
     for (Index p = 0; p < routing.pairs(); ++p) {
@@ -166,13 +168,13 @@ class LowRank {
     if (d.b) call.execution.routed_outer(ranks_in(s.weighted, layout), d_y, FactorSide::up, layout, d.b);
     if (d.a) call.execution.routed_outer(d_h, seen(x, call), FactorSide::down, layout, d.a);
     dropout_.seen_backward(d_x, s.dropped, call.pass, [&](View<T> d_seen) {
-      if constexpr (streams_a<Factors>)
+      if constexpr (StreamedFactorPolicy<Factors>)
         factors_.project_backward(scatter_ranks<T>(d_h, layout, d_latent(x.rows(), call)), d_seen,
                                   call.with(s.factors));
       else
         call.execution.routed_up(d_x_terms(routing, call), d_seen);
     });
-    factors_.contract(gradients, s.factors);
+    detail::contract(factors_, gradients, call.with(s.factors));
   }
 
   /// Only if fuses_d_x().
@@ -180,12 +182,11 @@ class LowRank {
     const RankLayout<T> layout = layout_of(routing, call.scratch);
     return {layout, ranks_in(call.scratch.d_h, layout), factors_.factors(call.scratch.factors).a, FactorSide::down};
   }
-  bool fuses_d_x(const Pass& pass) const { return !streams_a<Factors> && !dropout_.acts(pass); }
+  bool fuses_d_x(const Pass& pass) const { return !StreamedFactorPolicy<Factors> && !dropout_.acts(pass); }
 
   View<const T> project(View<const T> x, auto call) const {
-    const View<T> z = call.scratch.latent.top(x.rows());
-    factors_.project(seen(x, call), z, call.with(call.scratch.factors));
-    return z;
+    detail::prepare(factors_, call.with(call.scratch.factors));
+    return projected(x, call);
   }
 
   View<T> d_latent(Index tokens, auto call) const {
@@ -200,25 +201,39 @@ class LowRank {
     if (d.a)  // of the last rows of A, if the others are frozen
       add_outer_products(d_z.middle_cols(d_z.cols() - d.a.rows(), d.a.rows()), seen(x, call), d.a, call.execution);
     dropout_.seen_backward(d_x, call.scratch.dropped, call.pass, [&](View<T> d_seen) {
-      factors_.project_backward(d_z, d_seen, call.with(call.scratch.factors));
+      detail::project_backward(factors_, d_z, d_seen, call.with(call.scratch.factors));
     });
-    factors_.contract(gradients, call.scratch.factors);
+    detail::contract(factors_, gradients, call.with(call.scratch.factors));
   }
 
   /// w += weight * scale_e B_e^T A_e.   w [O x I].  Offline: plain loops, and all the memory that Factors need.
   void add_delta(Index expert, double weight, View<T> w) const {
-    OwnedScratch<Factors> scratch(factors_, CallSize{});
-    const FactorViews<const T> f = factors_.factors(*scratch);
+    detail::OfflineFactors<Factors> offline(factors_);
+    const FactorViews<const T> f = offline.views();
     for (Index j = 0; j < blocks().size(expert); ++j)
       for (Index o = 0; o < w.rows(); ++o) {
         const Index row = blocks().up(expert) + j;
         const T rank_gate = f.rank_gate ? f.rank_gate(0, row) : T(1);
         const T factor = T(weight) * scale_[std::size_t(expert)] * rank_gate * f.b(row, o);
-        factors_.add_row(blocks().down(expert) + j, factor, w.row(o), *scratch);
+        offline.add_row(blocks().down(expert) + j, factor, w.row(o));
       }
   }
 
  private:
+  double scale_from(double alpha, Scaling scaling, Index expert) const {
+    if constexpr (requires { factors_.scale(alpha, scaling, expert); })
+      return factors_.scale(alpha, scaling, expert);
+    else
+      return scale_of(alpha, blocks().size(expert), scaling);
+  }
+
+  /// z = A x, of what A sees of x, after prepare().
+  View<const T> projected(View<const T> x, auto call) const {
+    const View<T> z = call.scratch.latent.top(x.rows());
+    detail::project(factors_, seen(x, call), z, call.with(call.scratch.factors));
+    return z;
+  }
+
   RankLayout<T> lay_out(const Routing<T>& routing, Scratch& s) const {
     s.begin.assign(1, 0);
     for (Index p = 0; p < routing.pairs(); ++p)

@@ -89,15 +89,6 @@ class DenseFactors {
   FactorViews<T> gradient_views(Parameters& gradients, NoScratch&) const {
     return {gradients.lora_A, gradients.lora_B};
   }
-  void contract(Parameters&, NoScratch&) const {}
-
-  void project(View<const T> x, View<T> z, auto call) const { call.execution.product_nt(x, parameters_.lora_A, z); }
-  void project_backward(View<const T> d_z, View<T> d_x, auto call) const {
-    call.execution.product_nn(d_z, parameters_.lora_A, d_x);
-  }
-  void add_row(Index rank, T factor, std::span<T> to, NoScratch&) const {
-    for (Index i = 0; i < in(); ++i) to[std::size_t(i)] += factor * parameters_.lora_A(rank, i);
-  }
 
  private:
   RankBlocks blocks_;

@@ -27,35 +27,45 @@ struct FactorViews {
 /// Satisfied by a copyable type with `Scalar`, `Options` (which hold `alpha`, `scaling` and `dropout` for the experts)
 /// and
 ///     in(), out(), blocks()
-///     factors(scratch)                     A and B, computed in `scratch` unless they are stored
+///     factors(scratch)                     A and B, in its parameters or in `scratch`
 ///     gradient_views(gradients, scratch)   where to add d_a, d_b and d_rank_gate; empty = frozen. If they have fewer
 ///                                          rows than A and B, they are those of the last rows: the others are frozen
-///     contract(gradients, scratch)         from d_a and d_b to the gradients of its own parameters
-///     project(x, z, call)                  z = x A^T    x [N x I], z [N x ranks]
-///     project_backward(d_z, d_x, call)     d_x += d_z A; skips zeros of d_z at no cost if A is streamed
-///     add_row(rank, factor, to, scratch)   to += factor * row `rank` of A; offline
-/// Factors whose A is no matrix in memory declare `static constexpr bool streams = true`: factors() and
-/// gradient_views() return an empty view of A, which is used through the last three functions alone.
-template <class F, class Execution = ExecutionArchetype>
+/// Two more kinds of factors exist, ComputedFactorPolicy and StreamedFactorPolicy. Optional:
+///     scale(alpha, scaling, expert)        if the scale does not follow from the number of an expert's ranks
+template <class F>
 concept FactorPolicy = std::copyable<F> && std::floating_point<typename F::Scalar> &&
-    requires(const F& factors, ScratchOf<F>& scratch, ParametersOf<F>& gradients, const typename F::Options& options,
-             View<const typename F::Scalar> in, View<typename F::Scalar> out, std::span<typename F::Scalar> row) {
+    requires(const F& factors, ScratchOf<F>& scratch, ParametersOf<F>& gradients, const typename F::Options& options) {
   { factors.in() } -> std::convertible_to<Index>;
   { factors.out() } -> std::convertible_to<Index>;
   { factors.blocks() } -> std::convertible_to<const RankBlocks&>;
   { factors.factors(scratch) } -> std::same_as<FactorViews<const typename F::Scalar>>;
   { factors.gradient_views(gradients, scratch) } -> std::same_as<FactorViews<typename F::Scalar>>;
-  factors.contract(gradients, scratch);
-  factors.project(in, out, call_of<F, Execution>());
-  factors.project_backward(in, out, call_of<F, Execution>());
-  factors.add_row(Index(0), typename F::Scalar(1), row, scratch);
   options.alpha, options.scaling, options.dropout;
 };
 
-/// Is A of these factors not a matrix in memory?
-template <class F>
-constexpr bool streams_a = requires {
-  requires F::streams;
+/// Factors that compute A or B, which are in their scratch then, from other parameters:
+///     prepare(call)               A and B; the first call of each forward
+///     contract(gradients, call)   adds to the gradients of its parameters, from the d_a and d_b that gradient_views()
+///                                 had set to 0 in the scratch; the last call of each backward
+/// Both use no more of an execution than parallel_for().
+template <class F, class Execution = ExecutionArchetype>
+concept ComputedFactorPolicy = FactorPolicy<F> && requires(const F& factors, ParametersOf<F>& gradients) {
+  factors.prepare(call_of<F, Execution>());
+  factors.contract(gradients, call_of<F, Execution>());
+};
+
+/// Factors whose A is no matrix in memory: factors() and gradient_views() return an empty view of A, which is used
+/// through these alone:
+///     project(x, z, call)                  z = x A^T    x [N x I], z [N x ranks]
+///     project_backward(d_z, d_x, call)     d_x += d_z A; skips zeros of d_z at no cost
+///     add_row(rank, factor, to, scratch)   to += factor * row `rank` of A; offline
+template <class F, class Execution = ExecutionArchetype>
+concept StreamedFactorPolicy = FactorPolicy<F> &&
+    requires(const F& factors, ScratchOf<F>& scratch, View<const typename F::Scalar> in, View<typename F::Scalar> out,
+             std::span<typename F::Scalar> row) {
+  factors.project(in, out, call_of<F, Execution>());
+  factors.project_backward(in, out, call_of<F, Execution>());
+  factors.add_row(Index(0), typename F::Scalar(1), row, scratch);
 };
 
 }  // namespace mole

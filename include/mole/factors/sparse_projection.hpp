@@ -36,7 +36,6 @@ template <class T>
 class SparseProjection {
  public:
   using Scalar = T;
-  static constexpr bool streams = true;
 
   struct Options {
     Index in = 0;
@@ -120,7 +119,6 @@ class SparseProjection {
 
   FactorViews<const T> factors(NoScratch&) const { return {{}, parameters_.lora_B}; }
   FactorViews<T> gradient_views(Parameters& gradients, NoScratch&) const { return {{}, gradients.lora_B}; }
-  void contract(Parameters&, NoScratch&) const {}
 
   /// z = x A^T.   x [N x I], z [N x ranks]
   void project(View<const T> x, View<T> z, auto call) const {
@@ -289,7 +287,7 @@ void SparseProjection<T>::cut(const Projection& a) {
   transposed_ = kernel::SlicedRows<T>(ranks(), column_begin, rank, value);
 }
 
-static_assert(FactorPolicy<SparseProjection<float>>);
+static_assert(StreamedFactorPolicy<SparseProjection<float>>);
 
 }  // namespace mole
 

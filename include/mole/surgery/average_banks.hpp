@@ -2,7 +2,7 @@
 // average_banks(): merges adapters of several tasks that share their A.
 #pragma once
 
-#include "mole/core/scratch.hpp"
+#include "mole/factors/offline_factors.hpp"
 #include "mole/surgery/weighted_bank.hpp"
 
 #include <algorithm>
@@ -16,15 +16,6 @@
 namespace mole {
 
 namespace detail {
-/// to = row `row` of A
-template <class Factors>
-void read_row_of_a(const Factors& factors, Index row, std::span<typename Factors::Scalar> to) {
-  using T = typename Factors::Scalar;
-  OwnedScratch<Factors> scratch(factors, CallSize{});
-  std::ranges::fill(to, T(0));
-  factors.add_row(row, T(1), to, *scratch);
-}
-
 /// Throws unless bank t has the blocks of bank 0 and, bit for bit, its A.
 template <class Experts>
 void require_same_a(const Experts& first, const Experts& other, std::size_t t) {
@@ -36,10 +27,12 @@ void require_same_a(const Experts& first, const Experts& other, std::size_t t) {
     require_equal(ErrorCode::shape, name + "ranks of expert " + std::to_string(e) + of_bank, blocks.size(e),
                   others.size(e));
   require_equal(ErrorCode::shape, name + "rows of A" + of_bank, blocks.ranks_down(), others.ranks_down());
+  OfflineFactors of_first(first.factors()), of_other(other.factors());
   std::vector<T> expected(std::size_t(first.in())), found = expected;
   for (Index j = 0; j < blocks.ranks_down(); ++j) {
-    read_row_of_a(first.factors(), j, expected);
-    read_row_of_a(other.factors(), j, found);
+    std::ranges::fill(expected, T(0)), std::ranges::fill(found, T(0));
+    of_first.add_row(j, 1, expected);
+    of_other.add_row(j, 1, found);
     for (std::size_t i = 0; i < found.size(); ++i)
       require(std::memcmp(&expected[i], &found[i], sizeof(T)) == 0, ErrorCode::option, name,
               "expected the A of bank 0 in all banks, bit for bit, found another one in bank ", t, ": ", found[i],

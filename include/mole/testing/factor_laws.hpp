@@ -2,7 +2,7 @@
 // The laws of factors, for all factors of the library and a user's own.
 #pragma once
 
-#include "mole/factors/factor_policy.hpp"
+#include "mole/factors/offline_factors.hpp"
 #include "mole/testing/central_differences.hpp"
 #include "mole/testing/first_failure.hpp"
 #include "mole/testing/harness.hpp"
@@ -13,12 +13,12 @@
 namespace mole::laws {
 
 namespace detail {
-/// A, row by row, as add_row() says.   [ranks x I]
+/// A, row by row.   [ranks x I]
 template <class Factors>
 Matrix<typename Factors::Scalar> table_a(const Factors& factors) {
-  Harness<Factors> harness(factors, 1);
+  mole::detail::OfflineFactors offline(factors);
   Matrix<typename Factors::Scalar> a(factors.blocks().ranks_down(), factors.in());
-  for (Index j = 0; j < a.rows(); ++j) factors.add_row(j, 1, a.view().row(j), harness.scratch());
+  for (Index j = 0; j < a.rows(); ++j) offline.add_row(j, 1, a.view().row(j));
   return a;
 }
 
@@ -32,23 +32,23 @@ template <class Factors>
 void expect_tables(FirstFailure& failure, const Factors& factors, const Matrix<typename Factors::Scalar>& a) {
   using T = typename Factors::Scalar;
   Harness<Factors> harness(factors, 1);
+  mole::detail::prepare(factors, harness.call());
   const FactorViews<const T> views = factors.factors(harness.scratch());
   expect_size(failure, views.b, factors.blocks().ranks_up(), factors.out(), "B");
   if (views.rank_gate) expect_size(failure, views.rank_gate, 1, views.b.rows(), "a rank gate");
-  if (streams_a<Factors>)
-    failure.expect(!views.a, "expected an empty view of an A that is streamed, found one of ", views.a.rows(), " rows");
-  else
+  if constexpr (!StreamedFactorPolicy<Factors>) {
     expect_size(failure, views.a, factors.blocks().ranks_down(), factors.in(), "A");
-  for (Index j = 0; j < a.rows() && !failure.failed(); ++j) {
-    Matrix<T> row(1, factors.in());
-    fill(row.view(), T(0.5));
-    factors.add_row(j, T(2), row.elements(), harness.scratch());
-    for (Index i = 0; i < factors.in() && !failure.failed(); ++i) {
-      const T slack = 8 * std::numeric_limits<T>::epsilon() * (1 + std::abs(a(j, i)));
-      failure.expect(streams_a<Factors> || views.a(j, i) == a(j, i), "expected add_row() to give A(", j, ", ", i,
-                     ") of factors(), found ", a(j, i));
-      failure.expect(std::abs(row(0, i) - (T(0.5) + 2 * a(j, i))) <= slack, "expected add_row() of row ", j,
-                     " to add 2 * ", a(j, i), " to 0.5 in column ", i, ", found ", row(0, i));
+  } else {
+    failure.expect(!views.a, "expected an empty view of an A that is streamed, found one of ", views.a.rows(), " rows");
+    for (Index j = 0; j < a.rows() && !failure.failed(); ++j) {
+      Matrix<T> row(1, factors.in());
+      fill(row.view(), T(0.5));
+      factors.add_row(j, T(2), row.elements(), harness.scratch());
+      for (Index i = 0; i < factors.in() && !failure.failed(); ++i) {
+        const T slack = 8 * std::numeric_limits<T>::epsilon() * (1 + std::abs(a(j, i)));
+        failure.expect(std::abs(row(0, i) - (T(0.5) + 2 * a(j, i))) <= slack, "expected add_row() of row ", j,
+                       " to add 2 * ", a(j, i), " to 0.5 in column ", i, ", found ", row(0, i));
+      }
     }
   }
 }
@@ -64,18 +64,19 @@ void expect_projections(FirstFailure& failure, const Factors& factors, const Mat
   Matrix<T> z(tokens, a.rows()), expected_z = z, d_x = before, expected_d_x = before;
   fill(z.view(), T(99));  // project overwrites
   Harness<Factors, Execution> harness(factors, tokens);
-  factors.project(x.view(), z.view(), harness.call());
+  mole::detail::prepare(factors, harness.call());
+  mole::detail::project<Factors, T>(factors, x.view(), z.view(), harness.call());
   Reference{}.product_nt(x.view(), a.view(), expected_z.view());
   failure.expect(largest_difference(z, expected_z) <= slack * double(factors.in() + 1), tokens,
                  " tokens: expected project() to write x A^T, found a difference of ",
                  largest_difference(z, expected_z));
-  factors.project_backward(d_z.view(), d_x.view(), harness.call());
+  mole::detail::project_backward<Factors, T>(factors, d_z.view(), d_x.view(), harness.call());
   if (passes_gradient) Reference{}.product_nn(d_z.view(), a.view(), expected_d_x.view());
   failure.expect(largest_difference(d_x, expected_d_x) <= slack * double(a.rows() + 1), tokens,
                  " tokens: expected project_backward() to add d_z A to d_x, found a difference of ",
                  largest_difference(d_x, expected_d_x));
   const Matrix<T> kept = d_x;
-  factors.project_backward(Matrix<T>(tokens, a.rows()), d_x.view(), harness.call());
+  mole::detail::project_backward<Factors, T>(factors, Matrix<T>(tokens, a.rows()), d_x.view(), harness.call());
   failure.expect(largest_difference(d_x, kept) == 0, tokens, " tokens: expected a d_z of zeros to add nothing, found ",
                  largest_difference(d_x, kept));
 }
@@ -88,6 +89,7 @@ void expect_gradients(FirstFailure& failure, Factors factors, std::uint64_t seed
   using Parameters = ParametersOf<Factors>;
   Harness<Factors> harness(factors, 1);
   ScratchOf<Factors>& scratch = harness.scratch();
+  mole::detail::prepare(factors, harness.call());
   Parameters frozen;
   const FactorViews<T> none = factors.gradient_views(frozen, scratch);
   failure.expect(!none.a && !none.b && !none.rank_gate, "expected empty views of frozen gradients, found numbers");
@@ -113,7 +115,7 @@ void expect_gradients(FirstFailure& failure, Factors factors, std::uint64_t seed
       for (Index c = 0; c < from.cols(); ++c) to(r, c) += from(r, c);
   };
   add(d_a, views.a), add(d_b, views.b), add(d_gate, views.rank_gate);
-  factors.contract(gradients, scratch);
+  mole::detail::contract(factors, gradients, harness.call());
   if constexpr (std::is_same_v<T, double>) {
     const auto product = [](const Matrix<T>& weights, View<const T> table) {  // with its last rows
       double sum = 0;
@@ -123,6 +125,7 @@ void expect_gradients(FirstFailure& failure, Factors factors, std::uint64_t seed
       return sum;
     };
     const auto value = [&] {
+      mole::detail::prepare(factors, harness.call());
       const FactorViews<const T> now = factors.factors(scratch);
       const Matrix<T> a = d_a.empty() ? Matrix<T>() : table_a(factors);
       return product(d_a, a) + product(d_b, now.b) + product(d_gate, now.rank_gate);
@@ -145,10 +148,10 @@ void expect_gradients(FirstFailure& failure, Factors factors, std::uint64_t seed
 ///
 ///   passes_gradient   false for factors through which x gets no gradient by intention
 ///
-/// factors() have the sizes of blocks(), and A is the one that add_row() adds, or empty where it is streamed; under
-/// Execution project() writes x A^T, project_backward() adds d_z A, and nothing for a d_z of zeros, for 0, 1 and 7
-/// tokens; gradient_views() fit, are empty for frozen gradients, and with contract() are the derivative through A and B
-/// in every parameter (in double).  O(parameters) products with A for the last, so keep factors small.
+/// factors() have the sizes of blocks(), and an empty A where it is streamed; then, under Execution, project() writes x
+/// A^T, project_backward() adds d_z A, and nothing for a d_z of zeros, for 0, 1 and 7 tokens, for the A of add_row();
+/// gradient_views() fit, are empty for frozen gradients, and with contract() are the derivative through A and B in
+/// every parameter (in double).  O(parameters) products with A for the last, so keep factors small.
 ///
 ///     static_assert(mole::FactorPolicy<MyFactors<double>>);
 ///     assert(mole::laws::broken_factor_law(my_factors) == "");
