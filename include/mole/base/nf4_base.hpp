@@ -35,6 +35,8 @@ struct Nf4Parts {
 ///   w ~ level[code] * absmax
 ///
 /// Double quantization: absmax_b ~ map[q_b] * nested_absmax[b / 256] + offset, with the mean as the offset.
+/// Decoded one by one in operator(); in vectors by kernel::load_nf4 (vector_conversions.hpp, vector_avx2.hpp,
+/// vector_avx512.hpp), which kernel::Nf4Rows calls, or, if blocks cross rows, one by one in kernel::FlatNf4Rows.
 /// Throws Error(option) for NaN and infinities, which would ruin their block.
 /// Source: QLoRA (Dettmers et al. 2023, arXiv:2305.14314); bitsandbytes 95f9af30, functional.py. FP4 is not read.
 class Nf4Weight {

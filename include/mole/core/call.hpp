@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Call: the execution, the settings of the pass and the scratch memory that every policy is passed.
+// Call: the execution, the settings of the pass and the scratch memory that a layer hands to its policies.
 #pragma once
 
 #include "mole/core/pass.hpp"
@@ -9,8 +9,9 @@
 
 namespace mole {
 
-/// The last argument of the functions of every role, so that they can grow without breaking signatures. Passed by
-/// value.
+/// The last argument of what routers, gatings, experts and bases compute, so that their functions can grow without
+/// breaking signatures. Passed by value. Parts of a gate, factors(scratch) and executions get none, and a router may do
+/// without.
 template <class Execution, class Scratch>
 struct Call {
   const Execution& execution;

@@ -5,9 +5,7 @@
 #include "mole/core/config.hpp"
 
 #include <array>
-#include <array>
 #include <concepts>
-#include <cstdio>
 #include <cstdio>
 #include <initializer_list>
 #include <stdexcept>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// ParametersOf, for_each_tensor_within(): parameters, gradients and moments as one type, visited in lockstep by name.
+// ParametersOf, for_each_tensor_within(): parameters and gradients as one type, visited in lockstep by name.
 #pragma once
 
 #include <algorithm>

@@ -30,7 +30,8 @@ using StateSpan = std::variant<std::span<float>, std::span<double>, std::span<st
 template <class Policy, class F>
 void for_each_state_within(std::string_view part, Policy& policy, F& f) {
   const auto qualified = [&]<class U>(std::string_view name, std::span<U> numbers) {
-    static_assert(std::constructible_from<StateSpan, std::span<U>>, "mole: state of a type that StateSpan has not");
+    static_assert(std::constructible_from<StateSpan, std::span<U>>,
+                  "mole: state of a type that StateSpan does not hold");
     f(std::string_view(detail::QualifiedName(part, name)), numbers);
   };
   if constexpr (requires { policy.for_each_state(qualified); }) policy.for_each_state(qualified);

@@ -38,8 +38,8 @@ class Trace {
   Trace(const CallSize& size, Arena& arena) { lay_out(size, arena); }
 
   /// Begins a call: clears the gradients of the last one.
-  void start(Index tokens, const Pass& call) {
-    pass = call;
+  void start(Index tokens, const Pass& pass_) {
+    pass = pass_;
     tokens_ = tokens;
     pairs_ = 0;
     nan_tokens = 0;

@@ -20,7 +20,7 @@ class CallOrder {
  public:
   /// A forward call begins; until it ends no backward may follow.
   void begin() { layer_ = nullptr; }
-  /// Is the last one of this x?
+  /// Was the last forward call on this x?
   bool is_of(const View<const T>& x) const { return layer_ != nullptr && x_.rows() == x.rows() && same_memory(x); }
   /// It has ended.
   void end(const void* layer, const View<const T>& x, const Routing<T>& routing) {

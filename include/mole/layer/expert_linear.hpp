@@ -89,8 +89,8 @@ class ExpertLinear {
     return gradients;
   }
 
-  /// Calls f(name, parameter, other...) with one View per tensor of the layer, for its parameters and each of `others`:
-  /// gradients, moments.
+  /// Calls f(name, parameter, other...) with one View per tensor of the layer, for its parameters and each of `others`,
+  /// such as gradients.
   template <class F, class... Others>
   void for_each_tensor(F&& f, Others&... others) {
     struct Own {

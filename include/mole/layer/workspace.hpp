@@ -13,7 +13,7 @@ namespace mole {
 
 /// The memory of apply() and apply_backward() of an ExpertLinear, in one block, and what the last call has left there.
 /// One workspace per forward in flight; made by ExpertLinear::workspace, or by joint_workspace() for several layers.
-/// Move-only; of one that was moved from nothing is left.
+/// Move-only; a moved-from one is empty.
 template <class Experts, class Base>
 struct ExpertWorkspace {
   ExpertWorkspace(const Experts& experts, const Base& base, const CallSize& size, Arena& arena)

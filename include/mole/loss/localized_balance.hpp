@@ -29,7 +29,7 @@ struct LocalizedBalanceOptions {
 /// count; 0 when none counts. Scores of excluded experts are left out, and Q_be where e is excluded for all of b.
 /// Throws Error(shape) unless there is one task type per sequence, Error(option) for a blc_alpha beyond [0, 1] and a
 /// blc_weight beyond float (in_float_range).  O(N E), no allocation.
-/// Source: Dou et al. 2024 (LoRAMoE), arXiv:2312.09979; Ablustrund/LoRAMoE, peft/tuners/lora.py.
+/// Source: Dou et al. 2023 (LoRAMoE), arXiv:2312.09979; Ablustrund/LoRAMoE, peft/tuners/lora.py.
 template <class T>
 double localized_balance(Trace<T>& trace, const LocalizedBalanceOptions& options) {
   const Pass& pass = trace.pass;

@@ -41,7 +41,7 @@ class JoinedRouter {
   };
 
   /// The parameters in place, in both routers: for_each_tensor visits them through references, without a copy. Converts
-  /// to Parameters, which owns its tensors, to make gradients and moments of the same shapes.
+  /// to Parameters, which owns its tensors, to make gradients of the same shapes.
   template <class A, class B>
   struct Parts {
     A& first;
