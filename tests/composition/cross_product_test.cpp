@@ -5,7 +5,11 @@
 #include "mole/execution/simd.hpp"
 #include "mole/factors/gated_ranks.hpp"
 #include "mole/factors/growing_bank.hpp"
+#include "mole/factors/hadamard_factors.hpp"
+#include "mole/factors/random_basis.hpp"
+#include "mole/factors/shared_frozen.hpp"
 #include "mole/factors/sparse_projection.hpp"
+#include "mole/factors/triplet_factors.hpp"
 #include "mole/layer/check_gradients.hpp"
 #include "mole/loss/router_z.hpp"
 #include "mole/testing/gating_laws.hpp"
@@ -58,6 +62,26 @@ LowRank<GrowingBank<double>> grown() {
   fill_uniform(bank.parameters().lora_B.view(), 1, rng);
   bank.append(2, rng);
   return bank;
+}
+LowRank<TripletFactors<double>> triplets() {
+  Rng rng(1);
+  LowRank<TripletFactors<double>> made(
+      {.in = in, .out = out, .experts = gate_experts, .ranks = {2, 1, 3, 2}, .alpha = 3}, rng);
+  fill_uniform(made.parameters().lora_E.view(), 1, rng);
+  return made;
+}
+LowRank<HadamardFactors<double>> hadamard() {
+  Rng rng(1);
+  return {{.in = in, .out = out, .experts = gate_experts, .rank = 2, .alpha = 3}, rng};
+}
+LowRank<SharedFrozen<double>> shared_frozen() {
+  Rng rng(1);
+  const auto pair = FrozenPair<double>::random(3, in + 2, out + 1, rng);
+  return {{.in = in, .out = out, .experts = gate_experts, .pair = pair}, rng};
+}
+LowRank<RandomBasis<double>> random_basis() {
+  Rng rng(1);
+  return {{.in = in, .out = out, .experts = gate_experts, .rank = 2, .bases = 5, .alpha = 3}, rng};
 }
 
 // ---- what holds for all of them
@@ -154,4 +178,16 @@ TEST_CASE("Gated ranks under every gate", "[composition]") {
 }
 TEST_CASE("A bank that has grown under every gate", "[composition]") {
   check_under_every_gate(grown());
+}
+TEST_CASE("Triplets under every gate", "[composition]") {
+  check_under_every_gate(triplets());
+}
+TEST_CASE("Element-wise products under every gate", "[composition]") {
+  check_under_every_gate(hadamard());
+}
+TEST_CASE("A shared frozen pair under every gate", "[composition]") {
+  check_under_every_gate(shared_frozen());
+}
+TEST_CASE("Sums of random bases under every gate", "[composition]") {
+  check_under_every_gate(random_basis());
 }

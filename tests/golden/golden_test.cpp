@@ -16,6 +16,7 @@ namespace golden {
 const std::map<std::string, Method>& methods() {
   static const std::map<std::string, Method> all = [] {
     std::map<std::string, Method> joined = linear_methods();
+    joined.merge(adapter_methods());
     joined.merge(block_methods());
     joined.merge(rank_methods());
     joined.merge(gate_methods());

@@ -24,6 +24,10 @@ void check(const char* name, const Layer& layer, const std::string& obstacle) {
 TEST_CASE("Presets can be merged where every token has all experts with one weight", "[method]") {
   Rng rng(1);
   check("lora", lora({}, DenseBase{weight}, rng), mergeable);
+  check("loha", loha({}, DenseBase{weight}, rng), mergeable);
+  check("vera", vera({}, FrozenPair<double>::random(4, 11, 13, rng), DenseBase{weight}, rng), mergeable);
+  check("adalora", adalora({}, DenseBase{weight}, rng), mergeable);
+  check("nola", nola({.bases = 4}, DenseBase{weight}, rng), mergeable);
   check("sora", sora({}, DenseBase{weight}, rng), mergeable);
   check("codyra", codyra({}, DenseBase{weight}, rng), mergeable);
 

@@ -7,11 +7,16 @@
 
 namespace support {
 
-/// Gives B random values, so that the experts add something.
+/// Gives B random values, so that the experts add something; all their parameters, if there is no B among them.
 template <class Layer>
 Layer with_random_b(Layer layer, std::uint64_t seed = 7) {
   mole::Rng rng(seed);
-  mole::fill_uniform(layer.experts().parameters().lora_B.view(), 1, rng);
+  auto&& parameters = layer.experts().parameters();
+  if constexpr (requires { parameters.lora_B; })
+    mole::fill_uniform(parameters.lora_B.view(), 1, rng);
+  else
+    std::remove_cvref_t<decltype(parameters)>::for_each_tensor(
+        [&](std::string_view, auto& tensor) { mole::fill_uniform(tensor.view(), 1, rng); }, parameters);
   return layer;
 }
 

@@ -21,10 +21,10 @@ namespace mole {
 /// The tensors and the metadata of a file that passed every check of SafetensorsHeader.
 ///
 /// `matrix` and `integers` copy and convert, from any address; `view` borrows without copying, if the file allows.
-/// As a matrix, shape [] is 1 x 1, [n] is 1 x n, [r, c] is r x c. Entries and views live as long as the reader, or as
-/// the bytes that were passed to `from_bytes`. Move-only.
-/// Throws Error(file) for a broken file, a missing tensor or a dtype that the call cannot return, Error(shape) for a
-/// shape that it cannot return.
+/// As a matrix, shape [] is 1 x 1, [n] is 1 x n, [r, c] is r x c, [n, r, c] is n x (r c) and so on. Entries and views
+/// live as long as the reader, or as the bytes that were passed to `from_bytes`. Move-only. Throws Error(file) for a
+/// broken file, a missing tensor or a dtype that the call cannot return, Error(shape) for a shape that it cannot
+/// return.
 class SafetensorsReader {
  public:
   using Entry = SafetensorsEntry;
@@ -163,16 +163,10 @@ View<const T> SafetensorsReader::view(std::string_view name) const {
 
 inline std::pair<Index, Index> SafetensorsReader::rows_and_cols(const Entry& entry) const {
   const std::vector<Index>& shape = entry.shape;
-  switch (shape.size()) {
-    case 0:
-      return {1, 1};
-    case 1:
-      return {1, shape[0]};
-    case 2:
-      return {shape[0], shape[1]};
-  }
-  throw Error(ErrorCode::shape, source_ + ": expected at most 2 dimensions of '" + entry.name + "', found " +
-                                    std::to_string(shape.size()));
+  if (shape.size() < 2) return {1, shape.empty() ? 1 : shape[0]};
+  Index cols = 1;  // SafetensorsHeader has checked that all sizes fit in the file
+  for (std::size_t i = 1; i < shape.size(); ++i) cols = checked_product("safetensors: columns", cols, shape[i]);
+  return {shape[0], cols};
 }
 
 }  // namespace mole

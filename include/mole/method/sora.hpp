@@ -5,12 +5,7 @@
 #include "mole/base/dense_base.hpp"
 #include "mole/expert/low_rank.hpp"
 #include "mole/factors/gated_ranks.hpp"
-#include "mole/gating/gate.hpp"
-#include "mole/gating/score/identity.hpp"
-#include "mole/gating/select/all.hpp"
-#include "mole/gating/weigh/unit.hpp"
-#include "mole/layer/mixture_linear.hpp"
-#include "mole/router/no_router.hpp"
+#include "mole/method/one_adapter.hpp"
 
 #include "mole/core/macros_off.hpp"
 
@@ -34,15 +29,14 @@ struct SoraOptions {
 template <BasePolicy Base, class Generator, class Execution = DefaultExecution>
 auto sora(const SoraOptions& options, Base base, Generator& generator, Execution execution = {}) {
   using T = typename Base::Scalar;
-  return MixtureLinear{NoRouter<T>(1), Gate{Identity{}, All{}, Unit{}},
-                       LowRank<GatedRanks<T>>({.in = base.in(),
-                                               .out = base.out(),
-                                               .rank = options.rank,
-                                               .alpha = options.alpha,
-                                               .dropout = {.rate = options.dropout, .stream = 1},
-                                               .start = options.start},
-                                              generator),
-                       std::move(base), std::move(execution)};
+  LowRank<GatedRanks<T>> experts({.in = base.in(),
+                                  .out = base.out(),
+                                  .rank = options.rank,
+                                  .alpha = options.alpha,
+                                  .dropout = {.rate = options.dropout, .stream = 1},
+                                  .start = options.start},
+                                 generator);
+  return one_adapter(std::move(experts), std::move(base), std::move(execution));
 }
 
 }  // namespace mole

@@ -1,0 +1,307 @@
+// SPDX-License-Identifier: MIT
+// RandomBasis: NOLA's factors, sums of random matrices of which only the coefficients are trained.
+#pragma once
+
+#include "mole/core/dropout.hpp"
+#include "mole/core/matrix.hpp"
+#include "mole/core/random.hpp"
+#include "mole/factors/computed_tables.hpp"
+#include "mole/factors/factor_policy.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <memory>
+#include <optional>
+#include <utility>
+
+#include "mole/core/macros_off.hpp"
+
+namespace mole {
+
+/// Which of NOLA's releases.
+enum class NolaVariant {
+  llm,  ///< bases U(-1, 1) / sqrt(m), a frozen random offset of A, coefficients start at 0
+  vit,  ///< bases within 1/sqrt(r I) for A and 1/sqrt(r O) for B, no offset, coefficients start at 1/m
+};
+
+/// Of each expert:   A = A0 + sum_j alpha_j A_j,   B = sum_j beta_j B_j, with only alpha and beta trained.
+///
+///   coefficients_A [E x m of A]   coefficients_B [E x m of B]; A_j [r x I] and B_j [r x O] are the same for all
+///   experts
+///
+/// The bases come from a seed: number by number from a counter, so that any thread can make any tile of them in any
+/// order, and get the same bits. They are made anew in each forward and each backward, m r (I + O) numbers each time at
+/// about 1 ns a number, or kept in memory, of that many numbers, with `keep`. At I = O = 4,096, r = 8 and m = 512:
+/// 1,024 trained numbers; 128 MiB if kept in float, else some 35 ms a forward and as much a backward on one thread,
+/// which parallel_for() shares. Scratch is 2 r (I + O) numbers an expert.
+///
+/// A fresh layer of variant llm has the output of its base, and its first gradient is of beta alone. State: the seed; a
+/// checkpoint restores it, and with it the bases. Throws Error(option) for sizes below 1.
+/// Source: Koohpayegani et al. 2024 (NOLA), arXiv:2310.02556; UCDvision/NOLA, gpt/src/model_nola.py and vit/NOLA.py.
+template <class T>
+class RandomBasis {
+ public:
+  using Scalar = T;
+  using Scratch = ComputedTables<T>;
+
+  struct Options {
+    Index in = 0;
+    Index out = 0;
+    Index experts = 1;
+    Index rank = 8;
+    Index bases = 512;                     ///< m, of A and of B ...
+    std::optional<Index> bases_of_B = {};  ///< ... or another number of B
+    NolaVariant variant = NolaVariant::llm;
+    std::optional<std::uint64_t> seed = {};  ///< unset: drawn from the generator
+    bool keep = false;                       ///< keeps the bases in memory
+    std::optional<double> alpha = {};        ///< unset: scale 1
+    Scaling scaling = Scaling::alpha_over_rank;
+    Dropout dropout = {};  ///< on the adapter's input
+  };
+
+  struct Parameters {
+    Matrix<T> coefficients_A, coefficients_B;
+
+    template <class F, class... P>
+    static void for_each_tensor(F&& f, P&... p) {
+      f("coefficients_A", p.coefficients_A...);
+      f("coefficients_B", p.coefficients_B...);
+    }
+  };
+
+  /// Bases in memory.   a [m of A x r I], b [m of B x r O]: a row is a matrix, row by row; offsets [r x I], [r x O], or
+  /// empty
+  struct Bases {
+    Matrix<T> a, b, offset_a, offset_b;
+  };
+
+  template <std::uniform_random_bit_generator Generator>
+  RandomBasis(const Options& options, Generator& generator)
+      : options_(options), blocks_(RankBlocks::uniform(options.experts, options.rank)) {
+    require(options.in >= 1 && options.out >= 1 && options.rank >= 1, ErrorCode::option,
+            "RandomBasis: expected in, out and rank of at least 1, found in = ", options.in, ", out = ", options.out,
+            ", rank = ", options.rank);
+    require(options.bases >= 1 && bases_of_b() >= 1, ErrorCode::option,
+            "RandomBasis: expected at least 1 basis of A and of B, found ", options.bases, " and ", bases_of_b());
+    parameters_ = {Matrix<T>(options.experts, options.bases), Matrix<T>(options.experts, bases_of_b())};
+    reset(generator);
+  }
+
+  /// From bases in memory; options say what is not in them. Throws Error(shape) if they do not fit each other.
+  RandomBasis(Options options, Bases bases)
+      : options_(std::move(options)),
+        blocks_(RankBlocks::uniform(options_.experts, options_.rank)),
+        given_(true),
+        kept_(std::make_shared<const Bases>(std::move(bases))) {
+    options_.bases = kept_->a.rows(), options_.bases_of_B = kept_->b.rows();
+    require_equal(ErrorCode::shape, "RandomBasis: numbers of a basis of A", options_.rank * options_.in,
+                  kept_->a.cols());
+    require_equal(ErrorCode::shape, "RandomBasis: numbers of a basis of B", options_.rank * options_.out,
+                  kept_->b.cols());
+    for (const auto& [offset, width] : {std::pair{&kept_->offset_a, options_.in}, {&kept_->offset_b, options_.out}})
+      if (!offset->empty())
+        require_equal(ErrorCode::shape, "RandomBasis: numbers of an offset", options_.rank * width, offset->size());
+    parameters_ = {Matrix<T>(options_.experts, options_.bases), Matrix<T>(options_.experts, bases_of_b())};
+  }
+
+  void check_sizes() const {
+    require_equal(ErrorCode::shape, "RandomBasis: rows of the coefficients of A", blocks_.experts(),
+                  parameters_.coefficients_A.rows());
+    require_equal(ErrorCode::shape, "RandomBasis: coefficients of A", options_.bases,
+                  parameters_.coefficients_A.cols());
+    require_equal(ErrorCode::shape, "RandomBasis: rows of the coefficients of B", blocks_.experts(),
+                  parameters_.coefficients_B.rows());
+    require_equal(ErrorCode::shape, "RandomBasis: coefficients of B", bases_of_b(), parameters_.coefficients_B.cols());
+  }
+
+  Index in() const { return options_.in; }
+  Index out() const { return options_.out; }
+  const RankBlocks& blocks() const { return blocks_; }
+  std::uint64_t seed() const { return seed_; }
+  Parameters& parameters() { return parameters_; }
+  const Parameters& parameters() const { return parameters_; }
+
+  /// Reinitializes, as the constructor does. Given bases stay.
+  template <std::uniform_random_bit_generator Generator>
+  void reset(Generator& generator) {
+    const bool vit = options_.variant == NolaVariant::vit;
+    fill(parameters_.coefficients_A.view(), T(vit ? 1 / double(options_.bases) : 0));
+    fill(parameters_.coefficients_B.view(), T(vit ? 1 / double(bases_of_b()) : 0));
+    if (!given_) set_seed(options_.seed ? *options_.seed : generator());
+  }
+
+  template <class F>
+  void for_each_state(F&& f) {
+    if (given_) return;
+    auto seed = std::int64_t(seed_);
+    f("seed", std::span<std::int64_t>(&seed, 1));
+    if (std::uint64_t(seed) != seed_) set_seed(std::uint64_t(seed));
+  }
+
+  Scratch scratch(const CallSize&, Arena& arena) const { return Scratch::both(blocks_, in(), out(), arena); }
+
+  FactorViews<const T> factors(Scratch& scratch) const { return {scratch.a, scratch.b}; }
+  FactorViews<T> gradient_views(Parameters& gradients, Scratch& scratch) const {
+    return scratch.zeroed(!gradients.coefficients_A.empty(), !gradients.coefficients_B.empty());
+  }
+
+  void prepare(auto call) const {
+    const Index tiles_a = rank() * tiles(in()), tiles_b = rank() * tiles(out());
+    call.execution.parallel_for(tiles_a + tiles_b, [&, &s = call.scratch](Index task) {
+      const bool of_a = task < tiles_a;
+      sum_bases(of_a ? a_of(s.a, parameters_.coefficients_A) : b_of(s.b, parameters_.coefficients_B),
+                of_a ? task : task - tiles_a);
+    });
+  }
+
+  /// d_alpha_j = <d_A, A_j>
+  void contract(Parameters& gradients, auto call) const {
+    const Index of_a = gradients.coefficients_A.cols(), of_b = gradients.coefficients_B.cols();
+    call.execution.parallel_for(of_a + of_b, [&, &s = call.scratch](Index task) {
+      if (task < of_a)
+        add_products(a_of<const T>(s.d_a, parameters_.coefficients_A), task, gradients.coefficients_A);
+      else
+        add_products(b_of<const T>(s.d_b, parameters_.coefficients_B), task - of_a, gradients.coefficients_B);
+    });
+  }
+
+ private:
+  static constexpr Index tile = 512;  ///< columns that are made at once
+  static Index tiles(Index columns) { return (columns + tile - 1) / tile; }
+
+  /// A or B: the table or its gradient, and what its bases are made from.
+  template <class U>
+  struct Side {
+    View<U> table;  // [E r x columns]
+    const Matrix<T>& coefficients;
+    const Matrix<T>* kept;
+    const Matrix<T>* offset;
+    double bound, offset_bound;  // of random ones; an offset_bound of 0 is no offset
+    std::uint64_t stream;
+  };
+  template <class U = T>
+  Side<U> a_of(View<U> table, const Matrix<T>& coefficients) const {
+    const bool vit = options_.variant == NolaVariant::vit;
+    return {table,
+            coefficients,
+            kept_ ? &kept_->a : nullptr,
+            kept_ && !kept_->offset_a.empty() ? &kept_->offset_a : nullptr,
+            1 / std::sqrt(double(vit ? rank() * in() : options_.bases)),
+            vit || kept_ ? 0 : 1 / std::sqrt(double(in())),
+            0};
+  }
+  template <class U = T>
+  Side<U> b_of(View<U> table, const Matrix<T>& coefficients) const {
+    const bool vit = options_.variant == NolaVariant::vit;
+    return {table,
+            coefficients,
+            kept_ ? &kept_->b : nullptr,
+            kept_ && !kept_->offset_b.empty() ? &kept_->offset_b : nullptr,
+            1 / std::sqrt(double(vit ? rank() * out() : bases_of_b())),
+            0,
+            1};
+  }
+
+  Index rank() const { return options_.rank; }
+  Index bases_of_b() const { return options_.bases_of_B.value_or(options_.bases); }
+
+  /// Numbers of U(-bound, bound) for the columns from `first` on, an even one, of row k of matrix j.
+  void draw(std::uint64_t stream, Index j, Index k, Index first, double bound, std::span<T> to) const {
+    const std::uint64_t row = mix_bits(mix_bits(seed_ + stream) + std::uint64_t(j * rank() + k));
+    const T factor = T(bound * 0x1p-31);
+    for (std::size_t c = 0; c < to.size(); c += 2) {
+      const std::uint64_t bits = mix_bits(row + (std::uint64_t(first) + c) / 2);
+      to[c] = T(std::int32_t(bits)) * factor;
+      if (c + 1 < to.size()) to[c + 1] = T(std::int32_t(bits >> 32)) * factor;
+    }
+  }
+
+  /// Columns of row k of basis j, in memory or made in `made`.
+  template <class U>
+  std::span<const T> basis(const Side<U>& side, Index j, Index k, Index first, std::span<T> made) const {
+    if (side.kept != nullptr)
+      return side.kept->view().row(j).subspan(std::size_t(k * side.table.cols() + first), made.size());
+    draw(side.stream, j, k, first, side.bound, made);
+    return made;
+  }
+
+  /// A tile of a row of A_e = A0 + sum_j alpha_ej A_j, for all experts e.
+  void sum_bases(const Side<T>& side, Index task) const {
+    const Index k = task / tiles(side.table.cols()), first = task % tiles(side.table.cols()) * tile;
+    const auto columns = std::size_t(std::min(tile, side.table.cols() - first));
+    std::array<T, tile> buffer;
+    const std::span<T> made = std::span<T>(buffer).first(columns);
+    const auto of_expert = [&](Index e) { return side.table.row(e * rank() + k).subspan(std::size_t(first), columns); };
+    std::ranges::fill(made, T(0));
+    if (side.offset != nullptr)
+      std::ranges::copy(side.offset->elements().subspan(std::size_t(k * side.table.cols() + first), columns),
+                        made.begin());
+    else if (side.offset_bound > 0)
+      draw(side.stream, side.coefficients.cols(), k, first, side.offset_bound, made);
+    for (Index e = 0; e < blocks_.experts(); ++e) std::ranges::copy(made, of_expert(e).begin());
+    for (Index j = 0; j < side.coefficients.cols(); ++j) {
+      const std::span<const T> summand = basis(side, j, k, first, made);
+      for (Index e = 0; e < blocks_.experts(); ++e) {
+        const T coefficient = side.coefficients(e, j);
+        const std::span<T> to = of_expert(e);
+        for (std::size_t c = 0; c < columns; ++c) to[c] += coefficient * summand[c];
+      }
+    }
+  }
+
+  /// gradient_ej += <d_table_e, basis j>
+  void add_products(const Side<const T>& side, Index j, Matrix<T>& gradient) const {
+    std::array<T, tile> buffer;
+    for (Index k = 0; k < rank(); ++k)
+      for (Index first = 0; first < side.table.cols(); first += tile) {
+        const auto columns = std::size_t(std::min(tile, side.table.cols() - first));
+        const std::span<const T> summand = basis(side, j, k, first, std::span<T>(buffer).first(columns));
+        for (Index e = 0; e < blocks_.experts(); ++e)
+          gradient(e, j) += dot(side.table.row(e * rank() + k).subspan(std::size_t(first), columns), summand);
+      }
+  }
+
+  /// In eight sums, which fit in vectors.
+  static T dot(std::span<const T> one, std::span<const T> two) {
+    std::array<T, 8> sums{};
+    std::size_t c = 0;
+    for (; c + sums.size() <= one.size(); c += sums.size())
+      for (std::size_t s = 0; s < sums.size(); ++s) sums[s] += one[c + s] * two[c + s];
+    T sum = 0;
+    for (; c < one.size(); ++c) sum += one[c] * two[c];
+    for (T part : sums) sum += part;
+    return sum;
+  }
+
+  void set_seed(std::uint64_t seed) {
+    seed_ = seed;
+    kept_ = nullptr;
+    if (!options_.keep) return;
+    Bases bases{Matrix<T>(options_.bases, rank() * in()), Matrix<T>(bases_of_b(), rank() * out()),
+                Matrix<T>(options_.variant == NolaVariant::llm ? rank() : 0, in()), Matrix<T>()};
+    const auto a = a_of(View<const T>(), parameters_.coefficients_A);
+    const auto b = b_of(View<const T>(), parameters_.coefficients_B);
+    const auto fill_rows = [&](const auto& side, Index j, double bound, Index width, std::span<T> matrix) {
+      for (Index k = 0; k < rank(); ++k)
+        draw(side.stream, j, k, 0, bound, matrix.subspan(std::size_t(k * width), std::size_t(width)));
+    };
+    for (Index j = 0; j < bases.a.rows(); ++j) fill_rows(a, j, a.bound, in(), bases.a.view().row(j));
+    for (Index j = 0; j < bases.b.rows(); ++j) fill_rows(b, j, b.bound, out(), bases.b.view().row(j));
+    if (!bases.offset_a.empty()) fill_rows(a, bases.a.rows(), a.offset_bound, in(), bases.offset_a.elements());
+    kept_ = std::make_shared<const Bases>(std::move(bases));
+  }
+
+  Options options_;
+  RankBlocks blocks_;
+  bool given_ = false;
+  std::uint64_t seed_ = 0;
+  std::shared_ptr<const Bases> kept_;
+  Parameters parameters_;
+};
+
+static_assert(ComputedFactorPolicy<RandomBasis<float>>);
+
+}  // namespace mole
+
+#include "mole/core/macros_on.hpp"

@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: MIT
+// One adapter for every token, from factors of other kinds than two trained matrices: loha, vera, nola, adalora.
+#include "golden/methods.hpp"
+#include "golden/routed_layers.hpp"
+#include "mole/loss/orthogonality.hpp"
+#include "mole/optim/rank_allocator.hpp"
+
+#include <memory>
+
+namespace golden {
+namespace {
+
+/// y, what expect_gradients(gradients) compares, and the update that the layer is worth.
+template <class T, class Layer, class ExpectGradients>
+void expect_adapter(Comparison<T>& file, Layer& layer, ExpectGradients expect_gradients) {
+  auto work = layer.workspace(file.matrix("x").rows());
+  expect_layer(file, layer, work, {}, "", expect_gradients);
+  Matrix<T> delta(layer.out(), layer.in());
+  merge_into(layer, delta.view());
+  file.expect_optional("delta_weight", delta);
+}
+
+/// The tensors that a file has as [out x r].
+template <class T>
+Matrix<T> rank_major(const Comparison<T>& file, const std::string& name) {
+  return transposed(file.matrix(name));
+}
+
+/// The matrices [rows x cols] of a stack, each turned if the library has them the other way round.
+template <class T>
+Matrix<T> stack_of(const Matrix<T>& stack, Index rows, bool turned) {
+  Matrix<T> result(stack.rows(), stack.cols());
+  const Index cols = stack.cols() / rows;
+  for (Index j = 0; j < stack.rows(); ++j)
+    for (Index r = 0; r < rows; ++r)
+      for (Index c = 0; c < cols; ++c) result(j, turned ? c * rows + r : r * cols + c) = stack(j, r * cols + c);
+  return result;
+}
+
+Method loha() {
+  return under_every_execution([]<class T>(Comparison<T>& file, auto execution) {
+    const Index in = file.matrix("hada_w1_b").cols(), out = file.matrix("hada_w1_a").rows();
+    with_base(file, in, out, [&](auto base) {
+      mole::Rng rng;
+      const Index rank = file.matrix("hada_w1_b").rows();
+      auto layer = mole::loha({.rank = rank, .alpha = file.number("alpha")}, std::move(base), rng, execution);
+      expect_sizes(file, layer.experts(), rank);
+      layer.experts().scale()[0] = T(file.number("scaling_used"));
+      layer.experts().parameters() = {rank_major(file, "hada_w1_a"), file.matrix("hada_w1_b"),
+                                      rank_major(file, "hada_w2_a"), file.matrix("hada_w2_b")};
+      expect_adapter(file, layer, [&](const auto& gradients) {
+        file.expect("grad.hada_w1_a", transposed(gradients.experts.hada_w1_a));
+        file.expect("grad.hada_w1_b", gradients.experts.hada_w1_b);
+        file.expect("grad.hada_w2_a", transposed(gradients.experts.hada_w2_a));
+        file.expect("grad.hada_w2_b", gradients.experts.hada_w2_b);
+      });
+    });
+  });
+}
+
+Method vera() {
+  return under_every_execution([]<class T>(Comparison<T>& file, auto execution) {
+    const auto pair = std::make_shared<const mole::FrozenPair<T>>(
+        mole::FrozenPair<T>{file.matrix("vera.A"), rank_major(file, "vera.B")});
+    file.expect_option("rank", double(pair->a.rows()));
+    with_base(file, file.matrix("x").cols(), file.matrix("y").cols(), [&](auto base) {
+      mole::Rng rng;
+      auto layer = mole::vera({}, pair, std::move(base), rng, execution);
+      file.expect_option("d_out", double(layer.out()));
+      layer.experts().parameters() = {file.matrix("vera.lambda_d"), file.matrix("vera.lambda_b")};
+      expect_adapter(file, layer, [&](const auto& gradients) {
+        file.expect("grad.vera.lambda_d", gradients.experts.lambda_d);
+        file.expect("grad.vera.lambda_b", gradients.experts.lambda_b);
+      });
+    });
+  });
+}
+
+/// Both releases, over the bases of the file.
+Method nola() {
+  return under_every_execution([]<class T>(Comparison<T>& file, auto execution) {
+    const bool vit = file.text("variant") == "vit";
+    const Index in = file.matrix("x").cols(), out = file.integer("d_out"), rank = file.integer("rank");
+    typename mole::RandomBasis<T>::Bases bases{stack_of(file.matrix("nola.basis_A"), vit ? in : rank, vit),
+                                               stack_of(file.matrix("nola.basis_B"), vit ? rank : out, !vit),
+                                               {},
+                                               {}};
+    if (file.has("nola.offset_A")) bases.offset_a = file.matrix("nola.offset_A");
+    if (file.has("nola.offset_B")) bases.offset_b = rank_major(file, "nola.offset_B");
+    for (const char* count : {"ka", "num_basis"}) file.expect_option(count, double(bases.a.rows()));
+    for (const char* count : {"kb", "num_basis"}) file.expect_option(count, double(bases.b.rows()));
+    const double scale = file.number("alpha", 1) / double(rank);
+    mole::LowRank experts(mole::RandomBasis<T>({.in = in, .out = out, .rank = rank}, std::move(bases)), {T(scale)});
+    expect_sizes(file, experts, rank);
+    experts.parameters() = {file.matrix("nola.alpha"), file.matrix("nola.beta")};
+    with_base(file, in, out, [&](auto base) {
+      auto layer = mole::one_adapter(experts, std::move(base), execution);
+      expect_adapter(file, layer, [&](const auto& gradients) {
+        file.expect("grad.nola.alpha", gradients.experts.coefficients_A);
+        file.expect("grad.nola.beta", gradients.experts.coefficients_B);
+      });
+    });
+  });
+}
+
+template <class T>
+auto triplets_of(Comparison<T>& file, const std::string& prefix, const std::string& e) {
+  return typename mole::TripletFactors<T>::Parameters{
+      file.matrix(prefix + "lora_A"), rank_major(file, prefix + "lora_B"), transposed(file.matrix(prefix + e))};
+}
+
+Method adalora() {
+  return under_every_execution([]<class T>(Comparison<T>& file, auto execution) {
+    const auto triplets = triplets_of(file, "", "lora_E");
+    with_base(file, triplets.lora_A.cols(), triplets.lora_B.cols(), [&](auto base) {
+      mole::Rng rng;
+      const Index rank = triplets.lora_A.rows();
+      const double alpha = file.number("alpha");  // the release takes the rank for an alpha of 0 or less
+      auto layer =
+          mole::adalora({.rank = rank, .alpha = alpha > 0 ? alpha : double(rank)}, std::move(base), rng, execution);
+      expect_sizes(file, layer.experts(), rank);
+      layer.experts().parameters() = triplets;
+      const auto expect_gradients = [&](const std::string& prefix, const auto& gradients) {
+        file.expect_gradient(prefix + "lora_A", gradients.lora_A);
+        file.expect_gradient(prefix + "lora_B", transposed(gradients.lora_B));
+        file.expect_gradient(prefix + "lora_E", transposed(gradients.lora_E));
+      };
+      expect_adapter(file, layer, [&](const auto& gradients) { expect_gradients("grad.", gradients.experts); });
+      if (!file.has("loss.orthogonality")) return;
+      auto gradients = zeros_like(triplets);
+      file.expect_number("loss.orthogonality",
+                         orthogonality(layer.experts().blocks(), triplets, gradients, {.coefficient = 1}));
+      file.expect("grad_loss.orthogonality.lora_A", gradients.lora_A);
+      file.expect("grad_loss.orthogonality.lora_B", transposed(gradients.lora_B));
+    });
+  });
+}
+
+/// The schedule, over layers whose gradients are given.
+template <class T>
+void check_allocator(Comparison<T>& file) {
+  using Triplets = typename mole::TripletFactors<T>::Parameters;
+  const auto prefix = [](std::size_t layer) { return "layers." + std::to_string(layer) + "."; };
+  std::vector<Triplets> layers;
+  while (file.has(prefix(layers.size()) + "lora_A"))
+    layers.push_back(triplets_of(file, prefix(layers.size()), "lora_E.initial"));
+  const Index rank = layers[0].lora_A.rows(), steps = file.integer("total_step");
+  file.expect_option("rank", double(rank));
+  file.ignore_option("shapes");
+  std::vector<const Triplets*> sizes;
+  for (const Triplets& layer : layers) sizes.push_back(&layer);
+  mole::RankAllocator<Triplets> allocator({.target = file.integer("target_r") * Index(layers.size()),
+                                           .steps = steps,
+                                           .warmup = file.integer("tinit"),
+                                           .settling = file.integer("tfinal"),
+                                           .interval = file.integer("deltaT"),
+                                           .beta1 = file.number("beta1"),
+                                           .beta2 = file.number("beta2")},
+                                          sizes);
+  std::vector<std::int64_t> budgets, masked;
+  for (Index n = 1; n <= steps; ++n) {
+    const std::string step = "." + std::to_string(n);
+    std::vector<Triplets> gradients;
+    for (std::size_t l = 0; l < layers.size(); ++l)
+      gradients.push_back({file.input(prefix(l) + "grad.lora_A" + step),
+                           transposed(file.input(prefix(l) + "grad.lora_B" + step)),
+                           transposed(file.input(prefix(l) + "grad.lora_E" + step))});
+    std::vector<typename mole::RankAllocator<Triplets>::Layer> both;
+    for (std::size_t l = 0; l < layers.size(); ++l) {
+      for (std::size_t i = 0; i < std::size_t(rank); ++i)  // the stand-in for an optimizer that the file has
+        layers[l].lora_E.elements()[i] -= T(0.05) * gradients[l].lora_E.elements()[i];
+      both.push_back({&layers[l], &gradients[l]});
+    }
+    const auto allocation = allocator.step(both);
+    budgets.push_back(allocation.budget), masked.push_back(allocation.set);
+    for (std::size_t l = 0; l < layers.size(); ++l)
+      file.expect(prefix(l) + "lora_E" + step, transposed(layers[l].lora_E));
+  }
+  file.expect_optional("budget", budgets);
+  file.expect_optional("masked", masked);
+  for (std::size_t l = 0; l < layers.size(); ++l) {
+    const auto expect_averages = [&](const std::string& name, const Triplets& averages) {
+      file.expect(prefix(l) + name + ".lora_A", averages.lora_A);
+      file.expect(prefix(l) + name + ".lora_B", transposed(averages.lora_B));
+      file.expect(prefix(l) + name + ".lora_E", transposed(averages.lora_E));
+    };
+    expect_averages("importance", allocator.means()[l]);
+    expect_averages("uncertainty", allocator.uncertainties()[l]);
+  }
+}
+
+Method adalora_allocator() {
+  const auto check = [](auto& file) {
+    file.under("RankAllocator");
+    check_allocator(file);
+  };
+  return {check, check};
+}
+
+}  // namespace
+
+std::map<std::string, Method> adapter_methods() {
+  return {{"loha", loha()},
+          {"vera", vera()},
+          {"nola", nola()},
+          {"adalora", adalora()},
+          {"adalora-allocator", adalora_allocator()}};
+}
+
+}  // namespace golden
