@@ -3,10 +3,12 @@
 // make sense, and why, is in every_gate.cpp.
 #include "composition/every_gate.hpp"
 #include "mole/execution/simd.hpp"
+#include "mole/factors/bank_mixture.hpp"
 #include "mole/factors/gated_ranks.hpp"
 #include "mole/factors/growing_bank.hpp"
 #include "mole/factors/hadamard_factors.hpp"
 #include "mole/factors/random_basis.hpp"
+#include "mole/factors/shard_factors.hpp"
 #include "mole/factors/shared_frozen.hpp"
 #include "mole/factors/sparse_projection.hpp"
 #include "mole/factors/triplet_factors.hpp"
@@ -26,7 +28,7 @@ using support::random_matrix;
 
 namespace {
 
-constexpr Index in = 5, out = 6;
+constexpr Index in = 5, out = 6, tokens_checked = 5;
 
 const composition::EveryGate& every_gate() {
   static const composition::EveryGate all = composition::every_gate();
@@ -83,6 +85,21 @@ LowRank<RandomBasis<double>> random_basis() {
   Rng rng(1);
   return {{.in = in, .out = out, .experts = gate_experts, .rank = 2, .bases = 5, .alpha = 3}, rng};
 }
+LowRank<ShardFactors<double>> shards() {
+  Rng rng(1);
+  const auto pool = std::make_shared<ShardPool<double>>(
+      ShardPool<double>::Options{
+          .in = in, .out = out, .layers = gate_experts, .pool_rank = 2, .rank = 3, .private_rank = 1, .shards = 1},
+      rng);
+  fill_uniform(pool->parameters().pool_B.view(), 1, rng);
+  return {{.pool = pool, .experts = gate_experts, .alpha = 3}, rng};
+}
+LowRank<BankMixture<double>> bank_mixture() {
+  Rng rng(1);
+  const auto bank =
+      std::make_shared<VectorBank<double>>(VectorBank<double>::Options{.vectors = 4, .length = 1, .bound = 1}, rng);
+  return {{.in = in, .out = out, .experts = gate_experts, .rank = 2, .bank = bank, .deviation = 1}, rng};
+}
 
 // ---- what holds for all of them
 
@@ -115,10 +132,13 @@ std::string broken_layer(const LowRank<Factors>& experts, const NamedGate& named
     failure.expect(difference < 1e-12, tokens, " tokens: the formula differs by ", difference);
   }
   if (!named.gradient_is_derivative) return failure.text();
-  const GradientReport report = check_gradients(layer, {.tokens = 5, .pass = {.training = true}},
+  const GradientReport report = check_gradients(layer, {.tokens = tokens_checked, .pass = {.training = true}},
                                                 [](auto& trace) { return router_z(trace, {.coefficient = 0.3}); });
   failure.expect(report.worst < 1e-8, "gradient of ", report.worst_tensor, " is wrong by ", report.worst);
-  failure.expect(report.checked > 70, "only ", report.checked, " numbers compared");
+  Index numbers = tokens_checked * in;  // of d_x
+  layer.for_each_tensor([&](std::string_view, View<double> tensor) { numbers += tensor.size(); });
+  failure.expect(report.checked + report.moved >= numbers, "only ", report.checked, " of ", numbers,
+                 " numbers compared");
   failure.expect(report.moved * 20 < report.checked, report.moved, " numbers left out of ", report.checked);
   return failure.text();
 }
@@ -190,4 +210,10 @@ TEST_CASE("A shared frozen pair under every gate", "[composition]") {
 }
 TEST_CASE("Sums of random bases under every gate", "[composition]") {
   check_under_every_gate(random_basis());
+}
+TEST_CASE("Shards of a pool under every gate", "[composition]") {
+  check_under_every_gate(shards());
+}
+TEST_CASE("Mixtures of a bank under every gate", "[composition]") {
+  check_under_every_gate(bank_mixture());
 }

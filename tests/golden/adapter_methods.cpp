@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// One adapter for every token, from factors of other kinds than two trained matrices: loha, vera, nola, adalora.
+// One adapter for every token, from factors of other kinds than two trained matrices: loha, vera, nola, adalora,
+// mos, vblora.
 #include "golden/methods.hpp"
 #include "golden/routed_layers.hpp"
 #include "mole/loss/orthogonality.hpp"
@@ -99,6 +100,126 @@ Method nola() {
         file.expect("grad.nola.alpha", gradients.experts.coefficients_A);
         file.expect("grad.nola.beta", gradients.experts.coefficients_B);
       });
+    });
+  });
+}
+
+/// The layers of one pool, whose gradient they add to together.
+Method mos() {
+  return under_every_execution([]<class T>(Comparison<T>& file, auto execution) {
+    using Pool = mole::ShardPool<T>;
+    mole::Rng rng;
+    const auto pool = std::make_shared<Pool>(typename Pool::Options{.in = file.integer("d_in"),
+                                                                    .out = file.integer("d_out"),
+                                                                    .layers = file.integer("layers"),
+                                                                    .pool_rank = file.integer("pool_rank"),
+                                                                    .rank = file.integer("rank"),
+                                                                    .private_rank = file.integer("private_rank"),
+                                                                    .shards = file.integer("shards_per_vector")},
+                                             rng);
+    pool->parameters() = {file.matrix("pool_A"), rank_major(file, "pool_B")};
+    auto pool_gradients = pool->gradients();
+    for (Index j = 0; j < pool->options().layers; ++j) {
+      const std::string layer_name = "layers." + std::to_string(j) + ".";
+      const auto rows = [&](const char* name) {
+        const auto numbers = file.integers(layer_name + name);
+        return std::vector<std::int32_t>(numbers.begin(), numbers.end());
+      };
+      const typename Pool::Table table{rows("index_A"), rows("index_B")};
+      const auto drawn = pool->draw(j, rng);  // which rows are shared is random, but not how many, nor the private ones
+      const auto own = std::size_t(pool->options().private_rank * pool->options().shards);
+      if (!std::equal(drawn.a.end() - std::ptrdiff_t(own), drawn.a.end(), table.a.end() - std::ptrdiff_t(own)))
+        throw std::runtime_error("expected the private shards of layer " + std::to_string(j) + ", found others");
+      const double scale = file.number("alpha") / double(pool->options().rank);
+      const mole::LowRank experts(mole::ShardFactors<T>(pool, {table}), {T(scale)});
+      expect_sizes(file, experts, pool->options().rank);
+      const auto check = [&](auto base) {
+        auto layer = mole::one_adapter(experts, std::move(base), execution);
+        const Matrix<T> x = load_x(file, layer_name + "x");
+        Matrix<T> y(x.rows(), layer.out()), d_x(x.rows(), layer.in());
+        auto work = layer.workspace(x.rows());
+        layer.forward(x, y, work);
+        file.expect(layer_name + "y", y);
+        mole::detail::OfflineFactors offline(layer.experts().factors());
+        file.expect_optional(layer_name + "lora_A", offline.views().a);
+        Matrix<T> b(offline.views().b.rows(), layer.out());
+        copy(offline.views().b, b.view());
+        file.expect_optional(layer_name + "lora_B", transposed(b));
+        if (!file.has(layer_name + "grad_y")) return;
+        auto gradients = layer.gradients();
+        gradients.experts.pool = &pool_gradients;
+        layer.backward(x, file.matrix(layer_name + "grad_y"), d_x, gradients, work);
+        file.expect(layer_name + "grad_x", d_x);
+      };
+      if (!file.has(layer_name + "base.weight")) {
+        check(mole::NoBase<T>(experts.in(), experts.out()));
+        continue;
+      }
+      const std::string bias = layer_name + "base.bias";
+      check(mole::DenseBase(file.matrix(layer_name + "base.weight"), file.has(bias) ? file.matrix(bias) : Matrix<T>{}));
+    }
+    file.expect_optional("grad.pool_A", pool_gradients.pool_A);
+    file.expect_optional("grad.pool_B", transposed(pool_gradients.pool_B));
+  });
+}
+
+/// logits [blocks x r x vectors] as [r x blocks x vectors], or back.
+template <class T>
+Matrix<T> exchanged(const Matrix<T>& logits, Index first, Index second) {
+  const Index vectors = logits.size() / (first * second);
+  Matrix<T> result(first * second, vectors);
+  for (Index i = 0; i < first; ++i)
+    for (Index j = 0; j < second; ++j)
+      std::copy_n(logits.data() + (i * second + j) * vectors, vectors, result.view().row_data(j * first + i));
+  return result;
+}
+
+Method vblora() {
+  return under_every_execution([]<class T>(Comparison<T>& file, auto execution) {
+    using Bank = mole::VectorBank<T>;
+    const Index in = file.integer("d_in"), out = file.integer("d_out"), rank = file.integer("rank");
+    mole::Rng rng;
+    const auto bank = std::make_shared<Bank>(
+        typename Bank::Options{.vectors = file.integer("num_vectors"), .length = file.integer("vector_length")}, rng);
+    bank->parameters().vectors = file.matrix("vblora.bank");
+    const Index length = bank->options().length, vectors = bank->options().vectors, k = file.integer("topk");
+    with_base(file, in, out, [&](auto base) {
+      auto layer = mole::vblora({.rank = rank, .k = k}, bank, std::move(base), rng, execution);
+      file.expect_option("d_out", double(layer.out()));
+      const Matrix<T> logits_a = file.matrix("vblora.logits_A");
+      Matrix<T> rows_a(rank * (in / length), vectors);
+      std::ranges::copy(logits_a.elements(), rows_a.elements().begin());
+      layer.experts().parameters() = {rows_a, exchanged(file.matrix("vblora.logits_B"), out / length, rank), nullptr};
+      auto work = layer.workspace(file.matrix("x").rows());
+      auto bank_gradients = bank->gradients();
+      const Matrix<T> x = load_x(file);
+      Matrix<T> y(x.rows(), layer.out()), d_x(x.rows(), layer.in());
+      layer.forward(x, y, work);
+      file.expect("y", y);
+      mole::detail::OfflineFactors offline(layer.experts().factors());
+      file.expect_optional("lora_A", offline.views().a);
+      Matrix<T> b(rank, layer.out());
+      copy(offline.views().b, b.view());
+      file.expect_optional("lora_B", transposed(b));
+      const auto chosen_of = [](const Matrix<int>& chosen) {
+        return std::vector<std::int64_t>(chosen.elements().begin(), chosen.elements().end());
+      };
+      const auto& scratch = work.experts_scratch.factors;
+      Matrix<int> chosen_a(rank * (in / length), k), chosen_b(rank * (out / length), k);
+      copy(View<const int>(scratch.chosen_a), chosen_a.view()),
+          copy(View<const int>(scratch.chosen_b), chosen_b.view());
+      file.expect_optional("gate.indices_A", chosen_of(chosen_a));
+      file.expect_optional("gate.indices_B", chosen_of(exchanged(chosen_b, rank, out / length)));
+      if (!file.has("grad_y")) return;
+      auto gradients = layer.gradients();
+      gradients.experts.bank = &bank_gradients;
+      layer.backward(x, file.matrix("grad_y"), d_x, gradients, work);
+      file.expect("grad_x", d_x);
+      file.expect("grad.vblora.logits_A",
+                  View<const T>(gradients.experts.logits_A.data(), rank, in / length * vectors));
+      const Matrix<T> d_b = exchanged(gradients.experts.logits_B, rank, out / length);
+      file.expect("grad.vblora.logits_B", View<const T>(d_b.data(), out / length, rank * vectors));
+      file.expect("grad.vblora.bank", bank_gradients.vectors);
     });
   });
 }
@@ -203,6 +324,8 @@ std::map<std::string, Method> adapter_methods() {
   return {{"loha", loha()},
           {"vera", vera()},
           {"nola", nola()},
+          {"mos", mos()},
+          {"vblora", vblora()},
           {"adalora", adalora()},
           {"adalora-allocator", adalora_allocator()}};
 }
