@@ -277,3 +277,24 @@ TEST_CASE("An expert twice in one token is refused", "[core]") {
   CHECK(text_of([&] { routing.finish(); }) ==
         "Routing: expected an expert once in a token, found expert 2 twice in token 1");
 }
+
+TEST_CASE("As many pairs as a dense routing has are none, if tokens have not one of each", "[core]") {
+  Routing<float> routing;
+  for (const std::vector<Ints>& tokens : {std::vector<Ints>{{0, 1, 0, 1}, {}}, {{}, {0, 1, 0, 1}}, {{0}, {1, 0, 1}}}) {
+    routing.start(2);
+    for (const Ints& experts : tokens) {
+      for (int e : experts) routing.push(e, 0.5f);
+      routing.end_token();
+    }
+    CHECK(code_of([&] { routing.finish(); }) == ErrorCode::option);
+    CHECK_FALSE(routing.finished());
+  }
+  routing.start(2);
+  for (const Ints& experts : {Ints{0}, {1, 0}, {1}}) {  // a legal one of the same list
+    for (int e : experts) routing.push(e, 0.5f);
+    routing.end_token();
+  }
+  routing.finish();
+  CHECK_FALSE(routing.dense());
+  CHECK(routing.load(0) == 2);
+}

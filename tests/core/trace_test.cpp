@@ -106,4 +106,27 @@ TEST_CASE("A trace whose call failed, or that was moved from, has no tokens", "[
   CHECK(other.tokens() == 4);
   CHECK(is_empty(trace));
   CHECK(trace.d_gate().empty());
+  CHECK(trace.experts() == 0);
+  CHECK(trace.routing.experts() == 0);
+}
+
+TEST_CASE("A trace refuses more tokens than it is made for, and pairs of a routing that was replaced", "[core]") {
+  Trace<float> trace({.tokens = 4, .pairs = 8, .experts = 3, .columns = 3});
+  CHECK(test::code_of([&] { trace.start(5, {}); }) == ErrorCode::capacity);
+  CHECK(test::code_of([&] { trace.start(-1, {}); }) == ErrorCode::capacity);
+  const auto route = [&](int pairs) {
+    trace.routing.start(3);
+    for (int p = 0; p < pairs; ++p) {
+      trace.routing.push(p % 3, 1);
+      trace.routing.end_token();
+    }
+    trace.routing.finish();
+  };
+  trace.start(2, {});
+  route(2);
+  trace.start_d_gate();
+  CHECK(trace.d_gate_of_routing("a loss").size() == 2);
+  route(4);
+  CHECK(test::text_of([&] { trace.d_gate_of_routing("a loss"); }) ==
+        "a loss: expected the routing that d_gate was made for, of 2 pairs, found another of 4");
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "mole/expert/low_rank.hpp"
 
+#include "core/error_code.hpp"
 #include "mole/factors/dense_factors.hpp"
 #include "mole/factors/sparse_projection.hpp"
 #include "mole/testing/expert_laws.hpp"
@@ -134,4 +135,12 @@ TEST_CASE("The delta of an expert is its scaled B A", "[expert]") {
         CHECK(std::abs(w(o, i) - expected) < 1e-15);
       }
   }
+}
+
+TEST_CASE("An alpha that is no ordinary number of float is refused", "[expert]") {
+  Rng rng;
+  for (double alpha : {1e39, -1e39, 1e-39, std::numeric_limits<double>::infinity(), std::nan("")})
+    CHECK(test::code_of([&] { LowRank<DenseFactors<float>>({.in = 3, .out = 4, .alpha = alpha}, rng); }) ==
+          ErrorCode::option);
+  CHECK_NOTHROW(LowRank<DenseFactors<float>>({.in = 3, .out = 4, .alpha = 0}, rng));
 }

@@ -216,3 +216,15 @@ TEMPLATE_TEST_CASE("A bank keeps the laws of factors, with frozen atoms and with
   bank.append(2, rng);
   CHECK(laws::broken_factor_law(bank) == "");
 }
+
+#ifndef __SANITIZE_ADDRESS__
+TEST_CASE("A bank that runs out of memory is the one of before", "[factors]") {
+  Rng rng(1);
+  GrowingBank<float> bank({.in = 1, .out = 1 << 20, .ranks = {2}}, rng);
+  CHECK_THROWS_AS(bank.append(1 << 20, rng), std::bad_alloc);  // 4 TiB
+  CHECK(bank.blocks().experts() == 2);
+  CHECK(bank.parameters().lora_A.rows.rows() == 2);
+  CHECK(bank.parameters().lora_B.rows.rows() == 2);
+  CHECK(bank.ranges() == std::vector<int>{2});
+}
+#endif

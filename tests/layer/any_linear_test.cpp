@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "mole/layer/any_linear.hpp"
 
+#include "core/error_code.hpp"
 #include "mole/method/lora.hpp"
 
 #include "support/catch.hpp"
@@ -126,4 +127,13 @@ TEST_CASE("AnyLinear gives its layer back under its own type, and under no other
   Rng rng(1);
   using Other = decltype(lora({}, NoBase<float>(11, 13), rng));
   CHECK(any.target<Other>() == nullptr);
+}
+
+TEST_CASE("An AnyLinear that was moved from says so", "[layer]") {
+  AnyLinear<float> layer(support::routed_layer<float>({}, support::top_2()), 8);
+  const auto taken = std::move(layer);
+  CHECK(test::code_of([&] { layer.in(); }) == ErrorCode::order);
+  CHECK(test::code_of([&] { layer.zero_gradients(); }) == ErrorCode::order);
+  CHECK(test::code_of([&] { layer.can_merge(); }) == ErrorCode::order);
+  CHECK(taken.in() == 11);
 }

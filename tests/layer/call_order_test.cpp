@@ -443,3 +443,22 @@ TEST_CASE("Gradients are not asked of a base that has none", "[layer]") {
   CHECK(code_of([&] { lora({}, PackedBase(weight), rng).gradients({.base = true}); }) == ErrorCode::not_trainable);
   CHECK_NOTHROW(lora({}, DenseBase{Matrix<float>(13, 11)}, rng).gradients({.base = true}));
 }
+
+TEST_CASE("A backward follows the dropout of apply(), though route() had another pass", "[layer]") {
+  const auto layer = support::routed_layer<double>({.dropout = 0.5}, support::top_2(), Simd<>{});
+  const auto x = random_matrix<double>(8, 11, 1), d_y = random_matrix<double>(8, 13, 2);
+  for (bool trained : {false, true}) {
+    const Pass of_route{.training = trained, .seed = 3}, of_apply{.training = !trained, .seed = 4};
+    Matrix<double> y(8, 13), d_x(8, 11), by_halves(8, 11);
+    auto work = layer.workspace(8);
+    auto gradients = layer.gradients(), of_halves = layer.gradients();
+    layer.route(x, work, of_route);
+    layer.apply(x, work.routing, y, work, of_apply);
+    layer.backward(x, d_y, d_x, gradients, work);
+    layer.route(x, work, of_route);
+    layer.apply(x, work.routing, y, work, of_apply);
+    layer.apply_backward(x, work.routing, d_y, work.d_gate(), by_halves, of_halves, work);
+    layer.route_backward(x, by_halves, of_halves, work);
+    CHECK(support::largest_difference(d_x, by_halves) < 1e-13);
+  }
+}

@@ -194,3 +194,33 @@ TEST_CASE("A workspace that has adapted to a layer keeps what its first half lef
   second.apply(x, work.routing, y, work);
   CHECK(same_bits(y, output(second, x)));
 }
+
+TEST_CASE("A joint workspace serves layers of as many ranks, but other numbers of experts", "[layer]") {
+  const auto layer_of = [](std::vector<int> ranks) {
+    Rng rng(5);
+    LowRank<DenseFactors<float>> experts(
+        {.in = 11, .out = 13, .experts = Index(ranks.size()), .ranks = ranks, .alpha = 6}, rng);
+    fill_uniform(experts.parameters().lora_B.view(), 1, rng);
+    return ExpertLinear(std::move(experts), DenseBase(random_matrix<float>(13, 11, 6)), Simd<>{});
+  };
+  const auto two = layer_of({4, 4}), four = layer_of({4, 2, 1, 1});
+  const auto x = random_matrix<float>(3, 11, 8);
+  Matrix<float> y(3, 13);
+  for (const auto* first : {&two, &four}) {
+    auto work = joint_workspace(3, *first, first == &two ? four : two);
+    for (const auto* layer : {&two, &four, &two})
+      CHECK_NOTHROW(
+          layer->apply(x, Routing<float>::from_dense(random_matrix<float>(3, layer->experts().experts(), 9)), y, work));
+  }
+}
+
+TEST_CASE("Losses find nothing in a workspace that was moved from", "[layer]") {
+  const auto layer = support::routed_layer<float>({}, support::top_2(), Simd<>{});
+  auto work = layer.workspace(8);
+  layer.route(random_matrix<float>(8, 11, 8), work);
+  const auto taken = std::move(work);
+  CHECK(load_balance(work) == 0);
+  CHECK(importance_cv2(work) == 0);
+  CHECK(router_z(work) == 0);
+  CHECK(router_entropy(work) == 0);
+}

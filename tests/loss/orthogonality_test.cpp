@@ -63,3 +63,12 @@ TEST_CASE("Orthonormal rows cost nothing and have no gradient", "[loss]") {
   CHECK(test::code_of([&] { orthogonality(RankBlocks::uniform(1, 2), p, gradients, {.coefficient = std::nan("")}); }) ==
         ErrorCode::option);
 }
+
+TEST_CASE("orthogonality refuses blocks, parameters and gradients of different layers", "[loss]") {
+  const Triplets p = random_triplets(3, 3);
+  Triplets of_other = zeros_like(random_triplets(2, 2));
+  CHECK(test::code_of([&] { orthogonality(RankBlocks::uniform(1, 3), p, of_other); }) == ErrorCode::shape);
+  Triplets gradients = zeros_like(p);
+  CHECK(test::code_of([&] { orthogonality(RankBlocks::uniform(2, 3), p, gradients); }) == ErrorCode::shape);
+  CHECK(test::code_of([&] { orthogonality(RankBlocks::uniform(2, 3, true), p, gradients); }) == ErrorCode::shape);
+}

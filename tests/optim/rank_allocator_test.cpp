@@ -101,3 +101,16 @@ TEST_CASE("A RankAllocator refuses options out of range and layers of other size
   CHECK(text.find("lora_A [3 x 5] in layer 1 and its gradients, found [4 x 5]") != std::string::npos);
   CHECK(allocator.steps_taken() == 0);
 }
+
+TEST_CASE("A gradient that is NaN costs its triplet alone, and the budget is kept", "[optim]") {
+  Training run;
+  Allocator allocator({.target = 2, .steps = 6}, run.sizes());
+  Triplets broken = run.d_one;
+  broken.lora_A(2, 1) = std::nan("");
+  for (int t = 0; t < 6; ++t) {
+    const std::vector<Allocator::Layer> layers{{&run.one, &broken}, {&run.two, &run.d_two}};
+    allocator.step(layers);
+  }
+  CHECK(run.one.lora_E(0, 2) == 0);
+  CHECK(zeros(run.one) + zeros(run.two) == 5);
+}

@@ -208,3 +208,24 @@ TEST_CASE("A carry of another shape is refused before anything is written", "[ro
   CHECK(test::code_of([&] { RecurrentRouter<double>({.in = 0, .experts = 3}, cell, rng); }) == ErrorCode::option);
   CHECK(test::code_of([&] { RecurrentRouter<double>({.in = 6}, cell, rng); }) == ErrorCode::option);
 }
+
+TEST_CASE("Gradients of another cell, and a cell that has changed its size, are refused", "[router]") {
+  GruCell<double> cell = cell_of(8);
+  const GruCell<double> other = cell_of(4);
+  Rng rng(1);
+  const MixtureLinear layer(RecurrentRouter<double>({.in = 6, .experts = 3}, cell, rng), support::top_2(),
+                            LowRank<DenseFactors<double>>({.in = 6, .out = 7, .experts = 3, .rank = 2}, rng),
+                            DenseBase(random_matrix<double>(7, 6, 1)));
+  const auto x = random_matrix<double>(5, 6, 2);
+  Matrix<double> y(5, 7), d_x(5, 6);
+  auto work = layer.workspace(5);
+  auto gradients = layer.gradients();
+  auto wrong = other.gradients();
+  work.router_scratch.carry.d_cell = &wrong;
+  CHECK(test::code_of([&] { layer.forward(x, y, work); }) == ErrorCode::shape);
+  work.router_scratch.carry.d_cell = nullptr;
+  CHECK_NOTHROW(layer.forward(x, y, work));
+  cell = cell_of(64);
+  CHECK(test::code_of([&] { layer.forward(x, y, work); }) == ErrorCode::shape);
+  CHECK(test::code_of([&] { layer.backward(x, y, d_x, gradients, work); }) == ErrorCode::shape);
+}

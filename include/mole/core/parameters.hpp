@@ -39,6 +39,13 @@ auto parameters_type() {
 template <class Policy>
 using ParametersOf = typename decltype(detail::parameters_type<Policy>())::type;
 
+/// Does a policy refer to parameters of somebody else, whose sizes may change without its layer's knowledge? It says so
+/// with `static constexpr bool borrows = true`, and its check_sizes() looks at them in every call.
+template <class Policy>
+constexpr bool borrows_parameters = requires {
+  requires Policy::borrows;
+};
+
 /// The parameters of `policy`, or an object without any.
 template <class Policy>
 decltype(auto) parameters_of(Policy& policy) {

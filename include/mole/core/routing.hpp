@@ -2,6 +2,7 @@
 // Routing: the experts that serve each token, and their gates.
 #pragma once
 
+#include "mole/core/memory/taken_by_move.hpp"
 #include "mole/core/scratch.hpp"
 #include "mole/core/unique_number.hpp"
 
@@ -178,9 +179,11 @@ class Routing {
  private:
   bool every_token_has_every_expert() const {
     if (pairs() != tokens() * experts_) return false;
-    for (Index n = 0; n < tokens(); ++n)
+    for (Index n = 0; n < tokens(); ++n) {
+      if (first_pair(n + 1) != (n + 1) * experts_) return false;
       for (Index e = 0; e < experts_; ++e)
         if (expert_[std::size_t(n * experts_ + e)] != int(e)) return false;
+    }
     return true;
   }
   /// A counting sort would write to one place per expert in turn, and these often share a cache set: 8 ns per pair at
@@ -229,7 +232,7 @@ class Routing {
     Index tokens = 0, slots = 0;
   };
 
-  Index experts_ = 0;
+  TakenByMove<Index> experts_;
   Staged staged_;
   bool dense_ = false;
   Index max_pairs_ = -1;  // no bound

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <string_view>
 
 #include "mole/core/macros_off.hpp"
 
@@ -39,6 +40,8 @@ class Trace {
 
   /// Begins a call: clears the gradients of the last one.
   void start(Index tokens, const Pass& pass_) {
+    require(tokens >= 0 && tokens <= max_tokens(), ErrorCode::capacity, "Trace: made for ", max_tokens(),
+            " tokens, found ", tokens);
     pass = pass_;
     tokens_ = tokens;
     pairs_ = 0;
@@ -97,6 +100,13 @@ class Trace {
   View<T> d_logits() { return d_logits_.top(tokens_); }
   View<T> d_scores() { return d_scores_.top(tokens_); }
   std::span<T> d_gate() { return d_gate_.first(std::size_t(pairs_)); }
+  /// The same, for what indexes it by the pairs of the routing. Throws Error(order), naming `who`, if the routing was
+  /// replaced after start_d_gate().
+  std::span<T> d_gate_of_routing(std::string_view who) {
+    require(pairs_ == routing.pairs(), ErrorCode::order, who, ": expected the routing that d_gate was made for, of ",
+            Index(pairs_), " pairs, found another of ", routing.pairs());
+    return d_gate();
+  }
   View<const T> logits() const { return logits_.top(tokens_); }
   View<const T> scores() const { return scores_.top(tokens_); }
   View<const T> d_logits() const { return d_logits_.top(tokens_); }
@@ -117,7 +127,7 @@ class Trace {
 
   MemoryBlock block_;  // empty within an arena
   TakenByMove<Index> tokens_, pairs_;
-  Index experts_ = 0, shared_ = 0;
+  TakenByMove<Index> experts_, shared_;
   View<T> logits_, scores_, d_logits_, d_scores_;
   std::span<T> d_gate_;
 };

@@ -4,6 +4,7 @@
 
 #include "mole/core/add_outer_products.hpp"
 #include "mole/core/dropout.hpp"
+#include "mole/core/float_range.hpp"
 #include "mole/core/rank/rank_layout.hpp"
 #include "mole/expert/expert_policy.hpp"
 #include "mole/expert/latent_ranks.hpp"
@@ -36,6 +37,7 @@ class LowRank {
   using T = Scalar;
   using Parameters = ParametersOf<Factors>;
   using Options = typename Factors::Options;
+  static constexpr bool borrows = borrows_parameters<Factors>;
 
   struct Scratch {
     ScratchVector<int> begin;  // [pairs + 1]; empty before the first forward
@@ -50,8 +52,9 @@ class LowRank {
   LowRank(const Options& options, Generator& generator)
       : factors_(options, generator), dropout_(options.dropout), scale_(std::size_t(experts())) {
     dropout_.check("LowRank");
-    require(!options.alpha || std::isfinite(*options.alpha), ErrorCode::option,
-            "LowRank: expected a finite alpha, found ", options.alpha.value_or(0));
+    const double alpha = options.alpha.value_or(1);
+    require(alpha == 0 || in_float_range(alpha), ErrorCode::option,
+            "LowRank: expected an alpha of 0, or of size 1e-30 to 1e30, found ", alpha);
     for (Index e = 0; e < experts(); ++e)
       scale_[std::size_t(e)] = T(options.alpha ? scale_from(*options.alpha, options.scaling, e) : 1.0);
   }

@@ -38,6 +38,7 @@ template <class T>
 class BankMixture {
  public:
   using Scalar = T;
+  static constexpr bool borrows = true;  // the bank
 
   struct Options {
     Index in = 0;

@@ -68,9 +68,10 @@ class GrowingBank {
   template <std::uniform_random_bit_generator Generator>
   void append(Index ranks, Generator& generator) {
     require(ranks >= 1, ErrorCode::option, "GrowingBank: expected a range of at least 1 atom, found ", ranks);
-    a_ = stacked(a_, Matrix<T>(ranks, in())), b_ = stacked(b_, Matrix<T>(ranks, out()));
-    ranges_.push_back(int(ranks));
-    blocks_ = RankBlocks::uniform(a_.rows(), 1);
+    Matrix<T> a = stacked(a_, Matrix<T>(ranks, in())), b = stacked(b_, Matrix<T>(ranks, out()));
+    RankBlocks blocks = RankBlocks::uniform(a.rows(), 1);
+    ranges_.push_back(int(ranks));  // the last that may run out of memory
+    a_ = std::move(a), b_ = std::move(b), blocks_ = std::move(blocks);
     fill_uniform(newest(a_.view()), 1 / std::sqrt(double(in())), generator);
   }
 

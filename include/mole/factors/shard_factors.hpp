@@ -34,6 +34,7 @@ template <class T>
 class ShardFactors {
  public:
   using Scalar = T;
+  static constexpr bool borrows = true;  // the pool
   using Scratch = ComputedTables<T>;
   using Table = typename ShardPool<T>::Table;
 

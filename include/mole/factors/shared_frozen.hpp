@@ -8,6 +8,7 @@
 #include "mole/factors/factor_policy.hpp"
 #include "mole/factors/frozen_pair.hpp"
 
+#include <cmath>
 #include <memory>
 #include <optional>
 #include <utility>
@@ -33,6 +34,7 @@ template <class T>
 class SharedFrozen {
  public:
   using Scalar = T;
+  static constexpr bool borrows = true;  // the pair
   using Scratch = ComputedTables<T>;
 
   struct Options {
@@ -61,11 +63,10 @@ class SharedFrozen {
       : in_(options.in), start_(T(options.start)), pair_(options.pair) {
     require(options.in >= 1 && options.out >= 1, ErrorCode::option,
             "SharedFrozen: expected in and out of at least 1, found in = ", options.in, ", out = ", options.out);
+    require(std::isfinite(options.start), ErrorCode::option, "SharedFrozen: expected a finite start, found ",
+            options.start);
     require(pair_ != nullptr, ErrorCode::option, "SharedFrozen: expected a pair of A and B, found none");
-    require(pair_->a.rows() == pair_->b.rows() && pair_->a.cols() >= options.in && pair_->b.cols() >= options.out,
-            ErrorCode::shape, "SharedFrozen: expected a pair of at least ", options.in, " inputs and ", options.out,
-            " outputs, found A [", pair_->a.rows(), " x ", pair_->a.cols(), "] and B [", pair_->b.rows(), " x ",
-            pair_->b.cols(), "]");
+    check_pair(*pair_, options.in, options.out);
     blocks_ = RankBlocks::uniform(options.experts, pair_->a.rows(), true);
     parameters_ = {Matrix<T>(1, blocks_.ranks_up()), Matrix<T>(options.experts, options.out)};
     reset(generator);
@@ -74,8 +75,8 @@ class SharedFrozen {
   void check_sizes() const {
     require_equal(ErrorCode::shape, "SharedFrozen: lambda_d", blocks_.ranks_up(), parameters_.lambda_d.size());
     require_equal(ErrorCode::shape, "SharedFrozen: rows of lambda_b", blocks_.experts(), parameters_.lambda_b.rows());
-    require(out() <= pair_->b.cols(), ErrorCode::shape, "SharedFrozen: expected at most ", pair_->b.cols(),
-            " columns of lambda_b, found ", out());
+    check_pair(*pair_, in_, out());
+    require_equal(ErrorCode::shape, "SharedFrozen: ranks of the pair", blocks_.max_size(), pair_->a.rows());
   }
 
   Index in() const { return in_; }
@@ -132,6 +133,11 @@ class SharedFrozen {
   }
 
  private:
+  static void check_pair(const FrozenPair<T>& pair, Index in, Index out) {
+    require(pair.a.rows() == pair.b.rows() && pair.a.cols() >= in && pair.b.cols() >= out, ErrorCode::shape,
+            "SharedFrozen: expected a pair of at least ", in, " inputs and ", out, " outputs, found A [", pair.a.rows(),
+            " x ", pair.a.cols(), "] and B [", pair.b.rows(), " x ", pair.b.cols(), "]");
+  }
   const T* row_of_b(Index row) const { return pair_->b.view().row_data(row % pair_->b.rows()); }
 
   Index in_;

@@ -260,10 +260,11 @@ void SparseProjection<T>::append(const SparseProjection& other) {
   require_equal(ErrorCode::shape, "SparseProjection: non-zeros of a row of what is appended", nonzeros(),
                 other.nonzeros());
   const Projection above = projection(), below = other.projection();
-  RankBlocks blocks = blocks_.followed_by(other.blocks_);
-  parameters_.lora_B = stacked(parameters_.lora_B, other.parameters_.lora_B);
-  blocks_ = std::move(blocks);
-  cut({stacked(above.columns, below.columns), stacked(above.values, below.values)});
+  SparseProjection whole = *this;  // which may run out of memory
+  whole.parameters_.lora_B = stacked(parameters_.lora_B, other.parameters_.lora_B);
+  whole.blocks_ = blocks_.followed_by(other.blocks_);
+  whole.cut({stacked(above.columns, below.columns), stacked(above.values, below.values)});
+  *this = std::move(whole);
 }
 
 /// Slices A and its transpose, given A's rows.

@@ -35,25 +35,25 @@ class AnyLinear {
                                                              TrainableParts trainable = {})
       : model_(std::make_unique<Model<Layer>>(std::move(layer), max_tokens, trainable)) {}
 
-  Index in() const { return model_->in(); }
-  Index out() const { return model_->out(); }
+  Index in() const { return model().in(); }
+  Index out() const { return model().out(); }
 
-  void forward(View<const T> x, View<T> y, const Pass& pass = {}) { model_->forward(x, y, pass); }
+  void forward(View<const T> x, View<T> y, const Pass& pass = {}) { model().forward(x, y, pass); }
 
   /// Adds to d_x and to the gradients inside. Throws Error(not_trainable) for a layer of inference-only policies.
-  void backward(View<const T> x, View<const T> d_y, View<T> d_x) { model_->backward(x, d_y, d_x); }
+  void backward(View<const T> x, View<const T> d_y, View<T> d_x) { model().backward(x, d_y, d_x); }
 
   /// Logits, scores and routing of the last forward: for losses, between forward and backward, and for statistics.
-  Trace<T>& trace() { return model_->trace(); }
+  Trace<T>& trace() { return model().trace(); }
 
   /// Sets which parts learn from now on; their gradients start at zero.
-  void set_trainable(TrainableParts trainable) { model_->set_trainable(trainable); }
-  void zero_gradients() { model_->zero_gradients(); }
-  void for_each_tensor(const Visitor& f) { model_->for_each_tensor(f); }
+  void set_trainable(TrainableParts trainable) { model().set_trainable(trainable); }
+  void zero_gradients() { model().zero_gradients(); }
+  void for_each_tensor(const Visitor& f) { model().for_each_tensor(f); }
   /// As MixtureLinear::for_each_state.
   template <class F>
   void for_each_state(F&& f) {
-    model_->for_each_state(
+    model().for_each_state(
         [&](std::string_view name, StateSpan numbers) { std::visit([&](auto span) { f(name, span); }, numbers); });
   }
 
@@ -61,15 +61,21 @@ class AnyLinear {
   /// layer out, change it, and make another AnyLinear of it.
   template <class Layer>
   Layer* target() {
-    return model_->type() == &type_of<Layer> ? &static_cast<Model<Layer>*>(model_.get())->layer : nullptr;
+    return model().type() == &type_of<Layer> ? &static_cast<Model<Layer>*>(model_.get())->layer : nullptr;
   }
 
   /// As the functions of surgery/merge.hpp.
-  void merge_into(View<T> weight) const { model_->merge_into(weight); }
-  std::string merge_obstacle() const { return model_->merge_obstacle(); }
+  void merge_into(View<T> weight) const { model().merge_into(weight); }
+  std::string merge_obstacle() const { return model().merge_obstacle(); }
   bool can_merge() const { return merge_obstacle().empty(); }
 
  private:
+  /// What is called; none after a move.
+  auto& model() const {
+    require(model_ != nullptr, ErrorCode::order, "AnyLinear: expected a layer, found one that was moved from");
+    return *model_;
+  }
+
   using StateVisitor = std::function<void(std::string_view name, StateSpan numbers)>;
 
   /// Its address names a type of layer, also without run-time type information.

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "mole/base/base_policy.hpp"
+#include "mole/core/random.hpp"
 #include "mole/core/state.hpp"
 #include "mole/execution/default_execution.hpp"
 #include "mole/expert/expert_policy.hpp"
@@ -52,8 +53,9 @@ class ExpertLinear {
   Index in() const { return experts_.in(); }
   Index out() const { return experts_.out(); }
   /// A part that is changed in its sizes, or replaced, makes gradients from before invalid; workspaces adapt. From then
-  /// on each call of this object, though not of a copy, checks the parts anew, which takes some hundred nanoseconds. A
-  /// const layer, for_each_tensor() and for_each_state() show the same numbers, whose sizes cannot change.
+  /// on each call of this object, though not of a copy, checks the parts anew, which takes some hundred nanoseconds,
+  /// and so does each call of a layer with a part that borrows parameters (borrows_parameters). A const layer,
+  /// for_each_tensor() and for_each_state() show the same numbers, whose sizes cannot change.
   Experts& experts() { return shape_.may_change(), experts_; }
   Base& base() { return shape_.may_change(), base_; }
   const Experts& experts() const { return experts_; }
@@ -141,17 +143,19 @@ class ExpertLinear {
   }
   /// What a workspace of this layer is laid out for. Throws unless the layer has parts, and these fit each other.
   std::uint64_t shape() const {
-    return shape_.number(LayerShape::Of::experts, [this] {
+    return shape_.number(LayerShape::Of::experts, borrows, [this] {
       check_parts();
       return layout_of(make_workspace(3, 5));
     });
   }
-  /// The layout of a small workspace.
-  static std::uint64_t layout_of(const auto& make) {
+  /// The layout of a small workspace, and how many experts a larger one has pairs for.
+  std::uint64_t layout_of(const auto& make) const {
     Arena measure;
     make(measure);
-    return measure.layout();
+    return mix_bits(measure.layout() ^ std::uint64_t(experts_.experts()));
   }
+  /// Do experts or base refer to parameters that are not the layer's?
+  static constexpr bool borrows = borrows_parameters<Experts> || borrows_parameters<Base>;
 
   static void check_unchanged(const Workspace& work, std::uint64_t shape) {
     require(work.shape == shape, ErrorCode::order,

@@ -22,38 +22,44 @@ class LayerShape {
 
   LayerShape() = default;
   LayerShape(const LayerShape& other) noexcept : number_(other.known()) {}
-  LayerShape(LayerShape&& other) noexcept : number_(other.known()) { other.number_ = gone; }
+  LayerShape(LayerShape&& other) noexcept : number_(other.known()) { other.leave(); }
   LayerShape& operator=(const LayerShape& other) noexcept {
-    if (number_ != changing) number_ = other.known();
+    number_ = is_referred_to() ? changing : other.known();
     return *this;
   }
   LayerShape& operator=(LayerShape&& other) noexcept {
     *this = std::as_const(other);
-    other.number_ = gone;
+    other.leave();
     return *this;
   }
 
   void may_change() { number_ = changing; }
 
-  /// The number, from `measure()` where it is not known. Never 0; differs, almost certainly, for other sizes.
+  /// The number, from `measure()` where it is not known, or always. Never 0; differs, almost certainly, for other
+  /// sizes.
   template <class Measure>
-  std::uint64_t number(Of layer, const Measure& measure) const {
+  std::uint64_t number(Of layer, bool always, const Measure& measure) const {
     const std::uint64_t number = number_.load(std::memory_order_relaxed);
-    return (number & 3) == std::uint64_t(layer) ? number : measured(layer, number, measure);
+    return (number & 3) == std::uint64_t(layer) && !always ? number : measured(layer, number, measure);
   }
 
  private:
   template <class Measure>
   MOLE_COLD std::uint64_t measured(Of layer, std::uint64_t number, const Measure& measure) const {
-    require(number != gone, ErrorCode::order, "layer: expected a layer with parts, found one that was moved from");
+    require(number != gone && number != gone_changing, ErrorCode::order,
+            "layer: expected a layer with parts, found one that was moved from");
     const std::uint64_t anew = measure() << 2 | std::uint64_t(layer);
     if (number == unknown) number_.store(anew, std::memory_order_relaxed);
     return anew;
   }
 
-  static constexpr std::uint64_t unknown = 0, changing = 3, gone = 7;
+  /// Numbers that stand for a state; measured ones end in the bits of Of.
+  static constexpr std::uint64_t unknown = 0, changing = 3, gone = 7, gone_changing = 11;
 
   std::uint64_t known() const { return number_ == changing ? unknown : number_.load(std::memory_order_relaxed); }
+  bool is_referred_to() const { return number_ == changing || number_ == gone_changing; }
+  /// References to the parts of this object stay.
+  void leave() { number_ = is_referred_to() ? gone_changing : gone; }
 
   mutable std::atomic<std::uint64_t> number_ = unknown;
 };

@@ -170,14 +170,14 @@ class MixtureLinear : public ExpertLinear<Experts, Base, Execution> {
     Half::check_backward(x, work.routing, d_y, work.d_gate(), d_x, gradients);
     detail::require_gradients_of(router_, gradients.router, "router");
     if constexpr (LinearlyReadingRouter<Router> && !reads_latent) {
-      if (d_x && Half::fuses_d_x(work.pass) && router_.fuses_d_x(work.pass)) {
+      if (d_x && Half::fuses_d_x(half(work).pass) && router_.fuses_d_x(work.pass)) {
         Half::experts_backward(x, work.routing, d_y, work.d_gate(), {}, gradients, work, true);
         routing_backward(x, {}, gradients, work);
         const LinearTerm<T> router{std::as_const(work).d_logits(), router_.input_weight()};
         return Half::add_d_x(d_y, work.routing, d_x, work, router);
       }
     }
-    Half::experts_backward(x, work.routing, d_y, work.d_gate(), d_x, gradients, work, Half::fuses_d_x(work.pass));
+    Half::experts_backward(x, work.routing, d_y, work.d_gate(), d_x, gradients, work, Half::fuses_d_x(half(work).pass));
     routing_backward(x, d_x, gradients, work);
   }
 
@@ -201,7 +201,7 @@ class MixtureLinear : public ExpertLinear<Experts, Base, Execution> {
       require_equal(ErrorCode::shape, "layer: inputs of the router", Half::in(), Index(router_.in()));
   }
   std::uint64_t shape() const {
-    return Half::shape_.number(LayerShape::Of::whole, [this] {
+    return Half::shape_.number(LayerShape::Of::whole, Half::borrows || borrows_parameters<Router>, [this] {
       check_parts();
       return Half::layout_of(make_workspace(3, 5));
     });

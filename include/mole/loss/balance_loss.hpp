@@ -185,9 +185,8 @@ class BalanceLoss {
   template <class F>
   void add_to_d_gate(F&& of_expert) const {
     group_.for_each_token([&](Trace<T>& trace, Index n) {
-      MOLE_ASSERT(Index(trace.d_gate().size()) == trace.routing.pairs());
       const std::span<const int> chosen = trace.routing.experts_of(n);
-      const std::span<T> d_gate = trace.routing.of_token(trace.d_gate(), n);
+      const std::span<T> d_gate = trace.routing.of_token(trace.d_gate_of_routing("load_balance"), n);
       for (std::size_t i = 0; i < chosen.size(); ++i)
         if (chosen[i] < experts_ && !trace.excluded(n, chosen[i])) d_gate[i] += T(of_expert(chosen[i]));
     });

@@ -40,10 +40,10 @@ double importance_cv2(Trace<T>& trace, const ImportanceCv2Options& options = {})
     return sum;
   };
   const SquaredCv cv = SquaredCv::of(trace.scored_experts(), options.unbiased, options.epsilon, importance, takes_part);
-  MOLE_ASSERT(Index(trace.d_gate().size()) == trace.routing.pairs());
+  const std::span<T> d_gate = trace.d_gate_of_routing("importance_cv2");
   for (Index e = 0; e < trace.scored_experts(); ++e) {
     const T d_importance = T(options.coefficient * cv.derivative(importance(e)));
-    for_each_pair(e, [&](int p) { trace.d_gate()[std::size_t(p)] += d_importance; });
+    for_each_pair(e, [&](int p) { d_gate[std::size_t(p)] += d_importance; });
   }
   return options.coefficient * cv.value();
 }

@@ -7,6 +7,7 @@
 #include "mole/loss/coefficient.hpp"
 
 #include <cmath>
+#include <utility>
 
 #include "mole/core/macros_off.hpp"
 
@@ -53,6 +54,13 @@ template <class Parameters>
 double orthogonality(const RankBlocks& blocks, const Parameters& parameters, Parameters& gradients,
                      const OrthogonalityOptions& options = {}) {
   detail::require_coefficient("orthogonality", options.coefficient);
+  require_equal(ErrorCode::shape, "orthogonality: rows of A", blocks.ranks_down(), parameters.lora_A.rows());
+  require_equal(ErrorCode::shape, "orthogonality: rows of B", blocks.ranks_up(), parameters.lora_B.rows());
+  for (const auto& [p, d_p] : {std::pair{&parameters.lora_A, &std::as_const(gradients).lora_A},
+                               {&parameters.lora_B, &std::as_const(gradients).lora_B}})
+    require(d_p->empty() || (d_p->rows() == p->rows() && d_p->cols() == p->cols()), ErrorCode::shape,
+            "orthogonality: expected gradients [", p->rows(), " x ", p->cols(), "], found [", d_p->rows(), " x ",
+            d_p->cols(), "]");
   const Index matrices = (blocks.shared_down() ? 1 : blocks.experts()) + blocks.experts();
   const double weight = options.coefficient / double(matrices);
   double sum = 0;

@@ -40,14 +40,13 @@ class AdamW : public MomentOptimizer<AdamW<State, Arch>, State, 2> {
     std::vector<ParameterGroup> groups = {};
 
     void check() const {
-      require(learning_rate >= 0, ErrorCode::option, "AdamW: expected a learning_rate of at least 0, found ",
-              learning_rate);
+      detail::require_rate("AdamW", "learning_rate", learning_rate);
       require(beta1 >= 0 && beta1 < 1, ErrorCode::option, "AdamW: expected beta1 in [0, 1), found ", beta1);
       require(beta2 >= 0 && beta2 < 1, ErrorCode::option, "AdamW: expected beta2 in [0, 1), found ", beta2);
       require(epsilon >= 1e-37 && std::isfinite(epsilon), ErrorCode::option,
               "AdamW: expected an epsilon from 1e-37 up, found ", epsilon);
-      require(weight_decay >= 0, ErrorCode::option, "AdamW: expected a weight_decay of at least 0, found ",
-              weight_decay);
+      detail::require_rate("AdamW", "weight_decay", weight_decay);
+      detail::require_rates(groups);
     }
   };
 
@@ -55,7 +54,10 @@ class AdamW : public MomentOptimizer<AdamW<State, Arch>, State, 2> {
   explicit AdamW(Options options) : options_(std::move(options)) { options_.check(); }
 
   double learning_rate() const { return options_.learning_rate; }
-  void set_learning_rate(double rate) { options_.learning_rate = rate; }
+  void set_learning_rate(double rate) {
+    detail::require_rate("AdamW", "learning_rate", rate);
+    options_.learning_rate = rate;
+  }
   std::span<const ParameterGroup> groups() const { return options_.groups; }
   /// The options that m and v depend on, and how they act.
   std::string kind() const {

@@ -118,10 +118,7 @@ class MomentOptimizer {
   /// One step: for all tensors of `walk`, ...
   template <class Walk>
   void step(Walk&& walk) {
-    if (!moments_.reserved()) {
-      check_groups(static_cast<const Optimizer&>(*this).groups(), walk);
-      moments_.reserve(walk);
-    }
+    if (!moments_.reserved()) reserve(walk);
     moments_.check(walk);
     ++steps_;
     moments_.for_each(walk, [&](std::string_view name, auto parameter, auto gradient, auto state) {
@@ -134,15 +131,20 @@ class MomentOptimizer {
     step([&](auto&& f) { layer.for_each_tensor(f, gradients); });
   }
 
-  /// Makes zero state for the tensors of `walk`, as the first step does.
+  /// Makes zero state for the tensors of `walk`, as the first step does. Throws Error(option) for a group of parameters
+  /// that applies to none of them.
   template <class Walk>
   void reserve(Walk&& walk) {
+    check_groups(static_cast<const Optimizer&>(*this).groups(), walk);
     moments_.reserve(walk);
   }
 
   /// Steps taken so far. To resume: reserve(), fill the state through for_each_state(), set_steps().
   Index steps() const { return steps_; }
-  void set_steps(Index steps) { steps_ = steps; }
+  void set_steps(Index steps) {
+    require(steps >= 0, ErrorCode::option, "optimizer: expected at least 0 steps, found ", steps);
+    steps_ = steps;
+  }
 
   /// f(std::string_view name, std::span<State>...) with the state of each trained tensor, Count spans.
   template <class F>

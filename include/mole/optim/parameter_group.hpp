@@ -3,6 +3,7 @@
 #pragma once
 
 #include "mole/core/error.hpp"
+#include "mole/core/float_range.hpp"
 
 #include <optional>
 #include <span>
@@ -19,6 +20,20 @@ struct ParameterGroup {
   double learning_rate_scale = 1;
   std::optional<double> weight_decay = {};  ///< instead of the optimizer's
 };
+
+namespace detail {
+/// Throws Error(option), naming what it is, unless a rate, a decay or a factor of one is 0 or from 1e-30 to 1e30.
+inline void require_rate(std::string_view who, std::string_view what, double rate) {
+  require(rate == 0 || (rate > 0 && in_float_range(rate)), ErrorCode::option, who, ": expected a ", what,
+          " of 0, or from 1e-30 to 1e30, found ", rate);
+}
+inline void require_rates(std::span<const ParameterGroup> groups) {
+  for (const ParameterGroup& group : groups) {
+    require_rate("ParameterGroup", "learning_rate_scale", group.learning_rate_scale);
+    require_rate("ParameterGroup", "weight_decay", group.weight_decay.value_or(0));
+  }
+}
+}  // namespace detail
 
 /// The first group that applies to `name`, or nullptr.
 inline const ParameterGroup* group_of(std::span<const ParameterGroup> groups, std::string_view name) {

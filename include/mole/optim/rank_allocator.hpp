@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <limits>
 #include <span>
 #include <vector>
 
@@ -24,7 +25,7 @@ namespace mole {
 ///
 /// A triplet whose score is not among the `budget` largest has its E set to 0; it may recover later. Nothing is set in
 /// the first `warmup` steps, then every `interval` steps, and in each of the last `settling` steps, in which the means
-/// stay. Equal scores at the threshold all go, as released.
+/// stay. Equal scores at the threshold all go, as released; a NaN goes first.
 ///
 /// Call step() after each step of the optimizer, before gradients are cleared. For checkpoints: for_each_state().
 /// Parameters of TripletFactors: lora_A [ranks x I], lora_B [ranks x O], lora_E [1 x ranks].  O(parameters) a step;
@@ -161,10 +162,11 @@ class RankAllocator {
       for (Index c = 0; c < m.cols(); ++c) sum += m(i, c) * u(i, c);
       return sum / T(std::max<Index>(1, m.cols()));
     };
-    for (Index i = 0; i < mean.lora_E.size(); ++i)
-      scores.push_back(mean.lora_E.elements()[std::size_t(i)] * uncertainty.lora_E.elements()[std::size_t(i)] +
-                       mean_of_row(mean.lora_A, uncertainty.lora_A, i) +
-                       mean_of_row(mean.lora_B, uncertainty.lora_B, i));
+    for (Index i = 0; i < mean.lora_E.size(); ++i) {
+      const T score = mean.lora_E.elements()[std::size_t(i)] * uncertainty.lora_E.elements()[std::size_t(i)] +
+                      mean_of_row(mean.lora_A, uncertainty.lora_A, i) + mean_of_row(mean.lora_B, uncertainty.lora_B, i);
+      scores.push_back(std::isnan(score) ? -std::numeric_limits<T>::infinity() : score);
+    }
     return scores;
   }
 

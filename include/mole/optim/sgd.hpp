@@ -31,10 +31,10 @@ class Sgd : public MomentOptimizer<Sgd<State>, State, 1> {
     std::vector<ParameterGroup> groups = {};
 
     void check() const {
-      require(learning_rate >= 0, ErrorCode::option, "Sgd: expected a learning_rate of at least 0, found ",
-              learning_rate);
+      detail::require_rate("Sgd", "learning_rate", learning_rate);
       require(momentum >= 0 && momentum < 1, ErrorCode::option, "Sgd: expected a momentum in [0, 1), found ", momentum);
-      require(weight_decay >= 0, ErrorCode::option, "Sgd: expected a weight_decay of at least 0, found ", weight_decay);
+      detail::require_rate("Sgd", "weight_decay", weight_decay);
+      detail::require_rates(groups);
       require(!nesterov || momentum > 0, ErrorCode::option, "Sgd: expected a momentum above 0 with nesterov, found ",
               momentum);
     }
@@ -44,7 +44,10 @@ class Sgd : public MomentOptimizer<Sgd<State>, State, 1> {
   explicit Sgd(Options options) : options_(std::move(options)) { options_.check(); }
 
   double learning_rate() const { return options_.learning_rate; }
-  void set_learning_rate(double rate) { options_.learning_rate = rate; }
+  void set_learning_rate(double rate) {
+    detail::require_rate("Sgd", "learning_rate", rate);
+    options_.learning_rate = rate;
+  }
   std::span<const ParameterGroup> groups() const { return options_.groups; }
   /// The options that u depends on, and how it acts.
   std::string kind() const {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "mole/core/error.hpp"
+#include "mole/core/float_range.hpp"
 #include "mole/core/trace.hpp"
 
 #include <algorithm>
@@ -59,14 +60,16 @@ class SignBiasBalancer {
   explicit SignBiasBalancer(const Options& options) : options_(options) {
     require(options.experts >= 1, ErrorCode::option, "SignBiasBalancer: expected at least 1 expert, found ",
             options.experts);
-    require(options.rate >= 0, ErrorCode::option, "SignBiasBalancer: expected a rate of at least 0, found ",
-            options.rate);
+    check_rate(options.rate);
     counts_.assign(std::size_t(options.experts), 0);
   }
 
   Index experts() const { return Index(counts_.size()); }
   double rate() const { return options_.rate; }
-  void set_rate(double rate) { options_.rate = rate; }
+  void set_rate(double rate) {
+    check_rate(rate);
+    options_.rate = rate;
+  }
 
   /// Pairs of each expert, and tokens, since the last update.
   std::span<std::int64_t> counts() { return counts_; }
@@ -124,6 +127,11 @@ class SignBiasBalancer {
   }
 
  private:
+  static void check_rate(double rate) {
+    require(rate == 0 || (rate > 0 && in_float_range(rate)), ErrorCode::option,
+            "SignBiasBalancer: expected a rate of 0, or from 1e-30 to 1e30, found ", rate);
+  }
+
   Options options_;
   std::vector<std::int64_t> counts_;  // [E]
   std::int64_t tokens_ = 0;

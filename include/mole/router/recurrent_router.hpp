@@ -6,6 +6,8 @@
 #include "mole/router/router_policy.hpp"
 
 #include <cmath>
+#include <string_view>
+#include <utility>
 
 #include "mole/core/macros_off.hpp"
 
@@ -30,6 +32,7 @@ class RecurrentRouter {
  public:
   using Scalar = T;
   using Cell = GruCell<T>;
+  static constexpr bool borrows = true;  // the cell
 
   struct Options {
     Index in = 0;
@@ -140,6 +143,15 @@ class RecurrentRouter {
       require_equal(ErrorCode::shape, "RecurrentRouter: columns of a carry", cell_->width(), state.cols());
     };
     fits(carry.in), fits(carry.out), fits(carry.d_out), fits(carry.d_in);
+    if (carry.d_cell == nullptr) return;
+    Cell::Parameters::for_each_tensor(
+        [](std::string_view name, const Matrix<T>& gradient, const Matrix<T>& parameter) {
+          require(gradient.empty() || (gradient.rows() == parameter.rows() && gradient.cols() == parameter.cols()),
+                  ErrorCode::shape, "RecurrentRouter: expected a d_cell of the cell, with ", name, " [",
+                  parameter.rows(), " x ", parameter.cols(), "], found [", gradient.rows(), " x ", gradient.cols(),
+                  "]");
+        },
+        std::as_const(*carry.d_cell), cell_->parameters());
   }
 
   const Cell* cell_;

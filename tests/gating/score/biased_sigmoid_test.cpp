@@ -24,3 +24,11 @@ TEST_CASE("BiasedSigmoid keeps the laws of scores, but an excluded expert has it
   score.bias = {0.2, 0, 0.1};
   CHECK(laws::broken_score_law(score, {.experts = 3, .excludes = false}) == "");
 }
+
+TEST_CASE("A bias that is no number is refused: it would exclude an expert by half", "[gating]") {
+  for (double bias : {-std::numeric_limits<double>::infinity(), std::numeric_limits<double>::quiet_NaN()}) {
+    BiasedSigmoid<double> score(3);
+    score.bias = {0, bias, 0};
+    CHECK_THROWS_AS(score.check(3), Error);
+  }
+}

@@ -94,3 +94,15 @@ TEST_CASE("The value of a group of one expert is that expert's, with a bias or w
   CHECK(selected(GroupedTopK<double>(1, 2, 1, {0, .7, 0, 0}), scores) == Ints{1});
   CHECK(selected(GroupedTopK<double>(1, 2, 1), scores) == Ints{3});
 }
+
+TEST_CASE("Of a group with one expert that may serve, it does, before groups of none", "[gating]") {
+  const double none = -std::numeric_limits<double>::infinity(), nan = std::numeric_limits<double>::quiet_NaN();
+  for (double excluded : {none, nan})
+    for (Index allowed = 0; allowed < 4; ++allowed)
+      for (const std::vector<double>& bias : {std::vector<double>{}, {0, 0, 0, 0}, {3, 2, 1, 0}}) {
+        std::vector<double> scores(4, excluded);
+        scores[std::size_t(allowed)] = -2;
+        CHECK(selected(GroupedTopK<double>(1, 2, 1, bias), scores) == Ints{int(allowed)});
+      }
+  CHECK_THROWS_AS(GroupedTopK<double>(1, 2, 1, {0, none, 0, 0}).check(4), Error);
+}

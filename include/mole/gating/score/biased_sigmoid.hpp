@@ -5,6 +5,7 @@
 #include "mole/core/error.hpp"
 #include "mole/gating/score/sigmoid.hpp"
 
+#include <cmath>
 #include <algorithm>
 #include <vector>
 
@@ -28,6 +29,9 @@ struct BiasedSigmoid {
 
   void check(Index experts) const {
     require_equal(ErrorCode::option, "BiasedSigmoid: numbers of the bias", experts, Index(bias.size()));
+    for (T b : bias)
+      require(std::isfinite(b), ErrorCode::option, "BiasedSigmoid: expected a finite bias, found ", double(b),
+              "; a logit of -infinity excludes an expert");
   }
 
   template <class F>

@@ -48,6 +48,9 @@ struct GroupedTopK {
             " experts of the kept groups, found ", k);
     if (!bias.empty())
       require_equal(ErrorCode::option, "GroupedTopK: numbers of the bias", experts, Index(bias.size()));
+    for (T b : bias)
+      require(std::isfinite(b), ErrorCode::option, "GroupedTopK: expected a finite bias, found ", double(b),
+              "; a logit of -infinity excludes an expert");
   }
 
   Index max_chosen(Index) const { return k; }
@@ -85,6 +88,7 @@ struct GroupedTopK {
     std::ranges::sort(kept);
   }
 
+  /// The two best are added only if there are two: of a group with one expert that may serve it is that one's score.
   /// NaN counts as -infinity, wherever it stands.
   T value_of_group(std::span<const T> scores, Index first, Index size) const {
     T largest = -std::numeric_limits<T>::infinity(), second = largest;
@@ -93,7 +97,7 @@ struct GroupedTopK {
       second = std::max(second, std::min(largest, key));
       largest = std::max(largest, key);
     }
-    return bias.empty() || size == 1 ? largest : largest + second;
+    return bias.empty() || second == -std::numeric_limits<T>::infinity() ? largest : largest + second;
   }
 };
 
