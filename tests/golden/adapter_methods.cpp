@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT
-// One adapter for every token, from factors of other kinds than two trained matrices: loha, vera, nola, adalora,
-// mos, vblora.
+// One adapter for every token, from factors of other kinds than two trained matrices: loha, lokr, vera, nola,
+// adalora, mos, vblora.
 #include "golden/methods.hpp"
 #include "golden/routed_layers.hpp"
 #include "mole/loss/orthogonality.hpp"
 #include "mole/optim/rank_allocator.hpp"
 
+#include <array>
 #include <memory>
 
 namespace golden {
@@ -54,6 +55,45 @@ Method loha() {
         file.expect("grad.hada_w1_b", gradients.experts.hada_w1_b);
         file.expect("grad.hada_w2_a", transposed(gradients.experts.hada_w2_a));
         file.expect("grad.hada_w2_b", gradients.experts.hada_w2_b);
+      });
+    });
+  });
+}
+
+/// The tensors that a file may leave out, by the library's name.
+template <class T, class Parameters>
+void load_tensors(const Comparison<T>& file, Parameters& parameters) {
+  Parameters::for_each_tensor(
+      [&](std::string_view name, Matrix<T>& tensor) {
+        if (file.has(std::string(name))) tensor = file.matrix(std::string(name));
+      },
+      parameters);
+}
+
+Method lokr() {
+  return under_every_execution([]<class T>(Comparison<T>& file, auto execution) {
+    with_base(file, file.integer("d_in"), file.integer("d_out"), [&](auto base) {
+      mole::Rng rng;
+      const Index rank = file.integer("rank"), factor = file.integer("decompose_factor");
+      if (factor == 0) file.refuse("decompose_factor", "-1, or a factor");
+      auto layer = mole::lokr({.rank = rank,
+                               .alpha = file.number("alpha"),
+                               .factor = std::max<Index>(0, factor),
+                               .decompose_both = file.flag("decompose_both")},
+                              std::move(base), rng, execution);
+      expect_sizes(file, layer.experts(), rank);
+      const auto expect_factors = [&](const char* option, const std::array<Index, 2>& found) {
+        if (!std::ranges::equal(file.list(option), found)) file.refuse(option, "the factors of the layer");
+      };
+      expect_factors("factor_in", layer.experts().maps().factors_of_in());
+      expect_factors("factor_out", layer.experts().maps().factors_of_out());
+      load_tensors(file, layer.experts().parameters());
+      expect_adapter(file, layer, [&](auto& gradients) {
+        mole::ParametersOf<mole::KroneckerMaps<T>>::for_each_tensor(
+            [&](std::string_view name, Matrix<T>& gradient) {
+              if (!gradient.empty()) file.expect("grad." + std::string(name), gradient);
+            },
+            gradients.experts);
       });
     });
   });
@@ -321,13 +361,8 @@ Method adalora_allocator() {
 }  // namespace
 
 std::map<std::string, Method> adapter_methods() {
-  return {{"loha", loha()},
-          {"vera", vera()},
-          {"nola", nola()},
-          {"mos", mos()},
-          {"vblora", vblora()},
-          {"adalora", adalora()},
-          {"adalora-allocator", adalora_allocator()}};
+  return {{"loha", loha()}, {"lokr", lokr()},     {"vera", vera()},       {"nola", nola()},
+          {"mos", mos()},   {"vblora", vblora()}, {"adalora", adalora()}, {"adalora-allocator", adalora_allocator()}};
 }
 
 }  // namespace golden
