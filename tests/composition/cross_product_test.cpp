@@ -12,8 +12,10 @@
 #include "mole/factors/shared_frozen.hpp"
 #include "mole/factors/sparse_projection.hpp"
 #include "mole/factors/triplet_factors.hpp"
+#include "mole/expert/map_experts.hpp"
 #include "mole/layer/check_gradients.hpp"
 #include "mole/loss/router_z.hpp"
+#include "mole/maps/kronecker_maps.hpp"
 #include "mole/testing/gating_laws.hpp"
 #include "support/catch.hpp"
 #include "support/layers.hpp"
@@ -36,8 +38,8 @@ const composition::EveryGate& every_gate() {
 }
 
 /// A layer over a gate for which nothing has to be compiled anew.
-template <class Factors>
-auto layer_of(LowRank<Factors> experts, const composition::AnyGate& gate) {
+template <class Experts>
+auto layer_of(Experts experts, const composition::AnyGate& gate) {
   Rng rng(5);
   return support::with_random_b(
       MixtureLinear(LinearRouter<double>({.in = in, .experts = gate.columns(gate_experts), .bias = true}, rng), gate,
@@ -100,6 +102,10 @@ LowRank<BankMixture<double>> bank_mixture() {
       std::make_shared<VectorBank<double>>(VectorBank<double>::Options{.vectors = 4, .length = 1, .bound = 1}, rng);
   return {{.in = in, .out = out, .experts = gate_experts, .rank = 2, .bank = bank, .deviation = 1}, rng};
 }
+MapExperts<KroneckerMaps<double>> kronecker() {
+  Rng rng(1);
+  return {{.in = in, .out = out, .experts = gate_experts, .rank = 2, .alpha = 3}, rng};
+}
 
 // ---- what holds for all of them
 
@@ -119,8 +125,8 @@ Matrix<double> plain_output(const Layer& layer, const Matrix<double>& x, const R
 }
 
 /// Where a layer of these experts under this gate is wrong; "" where it is right.
-template <class Factors>
-std::string broken_layer(const LowRank<Factors>& experts, const NamedGate& named) {
+template <class Experts>
+std::string broken_layer(const Experts& experts, const NamedGate& named) {
   laws::FirstFailure failure(named.name);
   auto layer = layer_of(experts, named.gate);
   for (const Index tokens : {0, 1, 9}) {
@@ -143,8 +149,8 @@ std::string broken_layer(const LowRank<Factors>& experts, const NamedGate& named
   return failure.text();
 }
 
-template <class Factors>
-void check_under_every_gate(const LowRank<Factors>& experts) {
+template <class Experts>
+void check_under_every_gate(const Experts& experts) {
   for (const NamedGate& named : every_gate().gates) {
     CHECK(broken_layer(experts, named) == "");
   }
@@ -216,4 +222,7 @@ TEST_CASE("Shards of a pool under every gate", "[composition]") {
 }
 TEST_CASE("Mixtures of a bank under every gate", "[composition]") {
   check_under_every_gate(bank_mixture());
+}
+TEST_CASE("Kronecker products under every gate", "[composition]") {
+  check_under_every_gate(kronecker());
 }
