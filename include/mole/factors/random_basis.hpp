@@ -31,10 +31,10 @@ enum class NolaVariant {
 ///   experts
 ///
 /// The bases come from a seed: number by number from a counter, so that any thread can make any tile of them in any
-/// order, and get the same bits. They are made anew in each forward and each backward, m r (I + O) numbers each time, or
-/// kept in memory, of that many numbers, with `keep`. At I = O = 4,096, r = 8 and m = 512: 1,024 trained numbers; one
-/// token of float takes 37 ms forward and 39 ms backward on one thread (AVX2), which parallel_for() shares; kept, in 128
-/// MiB, 22 and 15 ms. Scratch is 2 r (I + O) numbers an expert.
+/// order, and get the same bits. They are made anew in each forward and each backward, m r (I + O) numbers each time,
+/// or kept in memory, of that many numbers, with `keep`. At I = O = 4,096, r = 8 and m = 512: 1,024 trained numbers;
+/// one token of float takes 37 ms forward and 39 ms backward on one thread (AVX2), which parallel_for() shares; kept,
+/// in 128 MiB, 22 and 15 ms. Scratch is 2 r (I + O) numbers an expert.
 ///
 /// A fresh layer of variant llm has the output of its base, and its first gradient is of beta alone. State: the seed; a
 /// checkpoint restores it, and with it the bases. Throws Error(option) for sizes below 1.
