@@ -103,6 +103,20 @@ auto grown(Execution execution) {
   fill_uniform(layer.experts().parameters().lora_B.view(), 0.1, rng);
   return layer;
 }
+template <class Execution>
+auto mixed(Execution execution) {
+  Rng rng(3);
+  const auto bank = std::make_shared<VectorBank<float>>(VectorBank<float>::Options{.vectors = 9, .length = 10}, rng);
+  const LowRank<BankMixture<float>> pieces({.in = in, .out = out, .experts = experts, .bank = bank}, rng);
+  return MixtureLinear{router(), Gate{Softmax{}, TopK{.k = 2}, Renormalized{}}, pieces, base(), execution};
+}
+template <class Execution>
+auto mapped(Execution execution) {
+  Rng rng(3);
+  const MapExperts<KroneckerMaps<float>> products(
+      {.in = in, .out = out, .experts = experts, .rank = 2, .dropout = {.rate = 0.2, .stream = 1}}, rng);
+  return MixtureLinear{router(), Gate{Softmax{}, TopK{.k = 2}, Renormalized{}}, products, base(), execution};
+}
 
 /// Allocations of whole training steps, the first of an optimizer apart.
 template <class Layer>
@@ -159,6 +173,8 @@ void nothing_allocates(Execution execution) {
   CHECK(training_allocations(sparse(execution)) == 0);
   CHECK(training_allocations(gated(execution)) == 0);
   CHECK(training_allocations(grown(execution)) == 0);
+  CHECK(training_allocations(mixed(execution)) == 0);
+  CHECK(training_allocations(mapped(execution)) == 0);
   CHECK(any_linear_allocations(routed(execution)) == 0);
 }
 

@@ -16,16 +16,15 @@ set(own_headers
   "gating/select/.*               : gating/select/.* core/.* kernel/.*"
   "gating/weigh/.*                : gating/weigh/.* core/.* kernel/.*"
   "gating/.*                      : gating/.* core/.* kernel/.* execution/execution_policy\\.hpp"
-  "factors/.*                     : factors/.* core/.* kernel/.* execution/(execution_policy|serial)\\.hpp"
+  "factors/.*                     : factors/.* core/.* kernel/.* execution/execution_policy\\.hpp"
   "base/.*                        : base/.* core/.* kernel/.* execution/execution_policy\\.hpp"
   "maps/.*                        : maps/.* core/.* kernel/.* execution/execution_policy\\.hpp"
-  "expert/.*                      : expert/.* core/.* kernel/.* execution/(execution_policy|serial)\\.hpp maps/map_policy\\.hpp factors/(factor_policy|factor_calls|offline_factors)\\.hpp"
+  "expert/.*                      : expert/.* core/.* kernel/.* execution/execution_policy\\.hpp (maps/map|factors/factor)_policy\\.hpp"
   "layer/any_linear\\.hpp          : layer/.* core/.* surgery/merge\\.hpp"
   "layer/.*                       : layer/.* core/.* [a-z]+/[a-z]+_policy\\.hpp execution/default_execution\\.hpp"
   "optim/.*                       : optim/.* kernel/.* core/.*"
-  "testing/.*                     : testing/.* layer/.* core/.* kernel/.* execution/.* ([a-z]+/)?[a-z]+/[a-z_]+_policy\\.hpp factors/(factor_calls|offline_factors)\\.hpp"
-  "surgery/.*                     : surgery/.* layer/.* core/.* ([a-z]+/)?[a-z]+/[a-z]+_policy\\.hpp factors/offline_factors\\.hpp"
-  "(loss|init|adapt|stats|io)/.* : OWN/.* layer/.* core/.* ([a-z]+/)?[a-z]+/[a-z]+_policy\\.hpp"
+  "testing/.*                     : testing/.* layer/.* core/.* kernel/.* execution/.* ([a-z]+/)?[a-z]+/[a-z_]+_policy\\.hpp"
+  "(loss|init|surgery|adapt|stats|io)/.* : OWN/.* layer/.* core/.* ([a-z]+/)?[a-z]+/[a-z]+_policy\\.hpp"
   "(interop|distributed)/.*       : .*")
 
 # Library : headers of mole that may include it. The standard library is everybody's.

@@ -144,3 +144,18 @@ TEST_CASE("An alpha that is no ordinary number of float is refused", "[expert]")
           ErrorCode::option);
   CHECK_NOTHROW(LowRank<DenseFactors<float>>({.in = 3, .out = 4, .alpha = 0}, rng));
 }
+
+TEST_CASE("The tables of experts are their A and B, wherever A is", "[expert]") {
+  Rng rng(1);
+  LowRank<DenseFactors<float>> dense({.in = 6, .out = 4, .experts = 3, .rank = 2, .shared_down = true}, rng);
+  fill_uniform(dense.parameters().lora_B.view(), 1, rng);
+  CHECK(support::same_bits(dense.tables().a, dense.parameters().lora_A));
+  CHECK(support::same_bits(dense.tables().b, dense.parameters().lora_B));
+  const LowRank<SparseProjection<float>> sparse({.in = 6, .out = 4, .experts = 3, .nonzeros = 2}, rng);
+  const auto a = sparse.tables().a;
+  const auto projection = sparse.factors().projection();
+  for (Index j = 0; j < 3; ++j) {
+    CHECK(std::ranges::count(a.view().row(j), 0.0f) == 4);
+    for (Index k = 0; k < 2; ++k) CHECK(a(j, projection.columns(j, k)) == projection.values(j, k));
+  }
+}

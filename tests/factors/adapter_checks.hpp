@@ -36,19 +36,13 @@ auto layer_of(mole::LowRank<Factors> experts, Execution execution = {}) {
                              mole::DenseBase(support::random_matrix<T>(out, in, 6)), std::move(execution));
 }
 
-/// The plain LoRA experts of the A and B that factors come to, a rank gate in B.
+/// The plain LoRA experts of the A and B that factors come to.
 template <class Factors>
 auto dense_experts(const mole::LowRank<Factors>& experts) {
   using T = typename Factors::Scalar;
-  mole::detail::OfflineFactors offline(experts.factors());
-  const auto views = offline.views();
-  Matrix<T> a(experts.blocks().ranks_down(), experts.in()), b(experts.blocks().ranks_up(), experts.out());
-  for (Index j = 0; j < a.rows(); ++j) offline.add_row(j, 1, a.view().row(j));
-  for (Index j = 0; j < b.rows(); ++j)
-    for (Index o = 0; o < b.cols(); ++o) b(j, o) = views.b(j, o) * (views.rank_gate ? views.rank_gate(0, j) : T(1));
-  const auto scale = experts.scale();
-  return mole::LowRank(mole::DenseFactors<T>(experts.blocks(), {std::move(a), std::move(b)}),
-                       std::vector<T>(scale.begin(), scale.end()));
+  auto tables = experts.tables();
+  return mole::LowRank(mole::DenseFactors<T>(experts.blocks(), {std::move(tables.a), std::move(tables.b)}),
+                       std::vector<T>(experts.scale().begin(), experts.scale().end()));
 }
 
 /// The laws of factors and of experts, and the gradients of a whole layer: "" where all hold.

@@ -129,10 +129,8 @@ TEST_CASE("Of equal logits the first are chosen, NaN last, and one choice is the
   CHECK(chosen_vector({-5, nan, nan, -6}) == 0);
 }
 
-TEST_CASE("Banks and mixtures refuse what cannot be", "[factors]") {
+TEST_CASE("BankMixture refuses banks, options and gradients that do not fit", "[factors]") {
   Rng rng;
-  CHECK(test::code_of([&] { VectorBank<double>({.vectors = 0}, rng); }) == ErrorCode::option);
-  CHECK(test::code_of([&] { VectorBank<double>({.bound = std::nan("")}, rng); }) == ErrorCode::option);
   const auto bank = bank_of<double>(5);
   const auto code = [&](BankMixture<double>::Options options) {
     return test::code_of([&] { BankMixture<double>(options, rng); });

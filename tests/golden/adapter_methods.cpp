@@ -180,11 +180,9 @@ Method mos() {
         auto work = layer.workspace(x.rows());
         layer.forward(x, y, work);
         file.expect(layer_name + "y", y);
-        mole::detail::OfflineFactors offline(layer.experts().factors());
-        file.expect_optional(layer_name + "lora_A", offline.views().a);
-        Matrix<T> b(offline.views().b.rows(), layer.out());
-        copy(offline.views().b, b.view());
-        file.expect_optional(layer_name + "lora_B", transposed(b));
+        const auto tables = layer.experts().tables();
+        file.expect_optional(layer_name + "lora_A", tables.a);
+        file.expect_optional(layer_name + "lora_B", transposed(tables.b));
         if (!file.has(layer_name + "grad_y")) return;
         auto gradients = layer.gradients();
         gradients.experts.pool = &pool_gradients;
@@ -236,11 +234,9 @@ Method vblora() {
       Matrix<T> y(x.rows(), layer.out()), d_x(x.rows(), layer.in());
       layer.forward(x, y, work);
       file.expect("y", y);
-      mole::detail::OfflineFactors offline(layer.experts().factors());
-      file.expect_optional("lora_A", offline.views().a);
-      Matrix<T> b(rank, layer.out());
-      copy(offline.views().b, b.view());
-      file.expect_optional("lora_B", transposed(b));
+      const auto tables = layer.experts().tables();
+      file.expect_optional("lora_A", tables.a);
+      file.expect_optional("lora_B", transposed(tables.b));
       const auto chosen_of = [](const Matrix<int>& chosen) {
         return std::vector<std::int64_t>(chosen.elements().begin(), chosen.elements().end());
       };

@@ -4,9 +4,7 @@
 #include "core/error_code.hpp"
 #include "mole/execution/thread_pool.hpp"
 #include "mole/layer/check_gradients.hpp"
-#include "mole/method/lokr.hpp"
 #include "mole/mole.hpp"
-#include "mole/testing/expert_laws.hpp"
 #include "support/catch.hpp"
 #include "support/layers.hpp"
 
@@ -112,15 +110,6 @@ TEST_CASE("KroneckerMaps are right under every execution, and their gradients ex
   }
 }
 
-TEST_CASE("Dropout acts on the rows that maps see, and passes gradients through its mask", "[maps]") {
-  auto options = kinds[1];
-  options.dropout = {.rate = 0.4, .stream = 1};
-  auto layer = kronecker_layer(kronecker<double>(options));
-  CHECK(check_gradients(layer, {.pass = {.training = true, .seed = 3}}).worst < 1e-8);
-  const auto x = support::random_matrix<double>(7, kron_in, 3);
-  CHECK(support::largest_difference(support::output(layer, x, {.training = true}), support::output(layer, x)) > 1e-3);
-}
-
 TEST_CASE("KroneckerMaps have the same bits on any number of threads", "[maps]") {
   const auto experts = kronecker<float>({.experts = 3, .rank = 2});
   const auto x = support::random_matrix<float>(9, kron_in, 3), d_y = support::random_matrix<float>(9, kron_out, 4);
@@ -138,16 +127,16 @@ TEST_CASE("KroneckerMaps have the same bits on any number of threads", "[maps]")
   for (std::size_t i = 0; i < one.size(); ++i) CHECK(support::same_bits(one[i], three[i]));
 }
 
-TEST_CASE("A fresh lokr leaves the base as it is, and can be merged", "[maps]") {
-  Rng rng(1);
-  for (bool both : {false, true}) {
-    const auto layer =
-        lokr({.rank = 1, .decompose_both = both}, DenseBase(support::random_matrix<float>(kron_out, kron_in, 6)), rng);
-    Matrix<float> delta(kron_out, kron_in);
-    layer.experts().add_delta(0, 1, delta.view());
-    CHECK(support::same_bits(delta, Matrix<float>(kron_out, kron_in)));
-    CHECK(can_merge(layer));
-    CHECK(layer.experts().scale()[0] == 8);
+TEST_CASE("A row's bits under KroneckerMaps do not depend on the others", "[maps]") {
+  const auto experts = kronecker<float>({.experts = 3, .rank = 2});
+  const auto layer = MixtureLinear(NoRouter<float>(3), Gate{Identity{}, All{}, Unit{}}, experts,
+                                   NoBase<float>(kron_in, kron_out), Simd<>{});
+  const auto x = support::random_matrix<float>(70, kron_in, 3);
+  const auto all = support::output(layer, x);
+  for (Index n : {0, 31, 32, 69}) {
+    Matrix<float> one(1, kron_in);
+    copy(x.view().middle_rows(n, 1), one.view());
+    CHECK(std::ranges::equal(support::output(layer, one).elements(), all.view().row(n)));
   }
 }
 
@@ -156,9 +145,7 @@ TEST_CASE("KroneckerMaps refuse sizes that are none, and parameters that do not 
   using Maps = KroneckerMaps<double>;
   CHECK(test::code_of([&] { Maps({.in = 0, .out = 3}, rng); }) == ErrorCode::option);
   CHECK(test::code_of([&] { Maps({.in = 3, .out = 3, .rank = 0}, rng); }) == ErrorCode::option);
-  CHECK(test::code_of([&] { MapExperts<Maps>({.in = 3, .out = 3, .alpha = 1e39}, rng); }) == ErrorCode::option);
   Maps maps({.in = 12, .out = 20, .rank = 1}, rng);
-  CHECK(test::code_of([&] { MapExperts<Maps>(maps, {1.0, 2.0}); }) == ErrorCode::shape);
   maps.parameters().lokr_w1 = Matrix<double>(1, 1);
   CHECK(test::code_of([&] { maps.check_sizes(); }) == ErrorCode::shape);
 }

@@ -15,8 +15,8 @@ namespace mole {
 /// Drops elements of a token matrix with probability `rate` and divides the kept ones by 1 - rate.
 ///
 /// The mask depends on (seed, layer, step, token, stream, column) alone: equal streams have the same mask, so a router
-/// and the experts can share one dropped x without knowing each other. LowRank applies it to the x that A sees,
-/// LinearRouter to its own x. Rate 0 is allowed and exact.
+/// and the experts can share one dropped x without knowing each other. LowRank and MapExperts apply it to the x
+/// that their experts see, LinearRouter to its own x. Rate 0 is allowed and exact.
 /// Source: Srivastava et al. 2014; counter-based keys as in Salmon et al. 2011.
 struct Dropout {
   double rate = 0;

@@ -105,6 +105,18 @@ void check_sizes(const Part& part) {
 }
 }  // namespace detail
 
+namespace detail {
+/// f(name, parameter, other...) with views, for the tensors that `own` has.
+template <class Parameters, class F, class Own, class... Others>
+void for_each_view(F& f, Own& own, Others&... others) {
+  Parameters::for_each_tensor(
+      [&f](std::string_view name, auto& parameter, auto&... rest) {
+        if (!parameter.empty()) f(name, parameter.view(), rest.view()...);
+      },
+      own, others...);
+}
+}  // namespace detail
+
 /// Tensors of the shapes of `parameters`, all zero: gradients to accumulate into.
 template <class Parameters>
 Parameters zeros_like(const Parameters& parameters) {

@@ -4,12 +4,12 @@
 
 #include "mole/core/add_outer_products.hpp"
 #include "mole/core/dropout.hpp"
-#include "mole/core/float_range.hpp"
+#include "mole/core/matrix.hpp"
+#include "mole/core/offline_call.hpp"
 #include "mole/core/rank/rank_layout.hpp"
 #include "mole/expert/expert_policy.hpp"
 #include "mole/expert/latent_ranks.hpp"
-#include "mole/factors/factor_calls.hpp"
-#include "mole/factors/offline_factors.hpp"
+#include "mole/factors/factor_policy.hpp"
 
 #include <cmath>
 #include <cstdint>
@@ -52,9 +52,7 @@ class LowRank {
   LowRank(const Options& options, Generator& generator)
       : factors_(options, generator), dropout_(options.dropout), scale_(std::size_t(experts())) {
     dropout_.check("LowRank");
-    const double alpha = options.alpha.value_or(1);
-    require(alpha == 0 || in_float_range(alpha), ErrorCode::option,
-            "LowRank: expected an alpha of 0, or of size 1e-30 to 1e30, found ", alpha);
+    detail::require_alpha("LowRank", options.alpha);
     for (Index e = 0; e < experts(); ++e)
       scale_[std::size_t(e)] = T(options.alpha ? scale_from(*options.alpha, options.scaling, e) : 1.0);
   }
@@ -211,15 +209,36 @@ class LowRank {
 
   /// w += weight * scale_e B_e^T A_e.   w [O x I].  Offline: plain loops, and all the memory that Factors need.
   void add_delta(Index expert, double weight, View<T> w) const {
-    detail::OfflineFactors<Factors> offline(factors_);
-    const FactorViews<const T> f = offline.views();
+    OfflineCall offline(factors_);
+    detail::prepare(factors_, offline.call());
+    ScratchOf<Factors>& scratch = offline.call().scratch;
+    const FactorViews<const T> f = factors_.factors(scratch);
     for (Index j = 0; j < blocks().size(expert); ++j)
       for (Index o = 0; o < w.rows(); ++o) {
         const Index row = blocks().up(expert) + j;
         const T rank_gate = f.rank_gate ? f.rank_gate(0, row) : T(1);
         const T factor = T(weight) * scale_[std::size_t(expert)] * rank_gate * f.b(row, o);
-        offline.add_row(blocks().down(expert) + j, factor, w.row(o));
+        detail::add_row(factors_, blocks().down(expert) + j, factor, w.row(o), scratch);
       }
+  }
+
+  /// A [rows of blocks() x I] and B [ranks x O] of all experts, a rank gate in B: the matrices of a plain LoRA that
+  /// adds the same, under the same scales.
+  struct Tables {
+    Matrix<T> a, b;
+  };
+  /// Copies.  Offline.
+  Tables tables() const {
+    OfflineCall offline(factors_);
+    detail::prepare(factors_, offline.call());
+    ScratchOf<Factors>& scratch = offline.call().scratch;
+    const FactorViews<const T> f = factors_.factors(scratch);
+    Tables tables{Matrix<T>(blocks().ranks_down(), in()), Matrix<T>(blocks().ranks_up(), out())};
+    for (Index j = 0; j < tables.a.rows(); ++j) detail::add_row(factors_, j, T(1), tables.a.view().row(j), scratch);
+    copy(f.b, tables.b.view());
+    for (Index j = 0; f.rank_gate && j < tables.b.rows(); ++j)
+      for (T& b : tables.b.view().row(j)) b *= f.rank_gate(0, j);
+    return tables;
   }
 
  private:

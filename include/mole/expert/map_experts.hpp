@@ -3,12 +3,12 @@
 #pragma once
 
 #include "mole/core/dropout.hpp"
-#include "mole/core/float_range.hpp"
+#include "mole/core/offline_call.hpp"
 #include "mole/core/rank/scaling.hpp"
-#include "mole/execution/serial.hpp"
 #include "mole/expert/expert_policy.hpp"
 #include "mole/maps/map_policy.hpp"
 
+#include <algorithm>
 #include <utility>
 #include <vector>
 
@@ -43,9 +43,7 @@ class MapExperts {
   MapExperts(const Options& options, Generator& generator)
       : maps_(options, generator), dropout_(options.dropout), scale_(std::size_t(experts())) {
     dropout_.check("MapExperts");
-    const double alpha = options.alpha.value_or(1);
-    require(alpha == 0 || in_float_range(alpha), ErrorCode::option,
-            "MapExperts: expected an alpha of 0, or of size 1e-30 to 1e30, found ", alpha);
+    detail::require_alpha("MapExperts", options.alpha);
     for (Index e = 0; e < experts(); ++e)
       scale_[std::size_t(e)] = T(options.alpha ? maps_.scale(*options.alpha, options.scaling, e) : 1.0);
   }
@@ -120,22 +118,25 @@ class MapExperts {
         const auto count = Index(pairs.size());
         const T scale = scale_[std::size_t(e)];
         const View<const T> rows = rows_of(seen, pairs, routing, s.x);
+        const auto pair_of = [&](Index i) { return pairs[std::size_t(i)]; };
         if (!d_gate.empty()) {
           maps_.map(e, rows, s.y.top(count), maps_call);
-          for (Index i = 0; i < count; ++i)
-            d_gate[std::size_t(pairs[std::size_t(i)])] +=
-                scale * product(d_y.row(routing.token(pairs[std::size_t(i)])), s.y.row(i));
+          call.execution.parallel_for(count, [&](Index i) {
+            d_gate[std::size_t(pair_of(i))] += scale * product(d_y.row(routing.token(pair_of(i))), s.y.row(i));
+          });
         }
+        call.execution.parallel_for(count, [&](Index i) {
+          const T factor = scale * routing.gate(pair_of(i));
+          std::ranges::transform(d_y.row(routing.token(pair_of(i))), s.d_y.row(i).begin(),
+                                 [&](T d) { return factor * d; });
+        });
         const View<T> d_rows = d_seen ? s.d_x.top(count) : View<T>();
-        fill(s.d_y.top(count), T(0));
         if (d_rows) fill(d_rows, T(0));
-        for (Index i = 0; i < count; ++i) {
-          const int pair = pairs[std::size_t(i)];
-          add_scaled(scale * routing.gate(pair), d_y.row(routing.token(pair)), s.d_y.row(i));
-        }
         maps_.map_backward(e, rows, View<const T>(s.d_y.top(count)), d_rows, gradients, maps_call);
-        for (Index i = 0; d_rows && i < count; ++i)
-          add_scaled(T(1), View<const T>(d_rows).row(i), d_seen.row(routing.token(pairs[std::size_t(i)])));
+        if (d_rows)
+          call.execution.parallel_for(count, [&](Index i) {
+            add_scaled(T(1), View<const T>(d_rows).row(i), d_seen.row(routing.token(pair_of(i))));
+          });
       }
     });
     if constexpr (requires { maps_.contract(gradients, maps_call); }) maps_.contract(gradients, maps_call);
@@ -143,12 +144,9 @@ class MapExperts {
 
   /// w += weight * scale_e * the matrix of expert e.   w [O x I].  Offline.
   void add_delta(Index expert, double weight, View<T> w) const requires LinearMapPolicy<Maps> {
-    OwnedScratch<Maps> scratch(maps_, CallSize{});
-    const Serial serial;
-    const Pass pass;
-    const Call call{serial, pass, *scratch};
-    if constexpr (requires { maps_.prepare(call); }) maps_.prepare(call);
-    maps_.add_delta(expert, T(weight) * scale_[std::size_t(expert)], w, *scratch);
+    OfflineCall offline(maps_);
+    if constexpr (requires { maps_.prepare(offline.call()); }) maps_.prepare(offline.call());
+    maps_.add_delta(expert, T(weight) * scale_[std::size_t(expert)], w, offline.call().scratch);
   }
 
  private:

@@ -26,10 +26,9 @@ namespace mole {
 ///
 /// Trained are the logits, and the bank, whose gradient is added to where the layer's gradients point:
 ///     gradients.experts.bank = &bank_gradients;   null, as gradients() makes it, is a frozen bank
-/// Logits that are not chosen have no gradient; of equal ones the first is chosen, and NaN is never. Layers that run
-/// backward at the same time need bank gradients of their own. A checkpoint for inference needs 2 k numbers a piece; in
-/// training it is h. At I = O = 4,096, r = 4, h = length = 256 and k = 2: 32,768 trained numbers a layer, 65,536 for
-/// the bank of all layers; 258 KiB of scratch in float.
+/// Logits that are not chosen have no gradient; of equal ones the first is chosen, NaN last. Layers that run backward
+/// at the same time need bank gradients of their own. At I = O = 4,096, r = 4, h = length = 256 and k = 2: 32,768
+/// trained numbers a layer, 65,536 for the bank of all layers; 258 KiB of scratch in float.
 ///
 /// Starts at logits ~ N(0, 0.1^2): the output of a fresh layer is not its base's. There is no alpha in the release.
 /// Throws Error(option) without a bank, for sizes below 1, a length that does not divide I and O, or k out of [1, h].

@@ -68,6 +68,52 @@ concept StreamedFactorPolicy = FactorPolicy<F> &&
   factors.add_row(Index(0), typename F::Scalar(1), row, scratch);
 };
 
+namespace detail {
+// What stands for the optional functions of factors without them.
+
+/// Computes A and B, unless they are stored.
+template <FactorPolicy Factors>
+void prepare(const Factors& factors, auto call) {
+  if constexpr (ComputedFactorPolicy<Factors>) factors.prepare(call);
+}
+
+/// From d_a and d_b to gradients, unless they are gradients themselves.
+template <FactorPolicy Factors>
+void contract(const Factors& factors, ParametersOf<Factors>& gradients, auto call) {
+  if constexpr (ComputedFactorPolicy<Factors>) factors.contract(gradients, call);
+}
+
+/// z = x A^T, after prepare().   x [N x I], z [N x ranks]
+template <FactorPolicy Factors, class T = typename Factors::Scalar>
+void project(const Factors& factors, View<const T> x, View<T> z, auto call) {
+  if constexpr (StreamedFactorPolicy<Factors>)
+    factors.project(x, z, call);
+  else
+    call.execution.product_nt(x, factors.factors(call.scratch).a, z);
+}
+
+/// d_x += d_z A
+template <FactorPolicy Factors, class T = typename Factors::Scalar>
+void project_backward(const Factors& factors, View<const T> d_z, View<T> d_x, auto call) {
+  if constexpr (StreamedFactorPolicy<Factors>)
+    factors.project_backward(d_z, d_x, call);
+  else
+    call.execution.product_nn(d_z, factors.factors(call.scratch).a, d_x);
+}
+
+/// to += factor * row `rank` of A, after prepare(); offline
+template <FactorPolicy Factors, class T = typename Factors::Scalar>
+void add_row(const Factors& factors, Index rank, T factor, std::span<T> to, ScratchOf<Factors>& scratch) {
+  if constexpr (StreamedFactorPolicy<Factors>) {
+    factors.add_row(rank, factor, to, scratch);
+  } else {
+    const std::span<const T> row = factors.factors(scratch).a.row(rank);
+    for (std::size_t i = 0; i < row.size(); ++i) to[i] += factor * row[i];
+  }
+}
+
+}  // namespace detail
+
 }  // namespace mole
 
 #include "mole/core/macros_on.hpp"

@@ -110,9 +110,7 @@ class ShardPool {
   /// Calls f(name, parameter, other...) with one View per tensor, for the parameters and each of `others`.
   template <class F, class... Others>
   void for_each_tensor(F&& f, Others&... others) {
-    Parameters::for_each_tensor(
-        [&](std::string_view name, auto& parameter, auto&... rest) { f(name, parameter.view(), rest.view()...); },
-        parameters_, others...);
+    detail::for_each_view<Parameters>(f, parameters_, others...);
   }
 
   /// Distinct shared rows for A and others for B, drawn uniformly, then the private ones of layer `layer`.

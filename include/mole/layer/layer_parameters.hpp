@@ -68,16 +68,6 @@ void require_gradients_of(const Policy& policy, const ParametersOf<Policy>& grad
       },
       parameters, gradients);
 }
-
-/// f(name, parameter, other...) with views, for the tensors that `own` has.
-template <class Parameters, class F, class Own, class... Others>
-void for_each_view(F& f, Own& own, Others&... others) {
-  Parameters::for_each_tensor(
-      [&f](std::string_view name, auto& parameter, auto&... rest) {
-        if (!parameter.empty()) f(name, parameter.view(), rest.view()...);
-      },
-      own, others...);
-}
 }  // namespace detail
 
 }  // namespace mole

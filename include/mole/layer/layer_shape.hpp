@@ -56,7 +56,11 @@ class LayerShape {
   /// Numbers that stand for a state; measured ones end in the bits of Of.
   static constexpr std::uint64_t unknown = 0, changing = 3, gone = 7, gone_changing = 11;
 
-  std::uint64_t known() const { return number_ == changing ? unknown : number_.load(std::memory_order_relaxed); }
+  /// Of a copy: nobody refers to its parts.
+  std::uint64_t known() const {
+    const std::uint64_t number = number_.load(std::memory_order_relaxed);
+    return number == changing ? unknown : number == gone_changing ? gone : number;
+  }
   bool is_referred_to() const { return number_ == changing || number_ == gone_changing; }
   /// References to the parts of this object stay.
   void leave() { number_ = is_referred_to() ? gone_changing : gone; }

@@ -4,6 +4,7 @@
 
 #include "mole/core/call.hpp"
 #include "mole/core/parameters.hpp"
+#include "mole/core/rank/scaling.hpp"
 #include "mole/execution/execution_policy.hpp"
 
 #include <concepts>
@@ -14,9 +15,10 @@ namespace mole {
 
 /// Satisfied by a copyable type with `Scalar`, `Options` (which hold `alpha`, `scaling` and `dropout` for the experts),
 ///     in(), out(), experts()
-///     map(expert, x, y, call)   y = what the expert makes of the rows of x   x [N x I], y [N x O]
+///     map(expert, x, y, call)          y = what the expert makes of the rows of x   x [N x I], y [N x O]
+///     scale(alpha, scaling, expert)    the factor of what an expert adds
 /// Rows of x and y follow each other without gaps. Optional, as of factors: prepare(call), the first call of each
-/// forward, and scale(alpha, scaling, expert), the factor of what an expert adds.
+/// forward.
 template <class M, class Execution = ExecutionArchetype>
 concept MapPolicy = std::copyable<M> && std::floating_point<typename M::Scalar> &&
     requires(const M& maps, View<const typename M::Scalar> x, View<typename M::Scalar> y,
@@ -25,6 +27,7 @@ concept MapPolicy = std::copyable<M> && std::floating_point<typename M::Scalar> 
   { maps.out() } -> std::convertible_to<Index>;
   { maps.experts() } -> std::convertible_to<Index>;
   maps.map(Index(0), x, y, call_of<M, Execution>());
+  { maps.scale(1.0, Scaling::fixed, Index(0)) } -> std::convertible_to<double>;
   options.alpha, options.scaling, options.dropout;
 };
 

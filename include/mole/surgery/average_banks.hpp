@@ -2,7 +2,7 @@
 // average_banks(): merges adapters of several tasks that share their A.
 #pragma once
 
-#include "mole/factors/offline_factors.hpp"
+#include "mole/core/matrix.hpp"
 #include "mole/surgery/weighted_bank.hpp"
 
 #include <algorithm>
@@ -27,17 +27,12 @@ void require_same_a(const Experts& first, const Experts& other, std::size_t t) {
     require_equal(ErrorCode::shape, name + "ranks of expert " + std::to_string(e) + of_bank, blocks.size(e),
                   others.size(e));
   require_equal(ErrorCode::shape, name + "rows of A" + of_bank, blocks.ranks_down(), others.ranks_down());
-  OfflineFactors of_first(first.factors()), of_other(other.factors());
-  std::vector<T> expected(std::size_t(first.in())), found = expected;
-  for (Index j = 0; j < blocks.ranks_down(); ++j) {
-    std::ranges::fill(expected, T(0)), std::ranges::fill(found, T(0));
-    of_first.add_row(j, 1, expected);
-    of_other.add_row(j, 1, found);
-    for (std::size_t i = 0; i < found.size(); ++i)
-      require(std::memcmp(&expected[i], &found[i], sizeof(T)) == 0, ErrorCode::option, name,
-              "expected the A of bank 0 in all banks, bit for bit, found another one in bank ", t, ": ", found[i],
-              " for ", expected[i], " in row ", j, ", column ", i, "; banks of different A are for concatenate_banks");
-  }
+  const Matrix<T> a = first.tables().a, other_a = other.tables().a;
+  for (Index j = 0; j < a.rows(); ++j)
+    for (Index i = 0; i < a.cols(); ++i)
+      require(std::memcmp(&a(j, i), &other_a(j, i), sizeof(T)) == 0, ErrorCode::option, name,
+              "expected the A of bank 0 in all banks, bit for bit, found another one in bank ", t, ": ", other_a(j, i),
+              " for ", a(j, i), " in row ", j, ", column ", i, "; banks of different A are for concatenate_banks");
 }
 }  // namespace detail
 

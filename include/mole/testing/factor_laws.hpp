@@ -2,7 +2,7 @@
 // The laws of factors, for all factors of the library and a user's own.
 #pragma once
 
-#include "mole/factors/offline_factors.hpp"
+#include "mole/factors/factor_policy.hpp"
 #include "mole/testing/central_differences.hpp"
 #include "mole/testing/first_failure.hpp"
 #include "mole/testing/harness.hpp"
@@ -16,9 +16,11 @@ namespace detail {
 /// A, row by row.   [ranks x I]
 template <class Factors>
 Matrix<typename Factors::Scalar> table_a(const Factors& factors) {
-  mole::detail::OfflineFactors offline(factors);
+  Harness<Factors> harness(factors, 1);
+  mole::detail::prepare(factors, harness.call());
   Matrix<typename Factors::Scalar> a(factors.blocks().ranks_down(), factors.in());
-  for (Index j = 0; j < a.rows(); ++j) offline.add_row(j, 1, a.view().row(j));
+  for (Index j = 0; j < a.rows(); ++j)
+    mole::detail::add_row(factors, j, typename Factors::Scalar(1), a.view().row(j), harness.scratch());
   return a;
 }
 

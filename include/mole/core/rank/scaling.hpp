@@ -3,8 +3,12 @@
 #pragma once
 
 #include "mole/core/config.hpp"
+#include "mole/core/error.hpp"
+#include "mole/core/float_range.hpp"
 
 #include <cmath>
+#include <optional>
+#include <string_view>
 
 #include "mole/core/macros_off.hpp"
 
@@ -30,6 +34,14 @@ inline double scale_of(double alpha, Index rank, Scaling scaling) {
   }
   return alpha;
 }
+
+namespace detail {
+/// Throws Error(option), naming `who`, unless an alpha that is set is 0, or of size 1e-30 to 1e30.
+inline void require_alpha(std::string_view who, std::optional<double> alpha) {
+  require(!alpha || *alpha == 0 || in_float_range(*alpha), ErrorCode::option, who,
+          ": expected an alpha of 0, or of size 1e-30 to 1e30, found ", alpha.value_or(1));
+}
+}  // namespace detail
 
 }  // namespace mole
 
