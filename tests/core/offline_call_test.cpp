@@ -20,7 +20,7 @@ struct Doubling {
   }
 };
 
-struct Plain {};
+struct Memoryless {};
 
 }  // namespace
 
@@ -32,7 +32,7 @@ TEST_CASE("An offline call has scratch of its own, which stays from call to call
   CHECK(std::vector<int>(numbers.begin(), numbers.end()) == std::vector<int>{0, 2, 4, 6, 8});
   CHECK_FALSE(offline.call().pass.training);
 
-  const Plain plain;
+  const Memoryless plain;
   OfflineCall without(plain);
   int sum = 0;
   without.call().execution.parallel_for(4, [&](Index i) { sum += int(i); });
