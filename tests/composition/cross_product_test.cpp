@@ -15,6 +15,7 @@
 #include "mole/expert/map_experts.hpp"
 #include "mole/layer/check_gradients.hpp"
 #include "mole/loss/router_z.hpp"
+#include "mole/maps/diagonal_mixture.hpp"
 #include "mole/maps/kronecker_maps.hpp"
 #include "mole/testing/gating_laws.hpp"
 #include "support/catch.hpp"
@@ -105,6 +106,12 @@ LowRank<BankMixture<double>> bank_mixture() {
 MapExperts<KroneckerMaps<double>> kronecker() {
   Rng rng(1);
   return {{.in = in, .out = out, .experts = gate_experts, .rank = 2, .alpha = 3}, rng};
+}
+MapExperts<DiagonalMixture<double>> diagonal_mixture() {
+  Rng rng(1);
+  const auto bases = std::make_shared<const DiagonalBases<double>>(
+      DiagonalBases<double>::Options{.rank = 2, .small_side = std::min(in, out), .large_side = std::max(in, out)});
+  return {{.in = in, .out = out, .experts = gate_experts, .bases = bases, .alpha = 3}, rng};
 }
 
 // ---- what holds for all of them
@@ -225,4 +232,7 @@ TEST_CASE("Mixtures of a bank under every gate", "[composition]") {
 }
 TEST_CASE("Kronecker products under every gate", "[composition]") {
   check_under_every_gate(kronecker());
+}
+TEST_CASE("Random bases between diagonals under every gate", "[composition]") {
+  check_under_every_gate(diagonal_mixture());
 }

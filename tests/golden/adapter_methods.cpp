@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // One adapter for every token, from factors of other kinds than two trained matrices: loha, lokr, vera, nola,
-// adalora, mos, vblora.
+// adalora, mos, vblora, randlora.
 #include "golden/methods.hpp"
 #include "golden/routed_layers.hpp"
 #include "mole/loss/orthogonality.hpp"
@@ -112,6 +112,39 @@ Method vera() {
       expect_adapter(file, layer, [&](const auto& gradients) {
         file.expect("grad.vera.lambda_d", gradients.experts.lambda_d);
         file.expect("grad.vera.lambda_b", gradients.experts.lambda_b);
+      });
+    });
+  });
+}
+
+/// Of B [large side x bases x r] the rows of each basis, one basis below the other.
+template <class T>
+Matrix<T> rows_of_bases(const Matrix<T>& b, Index rank) {
+  Matrix<T> rows(b.cols(), b.rows());
+  for (Index column = 0; column < b.rows(); ++column)
+    for (Index q = 0; q < b.cols(); ++q) rows(q, column) = b(column, q);
+  if (rows.rows() % rank != 0) throw std::runtime_error("expected whole bases in randlora.B, found a part of one");
+  return rows;
+}
+
+Method randlora() {
+  return under_every_execution([]<class T>(Comparison<T>& file, auto execution) {
+    const Index rank = file.integer("rank");
+    const Matrix<T> a = file.matrix("randlora.A");
+    const auto bases =
+        std::make_shared<const mole::DiagonalBases<T>>(a, rows_of_bases(file.matrix("randlora.B"), rank));
+    with_base(file, file.matrix("x").cols(), file.matrix("y").cols(), [&](auto base) {
+      mole::Rng rng;
+      auto layer = mole::randlora({.alpha = file.number("alpha"),
+                                   .over_root_of_bases = false,
+                                   .pairing = mole::BasisPairing::flattened},
+                                  bases, std::move(base), rng, execution);
+      expect_sizes(file, layer.experts(), rank);
+      file.expect_option("num_bases", double(layer.experts().maps().used_bases()));
+      layer.experts().parameters() = {file.matrix("randlora.lambda"), file.matrix("randlora.gamma")};
+      expect_adapter(file, layer, [&](const auto& gradients) {
+        file.expect("grad.randlora.lambda", gradients.experts.randlora_lambda);
+        file.expect("grad.randlora.gamma", gradients.experts.randlora_gamma);
       });
     });
   });
@@ -357,7 +390,7 @@ Method adalora_allocator() {
 }  // namespace
 
 std::map<std::string, Method> adapter_methods() {
-  return {{"loha", loha()}, {"lokr", lokr()},     {"vera", vera()},       {"nola", nola()},
+  return {{"loha", loha()}, {"lokr", lokr()},     {"vera", vera()}, {"randlora", randlora()},       {"nola", nola()},
           {"mos", mos()},   {"vblora", vblora()}, {"adalora", adalora()}, {"adalora-allocator", adalora_allocator()}};
 }
 

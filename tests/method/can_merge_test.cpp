@@ -25,6 +25,12 @@ TEST_CASE("Presets can be merged where every token has all experts with one weig
   Rng rng(1);
   check("lora", lora({}, DenseBase{weight}, rng), mergeable);
   check("loha", loha({}, DenseBase{weight}, rng), mergeable);
+  check("randlora",
+        randlora({},
+                 std::make_shared<const DiagonalBases<double>>(
+                     DiagonalBases<double>::Options{.rank = 4, .small_side = 11, .large_side = 13}),
+                 DenseBase{weight}, rng),
+        mergeable);
   check("lokr", lokr({}, DenseBase{weight}, rng), mergeable);
   check("vera", vera({}, FrozenPair<double>::random(4, 11, 13, rng), DenseBase{weight}, rng), mergeable);
   check("adalora", adalora({}, DenseBase{weight}, rng), mergeable);

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <numbers>
 #include <random>
+#include <span>
 
 #include "mole/core/macros_off.hpp"
 
@@ -52,6 +53,18 @@ void fill_uniform(View<T> view, double bound, Generator& generator) {
   static_assert(Generator::max() - Generator::min() == ~std::uint64_t(0), "fill_uniform: expected a 64-bit generator");
   for (Index r = 0; r < view.rows(); ++r)
     for (T& element : view.row(r)) element = T((2 * unit_interval(generator()) - 1) * bound);
+}
+
+/// Fills `to` with draws from U(-bound, bound) for the columns from `first` on, an even one, of the row of this key. Any
+/// part of a row, made at any time, has the same bits.
+template <class T>
+void fill_uniform_columns(std::uint64_t row, Index first, double bound, std::span<T> to) {
+  const T factor = T(bound * 0x1p-31);
+  for (std::size_t c = 0; c < to.size(); c += 2) {
+    const std::uint64_t bits = mix_bits(row + (std::uint64_t(first) + c) / 2);
+    to[c] = T(std::int32_t(bits)) * factor;
+    if (c + 1 < to.size()) to[c + 1] = T(std::int32_t(bits >> 32)) * factor;
+  }
 }
 
 /// A draw from N(0, 1) by the Box-Muller method, from two numbers of the generator.

@@ -146,7 +146,7 @@ class MapExperts {
   void add_delta(Index expert, double weight, View<T> w) const requires LinearMapPolicy<Maps> {
     OfflineCall offline(maps_);
     if constexpr (requires { maps_.prepare(offline.call()); }) maps_.prepare(offline.call());
-    maps_.add_delta(expert, T(weight) * scale_[std::size_t(expert)], w, offline.call().scratch);
+    maps_.add_delta(expert, T(weight) * scale_[std::size_t(expert)], w, offline.call());
   }
 
  private:

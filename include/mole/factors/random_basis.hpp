@@ -208,13 +208,7 @@ class RandomBasis {
 
   /// Numbers of U(-bound, bound) for the columns from `first` on, an even one, of row k of matrix j.
   void draw(std::uint64_t stream, Index j, Index k, Index first, double bound, std::span<T> to) const {
-    const std::uint64_t row = mix_bits(mix_bits(seed_ + stream) + std::uint64_t(j * rank() + k));
-    const T factor = T(bound * 0x1p-31);
-    for (std::size_t c = 0; c < to.size(); c += 2) {
-      const std::uint64_t bits = mix_bits(row + (std::uint64_t(first) + c) / 2);
-      to[c] = T(std::int32_t(bits)) * factor;
-      if (c + 1 < to.size()) to[c + 1] = T(std::int32_t(bits >> 32)) * factor;
-    }
+    fill_uniform_columns(mix_bits(mix_bits(seed_ + stream) + std::uint64_t(j * rank() + k)), first, bound, to);
   }
 
   /// Columns of row k of basis j, in memory or made in `made`.

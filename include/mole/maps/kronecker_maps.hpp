@@ -177,11 +177,12 @@ class KroneckerMaps {
                       gradients.lokr_w2_a, gradients.lokr_w2_b);
   }
 
-  void add_delta(Index expert, T factor, View<T> w, Scratch& scratch) const {
+  void add_delta(Index expert, T factor, View<T> w, auto call) const {
+    const Scratch& s = call.scratch;
     for (Index a = 0; a < l_; ++a)
       for (Index c = 0; c < k_; ++c)
         for (Index b = 0; b < m_; ++b)
-          add_scaled(factor * scratch.w1(expert * l_ + a, b), scratch.w2.row_data(expert * k_ + c),
+          add_scaled(factor * s.w1(expert * l_ + a, b), s.w2.row_data(expert * k_ + c),
                      w.row_data(a * k_ + c) + b * n_, n_);
   }
 

@@ -42,11 +42,11 @@ concept TrainableMapPolicy = MapPolicy<M, Execution> &&
   maps.map_backward(Index(0), x, x, d_x, gradients, call_of<M, Execution>());
 };
 
-/// Maps that are linear:   add_delta(expert, factor, w, scratch)   w [O x I] += factor * the expert's matrix, after
-/// prepare(); offline
-template <class M>
-concept LinearMapPolicy = MapPolicy<M> && requires(const M& maps, View<typename M::Scalar> w, ScratchOf<M>& scratch) {
-  maps.add_delta(Index(0), typename M::Scalar(1), w, scratch);
+/// Maps that are linear:   add_delta(expert, factor, w, call)   w [O x I] += factor * the expert's matrix, after
+/// prepare(); offline, so that the call's execution has parallel_for() alone
+template <class M, class Execution = ExecutionArchetype>
+concept LinearMapPolicy = MapPolicy<M, Execution> && requires(const M& maps, View<typename M::Scalar> w) {
+  maps.add_delta(Index(0), typename M::Scalar(1), w, call_of<M, Execution>());
 };
 
 }  // namespace mole
