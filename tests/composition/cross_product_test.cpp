@@ -17,6 +17,7 @@
 #include "mole/loss/router_z.hpp"
 #include "mole/maps/diagonal_mixture.hpp"
 #include "mole/maps/kronecker_maps.hpp"
+#include "mole/maps/weight_decomposition.hpp"
 #include "mole/testing/gating_laws.hpp"
 #include "support/catch.hpp"
 #include "support/layers.hpp"
@@ -112,6 +113,18 @@ MapExperts<DiagonalMixture<double>> diagonal_mixture() {
   const auto bases = std::make_shared<const DiagonalBases<double>>(
       DiagonalBases<double>::Options{.rank = 2, .small_side = std::min(in, out), .large_side = std::max(in, out)});
   return {{.in = in, .out = out, .experts = gate_experts, .bases = bases, .alpha = 3}, rng};
+}
+MapExperts<WeightDecomposition<double>> weight_decomposition() {
+  Rng rng(1);
+  static const Matrix<double> weight = support::random_matrix<double>(out, in, 9);
+  return {{.in = in,
+           .out = out,
+           .experts = gate_experts,
+           .rank = 2,
+           .weight = weight,
+           .exact_norm = true,
+           .alpha = 3},
+          rng};
 }
 
 // ---- what holds for all of them
@@ -232,6 +245,9 @@ TEST_CASE("Mixtures of a bank under every gate", "[composition]") {
 }
 TEST_CASE("Kronecker products under every gate", "[composition]") {
   check_under_every_gate(kronecker());
+}
+TEST_CASE("Decomposed weights under every gate", "[composition]") {
+  check_under_every_gate(weight_decomposition());
 }
 TEST_CASE("Random bases between diagonals under every gate", "[composition]") {
   check_under_every_gate(diagonal_mixture());

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // One adapter for every token, from factors of other kinds than two trained matrices: loha, lokr, vera, nola,
-// adalora, mos, vblora, randlora.
+// adalora, mos, vblora, randlora,
+// dora.
 #include "golden/methods.hpp"
 #include "golden/routed_layers.hpp"
 #include "mole/loss/orthogonality.hpp"
@@ -114,6 +115,38 @@ Method vera() {
         file.expect("grad.vera.lambda_b", gradients.experts.lambda_b);
       });
     });
+  });
+}
+
+/// The weights and outputs that a file has merged, too.
+Method dora() {
+  return under_every_execution([]<class T>(Comparison<T>& file, auto execution) {
+    const Matrix<T> a = file.matrix("lora_A"), b = rank_major(file, "lora_B"), weight = file.matrix("base.weight");
+    mole::Rng rng;
+    auto layer =
+        mole::dora({.rank = a.rows(), .alpha = file.number("alpha")}, weight.view(), load_base(file), rng, execution);
+    const T scale = layer.experts().maps().inner_scale();
+    file.expect_option("scaling", double(scale));
+    for (const auto& [option, size] : {std::pair{"d_in", a.cols()}, {"d_out", b.cols()}, {"rank", a.rows()}})
+      file.expect_option(option, double(size));
+    layer.experts().parameters() = {a, b, file.matrix("magnitude")};
+    Matrix<T> delta(layer.out(), layer.in()), merged = weight;
+    const mole::DenseFactors<T> factors(mole::RankBlocks::uniform(1, a.rows()), {a, b});
+    mole::LowRank(factors, {scale}).add_delta(0, 1, delta.view());
+    file.expect_optional("delta_weight", delta);
+    const Matrix<T> x = load_x(file);
+    auto work = layer.workspace(x.rows());
+    expect_layer(file, layer, work, {}, "", [&](const auto& gradients) {
+      file.expect("grad.lora_A", gradients.experts.lora_A);
+      file.expect("grad.lora_B", transposed(gradients.experts.lora_B));
+      file.expect("grad.magnitude", gradients.experts.magnitude);
+    });
+    merge_into(layer, merged.view());
+    file.expect_optional("merged.weight", merged);
+    if (!file.has("merged.y")) return;
+    Matrix<T> y(x.rows(), layer.out());
+    execution.linear(x, {.weight = merged, .bias = layer.base().bias()}, y.view());
+    file.expect("merged.y", y);
   });
 }
 
@@ -390,7 +423,7 @@ Method adalora_allocator() {
 }  // namespace
 
 std::map<std::string, Method> adapter_methods() {
-  return {{"loha", loha()}, {"lokr", lokr()},     {"vera", vera()}, {"randlora", randlora()},       {"nola", nola()},
+  return {{"loha", loha()}, {"lokr", lokr()},     {"vera", vera()}, {"dora", dora()}, {"randlora", randlora()},       {"nola", nola()},
           {"mos", mos()},   {"vblora", vblora()}, {"adalora", adalora()}, {"adalora-allocator", adalora_allocator()}};
 }
 

@@ -5,6 +5,7 @@
 #include "mole/core/dropout.hpp"
 #include "mole/core/offline_call.hpp"
 #include "mole/core/rank/scaling.hpp"
+#include "mole/core/row.hpp"
 #include "mole/expert/expert_policy.hpp"
 #include "mole/maps/map_policy.hpp"
 
@@ -100,7 +101,8 @@ class MapExperts {
       maps_.map(e, rows_of(seen, pairs, routing, s.x), of_expert, call.with(s.maps));
       call.execution.parallel_for(Index(pairs.size()), [&](Index i) {
         const int pair = pairs[std::size_t(i)];
-        add_scaled(scale_[std::size_t(e)] * routing.gate(pair), of_expert.row(i), y.row(routing.token(pair)));
+        detail::add_scaled(scale_[std::size_t(e)] * routing.gate(pair), of_expert.row_data(i),
+                           y.row_data(routing.token(pair)), out());
       });
     }
   }
@@ -122,7 +124,8 @@ class MapExperts {
         if (!d_gate.empty()) {
           maps_.map(e, rows, s.y.top(count), maps_call);
           call.execution.parallel_for(count, [&](Index i) {
-            d_gate[std::size_t(pair_of(i))] += scale * product(d_y.row(routing.token(pair_of(i))), s.y.row(i));
+            d_gate[std::size_t(pair_of(i))] += 
+                scale * detail::dot(d_y.row_data(routing.token(pair_of(i))), s.y.row_data(i), out());
           });
         }
         call.execution.parallel_for(count, [&](Index i) {
@@ -135,7 +138,7 @@ class MapExperts {
         maps_.map_backward(e, rows, View<const T>(s.d_y.top(count)), d_rows, gradients, maps_call);
         if (d_rows)
           call.execution.parallel_for(count, [&](Index i) {
-            add_scaled(T(1), View<const T>(d_rows).row(i), d_seen.row(routing.token(pair_of(i))));
+            detail::add_scaled(1, d_rows.row_data(i), d_seen.row_data(routing.token(pair_of(i))), in());
           });
       }
     });
@@ -172,15 +175,6 @@ class MapExperts {
     fill(d_seen, T(0));
     add(d_seen);
     dropout_.backward(View<const T>(d_seen), d_x, pass);
-  }
-
-  static void add_scaled(T factor, std::span<const T> from, std::span<T> to) {
-    for (std::size_t i = 0; i < to.size(); ++i) to[i] += factor * from[i];
-  }
-  static T product(std::span<const T> one, std::span<const T> two) {
-    T sum = 0;
-    for (std::size_t i = 0; i < one.size(); ++i) sum += one[i] * two[i];
-    return sum;
   }
 
   Maps maps_;

@@ -5,6 +5,7 @@
 #include "mole/core/dropout.hpp"
 #include "mole/core/matrix.hpp"
 #include "mole/core/random.hpp"
+#include "mole/core/row.hpp"
 #include "mole/factors/computed_tables.hpp"
 #include "mole/factors/factor_policy.hpp"
 
@@ -252,20 +253,8 @@ class RandomBasis {
         const auto columns = std::size_t(std::min(tile, side.table.cols() - first));
         const std::span<const T> summand = basis(side, j, k, first, std::span<T>(buffer).first(columns));
         for (Index e = 0; e < blocks_.experts(); ++e)
-          gradient(e, j) += dot(side.table.row(e * rank() + k).subspan(std::size_t(first), columns), summand);
+          gradient(e, j) += detail::dot(side.table.row_data(e * rank() + k) + first, summand.data(), Index(columns));
       }
-  }
-
-  /// In eight sums, which fit in vectors.
-  static T dot(std::span<const T> one, std::span<const T> two) {
-    std::array<T, 8> sums{};
-    std::size_t c = 0;
-    for (; c + sums.size() <= one.size(); c += sums.size())
-      for (std::size_t s = 0; s < sums.size(); ++s) sums[s] += one[c + s] * two[c + s];
-    T sum = 0;
-    for (; c < one.size(); ++c) sum += one[c] * two[c];
-    for (T part : sums) sum += part;
-    return sum;
   }
 
   void set_seed(std::uint64_t seed) {

@@ -5,6 +5,7 @@
 #include "mole/core/dropout.hpp"
 #include "mole/core/matrix.hpp"
 #include "mole/core/rank/scaling.hpp"
+#include "mole/core/row.hpp"
 #include "mole/maps/diagonal_bases.hpp"
 #include "mole/maps/map_policy.hpp"
 
@@ -179,10 +180,8 @@ class DiagonalMixture {
     for (Index b = 0; b < options_.used; ++b) {
       const Sides sides = sides_of(expert, b, call);
       for (Index o = 0; o < out(); ++o)
-        for (Index k = 0; k < rank(); ++k) {
-          const T up = factor * sides.up(k, o);
-          for (Index i = 0; i < in(); ++i) w(o, i) += up * sides.down(k, i);
-        }
+        for (Index k = 0; k < rank(); ++k)
+          detail::add_scaled(factor * sides.up(k, o), sides.down.row_data(k), w.row_data(o), in());
     }
   }
 

@@ -6,6 +6,7 @@
 #include "mole/core/matrix.hpp"
 #include "mole/core/random.hpp"
 #include "mole/core/rank/scaling.hpp"
+#include "mole/core/row.hpp"
 #include "mole/maps/map_policy.hpp"
 
 #include <algorithm>
@@ -134,7 +135,7 @@ class KroneckerMaps {
       const std::span<T> row = y.row(t);
       std::fill(row.begin(), row.end(), T(0));
       for (Index a = 0; a < l_; ++a)
-        for (Index b = 0; b < m_; ++b) add_scaled(w1(a, b), z.row_data(t * m_ + b), row.data() + a * k_, k_);
+        for (Index b = 0; b < m_; ++b) detail::add_scaled(w1(a, b), z.row_data(t * m_ + b), row.data() + a * k_, k_);
     });
   }
 
@@ -152,7 +153,7 @@ class KroneckerMaps {
       for (Index b = 0; b < m_; ++b) {
         const std::span<T> row = d_z.row(t * m_ + b);
         std::fill(row.begin(), row.end(), T(0));
-        for (Index a = 0; a < l_; ++a) add_scaled(w1(a, b), d_y.row_data(t) + a * k_, row.data(), k_);
+        for (Index a = 0; a < l_; ++a) detail::add_scaled(w1(a, b), d_y.row_data(t) + a * k_, row.data(), k_);
       }
     });
     call.execution.parallel_for(l_, [&](Index a) {
@@ -160,9 +161,7 @@ class KroneckerMaps {
         for (Index b = 0; b < m_; ++b) {
           const T* const d = d_y.row_data(t) + a * k_;
           const T* const of_z = z.row_data(t * m_ + b);
-          T sum = 0;
-          for (Index c = 0; c < k_; ++c) sum += d[c] * of_z[c];
-          d_w1(a, b) += sum;
+          d_w1(a, b) += detail::dot(d, of_z, k_);
         }
     });
     const View<const T> rows(x.data(), x.rows() * m_, n_);
@@ -182,7 +181,7 @@ class KroneckerMaps {
     for (Index a = 0; a < l_; ++a)
       for (Index c = 0; c < k_; ++c)
         for (Index b = 0; b < m_; ++b)
-          add_scaled(factor * s.w1(expert * l_ + a, b), s.w2.row_data(expert * k_ + c),
+          detail::add_scaled(factor * s.w1(expert * l_ + a, b), s.w2.row_data(expert * k_ + c),
                      w.row_data(a * k_ + c) + b * n_, n_);
   }
 
@@ -218,28 +217,22 @@ class KroneckerMaps {
     return z;
   }
 
-  static void add_scaled(T factor, const T* from, T* to, Index count) {
-    for (Index i = 0; i < count; ++i) to[i] += factor * from[i];
-  }
-
   /// The matrices of all experts, `rows` each: as they are, or products of a and b.
   void multiply(const Matrix<T>& whole, const Matrix<T>& a, const Matrix<T>& b, Index rows, View<T> to) const {
     if (!whole.empty()) return copy(whole.view(), to);
     fill(to, T(0));
     for (Index r = 0; r < to.rows(); ++r)
       for (Index q = 0; q < rank_; ++q)
-        add_scaled(a(r, q), b.view().row_data(r / rows * rank_ + q), to.row_data(r), to.cols());
+        detail::add_scaled(a(r, q), b.view().row_data(r / rows * rank_ + q), to.row_data(r), to.cols());
   }
   void multiply_backward(const Matrix<T>& a, const Matrix<T>& b, Index rows, View<const T> d, Matrix<T>& d_whole,
                          Matrix<T>& d_a, Matrix<T>& d_b) const {
     for (Index r = 0; r < d.rows(); ++r) {
-      if (!d_whole.empty()) add_scaled(T(1), d.row_data(r), d_whole.view().row_data(r), d.cols());
+      if (!d_whole.empty()) detail::add_scaled(T(1), d.row_data(r), d_whole.view().row_data(r), d.cols());
       for (Index q = 0; q < rank_ && !a.empty(); ++q) {
         const Index of_b = r / rows * rank_ + q;
-        if (!d_b.empty()) add_scaled(a(r, q), d.row_data(r), d_b.view().row_data(of_b), d.cols());
-        T sum = 0;
-        for (Index c = 0; c < d.cols() && !d_a.empty(); ++c) sum += d(r, c) * b(of_b, c);
-        if (!d_a.empty()) d_a(r, q) += sum;
+        if (!d_b.empty()) detail::add_scaled(a(r, q), d.row_data(r), d_b.view().row_data(of_b), d.cols());
+        if (!d_a.empty()) d_a(r, q) += detail::dot(d.row_data(r), b.view().row_data(of_b), d.cols());
       }
     }
   }
