@@ -3,6 +3,7 @@
 #pragma once
 
 #include "mole/core/matrix.hpp"
+#include "mole/core/row.hpp"
 
 #include "mole/core/macros_off.hpp"
 
@@ -27,20 +28,6 @@ Matrix<T> transposed(View<const T> m) {
 template <class T>
 Matrix<T> transposed(const Matrix<T>& m) {
   return transposed(m.view());
-}
-
-/// <a, b> of two rows of `size` numbers; four sums, so that additions do not wait for each other.
-inline double dot(const double* a, const double* b, Index size) {
-  double sum0 = 0, sum1 = 0, sum2 = 0, sum3 = 0;
-  Index i = 0;
-  for (; i + 4 <= size; i += 4) {
-    sum0 += a[i] * b[i];
-    sum1 += a[i + 1] * b[i + 1];
-    sum2 += a[i + 2] * b[i + 2];
-    sum3 += a[i + 3] * b[i + 3];
-  }
-  for (; i < size; ++i) sum0 += a[i] * b[i];
-  return (sum0 + sum1) + (sum2 + sum3);
 }
 
 /// a b.   a [M x K], b [K x N]
