@@ -117,13 +117,7 @@ MapExperts<DiagonalMixture<double>> diagonal_mixture() {
 MapExperts<WeightDecomposition<double>> weight_decomposition() {
   Rng rng(1);
   static const Matrix<double> weight = support::random_matrix<double>(out, in, 9);
-  return {{.in = in,
-           .out = out,
-           .experts = gate_experts,
-           .rank = 2,
-           .weight = weight,
-           .exact_norm = true,
-           .alpha = 3},
+  return {{.in = in, .out = out, .experts = gate_experts, .rank = 2, .weight = weight, .exact_norm = true, .alpha = 3},
           rng};
 }
 

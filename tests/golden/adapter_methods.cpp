@@ -168,10 +168,9 @@ Method randlora() {
         std::make_shared<const mole::DiagonalBases<T>>(a, rows_of_bases(file.matrix("randlora.B"), rank));
     with_base(file, file.matrix("x").cols(), file.matrix("y").cols(), [&](auto base) {
       mole::Rng rng;
-      auto layer = mole::randlora({.alpha = file.number("alpha"),
-                                   .over_root_of_bases = false,
-                                   .pairing = mole::BasisPairing::flattened},
-                                  bases, std::move(base), rng, execution);
+      auto layer = mole::randlora(
+          {.alpha = file.number("alpha"), .over_root_of_bases = false, .pairing = mole::BasisPairing::flattened}, bases,
+          std::move(base), rng, execution);
       expect_sizes(file, layer.experts(), rank);
       file.expect_option("num_bases", double(layer.experts().maps().used_bases()));
       layer.experts().parameters() = {file.matrix("randlora.lambda"), file.matrix("randlora.gamma")};
@@ -423,8 +422,11 @@ Method adalora_allocator() {
 }  // namespace
 
 std::map<std::string, Method> adapter_methods() {
-  return {{"loha", loha()}, {"lokr", lokr()},     {"vera", vera()}, {"dora", dora()}, {"randlora", randlora()},       {"nola", nola()},
-          {"mos", mos()},   {"vblora", vblora()}, {"adalora", adalora()}, {"adalora-allocator", adalora_allocator()}};
+  return {{"loha", loha()},         {"lokr", lokr()},
+          {"vera", vera()},         {"dora", dora()},
+          {"randlora", randlora()}, {"nola", nola()},
+          {"mos", mos()},           {"vblora", vblora()},
+          {"adalora", adalora()},   {"adalora-allocator", adalora_allocator()}};
 }
 
 }  // namespace golden

@@ -57,6 +57,7 @@ Method under_every_execution(Check check) {
 
 /// The methods of one source file.
 std::map<std::string, Method> adapter_methods();
+std::map<std::string, Method> init_methods();
 std::map<std::string, Method> linear_methods();
 std::map<std::string, Method> block_methods();
 std::map<std::string, Method> rank_methods();

@@ -59,6 +59,11 @@ class ExpertFiles {
                        rng);
     expect_sizes(file, experts, ranks[0]);
     if (!single_) file.expect_option("experts", double(experts_));
+    load(file, experts);
+    return experts;
+  }
+  /// Into experts that exist.
+  void load(Comparison<T>& file, Experts<T>& experts) const {
     auto& parameters = experts.parameters();
     for (Index e = 0; e < experts.experts(); ++e) {
       const Matrix<T> a = file.matrix(a_name(e)), b = file.matrix(b_name(e));
@@ -67,7 +72,6 @@ class ExpertFiles {
         for (Index o = 0; o < b.rows(); ++o) parameters.lora_B(experts.blocks().up(e) + j, o) = b(o, j);
       }
     }
-    return experts;
   }
 
   void expect_gradients(Comparison<T>& file, const std::string& prefix, const Experts<T>& experts,

@@ -40,9 +40,9 @@ TEST_CASE("Numbers of bases have mean 0 and variance 1, and only three values if
     BasisNumbers numbers;
     double size, share;
   };
-  for (const auto& [numbers, size, share] : {Case{BasisNumbers::uniform, std::sqrt(3.0), 1},
-                                             Case{BasisNumbers::ternary, std::sqrt(3.0), 1.0 / 3},
-                                             Case{BasisNumbers::sparse_ternary, std::sqrt(8.0), 1.0 / 8}}) {
+  for (const auto& [numbers, size, share] :
+       {Case{BasisNumbers::uniform, std::sqrt(3.0), 1}, Case{BasisNumbers::ternary, std::sqrt(3.0), 1.0 / 3},
+        Case{BasisNumbers::sparse_ternary, std::sqrt(8.0), 1.0 / 8}}) {
     const Bases bases({.rank = 16, .small_side = 64, .large_side = 2000, .bases = 1, .numbers = numbers, .seed = 1});
     const Matrix<double> made = basis_of(bases, 0, 2000);
     double sum = 0, squares = 0, largest = 0, other_than_zero = 0;

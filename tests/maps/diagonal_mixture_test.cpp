@@ -146,8 +146,8 @@ TEST_CASE("Bases have the same bits in memory and made anew, on any number of th
 
 TEST_CASE("A row's bits under DiagonalMixture do not depend on the others", "[maps]") {
   const auto experts = mixture<float>({11, 13, 4}, bases_of<float>(4));
-  const auto layer = MixtureLinear(NoRouter<float>(3), Gate{Identity{}, All{}, Unit{}}, experts, NoBase<float>(11, 13),
-                                   Simd<>{});
+  const auto layer =
+      MixtureLinear(NoRouter<float>(3), Gate{Identity{}, All{}, Unit{}}, experts, NoBase<float>(11, 13), Simd<>{});
   const auto x = support::random_matrix<float>(70, 11, 3);
   const auto all = support::output(layer, x);
   for (Index n : {0, 31, 32, 69}) {
@@ -182,7 +182,7 @@ TEST_CASE("DiagonalMixture has full rank, with one basis that of the basis", "[m
     Matrix<double> delta(10, 8);
     experts.add_delta(0, 1, delta.view());
     const Eigen::Map<const Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>> matrix(delta.data(),
-                                                                                                         10, 8);
+                                                                                                          10, 8);
     return matrix.colPivHouseholderQr().rank();
   };
   CHECK(rank_of(0) == 8);

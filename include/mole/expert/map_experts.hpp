@@ -124,7 +124,7 @@ class MapExperts {
         if (!d_gate.empty()) {
           maps_.map(e, rows, s.y.top(count), maps_call);
           call.execution.parallel_for(count, [&](Index i) {
-            d_gate[std::size_t(pair_of(i))] += 
+            d_gate[std::size_t(pair_of(i))] +=
                 scale * detail::dot(d_y.row_data(routing.token(pair_of(i))), s.y.row_data(i), out());
           });
         }

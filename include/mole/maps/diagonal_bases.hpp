@@ -37,19 +37,19 @@ class DiagonalBases {
   using Scalar = T;
 
   struct Options {
-    Index rank = 32;        ///< r
-    Index small_side = 0;   ///< the largest min(I, O) of a layer
-    Index large_side = 0;   ///< the largest max(I, O)
-    Index bases = 0;        ///< 0: as many as give full rank, small_side / r, rounded up
+    Index rank = 32;       ///< r
+    Index small_side = 0;  ///< the largest min(I, O) of a layer
+    Index large_side = 0;  ///< the largest max(I, O)
+    Index bases = 0;       ///< 0: as many as give full rank, small_side / r, rounded up
     BasisNumbers numbers = BasisNumbers::uniform;
-    bool keep = true;       ///< in memory
+    bool keep = true;  ///< in memory
     std::uint64_t seed = 0;
   };
 
   explicit DiagonalBases(const Options& options) : options_(options) {
-    require(options.rank >= 1 && options.small_side >= 1 && options.large_side >= options.small_side,
-            ErrorCode::option, "DiagonalBases: expected a rank and sides of at least 1, the small one first, found rank = ",
-            options.rank, ", sides ", options.small_side, " and ", options.large_side);
+    require(options.rank >= 1 && options.small_side >= 1 && options.large_side >= options.small_side, ErrorCode::option,
+            "DiagonalBases: expected a rank and sides of at least 1, the small one first, found rank = ", options.rank,
+            ", sides ", options.small_side, " and ", options.large_side);
     require(options.bases >= 0, ErrorCode::option, "DiagonalBases: expected at least 0 bases, found ", options.bases);
     if (options_.bases == 0) options_.bases = bases_for(options.small_side);
     if (options_.numbers == BasisNumbers::uniform)
@@ -70,10 +70,7 @@ class DiagonalBases {
     require(a_.rows() >= 1 && a_.cols() >= 1 && b_.rows() >= 1 && b_.rows() % a_.rows() == 0 && b_.cols() >= a_.cols(),
             ErrorCode::shape, "DiagonalBases: expected A [r x small side] and B [bases r x large side], found [",
             a_.rows(), " x ", a_.cols(), "] and [", b_.rows(), " x ", b_.cols(), "]");
-    options_ = {.rank = a_.rows(),
-                .small_side = a_.cols(),
-                .large_side = b_.cols(),
-                .bases = b_.rows() / a_.rows()};
+    options_ = {.rank = a_.rows(), .small_side = a_.cols(), .large_side = b_.cols(), .bases = b_.rows() / a_.rows()};
   }
 
   const Options& options() const { return options_; }

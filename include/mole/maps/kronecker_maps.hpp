@@ -182,7 +182,7 @@ class KroneckerMaps {
       for (Index c = 0; c < k_; ++c)
         for (Index b = 0; b < m_; ++b)
           detail::add_scaled(factor * s.w1(expert * l_ + a, b), s.w2.row_data(expert * k_ + c),
-                     w.row_data(a * k_ + c) + b * n_, n_);
+                             w.row_data(a * k_ + c) + b * n_, n_);
   }
 
  private:

@@ -256,7 +256,8 @@ class WeightDecomposition {
 
   T length(Index expert, Index o) const {
     T sum = 0;
-    for_each_tile(expert, o, 0, in(), [&](Index, std::span<const T> v) { sum += detail::dot(v.data(), v.data(), Index(v.size())); });
+    for_each_tile(expert, o, 0, in(),
+                  [&](Index, std::span<const T> v) { sum += detail::dot(v.data(), v.data(), Index(v.size())); });
     return std::sqrt(sum);
   }
 
