@@ -11,6 +11,7 @@
 #include "mole/factors/shard_factors.hpp"
 #include "mole/factors/shared_frozen.hpp"
 #include "mole/factors/sparse_projection.hpp"
+#include "mole/factors/task_factors.hpp"
 #include "mole/factors/triplet_factors.hpp"
 #include "mole/expert/map_experts.hpp"
 #include "mole/layer/check_gradients.hpp"
@@ -113,6 +114,10 @@ MapExperts<DiagonalMixture<double>> diagonal_mixture() {
   const auto bases = std::make_shared<const DiagonalBases<double>>(
       DiagonalBases<double>::Options{.rank = 2, .small_side = std::min(in, out), .large_side = std::max(in, out)});
   return {{.in = in, .out = out, .experts = gate_experts, .bases = bases, .alpha = 3}, rng};
+}
+LowRank<TaskFactors<double>> task_factors() {
+  Rng rng(1);
+  return {{.in = in, .out = out, .experts = gate_experts, .rank = 2, .up_matrices = 2, .alpha = 3}, rng};
 }
 MapExperts<WeightDecomposition<double>> weight_decomposition() {
   Rng rng(1);
@@ -239,6 +244,9 @@ TEST_CASE("Mixtures of a bank under every gate", "[composition]") {
 }
 TEST_CASE("Kronecker products under every gate", "[composition]") {
   check_under_every_gate(kronecker());
+}
+TEST_CASE("Factors of tasks under every gate", "[composition]") {
+  check_under_every_gate(task_factors());
 }
 TEST_CASE("Decomposed weights under every gate", "[composition]") {
   check_under_every_gate(weight_decomposition());

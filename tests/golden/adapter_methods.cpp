@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // One adapter for every token, from factors of other kinds than two trained matrices: loha, lokr, vera, nola,
 // adalora, mos, vblora, randlora,
-// dora.
+// dora, mtl-lora.
 #include "golden/methods.hpp"
 #include "golden/routed_layers.hpp"
 #include "mole/loss/orthogonality.hpp"
@@ -325,6 +325,58 @@ Method vblora() {
   });
 }
 
+/// The same numbers in rows of another length.
+template <class T>
+Matrix<T> in_rows_of(const Matrix<T>& numbers, Index columns) {
+  if (numbers.size() % columns != 0) throw std::runtime_error("expected whole rows, found a part of one");
+  Matrix<T> result(numbers.size() / columns, columns);
+  std::ranges::copy(numbers.elements(), result.elements().begin());
+  return result;
+}
+
+/// Tokens of a sequence have its task.
+Method mtl_lora() {
+  return under_every_execution([]<class T>(Comparison<T>& file, auto execution) {
+    const Matrix<T> x = load_x(file), a = file.matrix("lora_A");
+    const Index rank = a.rows(), up_matrices = file.matrix("lora_B").rows(), tasks = file.integer("tasks");
+    with_base(file, x.cols(), file.integer("d_out"), [&](auto base) {
+      mole::Rng rng;
+      auto layer = mole::mtl_lora({.tasks = tasks,
+                                   .rank = rank,
+                                   .up_matrices = up_matrices,
+                                   .alpha = file.number("alpha"),
+                                   .temperature = file.number("temperature"),
+                                   .diagonal = file.flag("diagonal")},
+                                  std::move(base), rng, execution);
+      expect_sizes(file, layer.experts(), rank);
+      file.expect_option("up_matrices", double(up_matrices));
+      auto& parameters = layer.experts().parameters();
+      parameters.lora_A = a;
+      parameters.lora_lambda = in_rows_of(file.matrix("lora_lambda"), rank);
+      parameters.lora_B = in_rows_of(stack_of(file.matrix("lora_B"), layer.out(), true), layer.out());
+      parameters.lora_B_weights = file.matrix("lora_B_weights");
+      std::vector<int> task_of_token;
+      const auto of_sequence = file.integers("task_ids");
+      for (Index n = 0; n < x.rows(); ++n)
+        task_of_token.push_back(int(of_sequence[std::size_t(n * Index(of_sequence.size()) / x.rows())]));
+      const auto routing = mole::Routing<T>::from_labels(task_of_token, tasks);
+      Matrix<T> y(x.rows(), layer.out()), d_x(x.rows(), x.cols());
+      auto work = layer.workspace(x.rows());
+      layer.apply(x, routing, y, work);
+      file.expect("y", y);
+      if (!file.has("grad_y")) return;
+      auto gradients = layer.gradients();
+      layer.apply_backward(x, routing, file.matrix("grad_y"), {}, d_x, gradients, work);
+      const auto& d = gradients.experts;
+      file.expect("grad_x", d_x);
+      file.expect("grad.lora_A", d.lora_A);
+      file.expect("grad.lora_lambda", in_rows_of(d.lora_lambda, d.lora_lambda.size() / tasks));
+      file.expect("grad.lora_B_weights", d.lora_B_weights);
+      file.expect("grad.lora_B", stack_of(in_rows_of(d.lora_B, rank * layer.out()), rank, true));
+    });
+  });
+}
+
 template <class T>
 auto triplets_of(Comparison<T>& file, const std::string& prefix, const std::string& e) {
   return typename mole::TripletFactors<T>::Parameters{
@@ -422,11 +474,17 @@ Method adalora_allocator() {
 }  // namespace
 
 std::map<std::string, Method> adapter_methods() {
-  return {{"loha", loha()},         {"lokr", lokr()},
-          {"vera", vera()},         {"dora", dora()},
-          {"randlora", randlora()}, {"nola", nola()},
-          {"mos", mos()},           {"vblora", vblora()},
-          {"adalora", adalora()},   {"adalora-allocator", adalora_allocator()}};
+  return {{"loha", loha()},
+          {"lokr", lokr()},
+          {"vera", vera()},
+          {"mtl-lora", mtl_lora()},
+          {"dora", dora()},
+          {"randlora", randlora()},
+          {"nola", nola()},
+          {"mos", mos()},
+          {"vblora", vblora()},
+          {"adalora", adalora()},
+          {"adalora-allocator", adalora_allocator()}};
 }
 
 }  // namespace golden

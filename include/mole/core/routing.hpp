@@ -57,6 +57,18 @@ class Routing {
     return routing;
   }
 
+  /// One expert with a gate of 1 for each token, such as the adapter of its task; none for a negative one.
+  static Routing from_labels(std::span<const int> expert_of_token, Index experts) {
+    Routing routing;
+    routing.start(experts);
+    for (int expert : expert_of_token) {
+      if (expert >= 0) routing.push(expert, T(1));
+      routing.end_token();
+    }
+    routing.finish();
+    return routing;
+  }
+
   /// Room for `slots` experts per token, to be written before start() is told how many of them count.
   View<int> stage(Index experts, Index tokens, Index slots) {
     const Index places = checked_product("Routing: staged experts", tokens, slots);
