@@ -21,6 +21,7 @@
 #include "mole/execution/reference.hpp"
 #include "mole/execution/simd.hpp"
 #include "mole/execution/thread_pool.hpp"
+#include "mole/expert/biased_experts.hpp"
 #include "mole/expert/low_rank.hpp"
 #include "mole/expert/map_experts.hpp"
 #include "mole/factors/bank_mixture.hpp"
