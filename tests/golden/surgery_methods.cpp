@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: MIT
 // Offline changes of adapters and experts: merge-cat, merge-linear, merge-magnitude-prune, merge-svd, merge-ties,
-// merge-ties-svd.
+// merge-ties-svd, lora-lego, sub-moe.
 #include "golden/methods.hpp"
 #include "golden/parameters.hpp"
 #include "mole/expert/low_rank.hpp"
 #include "mole/factors/dense_factors.hpp"
 #include "mole/surgery/concatenate_adapters.hpp"
+#include "mole/surgery/lego_merge.hpp"
 #include "mole/surgery/merge_factors.hpp"
 #include "mole/surgery/merge_updates.hpp"
+#include "mole/surgery/subspace_merge.hpp"
 
 namespace golden {
 namespace {
@@ -118,10 +120,59 @@ Method merge(const std::string& type) {
   });
 }
 
+Method lora_lego() {
+  return offline([]<class T>(Comparison<T>& file) {
+    std::vector<Adapter<T>> adapters;
+    for (Index i = 0; i < file.integer("adapters"); ++i) {
+      const std::string name = "adapters." + std::to_string(i) + ".";
+      adapters.push_back({file.matrix(name + "lora_A"), transposed(file.matrix(name + "lora_B"))});
+      file.expect_option("rank", double(adapters.back().rank()));
+      file.expect_option("d_in", double(adapters.back().in()));
+      file.expect_option("d_out", double(adapters.back().out()));
+    }
+    const std::vector<WeightedAdapter<T>> weighted(adapters.begin(), adapters.end());
+    mole::LegoOptions options{.clusters = file.integer("clusters"),
+                              .reweight_parameters = file.flag("parameter_reweighting"),
+                              .reweight_output = file.flag("output_reweighting"),
+                              .iterations = file.integer("iterations")};
+    file.ignore_option("iterations");  // clusters have settled long before
+    if (file.has("initial"))
+      for (const std::int64_t rank : file.integers("initial")) options.initial.push_back(Index(rank));
+    const mole::LegoMerge<T> merged = lego_merge(weighted, options);
+    file.expect_optional("labels", std::vector<std::int64_t>(merged.label.begin(), merged.label.end()));
+    file.expect_optional("merged.delta_weight", update_of(merged.adapter));
+  });
+}
+
+Method sub_moe() {
+  return offline([]<class T>(Comparison<T>& file) {
+    std::vector<Matrix<T>> weights;
+    std::vector<double> counts;
+    for (Index i = 0; i < file.integer("experts"); ++i) {
+      weights.push_back(file.matrix("weights." + std::to_string(i)));
+      counts.push_back(double(file.integers("counts")[std::size_t(i)]));
+      file.expect_option("d_in", double(weights.back().cols()));
+      file.expect_option("d_out", double(weights.back().rows()));
+    }
+    const std::vector<View<const T>> views(weights.begin(), weights.end());
+    const std::vector<double> shares = mole::shares_of(counts);
+    const std::vector<T> frequencies(shares.begin(), shares.end());
+    file.expect("frequencies", View<const T>(frequencies.data(), 1, Index(frequencies.size())));
+    const auto whole = subspace_merge(views, counts);
+    const std::vector<T> s(whole.s.begin(), whole.s.end());
+    file.expect("union.singular_values", View<const T>(s.data(), 1, Index(s.size())));
+    file.expect_optional("merged.weight", update_of(whole.adapter));
+    const auto truncated = subspace_merge(views, counts, {.rank = file.integer("truncated_rank")});
+    file.expect("truncated.weight", update_of(truncated.adapter));
+  });
+}
+
 }  // namespace
 
 std::map<std::string, Method> surgery_methods() {
-  return {{"merge-cat", merge("cat")},
+  return {{"lora-lego", lora_lego()},
+          {"sub-moe", sub_moe()},
+          {"merge-cat", merge("cat")},
           {"merge-linear", merge("linear")},
           {"merge-magnitude-prune", merge("magnitude_prune")},
           {"merge-svd", merge("svd")},
