@@ -135,6 +135,22 @@ TEST_CASE("Experts that are no ranks are attributed, too, and dropout is that of
   CHECK(support::largest_difference(sum, y) < 1e-13);
 }
 
+TEST_CASE("Ranks chosen by their own answer, of a streamed A, are attributed as their layer computes them", "[stats]") {
+  Rng rng(3);
+  const auto layer = support::with_random_b(MixtureLinear(
+      LatentRouter<double>(6), Gate{Magnitude{}, TopK{.k = 3}, Unit{}},
+      LowRank<SparseProjection<double>>({.in = 11, .out = 13, .experts = 6, .nonzeros = 4, .alpha = 2}, rng),
+      NoBase<double>(11, 13)));
+  const auto x = support::random_matrix<double>(5, 11, 8);
+  auto work = layer.workspace(5);
+  Matrix<double> y(5, 13), sum(5, 13);
+  layer.forward(x, y, work);
+  for_each_contribution(layer, x, work.routing, [&](Index p, std::span<const double> c) {
+    for (Index o = 0; o < 13; ++o) sum(work.routing.token(p), o) += c[std::size_t(o)];
+  });
+  CHECK(support::largest_difference(sum, y) < 1e-14);
+}
+
 TEST_CASE("A routing that does not fit is not attributed; no tokens have no parts", "[stats]") {
   const auto layer = support::routed_layer<double>({}, support::top_2());
   const auto x = support::random_matrix<double>(2, 11, 8);

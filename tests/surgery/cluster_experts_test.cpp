@@ -52,17 +52,6 @@ TEST_CASE("The similarity of experts is the mean cosine of their outputs", "[sur
   CHECK(found(0, 2) == 0);
 }
 
-TEST_CASE("Rows of a router become means of their clusters, by counts", "[surgery]") {
-  const auto rows = support::random_matrix<float>(4, 3, 5);
-  const Matrix<float> merged = merge_router_rows(rows.view(), {0, 2, 0, 2}, {1, 0, 3, 0});
-  REQUIRE(merged.rows() == 3);
-  for (Index i = 0; i < 3; ++i) {
-    CHECK(std::abs(double(merged(0, i)) - (0.25 * double(rows(0, i)) + 0.75 * double(rows(2, i)))) < 1e-7);
-    CHECK(merged(1, i) == 0);
-    CHECK(std::abs(double(merged(2, i)) - (double(rows(1, i)) + double(rows(3, i))) / 2) < 1e-7);
-  }
-}
-
 TEST_CASE("Experts that cannot be clustered are refused", "[surgery]") {
   const auto outputs = outputs_of_two_kinds();
   Outputs views(outputs.begin(), outputs.end());
@@ -73,8 +62,4 @@ TEST_CASE("Experts that cannot be clustered are refused", "[surgery]") {
   CHECK(code_of([&] { cluster_experts(views, {.clusters = 2}); }) == ErrorCode::shape);
   CHECK(text_of([&] { expert_similarity(views); }) ==
         "expert_similarity: outputs of expert 3: expected [7 x 5], found [6 x 5]");
-  const Matrix<float> rows(3, 2);
-  CHECK(code_of([&] { merge_router_rows(rows.view(), {0, 1}, {1, 1, 1}); }) == ErrorCode::shape);
-  CHECK(code_of([&] { merge_router_rows(rows.view(), {0, 1, 1}, {1, 1}); }) == ErrorCode::shape);
-  CHECK(code_of([&] { merge_router_rows(rows.view(), {0, -1, 1}, {1, 1, 1}); }) == ErrorCode::option);
 }

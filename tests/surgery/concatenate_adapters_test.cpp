@@ -62,6 +62,11 @@ TEST_CASE("Adapters that do not fit each other are not concatenated", "[surgery]
   refused(ErrorCode::option, "expected a scale other than 0, found 0", weighted(adapters, {1, 1}), 0);
   refused(ErrorCode::option, "weight of adapter 1: expected a number, found inf",
           weighted(adapters, {1, std::numeric_limits<double>::infinity()}));
+  auto broken = adapters;
+  broken[1].b(1, 4) = std::nan("");
+  CHECK(text_of([&] {
+          concatenate_adapters(weighted(broken, {1, 1}));
+        }).starts_with("concatenate_adapters: expected finite numbers in B of adapter 1, found "));
   const auto wide = random_adapters<double>({2}, {1}, 1, 12, adapter_out);
   const auto tall = random_adapters<double>({2}, {1}, 1, adapter_in, 10);
   refused(ErrorCode::shape, "inputs of adapter 1: expected 11, found 12", {{adapters[0]}, {wide[0]}});

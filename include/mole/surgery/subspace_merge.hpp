@@ -2,26 +2,12 @@
 // subspace_merge(): merges experts that do the same, in the directions that they write to.
 #pragma once
 
+#include "mole/surgery/shares_of.hpp"
 #include "mole/surgery/update_sum.hpp"
 
 #include "mole/core/macros_off.hpp"
 
 namespace mole {
-
-/// What experts have of their total: counts over their sum; equal shares if all are 0.
-/// Throws Error(option) for no count, or one that is negative or no number.
-inline std::vector<double> shares_of(const std::vector<double>& counts) {
-  require(!counts.empty(), ErrorCode::option, "shares_of: expected at least 1 count, found 0");
-  double sum = 0;
-  for (const double count : counts) {
-    require(std::isfinite(count) && count >= 0, ErrorCode::option, "shares_of: expected counts of at least 0, found ",
-            count);
-    sum += count;
-  }
-  std::vector<double> shares;
-  for (const double count : counts) shares.push_back(sum > 0 ? count / sum : 1 / double(counts.size()));
-  return shares;
-}
 
 struct SubspaceMergeOptions {
   Index rank = 0;    ///< directions that stay; 0: all, and the result is the mean

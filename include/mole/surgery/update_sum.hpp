@@ -6,6 +6,7 @@
 #include "mole/surgery/weighted_adapter.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
 #include <utility>
@@ -18,7 +19,7 @@ namespace mole {
 /// S = sum_i factor_i B_i^T A_i, in double:   A = [A_1; A_2; ...] [R x I],  B = [factor_1 B_1; factor_2 B_2; ...] [R x
 /// O]
 ///
-/// Products with S cost 2 R (I + O) each; norm() and svd() O((I + O) R^2 + R^3) with R at most min(I, O).  Offline.
+/// Products with S cost 2 R (I + O) each, norms and svd() O((I + O) R^2 + R^3), where R is at most I and O.  Offline.
 class UpdateSum {
  public:
   UpdateSum(Index in, Index out) : a_(0, in), b_(0, out) {}
@@ -60,9 +61,15 @@ class UpdateSum {
   }
 
   /// The Frobenius norm of S.
-  double norm() const {
-    const Matrix<double> core = reduced().core;
-    return std::sqrt(detail::inner(core, core));
+  double norm() const { return norms(ranks())[0]; }
+  /// That of its first `first` ranks, and that of all.
+  std::array<double, 2> norms(Index first) const {
+    const Matrix<double> a = detail::triangle_of_rows(a_), b = detail::triangle_of_rows(b_);
+    const auto norm_of = [&](Index count) {
+      const Matrix<double> core = detail::product_nt(b.view().middle_cols(0, count), a.view().middle_cols(0, count));
+      return std::sqrt(detail::inner(core, core));
+    };
+    return {norm_of(first), norm_of(ranks())};
   }
 
   /// All of S that is not 0: min(R, I, O) triplets, u [O x k], s [k], v [I x k].
@@ -94,9 +101,9 @@ namespace detail {
 /// ||merged - sum|| / ||sum||
 template <class T>
 double relative_error(const Adapter<T>& merged, UpdateSum sum) {
-  const double norm = sum.norm();
+  const Index ranks = sum.ranks();
   sum.add(-1, merged);
-  const double difference = sum.norm();
+  const auto [norm, difference] = sum.norms(ranks);
   if (norm == 0) return difference == 0 ? 0 : std::numeric_limits<double>::infinity();
   return difference / norm;
 }

@@ -8,6 +8,7 @@
 #include <cmath>
 #include <concepts>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "mole/core/macros_off.hpp"
@@ -81,6 +82,11 @@ void check_adapters(const std::string& who, const std::vector<WeightedAdapter<T>
                   adapter.b.rows());
     require_equal(ErrorCode::shape, who + ": inputs" + of_adapter, adapters[0].in(), adapter.in());
     require_equal(ErrorCode::shape, who + ": outputs" + of_adapter, adapters[0].out(), adapter.out());
+    for (const auto& [name, factor] : {std::pair("A", adapter.a), std::pair("B", adapter.b)})
+      for (Index j = 0; j < factor.rows(); ++j)
+        for (const T value : factor.row(j))
+          require(std::isfinite(value), ErrorCode::option, who, ": expected finite numbers in ", name, of_adapter,
+                  ", found ", double(value), " in row ", j);
   }
 }
 
