@@ -37,14 +37,14 @@ TEMPLATE_TEST_CASE("A matrix is an orthonormal one times a triangular one", "[co
 
 TEST_CASE("Numbers whose squares overflow or vanish are decomposed as others", "[core]") {
   const auto m = support::random_matrix<double>(9, 5, 7);
-  const Qr<double> usual = qr(m);
-  for (const int exponent : {-1000, -500, 500, 1000}) {
+  const Qr<double> unscaled = qr(m);
+  for (const int power : {-1000, -500, 500, 1000}) {
     Matrix<double> scaled = m;
-    for (double& value : scaled.elements()) value = std::ldexp(value, exponent);
+    for (double& value : scaled.elements()) value = std::ldexp(value, power);
     const Qr<double> found = qr(scaled);
-    CHECK(support::same_bits(found.q, usual.q));
+    CHECK(support::same_bits(found.q, unscaled.q));
     for (Index r = 0; r < 5; ++r)
-      for (Index c = 0; c < 5; ++c) CHECK(found.r(r, c) == std::ldexp(usual.r(r, c), exponent));
+      for (Index c = 0; c < 5; ++c) CHECK(found.r(r, c) == std::ldexp(unscaled.r(r, c), power));
   }
 }
 

@@ -82,14 +82,14 @@ TEST_CASE("Singular values of widely different sizes of rows keep their own digi
 
 TEST_CASE("Matrices of huge and of tiny numbers have the vectors of others", "[core]") {
   const auto m = support::random_matrix<double>(11, 6, 8);
-  const Svd<double> usual = svd(m);
-  for (const double scale : {1e-300, 1e-150, 1e150, 1e300}) {
-    Matrix<double> scaled = m;
-    for (double& value : scaled.elements()) value *= scale;
-    const Svd<double> found = checked_svd(scaled);
-    for (std::size_t j = 0; j < 6; ++j) CHECK(std::abs(found.s[j] / scale / usual.s[j] - 1) < 1e-13);
+  const Svd<double> unscaled = svd(m);
+  for (const double size : {1e-300, 1e-150, 1e150, 1e300}) {
+    Matrix<double> sized = m;
+    for (double& value : sized.elements()) value *= size;
+    const Svd<double> found = checked_svd(sized);
+    for (std::size_t j = 0; j < 6; ++j) CHECK(std::abs(found.s[j] / size / unscaled.s[j] - 1) < 1e-13);
     // signs follow from the same steps
-    CHECK(support::largest_difference(found.u, usual.u) < 1e-12);
+    CHECK(support::largest_difference(found.u, unscaled.u) < 1e-12);
   }
 }
 

@@ -63,5 +63,6 @@ std::map<std::string, Method> block_methods();
 std::map<std::string, Method> rank_methods();
 std::map<std::string, Method> gate_methods();
 std::map<std::string, Method> router_methods();
+std::map<std::string, Method> surgery_methods();
 
 }  // namespace golden

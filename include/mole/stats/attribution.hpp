@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: MIT
+// Attribution: how much of a token's output is each expert's.
+#pragma once
+
+#include "mole/core/call.hpp"
+#include "mole/core/matrix.hpp"
+#include "mole/core/routing.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <span>
+#include <type_traits>
+#include <vector>
+
+#include "mole/core/macros_off.hpp"
+
+namespace mole {
+
+namespace detail {
+
+template <class T>
+void check_attribution(const View<const T>& x, const Routing<T>& routing, Index in, Index experts) {
+  require(routing.finished(), ErrorCode::order, "attribution: expected a routing after finish(), found one before");
+  require_equal(ErrorCode::shape, "attribution: columns of x", in, x.cols());
+  require_equal(ErrorCode::shape, "attribution: tokens of the routing", x.rows(), routing.tokens());
+  require_equal(ErrorCode::shape, "attribution: experts of the routing", experts, routing.experts());
+}
+
+/// Pair number `slot` of each token that has as many.
+template <class T>
+Routing<T> pairs_in_slot(const Routing<T>& routing, Index slot) {
+  Routing<T> one;
+  one.start(routing.experts());
+  for (Index n = 0; n < routing.tokens(); ++n) {
+    if (const Index p = routing.first_pair(n) + slot; p < routing.first_pair(n + 1))
+      one.push(routing.expert(p), routing.gate(p));
+    one.end_token();
+  }
+  one.finish();
+  return one;
+}
+
+}  // namespace detail
+
+/// Calls f(pair, c) with what each pair of token and expert adds to the token's output:   c = s_e g_e B_e (A_e x)   [O]
+///
+///   x [N x I], a routing of N tokens   ->   f(pair, std::span<const T>) once for each pair
+///
+/// The sum over the pairs of a token is the layer's output minus its base's, to the rounding. For experts of any kind,
+/// computed by the layer's own execution, once for each of the most experts that a token has; `pass` as in the forward
+/// that is explained. Throws Error(shape) for another routing, Error(order) for an unfinished one.  Allocates.
+template <class Layer, class F>
+void for_each_contribution(const Layer& layer, View<const typename Layer::Scalar> x,
+                           const Routing<typename Layer::Scalar>& routing, F&& f, const Pass& pass = {}) {
+  using T = typename Layer::Scalar;
+  using Experts = std::remove_cvref_t<decltype(layer.experts())>;
+  const Experts& experts = layer.experts();
+  detail::check_attribution(x, routing, layer.in(), Index(experts.experts()));
+  Index slots = 0;
+  for (Index n = 0; n < routing.tokens(); ++n)
+    slots = std::max(slots, routing.first_pair(n + 1) - routing.first_pair(n));
+  OwnedScratch<Experts> scratch(experts, {.tokens = x.rows(), .pairs = x.rows(), .experts = experts.experts()});
+  Matrix<T> y(x.rows(), layer.out());
+  for (Index slot = 0; slot < slots; ++slot) {
+    const Routing<T> one = detail::pairs_in_slot(routing, slot);
+    y.set_zero();
+    experts.forward(x, View<const T>(), one, y.view(), Call{layer.execution(), pass, *scratch});
+    for (Index p = 0; p < one.pairs(); ++p)
+      f(routing.first_pair(one.token(p)) + slot, std::span<const T>(y.view().row(one.token(p))));
+  }
+}
+
+/// The parts of experts in the outputs of tokens, one number for each pair of the routing.
+struct Attribution {
+  std::vector<double> norm;   ///< [pairs] ||c||, the length of what the pair adds
+  std::vector<double> share;  ///< [pairs] <c, sum of c> / ||sum of c||^2: those of a token sum to 1; 0 if the sum is 0
+
+  /// Numbers of pairs as a matrix; 0 where an expert does not serve a token.   [N x E]
+  template <class T>
+  static Matrix<double> by_expert(const Routing<T>& routing, const std::vector<double>& per_pair) {
+    require_equal(ErrorCode::shape, "Attribution: numbers, one of each pair", routing.pairs(), Index(per_pair.size()));
+    Matrix<double> dense(routing.tokens(), routing.experts());
+    for (Index p = 0; p < routing.pairs(); ++p) dense(routing.token(p), routing.expert(p)) = per_pair[std::size_t(p)];
+    return dense;
+  }
+};
+
+/// Who did what to each token: exact, from the contributions themselves, not from gates or gradients.
+///
+///     layer.forward(x, y, work);
+///     const Attribution parts = attribution(layer, x, work.routing);
+///
+/// A gate says how much a token trusts an expert; an expert whose B is small may add nothing under a large gate. Shares
+/// are what each expert adds along the sum of all: negative for one that works against the others.
+/// Arguments and errors of for_each_contribution(), which it calls twice.
+template <class Layer>
+Attribution attribution(const Layer& layer, View<const typename Layer::Scalar> x,
+                        const Routing<typename Layer::Scalar>& routing, const Pass& pass = {}) {
+  using T = typename Layer::Scalar;
+  Attribution parts{std::vector<double>(std::size_t(routing.pairs())), {}};
+  Matrix<double> sum(x.rows(), layer.out());
+  for_each_contribution(
+      layer, x, routing,
+      [&](Index pair, std::span<const T> c) {
+        double squares = 0;
+        for (std::size_t o = 0; o < c.size(); ++o) {
+          squares += double(c[o]) * double(c[o]);
+          sum(routing.token(pair), Index(o)) += double(c[o]);
+        }
+        parts.norm[std::size_t(pair)] = std::sqrt(squares);
+      },
+      pass);
+  parts.share.resize(parts.norm.size());
+  for_each_contribution(
+      layer, x, routing,
+      [&](Index pair, std::span<const T> c) {
+        const std::span<const double> of_token = sum.view().row(routing.token(pair));
+        double along = 0, squares = 0;
+        for (std::size_t o = 0; o < c.size(); ++o) {
+          along += double(c[o]) * of_token[o];
+          squares += of_token[o] * of_token[o];
+        }
+        parts.share[std::size_t(pair)] = squares > 0 ? along / squares : 0;
+      },
+      pass);
+  return parts;
+}
+
+}  // namespace mole
+
+#include "mole/core/macros_on.hpp"
