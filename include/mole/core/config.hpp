@@ -33,6 +33,12 @@
 #else
 #define MOLE_INLINE
 #endif
+/// Keeps a function out of line.
+#if defined(__GNUC__)
+#define MOLE_NOINLINE __attribute__((noinline))
+#else
+#define MOLE_NOINLINE
+#endif
 /// Keeps what is rarely called, and large, out of the functions that call it.
 #if defined(__GNUC__)
 #define MOLE_COLD __attribute__((noinline, cold))
