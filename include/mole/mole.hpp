@@ -70,6 +70,7 @@
 #include "mole/loss/router_z.hpp"
 #include "mole/loss/routing_contrastive.hpp"
 #include "mole/loss/sparsity_target.hpp"
+#include "mole/maps/feature_modulation.hpp"
 #include "mole/maps/kronecker_maps.hpp"
 #include "mole/method/ada_mole.hpp"
 #include "mole/method/adalora.hpp"
