@@ -118,6 +118,8 @@
 #include "mole/router/no_router.hpp"
 #include "mole/router/recurrent_router.hpp"
 #include "mole/router/repeated_router.hpp"
+#include "mole/router/uncertainty_calibration.hpp"
+#include "mole/router/uncertainty_router.hpp"
 #include "mole/stats/routing_stats.hpp"
 #include "mole/stats/routing_trace.hpp"
 #include "mole/surgery/average_banks.hpp"

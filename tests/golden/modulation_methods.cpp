@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Experts that modulate what a shared block makes: mofme.
+// Experts that modulate what a shared block makes: mofme, mofme-uar.
 #include "golden/methods.hpp"
 #include "golden/routed_layers.hpp"
 
@@ -190,8 +190,41 @@ Method mofme() {
   });
 }
 
+// ---- mofme-uar
+
+/// Samples of a router are given: the calibration alone.
+template <class T>
+void check_calibration(Comparison<T>& file) {
+  file.under("UncertaintyCalibration");
+  const Index samples = file.integer("samples"), experts = file.integer("experts");
+  const Matrix<T> stored = file.matrix("samples");
+  const View<const T> r(stored.data(), stored.size() / experts, experts);  // [samples tokens x experts]
+  const Index tokens = r.rows() / samples;
+  file.expect_option("T", double(tokens));
+  file.expect_option("B", double(tokens) / file.number("S"));
+  file.expect_option("S", double(tokens) / file.number("B"));
+  const mole::UncertaintyCalibration calibration{mole::Calibration::literal, file.number("epsilon")};
+  mole::MemoryBlock memory(mole::bytes_of([&](mole::Arena& arena) { return calibration.scratch(samples, experts, arena); }),
+                           std::pmr::get_default_resource());
+  mole::Arena arena(memory.bytes());
+  auto scratch = calibration.scratch(samples, experts, arena);
+  Matrix<T> mean(tokens, experts), gate(tokens, experts);
+  for (Index n = 0; n < tokens; ++n) {
+    calibration.forward(
+        samples, [&](Index m) { return r.row(m * tokens + n); }, gate.view().row(n), scratch);
+    std::ranges::transform(scratch.mean, mean.view().row(n).begin(), [](double value) { return T(value); });
+  }
+  file.expect("mean", mean);
+  file.expect("gate.dense", gate);
+}
+
+Method mofme_uar() {
+  const auto check = [](auto& file) { check_calibration(file); };
+  return {check, check};
+}
+
 }  // namespace
 
-std::map<std::string, Method> modulation_methods() { return {{"mofme", mofme()}}; }
+std::map<std::string, Method> modulation_methods() { return {{"mofme", mofme()}, {"mofme-uar", mofme_uar()}}; }
 
 }  // namespace golden

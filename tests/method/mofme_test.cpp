@@ -85,11 +85,10 @@ TEST_CASE("mofme has exact gradients in every form, with and without the feature
 }
 
 TEST_CASE("A fresh mofme is its base: up to rounding as published, to the bit with the features themselves", "[method]") {
+  Rng generator;
+  const LowRank<DenseFactors<double>> nothing({.in = 11, .out = 13, .rank = 1, .alpha = 1}, generator);  // B = 0
   const auto u = support::output(
-      MixtureLinear(NoRouter<double>(1), Gate{Identity{}, TopK{1}, Raw{.scale = 0}},
-                    LowRank<DenseFactors<double>>({.in = 11, .out = 13, .rank = 1, .alpha = 1}, *std::make_unique<Rng>()),
-                    DenseBase(weight, bias)),
-      tokens);
+      MixtureLinear(NoRouter<double>(1), Gate{Identity{}, All{}, Unit{}}, nothing, DenseBase(weight, bias)), tokens);
   for (ModulationForm form : mofme_forms)
     for (Index k : {0, 1, 2}) {
       Rng rng(1);
