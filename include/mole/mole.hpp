@@ -89,6 +89,7 @@
 #include "mole/method/lora.hpp"
 #include "mole/method/loramoe.hpp"
 #include "mole/method/mofme.hpp"
+#include "mole/method/mofme_uar.hpp"
 #include "mole/method/mola.hpp"
 #include "mole/method/mola_allocation.hpp"
 #include "mole/method/mole_threshold.hpp"
