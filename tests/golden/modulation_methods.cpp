@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Experts that modulate what a shared block makes: mofme, mofme-uar.
+// Experts that modulate what a shared block makes, or what others read: mofme, mofme-uar,
+// compressed-experts.
 #include "golden/methods.hpp"
 #include "golden/routed_layers.hpp"
 
@@ -223,8 +224,191 @@ Method mofme_uar() {
   return {check, check};
 }
 
+// ---- compressed-experts
+
+/// One projection of the experts, with the vectors of its own input.
+template <class T, class Execution>
+class CompressedProjection {
+ public:
+  CompressedProjection(const Comparison<T>& file, std::string name, Index experts, Index row, Execution execution)
+      : name_(std::move(name)), row_(row), layer_(load(file, experts), base(file), execution),
+        gradients_(layer_.gradients()) {}
+
+  Index out() const { return layer_.out(); }
+  /// The work of one routing.
+  auto workspace(Index tokens) const { return layer_.workspace(tokens); }
+  template <class Work>
+  Matrix<T> forward(const Matrix<T>& x, const mole::Routing<T>& routing, Work& work) const {
+    Matrix<T> y(x.rows(), layer_.out());
+    layer_.apply(x, routing, y, work);
+    return y;
+  }
+  template <class Work>
+  void backward(const Matrix<T>& x, const mole::Routing<T>& routing, const Matrix<T>& d_y, std::span<T> d_gate,
+                Matrix<T>& d_x, Work& work) {
+    layer_.apply_backward(x, routing, d_y, d_gate, d_x, gradients_, work);
+  }
+  void expect_gradients(Comparison<T>& file, Matrix<T>& d_vectors) const {
+    const Index experts = layer_.experts().experts();
+    for (Index e = 0; e < experts; ++e) {
+      file.expect_gradient("grad." + weight_name(e),
+                           gradients_.experts.experts.weight.view().middle_rows(e * layer_.out(), layer_.out()));
+      std::ranges::copy(gradients_.experts.compressed.view().row(e), d_vectors.view().row(e * 3 + row_).begin());
+    }
+  }
+
+ private:
+  using Maps = mole::DenseMaps<T>;
+  using Layer = mole::ExpertLinear<mole::CompressedExperts<mole::MapExperts<Maps>>, mole::NoBase<T>, Execution>;
+
+  std::string weight_name(Index e) const { return "experts." + std::to_string(e) + "." + name_ + ".weight"; }
+  mole::NoBase<T> base(const Comparison<T>& file) const {
+    const Matrix<T> first = file.matrix(weight_name(0));
+    return {first.cols(), first.rows()};
+  }
+  mole::CompressedExperts<mole::MapExperts<Maps>> load(const Comparison<T>& file, Index experts) const {
+    const Matrix<T> first = file.matrix(weight_name(0)), vectors = file.matrix("compressed");
+    mole::Rng rng;
+    mole::MapExperts<Maps> main({.in = first.cols(), .out = first.rows(), .experts = experts}, rng);
+    for (Index e = 0; e < experts; ++e) {
+      const Matrix<T> weight = file.matrix(weight_name(e));
+      copy(weight.view(), main.parameters().weight.view().middle_rows(e * first.rows(), first.rows()));
+    }
+    mole::CompressedExperts compressed(std::move(main), 1);
+    const Index width = vectors.size() / (3 * experts);
+    for (Index e = 0; e < experts; ++e)
+      std::copy_n(vectors.data() + (3 * e + row_) * width, compressed.in(),
+                  compressed.parameters().compressed.view().row_data(e));
+    return compressed;
+  }
+
+  std::string name_;
+  Index row_;
+  Layer layer_;
+  typename Layer::Gradients gradients_;
+};
+
+/// The pair of main expert `slot` of each token, under a gate of 1, and those of its auxiliary experts.
+template <class T>
+mole::Routing<T> one_main_expert(const mole::Routing<T>& routing, Index main, Index slot) {
+  mole::Routing<T> one;
+  one.start(routing.experts());
+  for (Index n = 0; n < routing.tokens(); ++n) {
+    one.push(routing.expert(routing.first_pair(n) + slot), T(1));
+    for (Index p = routing.first_pair(n) + main; p < routing.first_pair(n + 1); ++p)
+      one.push(routing.expert(p), routing.gate(p));
+    one.end_token();
+  }
+  one.finish();
+  return one;
+}
+
+/// Main weights, and the auxiliary ones as shares.
+template <class T>
+void expect_main_and_auxiliary(Comparison<T>& file, const mole::Trace<T>& trace, Index main) {
+  const mole::Routing<T>& routing = trace.routing;
+  Matrix<T> dense(trace.tokens(), trace.experts()), shares = dense, weights(trace.tokens(), main);
+  std::vector<std::int64_t> indices;
+  for (Index n = 0; n < trace.tokens(); ++n) {
+    const Index first = routing.first_pair(n), end = routing.first_pair(n + 1);
+    T sum = 0;
+    for (Index p = first + main; p < end; ++p) sum += routing.gate(p);
+    for (Index p = first; p < end; ++p) {
+      indices.push_back(routing.expert(p));
+      if (p < first + main)
+        weights(n, p - first) = dense(n, routing.expert(p)) = routing.gate(p);
+      else
+        shares(n, routing.expert(p)) = routing.gate(p) / sum;
+    }
+  }
+  file.expect_optional("router.logits", trace.logits());
+  file.expect_optional("router.probs", trace.scores());
+  file.expect_optional("gate.dense", dense);
+  file.expect_optional("gate.auxiliary", shares);
+  file.expect_optional("gate.weights", weights);
+  file.expect_optional("gate.indices", indices);
+}
+
+/// y = sum over the main experts of gate down(silu(gate(x)) * up(x)), each projection behind its vectors.
+template <class T, class Gating, class Execution>
+void check_compressed(Comparison<T>& file, Gating gating, Execution execution) {
+  const Matrix<T> x = load_x(file);
+  const Index main = file.integer("main"), experts = file.integer("experts"), tokens = x.rows();
+  file.expect_option("top_k", double(main + file.integer("compressed")));
+  CompressedProjection<T, Execution> gate(file, "gate_proj", experts, 0, execution),
+      up(file, "up_proj", experts, 2, execution), down(file, "down_proj", experts, 1, execution);
+  file.expect_option("d_ff", double(up.out()));
+  mole::Rng rng;
+  const mole::MapExperts<mole::DenseMaps<T>> unused({.in = x.cols(), .out = 1, .experts = experts}, rng);
+  mole::MixtureLinear router(load_router(file), gating, unused, mole::NoBase<T>(x.cols(), 1), execution);
+  auto work = router.workspace(tokens);
+  router.route(x, work);
+  expect_main_and_auxiliary<T>(file, work, main);
+
+  const bool backward = file.has("grad_y");
+  const Matrix<T> d_y = backward ? file.matrix("grad_y") : Matrix<T>(tokens, x.cols());
+  Matrix<T> y(tokens, x.cols()), d_x = y;
+  for (Index slot = 0; slot < main; ++slot) {
+    const auto one = one_main_expert(work.routing, main, slot);
+    auto gate_work = gate.workspace(tokens);
+    auto up_work = up.workspace(tokens);
+    auto down_work = down.workspace(tokens);
+    const Matrix<T> g = gate.forward(x, one, gate_work), u = up.forward(x, one, up_work);
+    const auto sigmoid = [](T v) { return 1 / (1 + std::exp(-v)); };
+    Matrix<T> inner = g;
+    for (std::size_t i = 0; i < inner.elements().size(); ++i)
+      inner.elements()[i] *= sigmoid(g.elements()[i]) * u.elements()[i];
+    const Matrix<T> out = down.forward(inner, one, down_work);
+    Matrix<T> d_out(tokens, x.cols());
+    for (Index n = 0; n < tokens; ++n) {
+      const Index pair = work.routing.first_pair(n) + slot;
+      for (Index i = 0; i < x.cols(); ++i) {
+        y(n, i) += work.routing.gate(pair) * out(n, i);
+        d_out(n, i) = work.routing.gate(pair) * d_y(n, i);
+        work.d_gate()[std::size_t(pair)] += d_y(n, i) * out(n, i);
+      }
+    }
+    if (!backward) continue;
+    std::vector<T> d_gate(std::size_t(one.pairs()));
+    Matrix<T> d_inner(tokens, inner.cols()), d_g = d_inner, d_u = d_inner;
+    down.backward(inner, one, d_out, d_gate, d_inner, down_work);
+    for (std::size_t i = 0; i < d_g.elements().size(); ++i) {
+      const T s = sigmoid(g.elements()[i]), v = g.elements()[i], d = d_inner.elements()[i];
+      d_g.elements()[i] = d * u.elements()[i] * (s + v * s * (1 - s));
+      d_u.elements()[i] = d * v * s;
+    }
+    gate.backward(x, one, d_g, d_gate, d_x, gate_work);
+    up.backward(x, one, d_u, d_gate, d_x, up_work);
+    for (Index n = 0; n < tokens; ++n)  // the main pair's own has gone to d_gate above
+      for (Index j = 1; j < one.first_pair(n + 1) - one.first_pair(n); ++j)
+        work.d_gate()[std::size_t(work.routing.first_pair(n) + main + j - 1)] +=
+            d_gate[std::size_t(one.first_pair(n) + j)];
+  }
+  file.expect("y", y);
+  if (!backward) return;
+  auto gradients = router.gradients();
+  router.route_backward(x, d_x, gradients, work);
+  file.expect("grad_x", d_x);
+  expect_router_gradients(file, "grad.", gradients.router);
+  Matrix<T> d_vectors(3 * experts, x.cols());
+  for (const auto* projection : {&gate, &up, &down}) projection->expect_gradients(file, d_vectors);
+  file.expect("grad.compressed", View<const T>(d_vectors.data(), experts, 3 * x.cols()));
+}
+
+Method compressed_experts() {
+  return under_every_execution([]<class T>(Comparison<T>& file, auto execution) {
+    const mole::TopK chosen{.k = file.integer("top_k")};
+    if (file.flag("norm_topk_prob"))
+      check_compressed(file, mole::Gate{mole::Softmax{}, chosen, mole::Renormalized{}}, execution);
+    else
+      check_compressed(file, mole::Gate{mole::Softmax{}, chosen, mole::Raw{}}, execution);
+  });
+}
+
 }  // namespace
 
-std::map<std::string, Method> modulation_methods() { return {{"mofme", mofme()}, {"mofme-uar", mofme_uar()}}; }
+std::map<std::string, Method> modulation_methods() {
+  return {{"mofme", mofme()}, {"mofme-uar", mofme_uar()}, {"compressed-experts", compressed_experts()}};
+}
 
 }  // namespace golden

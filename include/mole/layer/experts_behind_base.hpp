@@ -47,6 +47,10 @@ class ExpertsBehindBase {
     A& base;
     B& experts;
     operator Parameters() const { return {base, experts}; }
+    template <class F, class... P>
+    static void for_each_tensor(F&& f, P&... p) {
+      Parameters::for_each_tensor(f, p...);
+    }
   };
 
   struct Scratch {
