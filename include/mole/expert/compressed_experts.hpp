@@ -117,8 +117,9 @@ class CompressedExperts {
     choose_main(routing, s.routing);
     call.execution.parallel_for(x.rows(), [&](Index n) {
       const Auxiliary auxiliary(*this, routing, n);
-      for (Index i = 0; i < in(); ++i)
-        s.scaled.row_data(n)[i] = auxiliary.empty() ? x.row_data(n)[i] : x.row_data(n)[i] * auxiliary.theta(i);
+      if (auxiliary.empty()) return std::ranges::copy(x.row(n), s.scaled.row(n).begin()), void();
+      auxiliary.theta(s.scaled.row(n));
+      for (Index i = 0; i < in(); ++i) s.scaled.row_data(n)[i] *= x.row_data(n)[i];
     });
     experts_.forward(View<const T>(s.scaled.top(x.rows())), {}, s.routing, y, call.with(s.experts));
   }
@@ -141,8 +142,9 @@ class CompressedExperts {
         const auto from = s.routing.of_token(d_main, n);
         for (std::size_t j = 0; j < from.size(); ++j) routing.of_token(d_gate, n)[j] += from[j];
       }
-      token_backward(Auxiliary(*this, routing, n), x.row(n), d_scaled.row(n), d_x ? d_x.row(n) : std::span<T>(),
-                     d_gate);
+      const Auxiliary auxiliary(*this, routing, n);
+      if (d_x) add_feature_gradient(auxiliary, d_scaled.row(n), s.scaled.row(n), d_x.row(n));
+      if (!auxiliary.empty()) theta_backward(auxiliary, x.row(n), d_scaled.row(n), d_gate);
     });
     if (!gradients.compressed.empty()) add_vector_gradients(routing, d_scaled, gradients.compressed, call);
   }
@@ -163,10 +165,12 @@ class CompressedExperts {
     T share(Index pair) const { return sum_ == 0 ? T(1) / T(end_ - first_) : routing_.gate(pair) / sum_; }
     /// c - 1 of the pair's expert.
     T change(Index pair, Index i) const { return owner_.compressed_(routing_.expert(pair), i) - 1; }
-    T theta(Index i) const {
-      T theta = 1;
-      for (Index p = first_; p < end_; ++p) theta += share(p) * change(p, i);
-      return theta;
+    void theta(std::span<T> theta) const {
+      std::ranges::fill(theta, T(1));
+      for (Index p = first_; p < end_; ++p) {
+        const T share_of_p = share(p), *const c = owner_.compressed_.view().row_data(routing_.expert(p));
+        for (std::size_t i = 0; i < theta.size(); ++i) theta[i] += share_of_p * (c[i] - 1);
+      }
     }
 
    private:
@@ -186,12 +190,16 @@ class CompressedExperts {
     of_main.finish();
   }
 
+  /// d_x += theta o d_scaled, in `theta`, which may be overwritten.
+  void add_feature_gradient(const Auxiliary& auxiliary, std::span<const T> d_scaled, std::span<T> theta,
+                            std::span<T> d_x) const {
+    auxiliary.theta(theta);
+    for (std::size_t i = 0; i < d_x.size(); ++i) d_x[i] += theta[i] * d_scaled[i];
+  }
+
   /// Leaves d_theta in place of d_scaled.
-  void token_backward(const Auxiliary& auxiliary, std::span<const T> x, std::span<T> d_scaled, std::span<T> d_x,
+  void theta_backward(const Auxiliary& auxiliary, std::span<const T> x, std::span<T> d_scaled,
                       std::span<T> d_gate) const {
-    for (std::size_t i = 0; i < d_x.size(); ++i)
-      d_x[i] += auxiliary.empty() ? d_scaled[i] : d_scaled[i] * auxiliary.theta(Index(i));
-    if (auxiliary.empty()) return;
     for (std::size_t i = 0; i < d_scaled.size(); ++i) d_scaled[i] *= x[i];
     if (d_gate.empty() || auxiliary.sum() == 0) return;
     const auto d_share = [&](Index p) {
