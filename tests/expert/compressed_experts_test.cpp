@@ -16,9 +16,9 @@ namespace {
 constexpr Index compressed_in = 70, compressed_out = 6, compressed_count = 5;
 
 template <class T>
-LowRank<DenseFactors<T>> running_experts(double dropout = 0, Index in = compressed_in) {
+LowRank<DenseFactors<T>> running_experts(double dropout = 0, Index width = compressed_in) {
   Rng rng(1);
-  LowRank<DenseFactors<T>> experts({.in = in,
+  LowRank<DenseFactors<T>> experts({.in = width,
                                     .out = compressed_out,
                                     .experts = compressed_count,
                                     .rank = 2,
@@ -45,7 +45,7 @@ auto compressed_layer(const Experts& experts, Gating gating, Execution execution
                        DenseBase(support::random_matrix<T>(compressed_out, experts.in(), 6)), std::move(execution));
 }
 
-Gate<Softmax, TopK, Raw> best(Index k) { return {Softmax{}, TopK{k}, Raw{}}; }
+Gate<Softmax, TopK, Raw> best(Index chosen) { return {Softmax{}, TopK{chosen}, Raw{}}; }
 
 }  // namespace
 

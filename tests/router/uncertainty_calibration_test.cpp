@@ -18,12 +18,12 @@ struct Calibrated {
   MemoryBlock memory;
   UncertaintyCalibration::Scratch scratch;
 
-  Calibrated(const UncertaintyCalibration& calibration_, Index samples, Index experts)
+  Calibrated(const UncertaintyCalibration& calibration_, Index samples, Index count)
       : calibration(calibration_),
-        memory(bytes_of([&](Arena& arena) { return UncertaintyCalibration::scratch(samples, experts, arena); }),
+        memory(bytes_of([&](Arena& arena) { return UncertaintyCalibration::scratch(samples, count, arena); }),
                std::pmr::get_default_resource()) {
     Arena arena(memory.bytes());
-    scratch = UncertaintyCalibration::scratch(samples, experts, arena);
+    scratch = UncertaintyCalibration::scratch(samples, count, arena);
   }
 
   std::vector<T> forward(const Matrix<T>& r) {
@@ -64,13 +64,13 @@ struct Statistics {
   Square covariance;
 };
 Statistics statistics_of(const Matrix<double>& r) {
-  const auto experts = std::size_t(r.cols());
-  Statistics s{std::vector<double>(experts), Square(experts, std::vector<double>(experts))};
+  const auto count = std::size_t(r.cols());
+  Statistics s{std::vector<double>(count), Square(count, std::vector<double>(count))};
   for (Index m = 0; m < r.rows(); ++m)
-    for (std::size_t e = 0; e < experts; ++e) s.mean[e] += r(m, Index(e)) / double(r.rows());
+    for (std::size_t e = 0; e < count; ++e) s.mean[e] += r(m, Index(e)) / double(r.rows());
   for (Index m = 0; m < r.rows(); ++m)
-    for (std::size_t e = 0; e < experts; ++e)
-      for (std::size_t f = 0; f < experts; ++f)
+    for (std::size_t e = 0; e < count; ++e)
+      for (std::size_t f = 0; f < count; ++f)
         s.covariance[e][f] +=
             (r(m, Index(e)) - s.mean[e]) * (r(m, Index(f)) - s.mean[f]) / double(r.rows() - 1);
   return s;
@@ -98,14 +98,14 @@ double norm(const std::vector<double>& v) {
 
 TEST_CASE("Both calibrations are their formulas", "[router]") {
   for (Index samples : {2, 5})
-    for (Index experts : {1, 3, 6}) {
-      const auto r = support::random_matrix<double>(samples, experts, 3);
+    for (Index count : {1, 3, 6}) {
+      const auto r = support::random_matrix<double>(samples, count, 3);
       const auto s = statistics_of(r);
-      const auto whitened = Calibrated<double>({Calibration::whitened, 0.7}, samples, experts).forward(r);
-      Calibrated<double> calibrated({Calibration::literal, 0.03}, samples, experts);
+      const auto whitened = Calibrated<double>({Calibration::whitened, 0.7}, samples, count).forward(r);
+      Calibrated<double> calibrated({Calibration::literal, 0.03}, samples, count);
       const auto literal = calibrated.forward(r);
       const auto v = whitened_samples(r, 0.03);
-      for (std::size_t e = 0; e < std::size_t(experts); ++e) {
+      for (std::size_t e = 0; e < std::size_t(count); ++e) {
         CHECK(std::abs(calibrated.scratch.mean[e] - s.mean[e]) < 1e-14);
         CHECK(std::abs(whitened[e] - s.mean[e] / std::sqrt(s.covariance[e][e] + 0.7)) < 1e-13);
         double expected = 0;
