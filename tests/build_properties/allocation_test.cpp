@@ -131,8 +131,8 @@ auto compressed(Execution execution) {
 template <class Execution>
 auto gated_module(Execution execution) {
   Rng rng(3);
-  return diffora({}, std::make_shared<ModuleGates<float>>(ModuleGates<float>::Options{.layers = 1, .modules = 2}), base(),
-                 rng, execution);
+  return diffora({}, std::make_shared<ModuleGates<float>>(ModuleGates<float>::Options{.layers = 1, .modules = 2}),
+                 base(), rng, execution);
 }
 
 /// Allocations of whole training steps, the first of an optimizer apart.

@@ -118,7 +118,9 @@ MapExperts<FeatureModulation<double>> modulations(ModulationForm form) {
   Rng rng(1);
   return {{.features = in, .experts = gate_experts, .form = form, .rank = 2, .alpha = 3}, rng};
 }
-CompressedExperts<LowRank<DenseFactors<double>>> compressed(Index main) { return {dense(), main}; }
+CompressedExperts<LowRank<DenseFactors<double>>> compressed(Index main) {
+  return {dense(), main};
+}
 
 // ---- what each adds to y, the row of token n, by its definition
 
@@ -301,8 +303,8 @@ TEST_CASE("Whole matrices under every gate", "[composition]") {
   check_under_every_gate(whole_matrices());
 }
 TEST_CASE("Modulations under every gate", "[composition]") {
-  for (ModulationForm form : {ModulationForm::vector, ModulationForm::diagonal, ModulationForm::low_rank,
-                              ModulationForm::full})
+  for (ModulationForm form :
+       {ModulationForm::vector, ModulationForm::diagonal, ModulationForm::low_rank, ModulationForm::full})
     check_under_every_gate(modulations(form));
 }
 TEST_CASE("Compressed experts under every gate that is not negative, as they take shares of gates", "[composition]") {

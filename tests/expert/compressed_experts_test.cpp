@@ -45,7 +45,9 @@ auto compressed_layer(const Experts& experts, Gating gating, Execution execution
                        DenseBase(support::random_matrix<T>(compressed_out, experts.in(), 6)), std::move(execution));
 }
 
-Gate<Softmax, TopK, Raw> best(Index chosen) { return {Softmax{}, TopK{chosen}, Raw{}}; }
+Gate<Softmax, TopK, Raw> best(Index chosen) {
+  return {Softmax{}, TopK{chosen}, Raw{}};
+}
 
 }  // namespace
 
@@ -90,7 +92,8 @@ TEST_CASE("With vectors of 1 the best experts are there alone, under the same ga
                              support::output(compressed_layer(running_experts<float>(), best(2)), x)));
 }
 
-TEST_CASE("A vector that all auxiliary experts share is used as it is, and only ratios of their gates count", "[expert]") {
+TEST_CASE("A vector that all auxiliary experts share is used as it is, and only ratios of their gates count",
+          "[expert]") {
   auto experts = CompressedExperts(running_experts<double>(), 2);
   const auto theta = support::random_matrix<double>(1, compressed_in, 4);
   for (Index e = 0; e < compressed_count; ++e)
@@ -101,7 +104,8 @@ TEST_CASE("A vector that all auxiliary experts share is used as it is, and only 
   const auto routing_of = [](double first, double second) {
     Routing<double> routing;
     routing.start(compressed_count);
-    for (const auto& [expert, gate] : {std::pair{3, 0.4}, {1, 0.3}, {0, first}, {4, second}}) routing.push(expert, gate);
+    for (const auto& [expert, gate] : {std::pair{3, 0.4}, {1, 0.3}, {0, first}, {4, second}})
+      routing.push(expert, gate);
     routing.end_token();
     routing.finish();
     return routing;
@@ -125,8 +129,8 @@ TEST_CASE("CompressedExperts have exact gradients, also where gates are shares a
   for (Index main : {1, 2, 3}) {
     auto layer = compressed_layer(with_vectors(running_experts<double>(0.3, 7), main), best(3), Reference{});
     CHECK(check_gradients(layer, {.pass = {.training = true, .seed = 2}}).passed(1e-8));
-    auto shares = compressed_layer(with_vectors(running_experts<double>(0, 7), main),
-                                   Gate{Softmax{}, TopK{4}, Renormalized{}});
+    auto shares =
+        compressed_layer(with_vectors(running_experts<double>(0, 7), main), Gate{Softmax{}, TopK{4}, Renormalized{}});
     CHECK(check_gradients(shares).passed(1e-8));
   }
   Rng rng(2);

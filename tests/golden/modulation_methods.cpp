@@ -106,8 +106,8 @@ class GatedBlock {
         if (!gradients.norm.bias.empty()) gradients.norm.bias(0, i) += d_n(t, i);
       }
       for (Index i = 0; d_x && i < x.cols(); ++i)
-        d_x(t, i) += s.inverse[std::size_t(t)] *
-                     (d_n(t, i) * parameters_.norm.weight(0, i) - mean - along * s.standard(t, i));
+        d_x(t, i) +=
+            s.inverse[std::size_t(t)] * (d_n(t, i) * parameters_.norm.weight(0, i) - mean - along * s.standard(t, i));
     }
   }
 
@@ -205,8 +205,9 @@ void check_calibration(Comparison<T>& file) {
   file.expect_option("B", double(tokens) / file.number("S"));
   file.expect_option("S", double(tokens) / file.number("B"));
   const mole::UncertaintyCalibration calibration{mole::Calibration::literal, file.number("epsilon")};
-  mole::MemoryBlock memory(mole::bytes_of([&](mole::Arena& arena) { return calibration.scratch(samples, experts, arena); }),
-                           std::pmr::get_default_resource());
+  mole::MemoryBlock memory(
+      mole::bytes_of([&](mole::Arena& arena) { return calibration.scratch(samples, experts, arena); }),
+      std::pmr::get_default_resource());
   mole::Arena arena(memory.bytes());
   auto scratch = calibration.scratch(samples, experts, arena);
   Matrix<T> mean(tokens, experts), gate(tokens, experts);
@@ -231,7 +232,9 @@ template <class T, class Execution>
 class CompressedProjection {
  public:
   CompressedProjection(const Comparison<T>& file, std::string name, Index experts, Index row, Execution execution)
-      : name_(std::move(name)), row_(row), layer_(load(file, experts), base(file), execution),
+      : name_(std::move(name)),
+        row_(row),
+        layer_(load(file, experts), base(file), execution),
         gradients_(layer_.gradients()) {}
 
   Index out() const { return layer_.out(); }

@@ -15,8 +15,8 @@ constexpr Index behind_in = 5, behind_out = 7;
 
 auto behind_experts() {
   Rng rng(1);
-  LowRank<DenseFactors<double>> experts(
-      {.in = behind_out, .out = behind_out, .experts = 3, .rank = 2, .alpha = 3}, rng);
+  LowRank<DenseFactors<double>> experts({.in = behind_out, .out = behind_out, .experts = 3, .rank = 2, .alpha = 3},
+                                        rng);
   fill_uniform(experts.parameters().lora_B.view(), 1, rng);
   return experts;
 }
@@ -72,7 +72,8 @@ TEST_CASE("Experts behind a base have exact gradients, those of a base that is t
 
 TEST_CASE("Without a d_x, a base behind which experts stand still gets its gradient", "[layer]") {
   const auto layer = layer_behind(DenseBase(Matrix<double>(behind_weight)), true);
-  const auto x = support::random_matrix<double>(9, behind_in, 2), d_y = support::random_matrix<double>(9, behind_out, 3);
+  const auto x = support::random_matrix<double>(9, behind_in, 2),
+             d_y = support::random_matrix<double>(9, behind_out, 3);
   const auto backward = [&](bool wants_d_x, auto execution) {
     const auto own = layer_behind(DenseBase(Matrix<double>(behind_weight)), true, execution);
     auto work = own.workspace(9);
@@ -105,9 +106,8 @@ TEST_CASE("A token that is not routed gets the base that is kept, or nothing", "
 }
 
 TEST_CASE("Experts that do not fit the base before them are refused", "[layer]") {
-  CHECK(test::code_of([] {
-          ExpertsBehindBase(DenseBase(Matrix<double>(behind_in, behind_in)), behind_experts());
-        }) == ErrorCode::shape);
+  CHECK(test::code_of([] { ExpertsBehindBase(DenseBase(Matrix<double>(behind_in, behind_in)), behind_experts()); }) ==
+        ErrorCode::shape);
   Rng rng;
   const LowRank<DenseFactors<double>> narrow({.in = behind_out, .out = 2, .rank = 1, .alpha = 1}, rng);
   CHECK_NOTHROW(ExpertsBehindBase(DenseBase(behind_weight), narrow));

@@ -85,8 +85,8 @@ TEST_CASE("FeatureModulation scales and shifts features, in all forms and under 
               double expected = 0;
               for (Index j = 0; j < features; ++j) expected += layer.base().weight()(i, j) * u(n, j);
               for (Index p = work.routing.first_pair(n); p < work.routing.first_pair(n + 1); ++p)
-                expected += 1.5 * work.routing.gate(p) *
-                            modulated(experts.maps(), work.routing.expert(p), u.view().row(n), i);
+                expected +=
+                    1.5 * work.routing.gate(p) * modulated(experts.maps(), work.routing.expert(p), u.view().row(n), i);
               worst = std::max(worst, std::abs(y(n, i) - expected));
             }
           CHECK(worst < 1e-11);
@@ -126,8 +126,8 @@ TEST_CASE("Frozen tensors of FeatureModulation stay as they are, and change no o
       return std::pair(gradients.experts, d_u);
     };
     const auto all = backward("");
-    for (const char* frozen : {"scale_weight", "scale_A", "scale_B", "scale_bias", "shift_weight", "shift_A", "shift_B",
-                               "shift_bias"}) {
+    for (const char* frozen :
+         {"scale_weight", "scale_A", "scale_B", "scale_bias", "shift_weight", "shift_A", "shift_B", "shift_bias"}) {
       auto some = backward(frozen);
       auto expected = all.first;
       CHECK(support::same_bits(some.second, all.second));
@@ -198,7 +198,8 @@ TEST_CASE("A sum of modulations under fixed weights collapses to one of the same
   }
 }
 
-TEST_CASE("Fresh modulations are the identity under gates that sum to 1, and add nothing if they start at 0", "[maps]") {
+TEST_CASE("Fresh modulations are the identity under gates that sum to 1, and add nothing if they start at 0",
+          "[maps]") {
   Rng rng(2);
   const auto u = support::random_matrix<double>(9, 7, 3);
   for (ModulationForm form : all_forms) {

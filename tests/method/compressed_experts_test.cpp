@@ -10,7 +10,8 @@ using namespace method_checks;
 
 TEST_CASE("A fresh compressed_experts is the mixture of its main experts alone", "[method]") {
   Rng rng(1), same(1);
-  const auto layer = support::with_random_b(compressed_experts({.experts = 6, .main = 2, .auxiliary = 3}, DenseBase{weight}, rng));
+  const auto layer =
+      support::with_random_b(compressed_experts({.experts = 6, .main = 2, .auxiliary = 3}, DenseBase{weight}, rng));
   auto fresh = compressed_experts({.experts = 6, .main = 2, .auxiliary = 3}, DenseBase{weight}, same);
   fresh.experts().main_experts() = layer.experts().main_experts();
   const MixtureLinear main{fresh.router(), Gate{Softmax{}, TopK{2}, Raw{}}, layer.experts().main_experts(),
@@ -19,7 +20,8 @@ TEST_CASE("A fresh compressed_experts is the mixture of its main experts alone",
   CHECK(support::largest_difference(support::output(layer, tokens), support::output(main, tokens)) > 1e-3);
 }
 
-TEST_CASE("Gates of compressed_experts are probabilities, or shares of all chosen; the main ones get no more", "[method]") {
+TEST_CASE("Gates of compressed_experts are probabilities, or shares of all chosen; the main ones get no more",
+          "[method]") {
   Rng rng(1);
   const auto main_sum = [](const auto& layer) {
     auto work = layer.workspace(tokens.rows());

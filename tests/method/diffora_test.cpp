@@ -81,18 +81,19 @@ TEST_CASE("Gradients of diffora are exact, those of the gates that its layers sh
 TEST_CASE("Turns of weights and gates find the module that has something to learn", "[method]") {
   // Three modules, of which the second should become another map. What the others see besides their own is noise, which
   // they fit on training data and are told on validation data.
-  const auto gates =
-      std::make_shared<ModuleGates<double>>(ModuleGates<double>::Options{.layers = 1, .modules = 3});
+  const auto gates = std::make_shared<ModuleGates<double>>(ModuleGates<double>::Options{.layers = 1, .modules = 3});
   Rng rng(1);
   using Layer = decltype(diffora({}, gates, DenseBase{weight}, rng));
   std::vector<Layer> layers;
-  for (Index m = 0; m < 3; ++m) layers.push_back(diffora({.module = m, .rank = 2, .alpha = 2}, gates, DenseBase{weight}, rng));
+  for (Index m = 0; m < 3; ++m)
+    layers.push_back(diffora({.module = m, .rank = 2, .alpha = 2}, gates, DenseBase{weight}, rng));
   Matrix<double> other = weight;
   for (Index o = 0; o < 13; ++o)
     for (Index i = 0; i < 11; ++i) other(o, i) += 0.3 * std::sin(double(o)) * std::cos(double(i));
   AdamW weights({.learning_rate = 0.02}), of_gates({.learning_rate = 0.05});
   auto d_gates = gates->gradients();
-  const auto training = support::random_matrix<double>(30, 11, 8), validation = support::random_matrix<double>(30, 11, 9);
+  const auto training = support::random_matrix<double>(30, 11, 8),
+             validation = support::random_matrix<double>(30, 11, 9);
   const auto noise_of_training = support::random_matrix<double>(30, 13, 6),
              noise_of_validation = support::random_matrix<double>(30, 13, 7);
   const BilevelTurns turns{.warmup = 20};
@@ -116,8 +117,7 @@ TEST_CASE("Turns of weights and gates find the module that has something to lear
     }
     if (lower)
       weights.step([&](auto&& f) {
-        for (std::size_t m = 0; m < 3; ++m)
-          for_each_tensor_within(std::to_string(m), layers[m], f, gradients[m]);
+        for (std::size_t m = 0; m < 3; ++m) for_each_tensor_within(std::to_string(m), layers[m], f, gradients[m]);
       });
     else
       of_gates.step([&](auto&& f) { gates->for_each_tensor(f, d_gates); });

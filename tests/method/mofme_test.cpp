@@ -79,12 +79,14 @@ TEST_CASE("mofme has exact gradients in every form, with and without the feature
   };
   for (ModulationForm form : mofme_forms)
     for (bool residual : {false, true})
-      check(mofme({.experts = 3, .form = form, .rank = 2, .residual = residual}, DenseBase(Matrix<double>(small)), rng));
+      check(
+          mofme({.experts = 3, .form = form, .rank = 2, .residual = residual}, DenseBase(Matrix<double>(small)), rng));
   check(mofme<MofmeGates::renormalized, MofmeLoop::as_published>({.experts = 3}, DenseBase(small), rng));
   check(mofme<MofmeGates::raw>({.experts = 3, .k = 0}, DenseBase(small), rng));
 }
 
-TEST_CASE("A fresh mofme is its base: up to rounding as published, to the bit with the features themselves", "[method]") {
+TEST_CASE("A fresh mofme is its base: up to rounding as published, to the bit with the features themselves",
+          "[method]") {
   Rng generator;
   const LowRank<DenseFactors<double>> nothing({.in = 11, .out = 13, .rank = 1, .alpha = 1}, generator);  // B = 0
   const auto u = support::output(

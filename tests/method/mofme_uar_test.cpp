@@ -23,7 +23,8 @@ TEST_CASE("In evaluation mofme_uar is mofme, in both forms", "[method]") {
   check(mofme_uar<Calibration::literal>(options, DenseBase(weight, bias), rng), 1e-14);
 }
 
-TEST_CASE("A fresh mofme_uar is its base in training, if whitened; literal weights lose the experts' mean", "[method]") {
+TEST_CASE("A fresh mofme_uar is its base in training, if whitened; literal weights lose the experts' mean",
+          "[method]") {
   Rng rng(2);
   const auto sum_of_gates = [](const auto& layer) {
     auto work = layer.workspace(tokens.rows());
@@ -42,8 +43,9 @@ TEST_CASE("A fresh mofme_uar is its base in training, if whitened; literal weigh
 
 TEST_CASE("mofme_uar has exact gradients through all that its router draws", "[method]") {
   Rng rng(2);
-  auto layer = mofme_uar({.mofme = {.experts = 3, .form = ModulationForm::vector}, .dropout = 0.3, .full_gradient = true},
-                         DenseBase(Matrix<double>(support::random_matrix<double>(6, 5, 1))), rng);
+  auto layer =
+      mofme_uar({.mofme = {.experts = 3, .form = ModulationForm::vector}, .dropout = 0.3, .full_gradient = true},
+                DenseBase(Matrix<double>(support::random_matrix<double>(6, 5, 1))), rng);
   Rng random(7);
   layer.for_each_tensor([&](std::string_view, View<double> tensor) { fill_uniform(tensor, 1, random); });
   CHECK(check_gradients(layer, {.tokens = 5, .pass = {.training = true, .seed = 2}}).passed(1e-8));

@@ -71,8 +71,7 @@ Statistics statistics_of(const Matrix<double>& r) {
   for (Index m = 0; m < r.rows(); ++m)
     for (std::size_t e = 0; e < count; ++e)
       for (std::size_t f = 0; f < count; ++f)
-        s.covariance[e][f] +=
-            (r(m, Index(e)) - s.mean[e]) * (r(m, Index(f)) - s.mean[f]) / double(r.rows() - 1);
+        s.covariance[e][f] += (r(m, Index(e)) - s.mean[e]) * (r(m, Index(f)) - s.mean[f]) / double(r.rows() - 1);
   return s;
 }
 
@@ -179,7 +178,8 @@ TEST_CASE("By default statistics are constants in backward", "[router]") {
     const double n = norm(v[m]);
     double along = 0, d_v[3];
     for (std::size_t e = 0; e < 3; ++e) along += v[m][e] * d[e];
-    for (std::size_t e = 0; e < 3; ++e) d_v[e] = (d[e] / (n + 0.03) - v[m][e] * along / (n * (n + 0.03) * (n + 0.03))) / 5;
+    for (std::size_t e = 0; e < 3; ++e)
+      d_v[e] = (d[e] / (n + 0.03) - v[m][e] * along / (n * (n + 0.03) * (n + 0.03))) / 5;
     for (std::size_t e = 0; e < 3; ++e) {
       double expected = 0;
       for (std::size_t f = 0; f < 3; ++f) expected += inverse[f][e] * d_v[f];

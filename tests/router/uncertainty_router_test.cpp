@@ -36,9 +36,10 @@ auto logits_in(const Router& router, const Matrix<double>& x, const Pass& pass) 
 template <class Gating, class Execution = Simd<>>
 auto uncertain_layer(UncertaintyRouter<double> router, Gating gating, Execution execution = {}) {
   Rng rng(5);
-  return support::with_random_b(MixtureLinear(
-      std::move(router), gating, LowRank<DenseFactors<double>>({.in = 7, .out = 6, .experts = 4, .rank = 2, .alpha = 4}, rng),
-      DenseBase(support::random_matrix<double>(6, 7, 6)), std::move(execution)));
+  return support::with_random_b(
+      MixtureLinear(std::move(router), gating,
+                    LowRank<DenseFactors<double>>({.in = 7, .out = 6, .experts = 4, .rank = 2, .alpha = 4}, rng),
+                    DenseBase(support::random_matrix<double>(6, 7, 6)), std::move(execution)));
 }
 
 const Gate literal_gate{Identity{}, All{}, Raw{}};
@@ -52,7 +53,8 @@ TEMPLATE_TEST_CASE("UncertaintyRouter keeps the laws of routers", "[router]", fl
   CHECK(laws::broken_trainable_router_law(uncertain<TestType>(Calibration::literal, 0.3, 2), 7) == "");
 }
 
-TEST_CASE("In evaluation, and without dropout, a whitened router with an epsilon of 1 is linear to the bit", "[router]") {
+TEST_CASE("In evaluation, and without dropout, a whitened router with an epsilon of 1 is linear to the bit",
+          "[router]") {
   Rng rng(1), same(1);
   const auto x = support::random_matrix<double>(9, 7, 3);
   const LinearRouter<double> linear({.in = 7, .experts = 4, .bias = true}, same);

@@ -21,8 +21,8 @@ namespace mole {
 /// The rows of an expert are gathered, mapped together, and added to y. If every token has an expert, and there is no
 /// gap between rows, x is read in place. There is one scale per expert, which may be set; dropout acts on the x that
 /// the maps see, with stream 1 unless its options say otherwise. Scratch holds the rows of one expert: [tokens x I]
-/// and [tokens x O], twice each. Maps that sum per token (SummingMapPolicy) see x in place. Backward maps an expert's rows again where its gate has a gradient. No allocation
-/// after scratch().
+/// and [tokens x O], twice each. Maps that sum per token (SummingMapPolicy) see x in place. Backward maps an expert's
+/// rows again where its gate has a gradient. No allocation after scratch().
 template <MapPolicy Maps>
 class MapExperts {
  public:

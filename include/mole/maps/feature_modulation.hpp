@@ -35,16 +35,15 @@ enum class ModulationForm { vector, diagonal, low_rank, full };
 ///
 /// f is linear in its parameters, so a weighted sum of experts is one expert of the summed parameters. `vector` and
 /// `diagonal` use it in every forward: a token's modulations are added up first, and its features are read and written
-/// once, whatever the number of its experts (I = 4,096, two of eight experts, one thread: 4.4 us a token for vectors, and
-/// 8.3 us one after the other). For weights that all tokens share collapsed() does it in every form.
+/// once, whatever the number of its experts (I = 4,096, two of eight experts, one thread: 4.4 us a token for vectors,
+/// and 8.3 us one after the other). For weights that all tokens share collapsed() does it in every form.
 ///
-/// Starts at p = `start`, q = P = Q = 0, with A within 1/sqrt(I): start = 1 is the identity, start = 0 adds nothing. The
-/// release's own start, linear layers within 1/sqrt(I), is `random`; it is not the default because a fresh layer then
-/// is no longer its base. Trained numbers of an expert at I = 4,096: 8,192, 16,384, 139,264 (r = 8) and 33,562,624.
-/// Scratch: none for `vector` and `diagonal`, 2 [tokens x I] else, and 2 [tokens x r] for low_rank.
-/// Throws Error(option) for sizes below 1.
-/// Source: Zhang et al. 2024 (MoFME), arXiv:2312.16610; RoyZry98/MoFME-Pytorch, models/moe/film.py, is `full`. FiLM:
-/// Perez et al. 2018, arXiv:1709.07871.
+/// Starts at p = `start`, q = P = Q = 0, with A within 1/sqrt(I): start = 1 is the identity, start = 0 adds nothing.
+/// The release's own start, linear layers within 1/sqrt(I), is `random`; it is not the default because a fresh layer
+/// then is no longer its base. Trained numbers of an expert at I = 4,096: 8,192, 16,384, 139,264 (r = 8) and
+/// 33,562,624. Scratch: none for `vector` and `diagonal`, 2 [tokens x I] else, and 2 [tokens x r] for low_rank. Throws
+/// Error(option) for sizes below 1. Source: Zhang et al. 2024 (MoFME), arXiv:2312.16610; RoyZry98/MoFME-Pytorch,
+/// models/moe/film.py, is `full`. FiLM: Perez et al. 2018, arXiv:1709.07871.
 template <class T>
 class FeatureModulation {
  public:
@@ -182,7 +181,8 @@ class FeatureModulation {
         const Index e = expert(j);
         const T *const p = parameters_.scale_bias.view().row_data(e) + first,
                        *const q = parameters_.shift_bias.view().row_data(e) + first;
-        for (Index i = 0; i < end - first; ++i) linear[std::size_t(i)] += w * p[i], constant[std::size_t(i)] += w * q[i];
+        for (Index i = 0; i < end - first; ++i)
+          linear[std::size_t(i)] += w * p[i], constant[std::size_t(i)] += w * q[i];
         if (!reads_u) continue;
         const T *const of_scale = parameters_.scale_weight.view().row_data(e) + first,
                        *const of_shift = parameters_.shift_weight.view().row_data(e) + first;
@@ -304,8 +304,7 @@ class FeatureModulation {
   }
 
   void forward(const Net<const T>& net, View<const T> u, View<T> result, auto call) const {
-    if (net.weight)
-      return call.execution.linear(u, LinearWeights<T>{.weight = net.weight, .bias = net.bias}, result);
+    if (net.weight) return call.execution.linear(u, LinearWeights<T>{.weight = net.weight, .bias = net.bias}, result);
     const View<T> z = call.scratch.z.top(u.rows());
     call.execution.product_nt(u, net.a, z);
     for (Index n = 0; n < u.rows(); ++n) std::ranges::copy(net.bias.row(0), result.row(n).begin());

@@ -22,8 +22,8 @@
 namespace mole {
 
 /// The gates of the k best: shares of what is chosen (the release: top-k, then softmax), or the probabilities as they
-/// are (the paper: softmax, then top-k). The release is the default: its gates sum to 1, so that fresh modulations leave
-/// the features as they are.
+/// are (the paper: softmax, then top-k). The release is the default: its gates sum to 1, so that fresh modulations
+/// leave the features as they are.
 enum class MofmeGates { renormalized, raw };
 
 /// Which modulation a gate weighs: its own, or what the released loop takes, which counts wrong (OffByOneModulation).
@@ -33,9 +33,9 @@ enum class MofmeLoop { repaired, as_published };
 /// Zhang et al. 2024 (MoFME), arXiv:2312.16610; released as RoyZry98/MoFME-Pytorch.
 ///
 /// The released block is y = x + adaptor(v): v is what this layer makes of x, over a base that is the gated block
-/// GELU(W1 n + c1) o (W2 n + c2) of n = LayerNorm(x); the router reads x, before the norm. Any base will do, a linear map
-/// or a user's own block. There, all experts tied with the k-th are kept; here the lower index is. There is no auxiliary
-/// loss. In training the paper calibrates the gates: mofme_uar().
+/// GELU(W1 n + c1) o (W2 n + c2) of n = LayerNorm(x); the router reads x, before the norm. Any base will do, a linear
+/// map or a user's own block. There, all experts tied with the k-th are kept; here the lower index is. There is no
+/// auxiliary loss. In training the paper calibrates the gates: mofme_uar().
 struct MofmeOptions {
   Index experts = 8;
   Index k = 2;  ///< 0: all, as in the release
@@ -72,9 +72,8 @@ auto mofme(const MofmeOptions& options, Base base, Generator& generator, Executi
   const Index in = base.in(), out = base.out();
   LinearRouter<T> router({.in = in, .experts = options.experts, .bias = true}, generator);
   const Gate gate{Softmax{}, TopK{.k = options.k == 0 ? options.experts : options.k}, Weigh{}};
-  return MixtureLinear{std::move(router), gate,
-                       detail::modulations_behind<loop>(options, std::move(base), generator), NoBase<T>(in, out),
-                       std::move(execution)};
+  return MixtureLinear{std::move(router), gate, detail::modulations_behind<loop>(options, std::move(base), generator),
+                       NoBase<T>(in, out), std::move(execution)};
 }
 
 }  // namespace mole

@@ -24,7 +24,8 @@ struct MofmeUarOptions {
 
 /// `whitened`, the default, works: gates are shares of the k best in training and evaluation. `literal` is the paper's
 /// formula, under which the gates of a token in training have both signs, and their sum is no 1.
-template <Calibration form = Calibration::whitened, BasePolicy Base, class Generator, class Execution = DefaultExecution>
+template <Calibration form = Calibration::whitened, BasePolicy Base, class Generator,
+          class Execution = DefaultExecution>
 auto mofme_uar(const MofmeUarOptions& options, Base base, Generator& generator, Execution execution = {}) {
   using T = typename Base::Scalar;
   const Index in = base.in(), out = base.out();

@@ -104,9 +104,7 @@ class UncertaintyRouter {
       for (Index n = 0; literal() && n < x.rows(); ++n) weigh(r.row(n));
     }
     for (Index n = 0; n < x.rows(); ++n) {
-      const auto sample = [&](Index m) {
-        return View<const T>(call.scratch.samples).row(m * x.rows() + n);
-      };
+      const auto sample = [&](Index m) { return View<const T>(call.scratch.samples).row(m * x.rows() + n); };
       calibration_.forward(options_.samples, sample, logits.row(n), call.scratch.calibration);
       for (Index e = 0; literal() && e < outputs(); ++e)
         if (!kept_by_any(sample, e)) logits(n, e) = nobody;
