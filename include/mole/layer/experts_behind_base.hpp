@@ -105,8 +105,7 @@ class ExpertsBehindBase {
     experts_.forward(u, {}, routing, y, call.with(call.scratch.experts));
   }
 
-  /// With u of forward():   d_u = the experts' share, plus d_y if the base is kept;   d_x and the base's gradients of
-  /// it
+  /// With u of forward():   d_u = the experts' share, plus d_y if the base is kept;   the base passes it to d_x
   void backward(View<const T> x, const Routing<T>& routing, View<const T> d_y, std::span<T> d_gate, View<T> d_x,
                 Parameters& gradients,
                 auto call) const requires TrainableBasePolicy<Base> && TrainableExpertPolicy<Experts> {

@@ -40,10 +40,14 @@ enum class ModulationForm { vector, diagonal, low_rank, full };
 ///
 /// Starts at p = `start`, q = P = Q = 0, with A within 1/sqrt(I): start = 1 is the identity, start = 0 adds nothing.
 /// The release's own start, linear layers within 1/sqrt(I), is `random`; it is not the default because a fresh layer
-/// then is no longer its base. Trained numbers of an expert at I = 4,096: 8,192, 16,384, 139,264 (r = 8) and
-/// 33,562,624. Scratch: none for `vector` and `diagonal`, 2 [tokens x I] else, and 2 [tokens x r] for low_rank. Throws
-/// Error(option) for sizes below 1. Source: Zhang et al. 2024 (MoFME), arXiv:2312.16610; RoyZry98/MoFME-Pytorch,
-/// models/moe/film.py, is `full`. FiLM: Perez et al. 2018, arXiv:1709.07871.
+/// then is no longer its base.
+/// Trained numbers of an expert at I = 4,096: 8,192, 16,384, 139,264 (r = 8) and 33,562,624; in float 32 KiB, 64 KiB,
+/// 544 KiB and 128 MiB. Scratch: none for `vector` and `diagonal`, 2 [tokens x I] else, and 2 [tokens x r] for
+/// low_rank.
+///
+/// Throws Error(option) for sizes below 1.
+/// Source: Zhang et al. 2024 (MoFME), arXiv:2312.16610; RoyZry98/MoFME-Pytorch, models/moe/film.py, is `full`.
+/// FiLM: Perez et al. 2018, arXiv:1709.07871.
 template <class T>
 class FeatureModulation {
  public:

@@ -22,7 +22,7 @@
 namespace mole {
 
 /// The gates of the k best: shares of what is chosen (the release: top-k, then softmax), or the probabilities as they
-/// are (the paper: softmax, then top-k). The release is the default: its gates sum to 1, so that fresh modulations
+/// are (the paper, by a summary of it: softmax, then top-k). The release is the default: its gates sum to 1, so that fresh modulations
 /// leave the features as they are.
 enum class MofmeGates { renormalized, raw };
 

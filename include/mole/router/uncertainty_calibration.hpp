@@ -16,9 +16,10 @@ namespace mole {
 /// How an uncertain expert loses weight.
 ///     literal    gate = mean over m of v_m / (|v_m| + epsilon),  v_m = (Sigma + epsilon 1)^-1 (r_m - mu)
 ///     whitened   logit_e = mu_e / sqrt(Sigma_ee + epsilon)
-/// `literal` is the paper's formula, with the release's two epsilons, and what the release would compute if its axes
-/// were right. Its gates are centered: they have both signs and no particular sum. `whitened` is ours, for the same
-/// statistics: logits for a softmax, each drawn to 0, towards indifference, by its own deviation.
+/// `literal` is the paper's formula, as a summary of it and the release have it, with the release's two epsilons: what
+/// the release would compute if its axes were right. Its gates are centered: they have both signs and no particular
+/// sum. `whitened` is ours, for the same statistics: logits for a softmax, each drawn to 0, towards indifference, by
+/// its own deviation.
 enum class Calibration { literal, whitened };
 
 /// Of M outputs r_m of a router for one token, mu their mean, Sigma their covariance (over M - 1; 0 for M = 1).

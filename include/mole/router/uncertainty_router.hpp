@@ -25,7 +25,7 @@ namespace mole {
 ///                           for Gate{Identity{}, All{}, Raw{}}; experts that no pass keeps get -infinity: nobody
 ///
 /// `whitened` is the default. With its epsilon of 1 the logits of a router without dropout are those of LinearRouter,
-/// bit for bit, in training too; those that waver are drawn to 0. `literal` is what the paper says: its gates are
+/// bit for bit, in training too; those that waver are drawn to 0. `literal` is the published formula: its gates are
 /// centered, so the experts' mean is lost in training and is there in evaluation, and without dropout they are all 0.
 /// The release has no dropout in its router, contracts the wrong axes, and keeps the samples of earlier layers.
 ///
