@@ -134,7 +134,7 @@ class ModuleGates {
   }
 
  private:
-  /// ceil(ratio N), where a product that is whole but for rounding is whole: 0.1 * 30 is 3.
+  /// ceil(ratio N), where a product that is whole but for rounding is whole: 0.07 * 100 is 7.
   Index kept_of(double ratio) const { return Index(std::ceil(ratio * double(options_.modules) * (1 - 1e-12))); }
 
   Options options_;
