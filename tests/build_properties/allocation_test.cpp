@@ -117,12 +117,29 @@ auto mapped(Execution execution) {
       {.in = in, .out = out, .experts = experts, .rank = 2, .dropout = {.rate = 0.2, .stream = 1}}, rng);
   return MixtureLinear{router(), Gate{Softmax{}, TopK{.k = 2}, Renormalized{}}, products, base(), execution};
 }
+/// Modulations of a trained base, under an uncertain router.
+template <class Execution>
+auto modulated(ModulationForm form, Execution execution) {
+  Rng rng(3);
+  return mofme_uar({.mofme = {.experts = experts, .form = form, .rank = 4, .random = true}}, base(), rng, execution);
+}
+template <class Execution>
+auto compressed(Execution execution) {
+  return MixtureLinear{router(), Gate{Softmax{}, TopK{.k = 4}, Raw{}}, CompressedExperts(low_rank({.rank = 4}), 2),
+                       base(), execution};
+}
+template <class Execution>
+auto gated_module(Execution execution) {
+  Rng rng(3);
+  return diffora({}, std::make_shared<ModuleGates<float>>(ModuleGates<float>::Options{.layers = 1, .modules = 2}),
+                 base(), rng, execution);
+}
 
 /// Allocations of whole training steps, the first of an optimizer apart.
 template <class Layer>
 long training_allocations(Layer layer) {
   auto work = layer.workspace(tokens);
-  auto gradients = layer.gradients({.router = true, .experts = true, .base = true});
+  auto gradients = layer.gradients({.router = true, .experts = true, .base = Layer::has_trainable_base});
   const Matrix<float> x = random_matrix(tokens, in), d_y = random_matrix(tokens, out);
   Matrix<float> y(tokens, out), d_x(tokens, in);
   AdamW<float> adamw;
@@ -175,6 +192,10 @@ void nothing_allocates(Execution execution) {
   CHECK(training_allocations(grown(execution)) == 0);
   CHECK(training_allocations(mixed(execution)) == 0);
   CHECK(training_allocations(mapped(execution)) == 0);
+  for (ModulationForm form : {ModulationForm::vector, ModulationForm::low_rank, ModulationForm::full})
+    CHECK(training_allocations(modulated(form, execution)) == 0);
+  CHECK(training_allocations(compressed(execution)) == 0);
+  CHECK(training_allocations(gated_module(execution)) == 0);
   CHECK(any_linear_allocations(routed(execution)) == 0);
 }
 

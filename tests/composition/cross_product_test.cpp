@@ -3,6 +3,8 @@
 // make sense, and why, is in every_gate.cpp.
 #include "composition/every_gate.hpp"
 #include "mole/execution/simd.hpp"
+#include "mole/expert/compressed_experts.hpp"
+#include "mole/expert/map_experts.hpp"
 #include "mole/factors/bank_mixture.hpp"
 #include "mole/factors/gated_ranks.hpp"
 #include "mole/factors/growing_bank.hpp"
@@ -13,10 +15,11 @@
 #include "mole/factors/sparse_projection.hpp"
 #include "mole/factors/task_factors.hpp"
 #include "mole/factors/triplet_factors.hpp"
-#include "mole/expert/map_experts.hpp"
 #include "mole/layer/check_gradients.hpp"
 #include "mole/loss/router_z.hpp"
+#include "mole/maps/dense_maps.hpp"
 #include "mole/maps/diagonal_mixture.hpp"
+#include "mole/maps/feature_modulation.hpp"
 #include "mole/maps/kronecker_maps.hpp"
 #include "mole/maps/weight_decomposition.hpp"
 #include "mole/testing/gating_laws.hpp"
@@ -42,11 +45,11 @@ const composition::EveryGate& every_gate() {
 
 /// A layer over a gate for which nothing has to be compiled anew.
 template <class Experts>
-auto layer_of(Experts experts, const composition::AnyGate& gate) {
+auto layer_of(const Experts& experts, const composition::AnyGate& gate) {
   Rng rng(5);
   return support::with_random_b(
       MixtureLinear(LinearRouter<double>({.in = in, .experts = gate.columns(gate_experts), .bias = true}, rng), gate,
-                    std::move(experts), DenseBase(random_matrix<double>(out, in, 6)), Simd<>{}));
+                    experts, DenseBase(random_matrix<double>(experts.out(), in, 6)), Simd<>{}));
 }
 
 // ---- the factors
@@ -126,19 +129,88 @@ MapExperts<WeightDecomposition<double>> weight_decomposition() {
           rng};
 }
 
+MapExperts<DenseMaps<double>> whole_matrices() {
+  Rng rng(1);
+  return {{.in = in, .out = out, .experts = gate_experts, .alpha = 3}, rng};
+}
+MapExperts<FeatureModulation<double>> modulations(ModulationForm form) {
+  Rng rng(1);
+  return {{.features = in, .experts = gate_experts, .form = form, .rank = 2, .alpha = 3}, rng};
+}
+CompressedExperts<LowRank<DenseFactors<double>>> compressed(Index main) {
+  return {dense(), main};
+}
+
+// ---- what each adds to y, the row of token n, by its definition
+
+/// Linear experts:   y += sum_e g_e delta_e x
+template <class Experts>
+void add_plain(const Experts& experts, std::span<const double> x, const Routing<double>& routing, Index n,
+               std::span<double> y) {
+  Matrix<double> weight(experts.out(), experts.in());
+  for (std::size_t j = 0; j < routing.experts_of(n).size(); ++j)
+    experts.add_delta(routing.experts_of(n)[j], routing.gates_of(n)[j], weight.view());
+  for (std::size_t o = 0; o < y.size(); ++o)
+    for (std::size_t i = 0; i < x.size(); ++i) y[o] += weight(Index(o), Index(i)) * x[i];
+}
+
+/// y += sum_e g_e ((P_e x + p_e) o x + Q_e x + q_e)
+void add_plain(const MapExperts<FeatureModulation<double>>& experts, std::span<const double> x,
+               const Routing<double>& routing, Index n, std::span<double> y) {
+  const auto& p = experts.parameters();
+  const auto net = [&](const Matrix<double>& whole, const Matrix<double>& a, const Matrix<double>& b,
+                       const Matrix<double>& bias, Index e, Index i) {
+    double sum = bias(e, i);
+    if (whole.rows() == gate_experts) sum += whole(e, i) * x[std::size_t(i)];
+    for (Index j = 0; j < in && whole.rows() > gate_experts; ++j) sum += whole(e * in + i, j) * x[std::size_t(j)];
+    for (Index r = e * 2; r < e * 2 + 2 && !a.empty(); ++r)
+      for (Index j = 0; j < in; ++j) sum += b(r, i) * a(r, j) * x[std::size_t(j)];
+    return sum;
+  };
+  for (std::size_t j = 0; j < routing.experts_of(n).size(); ++j)
+    for (Index i = 0; i < in; ++i) {
+      const Index e = routing.experts_of(n)[j];
+      const double scale = net(p.scale_weight, p.scale_A, p.scale_B, p.scale_bias, e, i),
+                   shift = net(p.shift_weight, p.shift_A, p.shift_B, p.shift_bias, e, i);
+      y[std::size_t(i)] +=
+          experts.scale()[std::size_t(e)] * routing.gates_of(n)[j] * (scale * x[std::size_t(i)] + shift);
+    }
+}
+
+/// The first experts on x times the mean of the vectors of the others, weighted by their gates.
+template <class Experts>
+void add_plain(const CompressedExperts<Experts>& experts, std::span<const double> x, const Routing<double>& routing,
+               Index n, std::span<double> y) {
+  std::vector<double> scaled(x.begin(), x.end());
+  const auto chosen = routing.experts_of(n);
+  const auto gates = routing.gates_of(n);
+  const std::size_t main = std::min(chosen.size(), std::size_t(experts.main()));
+  const double sum = std::accumulate(gates.begin() + std::ptrdiff_t(main), gates.end(), 0.0);
+  for (std::size_t i = 0; i < x.size() && main < chosen.size(); ++i) {
+    double theta = 0;
+    for (std::size_t j = main; j < chosen.size(); ++j) {
+      const double share = sum == 0 ? 1 / double(chosen.size() - main) : gates[j] / sum;
+      theta += share * experts.parameters().compressed(chosen[j], Index(i));
+    }
+    scaled[i] *= theta;
+  }
+  Routing<double> first;
+  first.start(experts.experts());
+  for (std::size_t j = 0; j < main; ++j) first.push(chosen[j], gates[j]);
+  first.end_token(), first.finish();
+  add_plain(experts.main_experts(), std::span<const double>(scaled), first, 0, y);
+}
+
 // ---- what holds for all of them
 
-/// y by the formula alone, from the routing that the layer chose:   x W^T + sum_e g_e x delta_e^T
+/// y by the formula alone, from the routing that the layer chose:   x W^T and what the experts add
 template <class Layer>
 Matrix<double> plain_output(const Layer& layer, const Matrix<double>& x, const Routing<double>& routing) {
-  Matrix<double> y(x.rows(), out);
+  Matrix<double> y(x.rows(), layer.out());
   for (Index n = 0; n < x.rows(); ++n) {
-    Matrix<double> weight(out, in);
-    for (Index r = 0; r < out; ++r) std::copy_n(layer.base().weight().row_data(r), in, weight.view().row_data(r));
-    for (std::size_t j = 0; j < routing.experts_of(n).size(); ++j)
-      layer.experts().add_delta(routing.experts_of(n)[j], routing.gates_of(n)[j], weight.view());
-    for (Index o = 0; o < out; ++o)
-      for (Index i = 0; i < in; ++i) y(n, o) += weight(o, i) * x(n, i);
+    for (Index o = 0; o < y.cols(); ++o)
+      for (Index i = 0; i < in; ++i) y(n, o) += layer.base().weight()(o, i) * x(n, i);
+    add_plain(layer.experts(), x.view().row(n), routing, n, y.view().row(n));
   }
   return y;
 }
@@ -150,7 +222,7 @@ std::string broken_layer(const Experts& experts, const NamedGate& named) {
   auto layer = layer_of(experts, named.gate);
   for (const Index tokens : {0, 1, 9}) {
     const auto x = random_matrix<double>(tokens, in, 3);
-    Matrix<double> y(tokens, out);
+    Matrix<double> y(tokens, layer.out());
     auto work = layer.workspace(tokens);
     layer.forward(x, y, work);
     const double difference = support::largest_difference(y, plain_output(layer, x, work.routing));
@@ -169,8 +241,9 @@ std::string broken_layer(const Experts& experts, const NamedGate& named) {
 }
 
 template <class Experts>
-void check_under_every_gate(const Experts& experts) {
+void check_under_every_gate(const Experts& experts, bool not_negative = false) {
   for (const NamedGate& named : every_gate().gates) {
+    if (not_negative && !named.not_negative) continue;
     CHECK(broken_layer(experts, named) == "");
   }
 }
@@ -253,4 +326,15 @@ TEST_CASE("Decomposed weights under every gate", "[composition]") {
 }
 TEST_CASE("Random bases between diagonals under every gate", "[composition]") {
   check_under_every_gate(diagonal_mixture());
+}
+TEST_CASE("Whole matrices under every gate", "[composition]") {
+  check_under_every_gate(whole_matrices());
+}
+TEST_CASE("Modulations under every gate", "[composition]") {
+  for (ModulationForm form :
+       {ModulationForm::vector, ModulationForm::diagonal, ModulationForm::low_rank, ModulationForm::full})
+    check_under_every_gate(modulations(form));
+}
+TEST_CASE("Compressed experts under every gate that is not negative, as they take shares of gates", "[composition]") {
+  for (Index main : {1, 2, 3}) check_under_every_gate(compressed(main), true);
 }

@@ -175,7 +175,8 @@ EveryGate every_gate() {
         }
         const auto gate = [&](const auto& s, const auto& chooser) { return AnyGate(Gate(s, chooser, weigh.part)); };
         all.gates.push_back({name, std::visit(gate, score.part, select.part),
-                             std::holds_alternative<AnyWholeCallSelect>(select.part), weigh.gradient_is_derivative});
+                             std::holds_alternative<AnyWholeCallSelect>(select.part), weigh.gradient_is_derivative,
+                             score.numbers >= not_negative && !weigh.divides_by_a_difference});
       }
   return all;
 }

@@ -19,6 +19,7 @@ struct NamedGate {
   AnyGate gate;
   bool whole_call;              ///< Select looks at all tokens of the call
   bool gradient_is_derivative;  ///< false where a weighing hands on another gradient, by intention
+  bool not_negative;            ///< Is no gate below 0?
 };
 
 /// Three parts that make none.

@@ -55,6 +55,10 @@ TEST_CASE("Presets can be merged where every token has all experts with one weig
   check("deepseek_moe, all", deepseek_moe({.experts = 8, .k = 6}, DenseBase{weight}, rng), weighs);
   check("deepseek_v3", deepseek_v3({}, DenseBase{weight}, rng), chooses);
 
+  check("mofme", mofme({}, DenseBase{weight}, rng), "not linear maps");
+  check("compressed_experts", compressed_experts({}, DenseBase{weight}, rng), "not linear maps");
+  const auto gates = std::make_shared<ModuleGates<double>>(ModuleGates<double>::Options{.layers = 1, .modules = 2});
+  check("diffora", diffora({}, gates, DenseBase{weight}, rng), weighs);
   check("smora", smora({}, DenseBase{weight}, rng), chooses);
   check("smora, k = r", smora({.rank = 8, .k = 8}, DenseBase{weight}, rng), weighs);
   check("flylora", flylora({}, DenseBase{weight}, rng), chooses);

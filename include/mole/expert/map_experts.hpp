@@ -22,8 +22,8 @@ namespace mole {
 /// The rows of an expert are gathered, mapped together, and added to y. If every token has an expert, and there is no
 /// gap between rows, x is read in place. There is one scale per expert, which may be set; dropout acts on the x that
 /// the maps see, with stream 1 unless its options say otherwise. Scratch holds the rows of one expert: [tokens x I]
-/// and [tokens x O], twice each. Backward maps an expert's rows again where its gate has a gradient. No allocation
-/// after scratch().
+/// and [tokens x O], twice each. Maps that sum per token (SummingMapPolicy) see x in place. Backward maps an expert's
+/// rows again where its gate has a gradient. No allocation after scratch().
 template <MapPolicy Maps>
 class MapExperts {
  public:
@@ -94,6 +94,8 @@ class MapExperts {
     Scratch& s = call.scratch;
     if constexpr (requires { maps_.prepare(call.with(s.maps)); }) maps_.prepare(call.with(s.maps));
     const View<const T> seen = dropout_.seen(x, s.dropped, call.pass);
+    if constexpr (SummingMapPolicy<Maps>)
+      if (maps_.sums_per_token()) return add_sums(seen, routing, y, call);
     for (Index e = 0; e < experts(); ++e) {
       const std::span<const int> pairs = routing.pairs_of(e);
       if (pairs.empty()) continue;
@@ -165,6 +167,18 @@ class MapExperts {
       std::copy(from.begin(), from.end(), rows.row(Index(i)).begin());
     }
     return rows.top(Index(pairs.size()));
+  }
+
+  /// All experts of a token at once.
+  void add_sums(View<const T> x, const Routing<T>& routing, View<T> y, auto call) const {
+    call.execution.parallel_for(x.rows(), [&](Index n) {
+      const Index first = routing.first_pair(n), count = routing.first_pair(n + 1) - first;
+      if (count == 0) return;
+      maps_.add_sum(
+          count, [&](Index j) { return Index(routing.expert(first + j)); },
+          [&](Index j) { return scale_[std::size_t(routing.expert(first + j))] * routing.gate(first + j); }, x.row(n),
+          y.row(n));
+    });
   }
 
   /// Calls add(d_seen), which may be empty, and passes d_seen through the mask to d_x.

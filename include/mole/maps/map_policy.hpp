@@ -8,6 +8,7 @@
 #include "mole/execution/execution_policy.hpp"
 
 #include <concepts>
+#include <span>
 
 #include "mole/core/macros_off.hpp"
 
@@ -47,6 +48,18 @@ concept TrainableMapPolicy = MapPolicy<M, Execution> &&
 template <class M, class Execution = ExecutionArchetype>
 concept LinearMapPolicy = MapPolicy<M, Execution> && requires(const M& maps, View<typename M::Scalar> w) {
   maps.add_delta(Index(0), typename M::Scalar(1), w, call_of<M, Execution>());
+};
+
+/// Maps whose weighted sum over the experts of a token may be computed at once:
+///     sums_per_token()                       now, or one expert after the other
+///     add_sum(count, expert, weight, x, y)   y += the sum over j < count of weight(j) times what expert(j) makes of x
+/// for x and y of one token.
+template <class M>
+concept SummingMapPolicy = MapPolicy<M> &&
+    requires(const M& maps, std::span<const typename M::Scalar> x, std::span<typename M::Scalar> y,
+             Index (*expert)(Index), typename M::Scalar (*weight)(Index)) {
+  { maps.sums_per_token() } -> std::convertible_to<bool>;
+  maps.add_sum(Index(1), expert, weight, x, y);
 };
 
 }  // namespace mole

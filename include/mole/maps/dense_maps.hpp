@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: MIT
+// DenseMaps: experts that are whole matrices, as those of a mixture without LoRA.
+#pragma once
+
+#include "mole/core/add_outer_products.hpp"
+#include "mole/core/dropout.hpp"
+#include "mole/core/linear_weights.hpp"
+#include "mole/core/matrix.hpp"
+#include "mole/core/random.hpp"
+#include "mole/core/rank/scaling.hpp"
+#include "mole/maps/map_policy.hpp"
+
+#include <cmath>
+#include <optional>
+#include <string_view>
+
+#include "mole/core/macros_off.hpp"
+
+namespace mole {
+
+/// Of each expert:   f(x) = W_e x.
+///
+///   weight [E O x I], the O rows of an expert one below the other
+///
+/// The full experts of pretrained mixtures, each projection of a feed-forward block being one layer. Starts as
+/// U(-1/sqrt(I), 1/sqrt(I)), or at 0 if `zero`, so that a fresh layer equals its base. At I = O = 4,096: 16,777,216
+/// trained numbers an expert. No scratch. Throws Error(option) for sizes below 1.
+template <class T>
+class DenseMaps {
+ public:
+  using Scalar = T;
+
+  struct Options {
+    Index in = 0;
+    Index out = 0;
+    Index experts = 1;
+    bool zero = false;                 ///< start at 0
+    std::optional<double> alpha = {};  ///< unset: scale 1
+    Scaling scaling = Scaling::fixed;
+    Dropout dropout = {};  ///< on the experts' input
+  };
+
+  struct Parameters {
+    Matrix<T> weight;
+
+    template <class F, class... P>
+    static void for_each_tensor(F&& f, P&... p) {
+      f("weight", p.weight...);
+    }
+  };
+
+  template <std::uniform_random_bit_generator Generator>
+  DenseMaps(const Options& options, Generator& generator) : options_(options) {
+    require(options.in >= 1 && options.out >= 1 && options.experts >= 1, ErrorCode::option,
+            "DenseMaps: expected in, out and experts of at least 1, found ", options.in, ", ", options.out, ", ",
+            options.experts);
+    parameters_.weight = Matrix<T>(checked_product("DenseMaps: rows", options.experts, options.out), options.in);
+    reset(generator);
+  }
+
+  void check_sizes() const {
+    require(parameters_.weight.rows() == experts() * out() && parameters_.weight.cols() == in(), ErrorCode::shape,
+            "DenseMaps: expected a weight of [", experts() * out(), " x ", in(), "], found [",
+            parameters_.weight.rows(), " x ", parameters_.weight.cols(), "]");
+  }
+
+  Index experts() const { return options_.experts; }
+  Index in() const { return options_.in; }
+  Index out() const { return options_.out; }
+  /// As of one rank: there are no others.
+  double scale(double alpha, Scaling scaling, Index) const { return scale_of(alpha, 1, scaling); }
+  Parameters& parameters() { return parameters_; }
+  const Parameters& parameters() const { return parameters_; }
+
+  /// Reinitializes, as the constructor does.
+  template <std::uniform_random_bit_generator Generator>
+  void reset(Generator& generator) {
+    fill_uniform(parameters_.weight.view(), options_.zero ? 0 : 1 / std::sqrt(double(in())), generator);
+  }
+
+  void map(Index expert, View<const T> x, View<T> y, auto call) const {
+    call.execution.linear(x, LinearWeights<T>{.weight = of_expert(parameters_.weight.view(), expert)}, y);
+  }
+
+  /// weight_e += d_y^T x,   d_x += d_y W_e
+  void map_backward(Index expert, View<const T> x, View<const T> d_y, View<T> d_x, Parameters& gradients,
+                    auto call) const {
+    if (!gradients.weight.empty())
+      add_outer_products(d_y, x, of_expert(gradients.weight.view(), expert), call.execution);
+    if (d_x) call.execution.product_nn(d_y, of_expert(parameters_.weight.view(), expert), d_x);
+  }
+
+  void add_delta(Index expert, T factor, View<T> w, NoScratch&) const {
+    for (Index o = 0; o < out(); ++o)
+      for (Index i = 0; i < in(); ++i) w(o, i) += factor * parameters_.weight(expert * out() + o, i);
+  }
+
+ private:
+  template <class U>
+  View<U> of_expert(View<U> all, Index expert) const {
+    return all.middle_rows(expert * out(), out());
+  }
+
+  Options options_;
+  Parameters parameters_;
+};
+
+static_assert(TrainableMapPolicy<DenseMaps<float>> && LinearMapPolicy<DenseMaps<float>>);
+
+}  // namespace mole
+
+#include "mole/core/macros_on.hpp"
