@@ -90,7 +90,7 @@ class DenseMaps {
     if (d_x) call.execution.product_nn(d_y, of_expert(parameters_.weight.view(), expert), d_x);
   }
 
-  void add_delta(Index expert, T factor, View<T> w, NoScratch&) const {
+  void add_delta(Index expert, T factor, View<T> w, auto) const {
     for (Index o = 0; o < out(); ++o)
       for (Index i = 0; i < in(); ++i) w(o, i) += factor * parameters_.weight(expert * out() + o, i);
   }
