@@ -17,6 +17,7 @@
 #include "mole/factors/triplet_factors.hpp"
 #include "mole/layer/check_gradients.hpp"
 #include "mole/loss/router_z.hpp"
+#include "mole/maps/block_rotation.hpp"
 #include "mole/maps/dense_maps.hpp"
 #include "mole/maps/diagonal_mixture.hpp"
 #include "mole/maps/feature_modulation.hpp"
@@ -111,6 +112,11 @@ LowRank<BankMixture<double>> bank_mixture() {
 MapExperts<KroneckerMaps<double>> kronecker() {
   Rng rng(1);
   return {{.in = in, .out = out, .experts = gate_experts, .rank = 2, .alpha = 3}, rng};
+}
+MapExperts<BlockRotation<double>> rotations() {
+  Rng rng(1);
+  static const Matrix<double> weight = support::random_matrix<double>(out, in, 9);
+  return {{.in = in, .out = out, .experts = gate_experts, .block = in, .weight = weight}, rng};
 }
 MapExperts<DiagonalMixture<double>> diagonal_mixture() {
   Rng rng(1);
@@ -320,6 +326,9 @@ TEST_CASE("Kronecker products under every gate", "[composition]") {
 }
 TEST_CASE("Factors of tasks under every gate", "[composition]") {
   check_under_every_gate(task_factors());
+}
+TEST_CASE("Rotations under every gate", "[composition]") {
+  check_under_every_gate(rotations());
 }
 TEST_CASE("Decomposed weights under every gate", "[composition]") {
   check_under_every_gate(weight_decomposition());

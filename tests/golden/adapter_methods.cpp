@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // One adapter for every token, from factors of other kinds than two trained matrices: loha, lokr, vera, nola,
 // adalora, mos, vblora, randlora,
-// dora, mtl-lora.
+// dora, mtl-lora, oft.
 #include "golden/methods.hpp"
 #include "golden/routed_layers.hpp"
 #include "mole/loss/orthogonality.hpp"
@@ -147,6 +147,35 @@ Method dora() {
     Matrix<T> y(x.rows(), layer.out());
     execution.linear(x, {.weight = merged, .bias = layer.base().bias()}, y.view());
     file.expect("merged.y", y);
+  });
+}
+
+/// The rotation that a file has, too, comes from the update of an identity.
+Method oft() {
+  return under_every_execution([]<class T>(Comparison<T>& file, auto execution) {
+    const Matrix<T> weight = file.matrix("base.weight"), x = load_x(file);
+    mole::Rng rng;
+    const mole::OftOptions options{
+        .block = file.integer("block"),
+        .shared_block = file.flag("block_share"),
+        .form = file.flag("cayley_neumann") ? mole::RotationForm::neumann : mole::RotationForm::cayley,
+        .terms = file.integer("terms")};
+    auto layer = mole::oft(options, weight.view(), load_base(file), rng, execution);
+    file.expect_option("d_out", double(layer.out()));
+    file.expect_option("blocks", double(layer.in() / options.block));
+    layer.experts().parameters() = {file.matrix("oft_R")};
+    auto work = layer.workspace(x.rows());
+    expect_layer(file, layer, work, {}, "",
+                 [&](const auto& gradients) { file.expect("grad.oft_R", gradients.experts.oft_R); });
+    Matrix<T> merged = weight, identity(x.cols(), x.cols());
+    merge_into(layer, merged.view());
+    file.expect_optional("merged.weight", merged);
+    for (Index i = 0; i < x.cols(); ++i) identity(i, i) = 1;
+    Matrix<T> rotated = identity;
+    auto of_identity = mole::oft(options, identity.view(), mole::DenseBase(identity), rng, execution);
+    of_identity.experts().parameters() = layer.experts().parameters();
+    merge_into(of_identity, rotated.view());
+    file.expect_optional("rotation", transposed(rotated));
   });
 }
 
@@ -474,17 +503,10 @@ Method adalora_allocator() {
 }  // namespace
 
 std::map<std::string, Method> adapter_methods() {
-  return {{"loha", loha()},
-          {"lokr", lokr()},
-          {"vera", vera()},
-          {"mtl-lora", mtl_lora()},
-          {"dora", dora()},
-          {"randlora", randlora()},
-          {"nola", nola()},
-          {"mos", mos()},
-          {"vblora", vblora()},
-          {"adalora", adalora()},
-          {"adalora-allocator", adalora_allocator()}};
+  return {{"loha", loha()},         {"lokr", lokr()},         {"vera", vera()},
+          {"oft", oft()},           {"mtl-lora", mtl_lora()}, {"dora", dora()},
+          {"randlora", randlora()}, {"nola", nola()},         {"mos", mos()},
+          {"vblora", vblora()},     {"adalora", adalora()},   {"adalora-allocator", adalora_allocator()}};
 }
 
 }  // namespace golden

@@ -25,6 +25,7 @@ TEST_CASE("Presets can be merged where every token has all experts with one weig
   Rng rng(1);
   check("lora", lora({}, DenseBase{weight}, rng), mergeable);
   check("loha", loha({}, DenseBase{weight}, rng), mergeable);
+  check("oft", oft({.block = 11}, weight, DenseBase{weight}, rng), mergeable);
   check("dora", dora({}, weight, DenseBase{weight}, rng), mergeable);
   check("randlora",
         randlora({},
