@@ -17,8 +17,8 @@ namespace training {
 class AdaptedLinear final : public host::Linear<float> {
  public:
   /// `method` and `pass` are borrowed: mode and random key of the current step, to which it adds its own `number`.
-  AdaptedLinear(const Method& method, const Site& site, std::uint64_t number, const mole::Pass& pass, mole::Rng& rng)
-      : method_(method), layer_(method.build(site, rng)), number_(number), pass_(pass) {
+  AdaptedLinear(const Method& method, Method::Layer layer, std::uint64_t number, const mole::Pass& pass)
+      : method_(method), layer_(std::move(layer)), number_(number), pass_(pass) {
     if (!method.balancer) return;
     mole::SignBiasBalancer::Options options = *method.balancer;
     with_bias([&](std::span<float> bias) { options.experts = mole::Index(bias.size()); });

@@ -37,9 +37,11 @@ class Adapter {
           Weights weights = Weights::borrowed)
       : method_(method), model_(model), rng_(seed), sites_(sites_of(model, max_tokens)) {
     weights_.reserve(sites_.size());  // the layers borrow them
+    if (method.share) shared_ = method.share(sites_, rng_);
     for (std::size_t i = 0; i < sites_.size(); ++i) {
       if (weights == Weights::copied) own_weight(sites_[i]);
-      auto linear = std::make_unique<AdaptedLinear>(method, sites_[i], i, pass_, rng_);
+      auto layer = shared_ ? method.build_shared(sites_[i], *shared_, rng_) : method.build(sites_[i], rng_);
+      auto linear = std::make_unique<AdaptedLinear>(method, std::move(layer), i, pass_);
       adapted_.push_back(linear.get());
       layers_.push_back(std::move(linear));
       const std::size_t places = host::places.size();
@@ -64,8 +66,12 @@ class Adapter {
   const Site& site(std::size_t i) const { return sites_[i]; }
   const std::string& name_of(std::size_t i) const { return names_[i]; }
 
-  /// f(name, parameter, gradient) for every tensor of every layer.
+  /// f(name, parameter, gradient) for every tensor of every layer, and those that layers share.
   void for_each_tensor(const mole::AnyLinear<float>::Visitor& f) {
+    if (shared_)
+      shared_->for_each_tensor([&](std::string_view name, mole::View<float> parameter, mole::View<float> gradient) {
+        f("shared." + std::string(name), parameter, gradient);
+      });
     for (std::size_t i = 0; i < adapted_.size(); ++i)
       layer(i).for_each_tensor([&](std::string_view name, mole::View<float> parameter, mole::View<float> gradient) {
         f(names_[i] + "." + std::string(name), parameter, gradient);
@@ -77,6 +83,7 @@ class Adapter {
     for (std::size_t i = 0; i < adapted_.size(); ++i) mole::for_each_state_within(names_[i], *adapted_[i], f);
   }
   void zero_gradients() {
+    if (shared_) shared_->zero_gradients();
     for (AdaptedLinear* linear : adapted_) linear->layer().zero_gradients();
   }
 
@@ -123,6 +130,7 @@ class Adapter {
   mole::Pass pass_;
   std::vector<mole::Matrix<float>> weights_;  // where they are copied
   std::vector<Site> sites_;
+  std::unique_ptr<Shared> shared_;
   std::vector<std::unique_ptr<host::Linear<float>>> layers_;
   std::vector<AdaptedLinear*> adapted_;
   std::vector<std::string> names_;

@@ -7,8 +7,10 @@
 #include "mole/optim/sign_bias_balancer.hpp"
 
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 namespace training {
 
@@ -28,6 +30,15 @@ struct Touched {
   mole::Index always = 0, each = 0;
 };
 
+/// Parameters that belong to no layer, as several share them. They are trained once.
+class Shared {
+ public:
+  virtual ~Shared() = default;
+  /// f(name, parameter, gradient)
+  virtual void for_each_tensor(const mole::AnyLinear<float>::Visitor& f) = 0;
+  virtual void zero_gradients() = 0;
+};
+
 /// A method is a layer, and what is done to it besides its forward and backward.
 ///
 ///   a step:  forward - loss - balancer observes - backward - clip - AdamW - balancer updates - after_step
@@ -43,8 +54,12 @@ struct Method {
   double beta2 = 0.999;      // of AdamW
   bool routed = false;       // has a router worth a picture
 
-  std::function<Layer(const Site&, mole::Rng&)> build;
-  std::function<Touched(const Site&)> touched;
+  std::function<Layer(const Site&, mole::Rng&)> build = {};
+  std::function<Touched(const Site&)> touched = {};
+
+  /// Where layers share parameters: made for all sites, before the layers. Then build_shared() stands for build().
+  std::function<std::unique_ptr<Shared>(const std::vector<Site>&, mole::Rng&)> share = {};
+  std::function<Layer(const Site&, Shared&, mole::Rng&)> build_shared = {};
 
   /// Adds the gradients of the method's own losses.
   std::function<void(mole::Trace<float>&)> loss = {};

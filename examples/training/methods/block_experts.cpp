@@ -6,6 +6,7 @@
 #include "mole/loss/router_z.hpp"
 #include "mole/loss/sparsity_target.hpp"
 #include "mole/method/ada_mole.hpp"
+#include "mole/method/compressed_experts.hpp"
 #include "mole/method/deepseek_moe.hpp"
 #include "mole/method/deepseek_v3.hpp"
 #include "mole/method/dyn_mole.hpp"
@@ -15,6 +16,7 @@
 #include "mole/method/loramoe.hpp"
 #include "mole/method/mola.hpp"
 #include "mole/method/mola_allocation.hpp"
+#include "mole/method/mofme.hpp"
 #include "mole/method/mole_threshold.hpp"
 
 namespace training {
@@ -242,6 +244,41 @@ Method ld_mole(const Execution& execution) {
           }};
 }
 
+/// Two experts run, the next two rescale what these read.
+Method compressed_experts(const Execution& execution) {
+  return {.name = "compressed_experts",
+          .title = "Compressed Experts, 2 + 2 of 8 x r4",
+          .learning_rate = 1e-2,
+          .routed = true,
+          .build =
+              [execution](const Site& site, mole::Rng& rng) {
+                auto options = options_for<mole::CompressedExpertsOptions>();
+                options.main = options.auxiliary = chosen;
+                return Method::Layer(mole::compressed_experts(options, mole::DenseBase{site.weight}, rng, execution),
+                                     site.max_tokens);
+              },
+          .touched = [](const Site& site) { return touched_of_mixture(site, chosen * site.in()); },
+          .loss = [](Trace& trace) { mole::load_balance(trace, {.coefficient = 1e-2}); }};
+}
+
+/// Modulations of what the host's layer gives, which starts as it is.
+Method mofme(const Execution& execution) {
+  return {
+      .name = "mofme",
+      .title = "MoFME, top-2 of 8 diagonal",
+      .learning_rate = 1e-2,
+      .routed = true,
+      .build =
+          [execution](const Site& site, mole::Rng& rng) {
+            const mole::MofmeOptions options{
+                .experts = experts, .k = chosen, .form = mole::ModulationForm::diagonal, .residual = true};
+            return Method::Layer(mole::mofme(options, mole::DenseBase{site.weight}, rng, execution), site.max_tokens);
+          },
+      .touched =
+          [](const Site& site) { return Touched{.always = router_parameters(site) + experts, .each = 4 * site.out()}; },
+      .loss = [](Trace& trace) { mole::load_balance(trace, {.coefficient = 1e-2}); }};
+}
+
 /// Fine grain: experts of 2 ranks, two of them shared by all tokens.
 Method deepseek_moe(const Execution& execution) {
   constexpr Index all = 15, shared = 2, rank = 2, k = 2;
@@ -300,9 +337,20 @@ Method deepseek_v3(const Execution& execution) {
 }  // namespace
 
 std::vector<Method> methods_of_block_experts(const Execution& execution) {
-  return {mola(execution),       mola_allocation(execution), dense(execution),        hydralora(execution),
-          llava_mole(execution), mole_threshold(execution),  dynamic_moe(execution),  dyn_mole(execution),
-          ada_mole(execution),   ld_mole(execution),         deepseek_moe(execution), deepseek_v3(execution)};
+  return {mola(execution),
+          mola_allocation(execution),
+          dense(execution),
+          hydralora(execution),
+          llava_mole(execution),
+          mole_threshold(execution),
+          dynamic_moe(execution),
+          dyn_mole(execution),
+          ada_mole(execution),
+          ld_mole(execution),
+          deepseek_moe(execution),
+          deepseek_v3(execution),
+          compressed_experts(execution),
+          mofme(execution)};
 }
 
 }  // namespace training

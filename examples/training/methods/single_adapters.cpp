@@ -11,6 +11,7 @@
 #include "mole/method/lokr.hpp"
 #include "mole/method/lora.hpp"
 #include "mole/method/nola.hpp"
+#include "mole/method/oft.hpp"
 #include "mole/method/randlora.hpp"
 #include "mole/method/vera.hpp"
 
@@ -99,6 +100,16 @@ Method lokr(const Execution& execution) {
       trained);
 }
 
+Method oft(const Execution& execution) {
+  constexpr Index block = 16;
+  return single(
+      "oft", "OFT, blocks of 16", 5e-3,
+      [=](const Site& site, mole::Rng& rng) {
+        return mole::oft({.block = block}, site.weight, mole::DenseBase{site.weight}, rng, execution);
+      },
+      [](const Site& site) { return site.in() * (block - 1) / 2; });
+}
+
 Method vera(const Execution& execution) {
   constexpr Index rank = 64;
   const auto pair_for = [](const Site& site) {
@@ -174,6 +185,7 @@ std::vector<Method> methods_of_single_adapters(const Execution& execution, const
           adalora(ranks.trainable, execution),
           loha(execution),
           lokr(execution),
+          oft(execution),
           vera(execution),
           nola(execution),
           randlora(execution),

@@ -64,6 +64,13 @@ class AnyLinear {
     return model().type() == &type_of<Layer> ? &static_cast<Model<Layer>*>(model_.get())->layer : nullptr;
   }
 
+  /// The gradients inside if the layer is a Layer, else null. Those of a layer that shares parameters with others point
+  /// to where it adds the share of these.
+  template <class Layer>
+  typename Layer::Gradients* gradients() {
+    return model().type() == &type_of<Layer> ? &static_cast<Model<Layer>*>(model_.get())->gradients : nullptr;
+  }
+
   /// As the functions of surgery/merge.hpp.
   void merge_into(View<T> weight) const { model().merge_into(weight); }
   std::string merge_obstacle() const { return model().merge_obstacle(); }
