@@ -208,6 +208,7 @@ TEST_CASE("Neighboring seeds share no basis", "[factors]") {
                                 rng);
     return LowRank<RandomBasis<double>>(factors, {1}).tables();
   };
-  for (std::uint64_t seed : {0, 1, 2})
-    for (std::uint64_t other : {0, 1, 2}) CHECK(support::largest_difference(of_seed(seed).b, of_seed(other).a) > 1e-3);
+  for (std::uint64_t seed : {0u, 1u, 2u})
+    for (std::uint64_t other : {0u, 1u, 2u})
+      CHECK(support::largest_difference(of_seed(seed).b, of_seed(other).a) > 1e-3);
 }

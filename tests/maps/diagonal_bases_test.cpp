@@ -82,10 +82,11 @@ TEST_CASE("Neighboring seeds share no matrix, and other distributions are no oth
     return Bases({.rank = 3, .small_side = 8, .large_side = 8, .distribution = distribution, .seed = seed});
   };
   Matrix<double> unused;
-  for (std::uint64_t seed : {0, 1, 2, 3})
-    for (std::uint64_t other : {0, 1, 2, 3}) {
+  for (std::uint64_t seed : {0u, 1u, 2u, 3u})
+    for (std::uint64_t other : {0u, 1u, 2u, 3u}) {
       const Bases one = bases(seed), two = bases(other);
-      CHECK(!std::ranges::equal(basis_of(one, 0, 8).view().row(0), two.a(8, unused.view()).row(0)));
-      CHECK((bases(seed, BasisDistribution::ternary).fingerprint() == two.fingerprint()) == false);
+      const Matrix<double> b = basis_of(one, 0, 8);
+      CHECK(!std::ranges::equal(b.view().row(0), two.a(8, unused.view()).row(0)));
+      CHECK(bases(seed, BasisDistribution::ternary).fingerprint() != two.fingerprint());
     }
 }

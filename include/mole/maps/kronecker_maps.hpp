@@ -81,7 +81,6 @@ class KroneckerMaps {
       return Matrix<T>(checked_product("KroneckerMaps: rows", experts_, rows_of_one), cols);
     };
     const auto is_low = [&](Index a, Index b) { return rank_ < (std::max(a, b) + 1) / 2; };  // 2 r < max(a, b)
-    for (const Index of_one : {l_, k_}) checked_product("KroneckerMaps: rows in scratch", experts_, of_one);
     if (options.decompose_both && is_low(l_, m_))
       parameters_.lokr_w1_a = rows(l_, rank_), parameters_.lokr_w1_b = rows(rank_, m_);
     else
