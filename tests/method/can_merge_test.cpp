@@ -39,7 +39,7 @@ TEST_CASE("Presets can be merged where every token has all experts with one weig
   check("sora", sora({}, DenseBase{weight}, rng), mergeable);
   check("codyra", codyra({}, DenseBase{weight}, rng), mergeable);
   const auto pool = std::make_shared<const ShardPool<double>>(
-      ShardPool<double>::Options{.in = 11, .out = 13, .layers = 1, .pool_rank = 2, .rank = 3, .shards = 1}, rng);
+      ShardPool<double>::Options{.in = 11, .out = 13, .layers = 1, .pool_rank = 2, .rank = 2, .shards = 1}, rng);
   check("mos", mos({}, pool, DenseBase{weight}, rng), mergeable);
   const auto bank =
       std::make_shared<const VectorBank<double>>(VectorBank<double>::Options{.vectors = 5, .length = 1}, rng);
