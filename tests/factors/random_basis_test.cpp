@@ -200,3 +200,15 @@ TEST_CASE("RandomBasis has the numbers and the memory that it says", "[factors]"
   CHECK(numbers_in(factors.parameters()) == 1'024);
   CHECK(scratch_bytes(factors) == 512u << 10);
 }
+
+TEST_CASE("Neighboring seeds share no basis", "[factors]") {
+  Rng rng(1);
+  const auto of_seed = [&](std::uint64_t seed) {
+    RandomBasis<double> factors({.in = 6, .out = 6, .rank = 2, .bases = 1, .variant = NolaVariant::vit, .seed = seed},
+                                rng);
+    return LowRank<RandomBasis<double>>(factors, {1}).tables();
+  };
+  for (std::uint64_t seed : {0u, 1u, 2u})
+    for (std::uint64_t other : {0u, 1u, 2u})
+      CHECK(support::largest_difference(of_seed(seed).b, of_seed(other).a) > 1e-3);
+}

@@ -48,6 +48,10 @@ TEST_CASE("goat refuses what does not fit", "[init]") {
   CHECK(refused(experts_of(5, 6, 2), {}));  // 10 directions of 9
   CHECK(refused(experts_of(5, 6, 2), {.directions = GoatDirections::leading}));
   CHECK(refused(experts_of(2, 6, 2), {.rho = 0}));
+  const double infinity = std::numeric_limits<double>::infinity(), nan = std::numeric_limits<double>::quiet_NaN();
+  CHECK(refused(experts_of(2, 6, 2), {.rho = infinity}));
+  CHECK(refused(experts_of(2, 6, 2), {.share = nan}));
+  CHECK(refused(experts_of(2, 6, 2), {.share = infinity}));
   auto uneven = experts_of(2, 6, 2);
   uneven.scale()[1] = 2;
   CHECK(refused(uneven, {}));

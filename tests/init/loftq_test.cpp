@@ -58,6 +58,12 @@ TEST_CASE("loftq refuses what does not fit", "[init]") {
   auto experts = experts_of(2);
   Matrix<double> coded(out, in);
   CHECK(test::code_of([&] { loftq_init(experts, weight, {}, round_coarsely); }) == ErrorCode::shape);
+  Matrix<double> memory(out + 1, in);
+  for (Index first : {0, 1}) {
+    const View<double> shared = memory.view().middle_rows(first, out);
+    CHECK(test::code_of([&] { loftq_init(experts, memory.view().top(out), shared, round_coarsely); }) ==
+          ErrorCode::shape);
+  }
   CHECK(test::code_of([&] { loftq_init(experts, weight, coded.view(), round_coarsely, {.iterations = 0}); }) ==
         ErrorCode::option);
 }

@@ -43,4 +43,7 @@ TEST_CASE("lora_ga refuses what does not fit", "[init]") {
   auto experts = experts_of(2);
   CHECK(test::code_of([&] { lora_ga_init(experts, weight, Matrix<double>(in, in), {}); }) == ErrorCode::shape);
   CHECK(test::code_of([&] { lora_ga_init(experts, weight, gradient, {}, {.gamma = 0}); }) == ErrorCode::option);
+  const double infinity = std::numeric_limits<double>::infinity();
+  CHECK(test::code_of([&] { lora_ga_init(experts, weight, gradient, {}, {.gamma = infinity}); }) == ErrorCode::option);
+  check_refusals([&](auto& refusing, const Matrix<double>& from) { lora_ga_init(refusing, from, gradient, {}); });
 }

@@ -71,4 +71,24 @@ TEST_CASE("pissa refuses what does not fit", "[init]") {
   Matrix<double> small(out, in - 1);
   CHECK(test::code_of([&] { pissa_init(fine, weight, small.view()); }) == ErrorCode::shape);
   CHECK(test::code_of([&] { pissa_init(fine, weight, {}, {.expert = 1}); }) == ErrorCode::option);
+  for (double scale : {std::numeric_limits<double>::infinity(), std::numeric_limits<double>::quiet_NaN()}) {
+    fine.scale()[0] = scale;
+    CHECK(test::code_of([&] { pissa_init(fine, weight, {}); }) == ErrorCode::option);
+  }
+}
+
+TEST_CASE("pissa writes no residual over a part of the weight", "[init]") {
+  Matrix<double> memory(out + 2, in + 2);
+  copy(weight.view(), memory.view().top(out).middle_cols(0, in));
+  const View<double> from = memory.view().top(out).middle_cols(0, in);
+  const auto code_for = [&](View<double> residual) {
+    auto experts = experts_of(2);
+    return test::code_of([&] { pissa_init(experts, from, residual); });
+  };
+  CHECK(code_for(memory.view().middle_rows(1, out).middle_cols(0, in)) == ErrorCode::shape);
+  CHECK(code_for(memory.view().top(out).middle_cols(1, in)) == ErrorCode::shape);
+  CHECK(code_for(View<double>(memory.elements().data(), out, in)) == ErrorCode::shape);  // rows at another distance
+  for (Index o = 0; o < out; ++o) CHECK(std::ranges::equal(from.row(o), weight.view().row(o)));
+  auto experts = experts_of(2);
+  pissa_init(experts, from, from);
 }

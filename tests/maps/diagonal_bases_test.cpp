@@ -37,20 +37,21 @@ TEST_CASE("Bases of a smaller model are the beginning of those of a larger one",
 
 TEST_CASE("Numbers of bases have mean 0 and variance 1, and only three values if ternary", "[maps]") {
   struct Case {
-    BasisNumbers numbers;
+    BasisDistribution distribution;
     double size, share;
   };
-  for (const auto& [numbers, size, share] :
-       {Case{BasisNumbers::uniform, std::sqrt(3.0), 1}, Case{BasisNumbers::ternary, std::sqrt(3.0), 1.0 / 3},
-        Case{BasisNumbers::sparse_ternary, std::sqrt(8.0), 1.0 / 8}}) {
-    const Bases bases({.rank = 16, .small_side = 64, .large_side = 2000, .bases = 1, .numbers = numbers, .seed = 1});
+  for (const auto& [distribution, size, share] :
+       {Case{BasisDistribution::uniform, std::sqrt(3.0), 1}, Case{BasisDistribution::ternary, std::sqrt(3.0), 1.0 / 3},
+        Case{BasisDistribution::sparse_ternary, std::sqrt(8.0), 1.0 / 8}}) {
+    const Bases bases(
+        {.rank = 16, .small_side = 64, .large_side = 2000, .bases = 1, .distribution = distribution, .seed = 1});
     const Matrix<double> made = basis_of(bases, 0, 2000);
     double sum = 0, squares = 0, largest = 0, other_than_zero = 0;
     std::set<double> values;
     for (double number : made.elements()) {
       sum += number, squares += number * number, largest = std::max(largest, std::abs(number));
       other_than_zero += number != 0;
-      if (numbers != BasisNumbers::uniform) values.insert(number);
+      if (distribution != BasisDistribution::uniform) values.insert(number);
     }
     const double count = double(made.size());
     CHECK(std::abs(sum / count) < 0.02);
@@ -58,7 +59,7 @@ TEST_CASE("Numbers of bases have mean 0 and variance 1, and only three values if
     CHECK(largest <= size * (1 + 1e-9));
     CHECK(largest > 0.99 * size);
     CHECK(std::abs(other_than_zero / count - share) < 0.01);
-    if (numbers != BasisNumbers::uniform) CHECK(values.size() == 3);
+    if (distribution != BasisDistribution::uniform) CHECK(values.size() == 3);
   }
 }
 
@@ -74,4 +75,18 @@ TEST_CASE("Bases refuse sizes that are none, and matrices that do not fit", "[ma
   CHECK(given(2, 3, 3, 4) == ErrorCode::shape);
   CHECK(given(2, 3, 4, 2) == ErrorCode::shape);
   CHECK(given(0, 0, 0, 0) == ErrorCode::shape);
+}
+
+TEST_CASE("Neighboring seeds share no matrix, and other distributions are no other seed", "[maps]") {
+  const auto bases = [](std::uint64_t seed, BasisDistribution distribution = BasisDistribution::uniform) {
+    return Bases({.rank = 3, .small_side = 8, .large_side = 8, .distribution = distribution, .seed = seed});
+  };
+  Matrix<double> unused;
+  for (std::uint64_t seed : {0u, 1u, 2u, 3u})
+    for (std::uint64_t other : {0u, 1u, 2u, 3u}) {
+      const Bases one = bases(seed), two = bases(other);
+      const Matrix<double> b = basis_of(one, 0, 8);
+      CHECK(!std::ranges::equal(b.view().row(0), two.a(8, unused.view()).row(0)));
+      CHECK(bases(seed, BasisDistribution::ternary).fingerprint() != two.fingerprint());
+    }
 }

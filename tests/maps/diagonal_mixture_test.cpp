@@ -32,9 +32,9 @@ const std::vector<Shape> shapes{{6, 9, 2},
 
 template <class T>
 std::shared_ptr<const DiagonalBases<T>> bases_of(Index rank, bool keep = true,
-                                                 BasisNumbers numbers = BasisNumbers::uniform) {
+                                                 BasisDistribution distribution = BasisDistribution::uniform) {
   return std::make_shared<const DiagonalBases<T>>(typename DiagonalBases<T>::Options{
-      .rank = rank, .small_side = 12, .large_side = 15, .numbers = numbers, .keep = keep, .seed = 3});
+      .rank = rank, .small_side = 12, .large_side = 15, .distribution = distribution, .keep = keep, .seed = 3});
 }
 
 template <class T>
@@ -127,9 +127,10 @@ TEST_CASE("DiagonalMixture is right under every execution, and its gradients exa
 }
 
 TEST_CASE("Bases have the same bits in memory and made anew, on any number of threads", "[maps]") {
-  for (BasisNumbers numbers : {BasisNumbers::uniform, BasisNumbers::ternary, BasisNumbers::sparse_ternary}) {
+  for (BasisDistribution distribution :
+       {BasisDistribution::uniform, BasisDistribution::ternary, BasisDistribution::sparse_ternary}) {
     const auto results = [&](bool keep, auto execution) {
-      const auto experts = mixture<float>({11, 13, 3}, bases_of<float>(3, keep, numbers));
+      const auto experts = mixture<float>({11, 13, 3}, bases_of<float>(3, keep, distribution));
       auto layer = mixture_layer(experts, execution);
       const auto x = support::random_matrix<float>(9, 11, 3), d_y = support::random_matrix<float>(9, 13, 4);
       auto work = layer.workspace(9);
@@ -214,7 +215,8 @@ TEST_CASE("A state of DiagonalMixture fits the same bases alone, kept or not", "
   const auto restore = [&](std::int64_t& print) { print = saved; };
   with(bases_of<double>(4), [&](std::int64_t print) { saved = print; });
   CHECK_NOTHROW(with(bases_of<double>(4, false), restore));
-  CHECK(test::code_of([&] { with(bases_of<double>(4, true, BasisNumbers::ternary), restore); }) == ErrorCode::option);
+  CHECK(test::code_of([&] { with(bases_of<double>(4, true, BasisDistribution::ternary), restore); }) ==
+        ErrorCode::option);
 }
 
 TEST_CASE("DiagonalMixture has the numbers that it says", "[maps]") {

@@ -145,6 +145,9 @@ TEST_CASE("KroneckerMaps refuse sizes that are none, and parameters that do not 
   using Maps = KroneckerMaps<double>;
   CHECK(test::code_of([&] { Maps({.in = 0, .out = 3}, rng); }) == ErrorCode::option);
   CHECK(test::code_of([&] { Maps({.in = 3, .out = 3, .rank = 0}, rng); }) == ErrorCode::option);
+  CHECK(test::code_of([&] { Maps({.in = 16, .out = 16, .experts = Index(1) << 62}, rng); }) == ErrorCode::option);
+  CHECK(test::code_of([&] { Maps({.in = 16, .out = 16, .rank = std::numeric_limits<Index>::max()}, rng); }) ==
+        std::nullopt);
   Maps maps({.in = 12, .out = 20, .rank = 1}, rng);
   maps.parameters().lokr_w1 = Matrix<double>(1, 1);
   CHECK(test::code_of([&] { maps.check_sizes(); }) == ErrorCode::shape);

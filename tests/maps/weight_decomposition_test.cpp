@@ -202,3 +202,28 @@ TEST_CASE("WeightDecomposition has the numbers that it says", "[maps]") {
   const auto& [a, b, m] = maps.parameters();
   CHECK(a.size() + b.size() + m.size() == 69'632);
 }
+
+TEST_CASE("Several WeightDecompositions are not added to the weight that each of them measures; a single one is",
+          "[maps]") {
+  Matrix<double> host = dora_weight<double>();
+  const auto over_host = [&](Index experts) {
+    Rng rng(1);
+    MapExperts<WeightDecomposition<double>> made(
+        {.in = dora_in, .out = dora_out, .experts = experts, .rank = 2, .weight = host, .alpha = 3}, rng);
+    fill_uniform(made.parameters().lora_B.view(), 1, rng);
+    return made;
+  };
+  const auto two = over_host(2), one = over_host(1);
+  CHECK(test::code_of([&] { two.add_delta(0, 0.5, host.view()); }) == ErrorCode::not_mergeable);
+  CHECK(support::same_bits(host, dora_weight<double>()));
+  Matrix<double> elsewhere = host;
+  one.add_delta(0, 1, elsewhere.view());
+  one.add_delta(0, 1, host.view());
+  CHECK(support::same_bits(host, elsewhere));
+  Matrix<double> memory(dora_out + 1, dora_in);
+  Rng rng(1);
+  const MapExperts<WeightDecomposition<double>> shifted(
+      {.in = dora_in, .out = dora_out, .rank = 2, .weight = memory.view().top(dora_out), .alpha = 3}, rng);
+  CHECK(test::code_of([&] { shifted.add_delta(0, 1, memory.view().middle_rows(1, dora_out)); }) ==
+        ErrorCode::not_mergeable);
+}

@@ -39,8 +39,15 @@ TEST_CASE("Presets can be merged where every token has all experts with one weig
   check("nola", nola({.bases = 4}, DenseBase{weight}, rng), mergeable);
   check("sora", sora({}, DenseBase{weight}, rng), mergeable);
   check("codyra", codyra({}, DenseBase{weight}, rng), mergeable);
+  const auto pool = std::make_shared<const ShardPool<double>>(
+      ShardPool<double>::Options{.in = 11, .out = 13, .layers = 1, .pool_rank = 2, .rank = 2, .shards = 1}, rng);
+  check("mos", mos({}, pool, DenseBase{weight}, rng), mergeable);
+  const auto bank =
+      std::make_shared<const VectorBank<double>>(VectorBank<double>::Options{.vectors = 5, .length = 1}, rng);
+  check("vblora", vblora({.rank = 3}, bank, DenseBase{weight}, rng), mergeable);
 
   check("mola", mola({}, DenseBase{weight}, rng), chooses);
+  check("goat", goat({}, DenseBase{weight}, rng), chooses);
   check("mola, all", mola({.experts = 4, .k = 4}, DenseBase{weight}, rng), weighs);
   check("loramoe", loramoe({}, DenseBase{weight}, rng), weighs);
   check("hydralora", loramoe({.shared_down = true}, DenseBase{weight}, rng), weighs);
@@ -67,4 +74,5 @@ TEST_CASE("Presets can be merged where every token has all experts with one weig
   check("flylora, k = r", flylora({.rank = 8, .k = 8}, DenseBase{weight}, rng), mergeable);
   check("moram", moram({.k = 8}, DenseBase{weight}, rng), chooses);
   check("moram, all", moram({}, DenseBase{weight}, rng), weighs);
+  check("mtl_lora", mtl_lora({}, DenseBase{weight}, rng), "comes from outside");
 }

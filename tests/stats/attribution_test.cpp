@@ -165,3 +165,14 @@ TEST_CASE("A routing that does not fit is not attributed; no tokens have no part
   CHECK(code_of([&] { attribution(layer, Matrix<double>(0, 11), routing); }) == ErrorCode::shape);
   CHECK(code_of([&] { Attribution::by_expert(routing, {1}); }) == ErrorCode::shape);
 }
+
+TEST_CASE("Contributions that are no numbers have no share, rather than one of 0", "[stats]") {
+  auto layer = support::routed_layer<double>({}, support::top_2());
+  auto x = support::random_matrix<double>(2, 11, 8);
+  auto work = layer.workspace(2);
+  layer.route(x, work);
+  x(0, 3) = std::numeric_limits<double>::quiet_NaN();
+  const Attribution parts = attribution(layer, x, work.routing);
+  for (Index p = 0; p < work.routing.pairs(); ++p)
+    CHECK(std::isnan(parts.share[std::size_t(p)]) == (work.routing.token(p) == 0));
+}

@@ -63,3 +63,15 @@ TEST_CASE("Experts that cannot be clustered are refused", "[surgery]") {
   CHECK(text_of([&] { expert_similarity(views); }) ==
         "expert_similarity: outputs of expert 3: expected [7 x 5], found [6 x 5]");
 }
+
+TEST_CASE("Outputs that are no numbers, or of no token, are refused", "[surgery]") {
+  auto outputs = outputs_of_two_kinds();
+  const Outputs views(outputs.begin(), outputs.end());
+  outputs[2](1, 3) = std::numeric_limits<float>::infinity();
+  for (const ExpertFeatures by : {ExpertFeatures::outputs, ExpertFeatures::similarity})
+    CHECK(code_of([&] { cluster_experts(views, {.clusters = 2, .by = by}); }) == ErrorCode::option);
+  CHECK(code_of([&] { expert_similarity(views); }) == ErrorCode::option);
+  const Matrix<float> none(0, 5);
+  CHECK(code_of([&] { expert_similarity(Outputs{none.view(), none.view()}); }) == ErrorCode::option);
+  CHECK(code_of([&] { cluster_experts(Outputs{none.view(), none.view()}, {}); }) == ErrorCode::option);
+}

@@ -98,3 +98,13 @@ TEST_CASE("Options of clusters out of range are refused", "[surgery]") {
   CHECK(text_of([&] { k_means(points, {.clusters = 7}); }) ==
         "k_means: expected from 1 to 6 clusters, one for each point at most, found 7");
 }
+
+TEST_CASE("Points that are no numbers, and none at all, are refused", "[surgery]") {
+  for (const double wrong : {std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity()}) {
+    auto points = support::random_matrix<double>(6, 3, 2);
+    points(4, 1) = wrong;
+    CHECK(code_of([&] { k_means(points, {.clusters = 2}); }) == ErrorCode::option);
+    CHECK(code_of([&] { k_means(points, {.clusters = 2, .initial = {0, 1}}); }) == ErrorCode::option);
+  }
+  CHECK(code_of([&] { k_means(Matrix<double>(0, 3), {.clusters = 1}); }) == ErrorCode::option);
+}

@@ -24,6 +24,8 @@ TEST_CASE("Labels and counts of other rows, or below 0, are refused; no rows mer
   CHECK(code_of([&] { merge_router_rows(rows.view(), {0, 1}, {1, 1, 1}); }) == ErrorCode::shape);
   CHECK(code_of([&] { merge_router_rows(rows.view(), {0, 1, 1}, {1, 1}); }) == ErrorCode::shape);
   CHECK(code_of([&] { merge_router_rows(rows.view(), {0, -1, 1}, {1, 1, 1}); }) == ErrorCode::option);
+  for (const int label : {3, 1'000'000'000, std::numeric_limits<int>::max()})
+    CHECK(code_of([&] { merge_router_rows(rows.view(), {0, label, 1}, {1, 1, 1}); }) == ErrorCode::option);
   CHECK(code_of([&] { merge_router_rows(rows.view(), {0, 1, 1}, {1, -1, 1}); }) == ErrorCode::option);
   CHECK(merge_router_rows(View<const float>(), {}, {}).rows() == 0);
 }

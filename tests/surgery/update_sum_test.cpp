@@ -4,6 +4,7 @@
 #include "core/decompositions.hpp"
 #include "support/catch.hpp"
 #include "surgery/adapters.hpp"
+#include "core/error_code.hpp"
 
 using namespace mole;
 using namespace mole::test;
@@ -54,4 +55,26 @@ TEST_CASE("The error of something against nothing is infinite, of nothing 0", "[
   CHECK(mole::detail::relative_error(adapters[0], nothing) == std::numeric_limits<double>::infinity());
   const Adapter<double> zero{Matrix<double>(1, adapter_in), Matrix<double>(1, adapter_out)};
   CHECK(mole::detail::relative_error(zero, nothing) == 0);
+}
+
+TEST_CASE("A sum of updates refuses matrices of other sizes, no adapter, and ranks that it has not", "[surgery]") {
+  UpdateSum sum(4, 3);
+  const auto code = [&](Index a_rows, Index a_cols, Index b_rows, Index b_cols) {
+    return code_of([&] { sum.add<float>(1, Matrix<float>(a_rows, a_cols), Matrix<float>(b_rows, b_cols)); });
+  };
+  CHECK(code(2, 5, 2, 3) == ErrorCode::shape);
+  CHECK(code(2, 4, 2, 2) == ErrorCode::shape);
+  CHECK(code(2, 4, 1, 3) == ErrorCode::shape);
+  CHECK(sum.ranks() == 0);
+  sum.add<float>(1, Matrix<float>(2, 4), Matrix<float>(2, 3));
+  CHECK(sum.ranks() == 2);
+  for (const auto& [x_rows, x_cols, y_rows, y_cols] :
+       std::vector<std::array<Index, 4>>{{5, 3, 5, 3}, {5, 4, 5, 4}, {5, 4, 4, 3}, {4, 4, 5, 3}}) {
+    Matrix<double> x(x_rows, x_cols), y(y_rows, y_cols);
+    CHECK(code_of([&] { sum.times(x, y.view()); }) == ErrorCode::shape);
+    CHECK(code_of([&] { sum.times_transposed(y, x.view()); }) == ErrorCode::shape);
+  }
+  CHECK(code_of([&] { sum.norms(3); }) == ErrorCode::option);
+  CHECK(code_of([&] { sum.norms(-1); }) == ErrorCode::option);
+  CHECK(code_of([] { UpdateSum::of(std::vector<WeightedAdapter<float>>{}); }) == ErrorCode::option);
 }

@@ -19,8 +19,9 @@ namespace mole {
 ///   bias [E x O]
 ///
 /// Over DenseFactors this is a LoRA whose B has a bias (peft's lora_bias). Any experts that have scales will do. The
-/// bias starts at 0. It passes over y once more than the experts alone, pairs x O products, and is no linear map: such
-/// a layer merges into a weight only if the host adds scale_e bias_e to the bias of its base.
+/// bias starts at 0. The experts are no longer added in the base's pass, and the bias takes another over y; a router
+/// cannot read their latent. merge_into() refuses them: merge unbiased(), and add gate scale_e bias_e to the bias of
+/// the base.
 template <ExpertPolicy Experts>
 class BiasedExperts {
  public:

@@ -209,7 +209,9 @@ class RandomBasis {
 
   /// Numbers of U(-bound, bound) for the columns from `first` on, an even one, of row k of matrix j.
   void draw(std::uint64_t stream, Index j, Index k, Index first, double bound, std::span<T> to) const {
-    fill_uniform_columns(mix_bits(mix_bits(seed_ + stream) + std::uint64_t(j * rank() + k)), first, bound, to);
+    // Mixed twice: of sums, B of a seed would be A of the next.
+    fill_uniform_columns(mix_bits(mix_bits(mix_bits(seed_) + stream) + std::uint64_t(j * rank() + k)), first, bound,
+                         to);
   }
 
   /// Columns of row k of basis j, in memory or made in `made`.

@@ -63,7 +63,7 @@ class TaskFactors {
 
   struct Scratch {
     ComputedTables<T> tables;
-    View<T> weights;  // w [E x n]
+    View<T> weights, d_weights;  // w [E x n]
   };
 
   template <std::uniform_random_bit_generator Generator>
@@ -119,7 +119,8 @@ class TaskFactors {
   }
 
   Scratch scratch(const CallSize&, Arena& arena) const {
-    return {ComputedTables<T>::both(blocks_, in(), out(), arena), arena.matrix<T>(blocks_.experts(), up_matrices_)};
+    return {ComputedTables<T>::both(blocks_, in(), out(), arena), arena.matrix<T>(blocks_.experts(), up_matrices_),
+            arena.matrix<T>(blocks_.experts(), up_matrices_)};
   }
 
   FactorViews<const T> factors(Scratch& scratch) const { return {scratch.tables.a, scratch.tables.b}; }
@@ -168,17 +169,18 @@ class TaskFactors {
     });
     if (gradients.lora_B_weights.empty()) return;
     call.execution.parallel_for(tasks, [&](Index k) {
-      const auto d_w = [&](Index i) {
+      const std::span<T> d_w = s.d_weights.row(k);
+      // With m the mean of d_w under w:   d_logit_i = w_i (d_w_i - m) / temperature
+      T mean = 0;
+      for (Index i = 0; i < up_matrices_; ++i) {
         T sum = 0;
         for (Index j = 0; j < rank(); ++j)
           sum += detail::dot(row_of(s.tables.d_b, k * rank() + j), row_of(parameters_.lora_B, i * rank() + j), out());
-        return sum;
-      };
-      // With m the mean of d_w under w:   d_logit_i = w_i (d_w_i - m) / temperature
-      T mean = 0;
-      for (Index i = 0; i < up_matrices_; ++i) mean += s.weights(k, i) * d_w(i);
+        d_w[std::size_t(i)] = sum;
+        mean += s.weights(k, i) * sum;
+      }
       for (Index i = 0; i < up_matrices_; ++i)
-        gradients.lora_B_weights(k, i) += s.weights(k, i) * (d_w(i) - mean) / T(temperature_);
+        gradients.lora_B_weights(k, i) += s.weights(k, i) * (d_w[std::size_t(i)] - mean) / T(temperature_);
     });
   }
 

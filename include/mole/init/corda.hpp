@@ -61,7 +61,7 @@ inline DampedInverse damped_inverse(std::string_view who, const Matrix<double>& 
 /// A base of the residual, with this adapter, computes what a base of the weight does, up to rounding. Ranks beyond
 /// min(O, I) become 0. Throws Error(shape) for other sizes, Error(option) for a scale of 0 or less, numbers that are
 /// not finite, or a covariance that no damping of up to 1e6 makes invertible; then nothing has changed. Cost: svd() of
-/// C' and of the weight.
+/// C' for each damping tried, and of the weight.
 /// Source: Yang et al. 2024 (CorDA), arXiv:2406.05223; huggingface/peft, tuners/lora/corda.py.
 template <LoraExperts Experts>
 void corda_init(Experts& experts, View<const typename Experts::Scalar> weight,

@@ -9,11 +9,13 @@
 
 namespace mole {
 
-/// A ~ N(0, 1/r^2) for an expert of r ranks, B = 0: the layer's output equals its base's.
+/// A ~ N(0, 1/r^2) for an expert of r ranks, B = 0: the layer's output equals its base's. Throws Error(shape) unless A
+/// and B have a row for each rank.
 /// Source: huggingface/peft, init_lora_weights = "gaussian"; a standard deviation of 1/r, whatever I.
 template <LoraExperts Experts, std::uniform_random_bit_generator Generator>
 void gaussian_init(Experts& experts, Generator& generator) {
   using T = typename Experts::Scalar;
+  detail::require_tables("gaussian_init", experts);
   for (Index e = 0; e < experts.experts(); ++e)
     for (Index j = 0; j < experts.blocks().size(e); ++j)
       for (T& a : experts.parameters().lora_A.view().row(experts.blocks().down(e) + j))

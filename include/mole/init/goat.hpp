@@ -6,7 +6,6 @@
 #include "mole/init/lora_experts.hpp"
 
 #include <cmath>
-#include <vector>
 
 #include "mole/core/macros_off.hpp"
 
@@ -32,10 +31,10 @@ struct GoatInitOptions {
 ///
 ///   weight, residual [O x I]; they may be the same memory, and an empty residual is not wanted
 ///
-/// Under gates of 1 a base of the residual computes with these experts what a base of the weight does; under gates that
-/// sum to 1 it is off by what the routing leaves out, as published. Throws Error(shape) for other sizes, Error(option)
-/// for experts of different ranks or scales, a scale or rho of 0 or less, more ranks than directions, or numbers that
-/// are not finite; then nothing has changed. Cost: svd().
+/// With share = 1 and gates of 1, a base of the residual computes with these experts what a base of the weight does;
+/// under gates that sum to 1 it is off by what the routing leaves out, as published. Throws Error(shape) for other
+/// sizes, Error(option) for experts of different ranks or scales, a scale or rho that is not above 0, more ranks than
+/// directions, or numbers that are not finite; then nothing has changed. Cost: svd().
 /// Source: Fan et al. 2025 (GOAT), arXiv:2502.16894; Facico/GOAT-PEFT, goat/layer.py.
 template <LoraExperts Experts>
 void goat_init(Experts& experts, View<const typename Experts::Scalar> weight, View<typename Experts::Scalar> residual,
@@ -43,7 +42,8 @@ void goat_init(Experts& experts, View<const typename Experts::Scalar> weight, Vi
   detail::require_fits("goat_init", experts, 0, weight, residual);
   const Index count = experts.experts(), ranks = experts.blocks().size(0), all = count * ranks;
   const double scale = detail::positive_scale("goat_init", experts, 0);
-  require(options.rho > 0, ErrorCode::option, "goat_init: expected a rho above 0, found ", options.rho);
+  require(options.rho > 0 && std::isfinite(options.rho) && std::isfinite(options.share), ErrorCode::option,
+          "goat_init: expected a finite rho above 0 and a finite share, found ", options.rho, " and ", options.share);
   for (Index e = 1; e < count; ++e)
     require(experts.blocks().size(e) == ranks && double(experts.scale()[std::size_t(e)]) == scale, ErrorCode::option,
             "goat_init: expected experts of one rank and scale, found ", experts.blocks().size(e), " and ",

@@ -23,7 +23,8 @@ struct DirectionsOptions {
 /// weight [O x I] = u diag(s) v^T:   u [O x count], s [count] descending, v [I x count]
 ///
 /// Cost: svd()'s, which is 1 s for 512 x 512 and grows with the cube; with power_iterations p, 2 + 2 p products of the
-/// weight with count + 10 vectors. Throws as randomized_svd(). Offline.
+/// weight with count + 10 vectors. With power_iterations it throws as randomized_svd(), else as svd().
+/// Offline.
 template <class T>
 Svd<double> leading_directions(View<const T> weight, const DirectionsOptions& options) {
   if (!options.power_iterations) {

@@ -19,14 +19,14 @@ struct LoftqOptions {
 
 /// In turns:   coded = code(weight - s B A),   s B A = the best update of r ranks for weight - coded.
 ///
-///   weight, coded [O x I]
+///   weight, coded [O x I], in different memory
 ///   code(from, to)   writes to `to` what a base of the codes of `from` computes with
 ///
-/// A base of the codes, made from `coded`, is nearer to the weight with this adapter than without: the error never is
-/// larger after an iteration than that of code(weight) alone if the decomposition is exact. The release leaves out s,
-/// which is right for s = 1 alone; here it is not left out. Throws Error(shape) for other sizes, Error(option) for a
-/// scale of 0 or less, fewer than one iteration, or numbers that are not finite. Cost: leading_directions() an
-/// iteration.
+/// A base of the codes, made from `coded`, is nearer to the weight with this adapter than without. After one iteration
+/// the error is at most that of code(weight) alone, if the decomposition is exact; further ones mostly lower it,
+/// without guarantee. The release leaves out s, which is right for s = 1 alone; here it is not left out. Throws
+/// Error(shape) for other sizes, Error(option) for a scale that is not above 0 and finite, fewer than one iteration, or
+/// numbers that are not finite. Cost: leading_directions() an iteration.
 /// Source: Li et al. 2023 (LoftQ), arXiv:2310.08659; huggingface/peft, utils/loftq_utils.py.
 template <LoraExperts Experts, class Code>
 requires std::invocable<Code&, View<const typename Experts::Scalar>, View<typename Experts::Scalar>>
@@ -34,7 +34,7 @@ void loftq_init(Experts& experts, View<const typename Experts::Scalar> weight, V
                 Code&& code, const LoftqOptions& options = {}) {
   using T = typename Experts::Scalar;
   detail::require_fits("loftq_init", experts, options.expert, weight, coded);
-  require(coded && coded.data() != weight.data(), ErrorCode::shape,
+  require(coded && !overlap(weight, View<const T>(coded)), ErrorCode::shape,
           "loftq_init: expected memory of its own for what the base computes with, found none, or the weight's");
   require(options.iterations >= 1, ErrorCode::option, "loftq_init: expected at least 1 iteration, found ",
           options.iterations);

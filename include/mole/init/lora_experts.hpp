@@ -16,7 +16,8 @@
 namespace mole {
 
 /// Satisfied by LowRank<DenseFactors<T>>, and by all with its blocks(), scale(), add_delta() and parameters().   lora_A
-/// [ranks x I], lora_B [ranks x O]
+/// [ranks x I], lora_B [ranks x O], one row of each for each rank: factors whose tensors have these names and other
+/// rows, such as TaskFactors, are refused at run time.
 template <class E>
 concept LoraExperts = std::floating_point<typename E::Scalar> && requires(E& experts) {
   { experts.blocks() } -> std::convertible_to<const RankBlocks&>;
@@ -28,6 +29,18 @@ concept LoraExperts = std::floating_point<typename E::Scalar> && requires(E& exp
 
 namespace detail {
 
+/// Throws Error(shape) unless A and B have a row for each rank of the blocks: initializations write them by rank.
+template <LoraExperts Experts>
+void require_tables(std::string_view who, Experts& experts) {
+  const auto require_size = [&](std::string_view what, const Matrix<typename Experts::Scalar>& table, Index rows,
+                                Index cols) {
+    require(table.rows() == rows && table.cols() == cols, ErrorCode::shape, who, ": expected a ", what, " of [", rows,
+            " x ", cols, "], a row for each rank, found [", table.rows(), " x ", table.cols(), "]");
+  };
+  require_size("lora_A", experts.parameters().lora_A, experts.blocks().ranks_down(), experts.in());
+  require_size("lora_B", experts.parameters().lora_B, experts.blocks().ranks_up(), experts.out());
+}
+
 /// Throws Error(option) if experts share an A, which would have to start from several at once.
 template <LoraExperts Experts>
 void require_own_a(std::string_view who, const Experts& experts) {
@@ -35,12 +48,19 @@ void require_own_a(std::string_view who, const Experts& experts) {
           ": expected experts with an A of their own, found one A for all");
 }
 
-/// Throws unless expert e exists, has an A of its own, and a weight of [O x I], to whose memory or size `residual`
-/// fits.
+/// Are they one matrix?
+template <class T>
+bool same_memory(const View<const T>& a, const View<const T>& b) {
+  return a.data() == b.data() && (a.stride() == b.stride() || a.rows() <= 1);
+}
+
+/// Throws unless expert e exists and has an A of its own, and weight and residual are [O x I]; an empty residual is not
+/// wanted. The residual may be the weight itself, but no other memory that overlaps it.
 template <LoraExperts Experts>
-void require_fits(std::string_view who, const Experts& experts, Index expert,
-                  View<const typename Experts::Scalar> weight, View<const typename Experts::Scalar> residual) {
+void require_fits(std::string_view who, Experts& experts, Index expert, View<const typename Experts::Scalar> weight,
+                  View<const typename Experts::Scalar> residual) {
   using T = typename Experts::Scalar;
+  require_tables(who, experts);
   require(expert >= 0 && expert < experts.experts(), ErrorCode::option, who, ": expected an expert below ",
           experts.experts(), ", found ", expert);
   require_own_a(who, experts);
@@ -49,14 +69,18 @@ void require_fits(std::string_view who, const Experts& experts, Index expert,
             what, " of [", experts.out(), " x ", experts.in(), "], found [", matrix.rows(), " x ", matrix.cols(), "]");
   };
   require_size("weight", weight);
-  if (residual) require_size("residual", residual);
+  if (!residual) return;
+  require_size("residual", residual);
+  require(same_memory(weight, residual) || !overlap(weight, residual), ErrorCode::shape, who,
+          ": expected a residual in the memory of the weight or in its own, found one that overlaps the weight");
 }
 
-/// The scale of an expert. Throws Error(option) unless it is above 0, since directions are divided by it.
+/// The scale of an expert. Throws Error(option) unless it is above 0 and finite, since directions are divided by it.
 template <LoraExperts Experts>
 double positive_scale(std::string_view who, const Experts& experts, Index expert) {
   const auto scale = double(experts.scale()[std::size_t(expert)]);
-  require(scale > 0, ErrorCode::option, who, ": expected a scale above 0, found ", scale);
+  require(scale > 0 && std::isfinite(scale), ErrorCode::option, who, ": expected a finite scale above 0, found ",
+          scale);
   return scale;
 }
 

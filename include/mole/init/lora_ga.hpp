@@ -52,7 +52,9 @@ void lora_ga_init(Experts& experts, View<const typename Experts::Scalar> weight,
                   const LoraGaOptions& options = {}) {
   detail::require_fits("lora_ga_init", experts, options.expert, weight, residual);
   detail::require_fits("lora_ga_init: as a gradient", experts, options.expert, gradient, {});
-  require(options.gamma > 0, ErrorCode::option, "lora_ga_init: expected a gamma above 0, found ", options.gamma);
+  require(options.gamma > 0 && std::isfinite(options.gamma), ErrorCode::option,
+          "lora_ga_init: expected a finite gamma above 0, found ", options.gamma);
+  detail::exponent_of("lora_ga_init: weight", weight);  // throws unless all numbers are finite
   const double scale = detail::positive_scale("lora_ga_init", experts, options.expert);
   const Index ranks = experts.blocks().size(options.expert);
   if (ranks > 0) {

@@ -12,10 +12,12 @@ namespace mole {
 
 /// A = Q_even^T N_A / 10,   B = N_B Q_odd / 10, where Q_even and Q_odd are the rows 0, 2, 4 ... and 1, 3, 5 ... of an
 /// orthogonal Q [r x r] and N_A [r/2 x I], N_B [O x r/2] are normal: B A is 0 up to rounding, while both learn from the
-/// first step. Throws Error(option) for an expert of an odd number of ranks; then nothing has changed.
+/// first step. Throws Error(option) for an expert of an odd number of ranks or one A for all, Error(shape) unless A and
+/// B have a row for each rank; then nothing has changed.
 /// Source: huggingface/peft, init_lora_weights = "orthogonal".
 template <LoraExperts Experts, std::uniform_random_bit_generator Generator>
 void orthogonal_init(Experts& experts, Generator& generator) {
+  detail::require_tables("orthogonal_init", experts);
   detail::require_own_a("orthogonal_init", experts);
   for (Index e = 0; e < experts.experts(); ++e)
     require(experts.blocks().size(e) % 2 == 0, ErrorCode::option,

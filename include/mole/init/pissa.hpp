@@ -5,8 +5,6 @@
 #include "mole/init/leading_directions.hpp"
 #include "mole/init/lora_experts.hpp"
 
-#include <cmath>
-
 #include "mole/core/macros_off.hpp"
 
 namespace mole {

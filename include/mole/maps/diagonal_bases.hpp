@@ -8,15 +8,14 @@
 #include <bit>
 #include <cmath>
 #include <cstdint>
-#include <memory>
 #include <utility>
 
 #include "mole/core/macros_off.hpp"
 
 namespace mole {
 
-/// How the numbers of random bases are distributed. The variance is 1 in each case.
-enum class BasisNumbers {
+/// The distribution of the entries of random bases. The variance is 1 in each case.
+enum class BasisDistribution {
   uniform,
   ternary,         ///< -s, 0, s with probability 1/6, 2/3, 1/6
   sparse_ternary,  ///< -s and s with probability 1/(2 sqrt(D)) each, where D is the largest small side
@@ -29,7 +28,7 @@ enum class BasisNumbers {
 ///
 /// All numbers follow from the seed, one by one: a tile that any thread makes at any time has the same bits. `keep`
 /// holds them in memory, r numbers for each column of each basis: 64.5 MiB of float for layers of 4,096 x 4,096 and
-/// r = 32. Without, each forward and each backward makes those of its layer anew.
+/// r = 32. Without, a forward makes A once and each B_b once per expert in use; a backward makes the B_b again.
 /// Throws Error(option) for sizes below 1, Error(shape) for matrices that do not fit each other.
 template <class T>
 class DiagonalBases {
@@ -41,7 +40,7 @@ class DiagonalBases {
     Index small_side = 0;  ///< the largest min(I, O) of a layer
     Index large_side = 0;  ///< the largest max(I, O)
     Index bases = 0;       ///< 0: as many as give full rank, small_side / r, rounded up
-    BasisNumbers numbers = BasisNumbers::uniform;
+    BasisDistribution distribution = BasisDistribution::uniform;
     bool keep = true;  ///< in memory
     std::uint64_t seed = 0;
   };
@@ -52,10 +51,11 @@ class DiagonalBases {
             ", sides ", options.small_side, " and ", options.large_side);
     require(options.bases >= 0, ErrorCode::option, "DiagonalBases: expected at least 0 bases, found ", options.bases);
     if (options_.bases == 0) options_.bases = bases_for(options.small_side);
-    if (options_.numbers == BasisNumbers::uniform)
+    if (options_.distribution == BasisDistribution::uniform)
       chance_ = 1, size_ = std::sqrt(3.0);
     else
-      chance_ = options_.numbers == BasisNumbers::ternary ? 1.0 / 6 : 0.5 / std::sqrt(double(options.small_side)),
+      chance_ =
+          options_.distribution == BasisDistribution::ternary ? 1.0 / 6 : 0.5 / std::sqrt(double(options.small_side)),
       size_ = 1 / std::sqrt(2 * chance_);
     if (!options_.keep) return;
     Matrix<T> a(options_.rank, options_.small_side);
@@ -97,7 +97,7 @@ class DiagonalBases {
   /// A number that differs, almost certainly, for other numbers or sizes; the same whether they are kept or not. Reads
   /// all of matrices that were given.
   std::uint64_t fingerprint() const {
-    std::uint64_t print = mix_bits(options_.seed ^ std::uint64_t(options_.numbers));
+    std::uint64_t print = mix_bits(mix_bits(options_.seed) ^ std::uint64_t(options_.distribution));
     for (const Index size : {options_.rank, options_.small_side, options_.large_side, options_.bases})
       print = mix_bits(print ^ std::uint64_t(size));
     if (chance_ == 0)
@@ -109,9 +109,10 @@ class DiagonalBases {
  private:
   void make_rows(std::uint64_t stream, Index first, View<T> to) const {
     for (Index k = 0; k < to.rows(); ++k) {
-      fill_uniform_columns(mix_bits(mix_bits(options_.seed + stream) + std::uint64_t(first + k)), 0,
-                           options_.numbers == BasisNumbers::uniform ? size_ : 1.0, to.row(k));
-      if (options_.numbers == BasisNumbers::uniform) continue;
+      // Mixed twice: of sums, stream 1 of a seed would be stream 0 of the next.
+      fill_uniform_columns(mix_bits(mix_bits(mix_bits(options_.seed) + stream) + std::uint64_t(first + k)), 0,
+                           options_.distribution == BasisDistribution::uniform ? size_ : 1.0, to.row(k));
+      if (options_.distribution == BasisDistribution::uniform) continue;
       for (T& element : to.row(k))
         element = T(double(element) < 2 * chance_ - 1 ? -size_ : double(element) >= 1 - 2 * chance_ ? size_ : 0.0);
     }

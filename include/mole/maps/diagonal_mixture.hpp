@@ -31,13 +31,13 @@ enum class BasisPairing {
 ///
 /// A and the B_b are those of DiagonalBases: only the diagonals are trained, n (r + m) numbers, and n bases of rank r
 /// give delta full rank. It is applied one basis at a time, r m products to make diag(lambda_b) A diag(gamma_b), then
-/// T r (I + O) for T tokens; backward does twice that and makes everything again. Scratch is three tiles of r rows, two
-/// of m numbers and one of max(I, O), and two of [tokens x r]. At I = O = 4,096 and r = 32: 528,384 trained numbers.
-/// The bits of a row of y do not depend on the other rows.
+/// T r (I + O) for T tokens; backward does twice that and makes everything again. Scratch is two tiles [r x m] and two
+/// of [tokens x r]; unless the bases are in memory, also [r x m] and [r x max(I, O)]. At I = O = 4,096 and r = 32:
+/// 528,384 trained numbers. The bits of a row of y do not depend on the other rows.
 ///
-/// The release pairs rows as `flattened`, although its paper has the formula. That only exchanges columns of random
+/// The release pairs rows as `flattened`, although its paper has the formula. That only permutes rows of random
 /// matrices: the formula is the default, and `flattened` reads the release's checkpoints.
-/// Scale: alpha / (r sqrt(n)) as in the paper's repository, or peft's alpha / r, without `over_root_of_bases`.
+/// Scale: alpha / (r sqrt(n)), as in the paper's repository; without `over_root_of_bases` alpha / r, as in peft.
 /// Starts at lambda = 0, so that the output of a fresh layer equals its base's, and gamma = 1 / max(n, m); the first
 /// gradient is of lambda alone. State: a fingerprint of the bases, so that a checkpoint over others is refused. Throws
 /// Error(option) for sizes below 1 or without bases, Error(shape) if the bases are smaller than the layer.

@@ -77,12 +77,15 @@ class KroneckerMaps {
             ", out = ", options.out, ", experts = ", options.experts, ", rank = ", options.rank);
     m_ = smaller_factor(options.in, options.factor), n_ = options.in / m_;
     l_ = smaller_factor(options.out, options.factor), k_ = options.out / l_;
-    const auto rows = [&](Index rows_of_one, Index cols) { return Matrix<T>(experts_ * rows_of_one, cols); };
-    if (options.decompose_both && 2 * rank_ < std::max(l_, m_))
+    const auto rows = [&](Index rows_of_one, Index cols) {
+      return Matrix<T>(checked_product("KroneckerMaps: rows", experts_, rows_of_one), cols);
+    };
+    const auto is_low = [&](Index a, Index b) { return rank_ < (std::max(a, b) + 1) / 2; };  // 2 r < max(a, b)
+    if (options.decompose_both && is_low(l_, m_))
       parameters_.lokr_w1_a = rows(l_, rank_), parameters_.lokr_w1_b = rows(rank_, m_);
     else
       parameters_.lokr_w1 = rows(l_, m_);
-    if (2 * rank_ < std::max(k_, n_))
+    if (is_low(k_, n_))
       parameters_.lokr_w2_a = rows(k_, rank_), parameters_.lokr_w2_b = rows(rank_, n_);
     else
       parameters_.lokr_w2 = rows(k_, n_);
@@ -198,12 +201,13 @@ class KroneckerMaps {
     return sizes;
   }
 
-  /// The largest divisor of `size` that is at most its square root, or `factor`, and itself at most the other factor.
+  /// The smaller of `factor` and size / factor if `factor` divides; else the largest divisor of at most the square
+  /// root, and at most `factor` if it is set.
   static Index smaller_factor(Index size, Index factor) {
     if (factor > 0 && size % factor == 0) return std::min(factor, size / factor);
     const Index bound = factor > 0 ? factor : size;
     Index smaller = 1;
-    for (Index d = 1; d * d <= size; ++d)
+    for (Index d = 1; d <= size / d; ++d)
       if (size % d == 0 && d <= bound) smaller = d;
     return smaller;
   }

@@ -44,7 +44,7 @@ concept TrainableMapPolicy = MapPolicy<M, Execution> &&
 };
 
 /// Maps that are linear:   add_delta(expert, factor, w, call)   w [O x I] += factor * the expert's matrix, after
-/// prepare(); offline, so that the call's execution has parallel_for() alone
+/// prepare(); offline: the call's execution has only parallel_for()
 template <class M, class Execution = ExecutionArchetype>
 concept LinearMapPolicy = MapPolicy<M, Execution> && requires(const M& maps, View<typename M::Scalar> w) {
   maps.add_delta(Index(0), typename M::Scalar(1), w, call_of<M, Execution>());

@@ -26,16 +26,16 @@ namespace mole {
 ///
 /// One expert under a gate of 1 is DoRA: with the base's W x + b the layer gives m/n o (V x) + b. Under other gates
 /// each expert is a DoRA of its own. W is the base's weight, in memory of the host, which must outlive the layer, and
-/// is not trained; a coded base needs it as floats, too.
+/// is not trained; a coded base needs its decoded weight as floats, too.
 ///
 /// n is taken as a constant in backward, as published: gradients of A and B are then not those of the output, and
 /// `exact_norm` adds what is missing. W x is computed again for the rows of each expert. Lengths cost O I (r + 1)
-/// products an expert once a forward, without forming V; `exact_norm` costs three times that in backward. Scratch is
+/// products an expert once a forward, without forming V; `exact_norm` costs four times that in backward. Scratch is
 /// three times [tokens x O], one of [tokens x r], and 3 O numbers an expert. At I = O = 4,096 and r = 8: 69,632 trained
 /// numbers. A row of zeros in V has no direction, and is taken as m = n.
 ///
 /// Starts as LoRA does, with m = n, so that the output of a fresh layer equals its base's. Throws Error(option) for
-/// sizes below 1 or without an alpha, Error(shape) unless the weight is [O x I].
+/// sizes below 1 or an alpha out of range, Error(shape) unless the weight is [O x I].
 /// Source: Liu et al. 2024 (DoRA), arXiv:2402.09353; huggingface/peft, tuners/lora/dora.py.
 template <class T>
 class WeightDecomposition {
@@ -212,7 +212,12 @@ class WeightDecomposition {
     });
   }
 
+  /// Into the borrowed weight itself a single expert alone: after it, there is no W that others could measure.
   void add_delta(Index expert, T factor, View<T> w, auto call) const {
+    const bool is_weight = w.data() == weight_.data() && w.stride() == weight_.stride();
+    require((is_weight && experts_ == 1) || !overlap(View<const T>(w), weight_), ErrorCode::not_mergeable,
+            "WeightDecomposition: expected memory of its own for the sum of ", experts_,
+            " experts and the weight, found that of the weight, which each of them measures");
     for (Index o = 0; o < out(); ++o)
       for_each_tile(expert, o, 0, in(), [&](Index first, std::span<const T> v) {
         const T ratio = call.scratch.ratio(expert, o);
@@ -237,8 +242,9 @@ class WeightDecomposition {
     call.execution.product_nt(x, a_of(expert), h);
     fill(v_x, T(0));
     call.execution.product_nn(View<const T>(h), b_of(expert), v_x);
-    for (Index t = 0; t < x.rows(); ++t)
+    call.execution.parallel_for(x.rows(), [&](Index t) {
       for (T& element : v_x.row(t)) element *= s_;
+    });
   }
 
   /// Calls f(first column, part of the row) for the columns [begin, end) of row o of V, which is formed part by part.

@@ -17,7 +17,7 @@ struct DoraOptions {
   double alpha = 8;
   Scaling scaling = Scaling::alpha_over_rank;
   bool exact_norm = false;  ///< gradients through the lengths, which the release takes as constants
-  double dropout = 0;       ///< on the adapter's input, of which the weight sees the same
+  double dropout = 0;       ///< on the x of the adapter, and of the W x in its formula; the base sees x itself
 };
 
 /// y = m / n o ((W + s B A) x) + b, with n the lengths of the rows of W + s B A.

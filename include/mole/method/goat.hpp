@@ -30,7 +30,7 @@ struct GoatOptions {
   Index k = 2;
   GoatScale scale = GoatScale::as_full_training;
   double alpha = 16;   ///< of the first two scales
-  double eta = 1;      ///< of as_full_training: the rate over that of full training
+  double eta = 1;      ///< of as_full_training: the learning rate of full training over the adapter's
   double dropout = 0;  ///< on the adapters' input; the router sees x without dropout
 };
 

@@ -15,8 +15,8 @@ namespace mole {
 
 /// Albert et al. 2025 (RandLoRA), arXiv:2502.00987; released as PaulAlbert31/RandLoRA and as huggingface/peft's
 /// RandLoRA. Alpha is twice the rank in the paper's runs, and 20 times in peft, which has no root of n in its scale:
-/// an alpha of one is none for the other. The releases draw their matrices with PyTorch's generator: to read their
-/// checkpoints, make the bases from the A and B that they hold, with `flattened`.
+/// an alpha tuned for one does not fit the other. The releases draw their matrices with PyTorch's generator: to read
+/// their checkpoints, make the bases from the A and B that they hold, with `flattened`.
 struct RandloraOptions {
   double alpha = 64;
   bool over_root_of_bases = true;  ///< scale alpha / (r sqrt(n)); false: alpha / r

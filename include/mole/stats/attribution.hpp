@@ -47,7 +47,7 @@ Routing<T> pairs_in_slot(const Routing<T>& routing, Index slot) {
 ///   x [N x I], a routing of N tokens   ->   f(pair, std::span<const T>) once for each pair
 ///
 /// The sum over the pairs of a token is the layer's output minus its base's, to the rounding. For experts of any kind,
-/// computed by the layer's own execution, once for each of the most experts that a token has; `pass` as in the forward
+/// computed by the layer's own execution, in as many passes as the most experts of a token; `pass` as in the forward
 /// that is explained. Throws Error(shape) for another routing, Error(order) for an unfinished one.  Allocates.
 template <class Layer, class F>
 void for_each_contribution(const Layer& layer, View<const typename Layer::Scalar> x,
@@ -73,7 +73,8 @@ void for_each_contribution(const Layer& layer, View<const typename Layer::Scalar
 /// The parts of experts in the outputs of tokens, one number for each pair of the routing.
 struct Attribution {
   std::vector<double> norm;   ///< [pairs] ||c||, the length of what the pair adds
-  std::vector<double> share;  ///< [pairs] <c, sum of c> / ||sum of c||^2: those of a token sum to 1; 0 if the sum is 0
+  std::vector<double> share;  ///< [pairs] <c, sum of c> / ||sum of c||^2: those of a token sum to 1; 0 if the sum is 0,
+                              ///< NaN if it is none
 
   /// Numbers of pairs as a matrix; 0 where an expert does not serve a token.   [N x E]
   template <class T>
@@ -85,7 +86,7 @@ struct Attribution {
   }
 };
 
-/// Who did what to each token: exact, from the contributions themselves, not from gates or gradients.
+/// What each expert adds to each token, from the contributions themselves, not from gates or gradients.
 ///
 ///     layer.forward(x, y, work);
 ///     const Attribution parts = attribution(layer, x, work.routing);
@@ -120,7 +121,7 @@ Attribution attribution(const Layer& layer, View<const typename Layer::Scalar> x
           along += double(c[o]) * of_token[o];
           squares += of_token[o] * of_token[o];
         }
-        parts.share[std::size_t(pair)] = squares > 0 ? along / squares : 0;
+        parts.share[std::size_t(pair)] = squares == 0 ? 0 : along / squares;  // NaN stays
       },
       pass);
   return parts;

@@ -4,7 +4,6 @@
 
 #include "mole/surgery/weighted_adapter.hpp"
 
-#include <algorithm>
 #include <utility>
 #include <vector>
 
@@ -15,7 +14,7 @@ namespace mole {
 /// One Adapter for each expert of LowRank experts over any factors, with its scale: their A and B are computed, a rank
 /// gate becomes part of B, and an A that several experts share is repeated.
 ///
-/// Error: none; the rounding of a rank gate times b. Copies.  Offline.
+/// Error: only the rounding of a rank gate times b. Copies.  Offline.
 template <class Experts>
 requires requires(const Experts& experts) {
   experts.tables();

@@ -9,7 +9,7 @@
 
 namespace mole {
 
-/// What clusters of experts are near in.
+/// The features by which experts are clustered.
 enum class ExpertFeatures {
   outputs,     ///< their outputs for all tokens
   similarity,  ///< how similar each is to all others: the rows of 1 - expert_similarity()
@@ -23,12 +23,18 @@ struct ClusterExpertsOptions {
 
 namespace detail {
 template <class T>
-void check_outputs(const char* who, const std::vector<View<const T>>& outputs) {
+void check_outputs(std::string_view who, const std::vector<View<const T>>& outputs) {
   require(!outputs.empty(), ErrorCode::option, who, ": expected at least 1 expert, found 0");
   for (std::size_t e = 1; e < outputs.size(); ++e)
     require(outputs[e].rows() == outputs[0].rows() && outputs[e].cols() == outputs[0].cols(), ErrorCode::shape, who,
             ": outputs of expert ", e, ": expected [", outputs[0].rows(), " x ", outputs[0].cols(), "], found [",
             outputs[e].rows(), " x ", outputs[e].cols(), "]");
+  require(outputs[0].rows() >= 1, ErrorCode::option, who, ": expected outputs of at least 1 token, found 0");
+  for (std::size_t e = 0; e < outputs.size(); ++e)
+    for (Index n = 0; n < outputs[e].rows(); ++n)
+      for (const T value : outputs[e].row(n))
+        require(std::isfinite(value), ErrorCode::option, who, ": outputs of expert ", e,
+                ": expected finite numbers, found ", double(value), " for token ", n);
 }
 }  // namespace detail
 
@@ -36,8 +42,9 @@ void check_outputs(const char* who, const std::vector<View<const T>>& outputs) {
 ///
 ///   outputs: [N x O] of each expert, for the same tokens   ->   [E x E], ones on the diagonal
 ///
-/// An output of 0 has cosine 0 with all, itself too. Throws Error(option) for no expert, Error(shape) for other sizes.
-/// O(E^2 N O).  Source: Li et al. 2025 (Sub-MoE), arXiv:2506.23266.
+/// An output of 0 has cosine 0 with all, itself too. Throws Error(option) for no expert, no token, or numbers that are
+/// not finite, Error(shape) for other sizes.  O(E^2 N O).
+/// Source: Li et al. 2025 (Sub-MoE), arXiv:2506.23266.
 template <class T>
 Matrix<double> expert_similarity(const std::vector<View<const T>>& outputs) {
   detail::check_outputs("expert_similarity", outputs);

@@ -10,7 +10,7 @@
 #include <cmath>
 #include <cstdint>
 #include <numeric>
-#include <string>
+#include <string_view>
 #include <vector>
 
 #include "mole/core/macros_off.hpp"
@@ -41,8 +41,8 @@ enum class SignElection {
 ///   | DARE                           | random    | none                 |
 ///   | DARE with TIES                 | random    | total (or frequency) |
 ///
-/// Without an election of signs the result is sum_i w_i t_i of what is kept; with one, the sum of the w_i t_i that have
-/// the elected sign, divided by their number.
+/// Without an election of signs the result is sum_i w_i t_i of what is kept; with one, the sum of w_i t_i over those
+/// t_i that have the elected sign, divided by their number.
 /// Source: Yadav et al. 2023 (TIES), arXiv:2306.01708; Yu et al. 2023 (DARE), arXiv:2311.03099; huggingface/peft,
 /// merge_utils.py, whose DARE computes the division by the density and drops it: rescale = false is that.
 struct Combination {
@@ -55,7 +55,7 @@ struct Combination {
   /// Is it the weighted sum of whole tensors?
   bool linear() const { return (pruning == Pruning::none || density == 1) && signs == SignElection::none; }
 
-  void check(const std::string& who) const {
+  void check(std::string_view who) const {
     require(density > 0 && density <= 1, ErrorCode::option, who, ": expected a density in (0, 1], found ", density);
   }
 };

@@ -13,8 +13,9 @@ namespace mole {
 ///   adapters of any ranks, one I and one O   ->   an adapter of the sum of their ranks and of scale `scale`
 ///
 /// One adapter of weight 1 is itself, bit for bit, under its own scale. Error: the rounding of f a. Throws
-/// Error(option) for no adapter, a weight or scale that is no number, a scale of 0; Error(shape) for other inputs or
-/// outputs.  Copies; O((I + O) R^2) for the error that is reported, of R ranks together.  Offline.
+/// Error(option) for no adapter, a weight or scale that is no number, a scale of 0, or numbers in A or B that are not
+/// finite; Error(shape) for other inputs or outputs.  Copies; O((I + O) R^2) for the error that is reported, of R ranks
+/// together.  Offline.
 /// Source: huggingface/peft, add_weighted_adapter, "cat".
 template <class T>
 MergedAdapter<T> concatenate_adapters(const std::vector<WeightedAdapter<T>>& adapters, double scale = 1) {

@@ -52,14 +52,12 @@ Matrix<double> share_of_experts(const Layer& layer, View<const typename Layer::S
   return converted<double>(View<const T>(y));
 }
 
-/// ||x S^T - y|| / ||y||, 0 for 0 of 0.
+/// ||x S^T - y|| / ||y||
 inline double error_of_outputs(const UpdateSum& sum, View<const double> x, const Matrix<double>& y) {
   Matrix<double> found(y.rows(), y.cols());
   sum.times(x, found.view());
   for (std::size_t k = 0; k < found.elements().size(); ++k) found.elements()[k] -= y.elements()[k];
-  const double norm = std::sqrt(inner(y, y)), difference = std::sqrt(inner(found, found));
-  if (norm == 0) return difference == 0 ? 0 : std::numeric_limits<double>::infinity();
-  return difference / norm;
+  return ratio_of_norms(std::sqrt(inner(found, found)), std::sqrt(inner(y, y)));
 }
 
 }  // namespace detail
@@ -87,13 +85,14 @@ DistilledMixture<typename Layer::Scalar> distill_mixture(const Layer& layer, con
                                                          const DistillOptions& options,
                                                          View<const typename Layer::Scalar> held_out = {}) {
   using T = typename Layer::Scalar;
-  const std::string who = "distill_mixture";
-  require_equal(ErrorCode::shape, who + ": experts of the stats", Index(layer.experts().experts()), stats.experts());
+  constexpr std::string_view who = "distill_mixture";
+  require_equal(ErrorCode::shape, "distill_mixture: experts of the stats", Index(layer.experts().experts()),
+                stats.experts());
   require(stats.tokens() > 0, ErrorCode::option, who, ": expected stats of at least 1 token, found 0");
   require(options.rank >= 1, ErrorCode::option, who, ": expected a rank of at least 1, found ", options.rank);
   require(std::isfinite(options.scale) && options.scale != 0, ErrorCode::option, who,
           ": expected a scale other than 0, found ", options.scale);
-  if (held_out) require_equal(ErrorCode::shape, who + ": columns of held_out", layer.in(), held_out.cols());
+  if (held_out) require_equal(ErrorCode::shape, "distill_mixture: columns of held_out", layer.in(), held_out.cols());
 
   const std::vector<Adapter<T>> experts = adapters_of(layer.experts());
   UpdateSum sum(layer.in(), layer.out());

@@ -89,13 +89,18 @@ inline void move_centers(View<const double> points, KMeans& found) {
 ///
 /// Labels are those from before the last move of the centers. Nothing is random: the start is `initial`, or the points
 /// that lie farthest from each other (Gonzalez 1985). A cluster may become, and stay, empty.
-/// Throws Error(option) for less than 1 or more than N clusters, less than 1 iteration, initial points that are not of
-/// the N, or not one for each cluster.  O(iterations N clusters D).  Offline.
+/// Throws Error(option) for less than 1 or more than N clusters, so for no point, too, less than 1 iteration, initial
+/// points that are not of the N, or not one for each cluster, or numbers that are not finite.
+/// O(iterations N clusters D).  Offline.
 inline KMeans k_means(View<const double> points, const KMeansOptions& options) {
   require(options.clusters >= 1 && options.clusters <= points.rows(), ErrorCode::option, "k_means: expected from 1 to ",
           points.rows(), " clusters, one for each point at most, found ", options.clusters);
   require(options.iterations >= 1, ErrorCode::option, "k_means: expected at least 1 iteration, found ",
           options.iterations);
+  for (Index n = 0; n < points.rows(); ++n)
+    for (const double value : points.row(n))
+      require(std::isfinite(value), ErrorCode::option, "k_means: expected finite numbers, found ", value, " in point ",
+              n);
   const std::vector<Index> start =
       options.initial.empty() ? detail::farthest_points(points, options.clusters) : options.initial;
   require_equal(ErrorCode::option, "k_means: initial points", options.clusters, Index(start.size()));

@@ -108,23 +108,25 @@ inline Matrix<double> cluster_means(const Matrix<double>& pool, const std::vecto
 /// A rank (a, b) is the smallest unit of an adapter. Those of all adapters are clustered, and the means of clusters are
 /// the ranks of the result:
 ///
-///   scale B^T A = sqrt(r / clusters) sum_c b_c a_c^T,   (a_c, f b_c) reweighted means over cluster c of (a, w s b)
+///   scale B^T A = scale sqrt(r / clusters) sum_c b_c a_c^T,
+///   (a_c, b_c) the reweighted mean over cluster c of (a, f b), f = w s / scale
 ///
-///   adapters of any ranks, one I and one O   ->   an adapter of at most `clusters` ranks: an empty cluster is none
+///   adapters of any ranks, one I and one O   ->   an adapter of at most `clusters` ranks: an empty cluster gives no
+///   rank
 ///
 /// With as many clusters as ranks and without the two reweightings it is the weighted sum of the updates. With one
 /// adapter and fewer clusters than ranks it makes that one smaller. The order of adapters and of their ranks does not
 /// matter, unless distances are equal. (a, b) and (c a, b / c) are one rank, and so are (-a, -b), but clusters see them
 /// apart: `normalized` and `canonical_sign` are against that.
 ///
-/// Throws Error(option) for no adapter, numbers that are none, or more clusters than ranks; Error(shape) for other
-/// inputs or outputs.  O(iterations ranks clusters (I + O)).  Offline.
+/// Throws Error(option) for no adapter, numbers that are not finite, or more clusters than ranks; Error(shape) for
+/// other inputs or outputs.  O(iterations ranks clusters (I + O)).  Offline.
 /// Source: Zhao et al. 2024 (LoRA-LEGO), arXiv:2409.16167. No code of the authors is public; the defaults are those of
 /// a third-party function, which takes adapters without scale.
 template <class T>
 LegoMerge<T> lego_merge(const std::vector<WeightedAdapter<T>>& adapters, LegoOptions options = {}) {
   detail::check_adapters("lego_merge", adapters, options.scale);
-  options.clusters = detail::rank_or_largest("lego_merge", options.clusters, adapters);
+  options.clusters = detail::rank_or_largest("lego_merge", "clusters", options.clusters, adapters);
   const Index in = adapters[0].in();
   const Matrix<double> pool = detail::pooled_ranks(adapters, options);
   require(options.clusters >= 1 && options.clusters <= pool.rows(), ErrorCode::option,

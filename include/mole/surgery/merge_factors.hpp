@@ -24,8 +24,9 @@ struct MergeFactorsOptions {
 /// the update. `error` tells how far off it is; merge_updates() has no such terms. One adapter of weight 1 is itself,
 /// bit for bit, under its own scale and without pruning.
 ///
-/// Throws Error(option) for no adapter, a weight or scale that is no number, a scale of 0, or a density outside (0, 1];
-/// Error(shape) for other inputs, outputs or ranks.  O(adapters r (I + O)) and the cost of the error.  Offline.
+/// Throws Error(option) for no adapter, a weight or scale that is no number, a scale of 0, numbers in A or B that are
+/// not finite, or a density outside (0, 1]; Error(shape) for other inputs, outputs or ranks.  O(adapters r (I + O)) and
+/// the cost of the error.  Offline.
 /// Source: huggingface/peft, add_weighted_adapter: "linear", "ties", "dare_linear", "dare_ties", "magnitude_prune".
 template <class T>
 MergedAdapter<T> merge_factors(const std::vector<WeightedAdapter<T>>& adapters,

@@ -16,7 +16,7 @@ struct MergeUpdatesOptions {
   Index rank = 0;  ///< of the result; 0: the largest of the adapters'
   Combination combination = {};
   double scale = 1;  ///< of the result
-  /// Unset: the exact decomposition. Otherwise that of randomized_svd(), for an [O x I] too large for it.
+  /// Unset: exact. Set: by randomized_svd(), where the exact decomposition would take too long.
   std::optional<Index> power_iterations = {};
   /// Numbers of B and A beyond this quantile of all of them are cut to it, and those below its negative.
   std::optional<double> clamp = {};
@@ -45,24 +45,26 @@ void cut_to_quantile(Adapter<T>& adapter, double clamp) {
 
 /// The best approximation of a combination of updates by `rank` ranks:   scale B^T A ~ combination of s_i B_i^T A_i
 ///
-///   adapters of any ranks, one I and one O   ->   an adapter of `rank` ranks, orthonormal rows of A, orthogonal of B
+///   adapters of any ranks, one I and one O   ->   an adapter of `rank` ranks; without `clamp`, rows of A that are not
+///   0 are orthonormal, those of B orthogonal
 ///
 /// The weighted sum (a combination without pruning and election) is decomposed from its factors, without an [O x I].
 /// Pruning and signs are questions of single numbers of an update: then each is formed, in double. Ranks beyond those
 /// of the sum are 0. `error` compares with the weighted sum of the whole updates: what truncation and the combination
 /// take away.
 ///
-/// Throws Error(option) for no adapter, a weight, scale, rank or density out of range, or a clamp outside [0, 1];
-/// Error(shape) for other inputs or outputs.  O((I + O) R^2) and a small svd(), or a svd() of [O x I].  Offline.
+/// Throws Error(option) for no adapter, a weight, scale, rank or density out of range, numbers in A or B that are not
+/// finite, or a clamp outside [0, 1]; Error(shape) for other inputs or outputs.  O((I + O) R^2) and a small svd(), or a
+/// svd() of [O x I].  Offline.
 /// Source: huggingface/peft, add_weighted_adapter: "svd", "ties_svd", "dare_linear_svd", "dare_ties_svd",
 /// "magnitude_prune_svd". The release counts the scale twice: scale_twice is that.
 template <class T>
 MergedAdapter<T> merge_updates(const std::vector<WeightedAdapter<T>>& adapters,
                                const MergeUpdatesOptions& options = {}) {
-  const std::string who = "merge_updates";
+  constexpr std::string_view who = "merge_updates";
   detail::check_adapters(who, adapters, options.scale);
   options.combination.check(who);
-  const Index rank = detail::rank_or_largest(who, options.rank, adapters);
+  const Index rank = detail::rank_or_largest(who, "a rank", options.rank, adapters);
   if (options.clamp)
     require(*options.clamp >= 0 && *options.clamp <= 1, ErrorCode::option, who, ": expected a clamp in [0, 1], found ",
             *options.clamp);

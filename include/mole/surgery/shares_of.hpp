@@ -11,7 +11,7 @@
 
 namespace mole {
 
-/// What experts have of their total: counts over their sum; equal shares if all are 0.
+/// Relative frequencies: counts over their sum; equal if all counts are 0.
 /// Throws Error(option) for no count, or one that is negative or no number.
 inline std::vector<double> shares_of(const std::vector<double>& counts) {
   require(!counts.empty(), ErrorCode::option, "shares_of: expected at least 1 count, found 0");

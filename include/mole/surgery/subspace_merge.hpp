@@ -12,8 +12,8 @@ namespace mole {
 struct SubspaceMergeOptions {
   Index rank = 0;    ///< directions that stay; 0: all, and the result is the mean
   double scale = 1;  ///< of the result
-  /// One [I x I] for each expert, or none: the directions are those of W_i inputs_i, so that inputs an expert never
-  /// meets do not count; such as a root of the correlations of its tokens.
+  /// One [I x I] per expert, such as a square root of the correlation of its tokens, or none. Directions are then those
+  /// of W_i inputs_i, so that inputs an expert never sees do not count.
   std::vector<View<const double>> inputs = {};
 };
 
@@ -21,7 +21,7 @@ struct SubspaceMergeOptions {
 template <std::floating_point T>
 struct SubspaceMerge {
   Adapter<T> adapter;     ///< b [rank x O] the directions, over the scale; a [rank x I] what the mean writes to them
-  double error = 0;       ///< ||merged - mean|| / ||mean||: what lies in directions that were left out
+  double error = 0;       ///< ||merged - mean|| / ||mean||, 0 of 0: what lies in directions that were left out
   std::vector<double> s;  ///< all singular values of [W_1 inputs_1 ... W_n inputs_n]
 };
 
@@ -57,14 +57,15 @@ SubspaceMerge<T> in_subspace(const Svd<double>& of_union, Index in, const Subspa
 ///
 ///   W = U U^T sum_i f_i W_i / sum_i f_i,   U [O x rank] the leading left singular vectors of [W_1 ... W_n]
 ///
-///   adapters of any ranks, W_i = s_i B_i^T A_i, whose weight is the frequency f_i   ->   an adapter of `rank` ranks
+///   adapters of any ranks, W_i = s_i B_i^T A_i, whose weight is the frequency f_i   ->   an adapter of `rank` ranks,
+///   or as many as there are directions
 ///
 /// The paper forms one SVD for all, averages its blocks of V and multiplies back; as all of that is linear in V, this
-/// comes to the same. Without truncation the joint SVD changes nothing, whatever `inputs`: it is the mean. Frequencies
-/// count relative to each other; if all are 0, experts count equally. No [O x I] is formed.
+/// comes to the same. Without truncation the joint SVD changes nothing, whatever `inputs` of full rank: it is the mean.
+/// Frequencies count relative to each other; if all are 0, experts count equally. No [O x I] is formed.
 ///
 /// Throws Error(option) for no expert, negative frequencies, a rank below 0 or a scale of 0; Error(shape) for other
-/// inputs or outputs.  O((I + O) R^2 + R^3), of R ranks together.  Offline.
+/// inputs or outputs.  O((I + O) R^2 + R^3), of R ranks together, + O(R I^2) with `inputs`.  Offline.
 /// Source: Li et al. 2025 (Sub-MoE), arXiv:2506.23266. The authors' code could not be had.
 template <class T>
 SubspaceMerge<T> subspace_merge(const std::vector<WeightedAdapter<T>>& experts,
@@ -132,8 +133,8 @@ SubspaceMerge<T> subspace_merge(const std::vector<View<const T>>& weights, const
   difference.add(1.0, merged.adapter);
   Matrix<double> missing = difference.dense();
   for (std::size_t k = 0; k < missing.elements().size(); ++k) missing.elements()[k] -= mean.elements()[k];
-  const double norm = std::sqrt(detail::inner(mean, mean));
-  merged.error = norm > 0 ? std::sqrt(detail::inner(missing, missing)) / norm : 0;
+  merged.error =
+      detail::ratio_of_norms(std::sqrt(detail::inner(missing, missing)), std::sqrt(detail::inner(mean, mean)));
   return merged;
 }
 

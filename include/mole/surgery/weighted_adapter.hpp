@@ -8,6 +8,7 @@
 #include <cmath>
 #include <concepts>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -68,9 +69,10 @@ namespace detail {
 
 /// Throws unless `who` can merge them into an adapter of scale `scale`. Ranks may differ.
 template <class T>
-void check_adapters(const std::string& who, const std::vector<WeightedAdapter<T>>& adapters, double scale = 1) {
+void check_adapters(std::string_view who, const std::vector<WeightedAdapter<T>>& adapters, double scale = 1) {
   require(!adapters.empty(), ErrorCode::option, who, ": expected at least 1 adapter, found 0");
   require(std::isfinite(scale) && scale != 0, ErrorCode::option, who, ": expected a scale other than 0, found ", scale);
+  const std::string name(who);
   for (std::size_t i = 0; i < adapters.size(); ++i) {
     const auto& adapter = adapters[i];
     const std::string of_adapter = " of adapter " + std::to_string(i);
@@ -78,15 +80,15 @@ void check_adapters(const std::string& who, const std::vector<WeightedAdapter<T>
             adapter.scale);
     require(std::isfinite(adapter.weight), ErrorCode::option, who, ": weight", of_adapter,
             ": expected a number, found ", adapter.weight);
-    require_equal(ErrorCode::shape, who + ": rows of B" + of_adapter + ", as many as of A", adapter.a.rows(),
+    require_equal(ErrorCode::shape, name + ": rows of B" + of_adapter + ", as many as of A", adapter.a.rows(),
                   adapter.b.rows());
-    require_equal(ErrorCode::shape, who + ": inputs" + of_adapter, adapters[0].in(), adapter.in());
-    require_equal(ErrorCode::shape, who + ": outputs" + of_adapter, adapters[0].out(), adapter.out());
-    for (const auto& [name, factor] : {std::pair("A", adapter.a), std::pair("B", adapter.b)})
+    require_equal(ErrorCode::shape, name + ": inputs" + of_adapter, adapters[0].in(), adapter.in());
+    require_equal(ErrorCode::shape, name + ": outputs" + of_adapter, adapters[0].out(), adapter.out());
+    for (const auto& [factor_name, factor] : {std::pair("A", adapter.a), std::pair("B", adapter.b)})
       for (Index j = 0; j < factor.rows(); ++j)
         for (const T value : factor.row(j))
-          require(std::isfinite(value), ErrorCode::option, who, ": expected finite numbers in ", name, of_adapter,
-                  ", found ", double(value), " in row ", j);
+          require(std::isfinite(value), ErrorCode::option, who, ": expected finite numbers in ", factor_name,
+                  of_adapter, ", found ", double(value), " in row ", j);
   }
 }
 

@@ -7,6 +7,7 @@
 
 #include <cmath>
 #include <string>
+#include <string_view>
 #include <type_traits>
 #include <vector>
 
@@ -35,15 +36,16 @@ concept AppendableBank = requires(const Experts& experts, std::remove_cvref_t<de
 
 /// Throws unless `who` can merge such banks.
 template <class Experts>
-void check_banks(const std::string& who, const std::vector<WeightedBank<Experts>>& banks, double scale) {
+void check_banks(std::string_view who, const std::vector<WeightedBank<Experts>>& banks, double scale) {
   require(!banks.empty(), ErrorCode::option, who, ": expected at least 1 bank, found 0");
   require(std::isfinite(scale) && scale != 0, ErrorCode::option, who, ": expected a scale other than 0, found ", scale);
+  const std::string name(who);
   for (std::size_t t = 0; t < banks.size(); ++t) {
     const std::string of_bank = " of bank " + std::to_string(t);
     require(std::isfinite(banks[t].weight), ErrorCode::option, who, ": weight", of_bank, ": expected a number, found ",
             banks[t].weight);
-    require_equal(ErrorCode::shape, who + ": inputs" + of_bank, banks[0].experts->in(), banks[t].experts->in());
-    require_equal(ErrorCode::shape, who + ": outputs" + of_bank, banks[0].experts->out(), banks[t].experts->out());
+    require_equal(ErrorCode::shape, name + ": inputs" + of_bank, banks[0].experts->in(), banks[t].experts->in());
+    require_equal(ErrorCode::shape, name + ": outputs" + of_bank, banks[0].experts->out(), banks[t].experts->out());
   }
 }
 
