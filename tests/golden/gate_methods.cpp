@@ -215,13 +215,6 @@ void check_joined(Comparison<T>& file, const Second& second, const Gating& gatin
   });
 }
 
-/// A linear map that may lack a bias.
-template <class T>
-mole::LinearParameters<T> load_linear(const Comparison<T>& file, const std::string& name) {
-  const std::string bias = name + ".bias";
-  return {file.matrix(name + ".weight"), file.has(bias) ? file.matrix(bias) : Matrix<T>{}};
-}
-
 template <class T>
 void expect_linear_gradients(Comparison<T>& file, const std::string& name, const mole::LinearParameters<T>& gradients) {
   file.expect_gradient(name + ".weight", gradients.weight);

@@ -25,11 +25,6 @@ T gelu_slope(T x) {
   return normal_share(x) + x * std::exp(-x * x / 2) * T(1 / std::numbers::sqrt2 * std::numbers::inv_sqrtpi);
 }
 
-template <class T>
-mole::LinearParameters<T> load_linear(const Comparison<T>& file, const std::string& name) {
-  return {file.matrix(name + ".weight"), file.matrix(name + ".bias")};
-}
-
 /// gelu(W0 n + b0) * (W1 n + b1), n = LayerNorm(x): the block that MoFME's experts share, as a base that is trained.
 template <class T>
 class GatedBlock {

@@ -114,6 +114,13 @@ Matrix<T> load_x(Comparison<T>& file, const std::string& name = "x") {
   return x;
 }
 
+/// A linear map that may lack a bias.
+template <class T>
+mole::LinearParameters<T> load_linear(const Comparison<T>& file, const std::string& name) {
+  const std::string bias = name + ".bias";
+  return {file.matrix(name + ".weight"), file.has(bias) ? file.matrix(bias) : Matrix<T>{}};
+}
+
 /// First tokens of the B sequences.
 template <class T>
 std::vector<Index> sequence_starts(const Comparison<T>& file, Index tokens) {
