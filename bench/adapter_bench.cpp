@@ -10,7 +10,6 @@
 #include "bench/machine/alternation.hpp"
 #include "bench/machine/clock.hpp"
 #include "mole/expert/biased_experts.hpp"
-#include "mole/expert/map_experts.hpp"
 #include "mole/method/adalora.hpp"
 #include "mole/method/dora.hpp"
 #include "mole/method/loha.hpp"
@@ -18,13 +17,16 @@
 #include "mole/method/lora.hpp"
 #include "mole/method/mos.hpp"
 #include "mole/method/nola.hpp"
+#include "mole/method/one_adapter.hpp"
 #include "mole/method/randlora.hpp"
 #include "mole/method/vblora.hpp"
 #include "mole/method/vera.hpp"
 
 #include <benchmark/benchmark.h>
 
+#include <functional>
 #include <memory>
+#include <string>
 
 namespace {
 

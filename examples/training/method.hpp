@@ -25,7 +25,7 @@ struct Site {
   mole::Index out() const { return weight.rows(); }
 };
 
-/// Parameters of one layer that a token touches: `always`, and for each expert that serves it, or each open gate.
+/// Parameters of one layer that a token touches: `always`, and for each pair of its routing, or each open gate.
 struct Touched {
   mole::Index always = 0, each = 0;
 };

@@ -202,3 +202,48 @@ TEST_CASE("CompressedExperts refuse to run nobody, and vectors that do not fit; 
   const CompressedExperts wide(LowRank<DenseFactors<float>>({.in = 4096, .out = 4096, .rank = 1, .alpha = 1}, rng), 1);
   CHECK(wide.parameters().compressed.size() * Index(sizeof(float)) == 16'384);
 }
+
+TEST_CASE("Experts that wrap experts are trained in place, all of them", "[expert]") {
+  const auto all_trained = [](auto layer, std::vector<std::string> expected) {
+    CHECK(check_gradients(layer).worst < 1e-8);
+    std::vector<std::string> names;
+    auto gradients = layer.gradients();
+    layer.for_each_tensor(
+        [&](std::string_view name, View<double> tensor, View<double>) {
+          fill(tensor, 0.25);
+          if (name.starts_with("experts")) names.emplace_back(name);
+        },
+        gradients);
+    CHECK(names == expected);
+    std::size_t changed = 0;
+    layer.for_each_tensor([&](std::string_view, View<double> tensor) { changed += tensor(0, 0) == 0.25; });
+    CHECK(changed >= expected.size());
+  };
+  BiasedExperts biased(running_experts<double>());
+  fill(biased.bias().view(), 0.5);
+  all_trained(compressed_layer(CompressedExperts(biased, 2), best(4)),
+              {"experts.compressed", "experts.main.lora_A", "experts.main.lora_B", "experts.main.bias"});
+  Rng rng(1);
+  BiasedExperts bank(LowRank<GrowingBank<double>>(
+      {.in = compressed_in, .out = compressed_out, .ranks = {2, compressed_count - 2}}, rng));
+  auto layer = compressed_layer(bank, best(4));
+  layer.for_each_tensor([&](std::string_view, View<double> tensor) { fill_uniform(tensor, 1, rng); });
+  CHECK(check_gradients(layer).worst < 1e-8);
+}
+
+TEST_CASE("Auxiliary gates that have almost vanished give no infinite gradient", "[expert]") {
+  const auto layer = compressed_layer(with_vectors(running_experts<float>(), 1), best(3));
+  const auto x = support::random_matrix<float>(2, compressed_in, 2), d_y = support::random_matrix<float>(2, 6, 4);
+  for (float gate : {1e-39f, 1e-20f, 1e-17f, 0.0f}) {
+    Matrix<float> gates(2, compressed_count), y(2, 6), d_x(2, compressed_in);
+    for (Index n = 0; n < 2; ++n) gates(n, 0) = 1, gates(n, 2) = gate, gates(n, 3) = 2 * gate;
+    const auto routing = Routing<float>::from_dense(gates);
+    std::vector<float> d_gate(std::size_t(routing.pairs()));
+    auto work = layer.workspace(2);
+    auto gradients = layer.gradients();
+    layer.apply(x, routing, y, work);
+    layer.apply_backward(x, routing, d_y, d_gate, d_x, gradients, work);
+    for (float d : d_gate) CHECK(std::isfinite(d * gate));
+    for (float d : d_gate) CHECK(std::isfinite(d));
+  }
+}

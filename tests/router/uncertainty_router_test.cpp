@@ -156,11 +156,16 @@ TEST_CASE("A layer with an UncertaintyRouter has the same bits on threads", "[ro
 
 TEST_CASE("What an unrouted token holds reaches no gradient of an UncertaintyRouter", "[router]") {
   auto x = support::random_matrix<double>(3, 7, 3);
-  for (double& element : x.view().row(1)) element = std::nan("");
   const auto d_y = support::random_matrix<double>(3, 6, 4);
   const std::uint8_t routed[] = {1, 0, 1};
-  for (Calibration form : {Calibration::whitened, Calibration::literal})
+  constexpr double infinity = std::numeric_limits<double>::infinity();
+  for (const auto& [form, junk] : {std::pair{Calibration::whitened, std::nan("")},
+                                   {Calibration::literal, std::nan("")},
+                                   {Calibration::whitened, infinity},
+                                   {Calibration::literal, infinity},
+                                   {Calibration::literal, -infinity}})
     for (bool training : {false, true}) {
+      x(1, 2) = junk;
       const auto layer = uncertain_layer(uncertain<double>(form, 0.3), literal_gate);
       auto work = layer.workspace(3);
       auto gradients = layer.gradients();
@@ -169,6 +174,18 @@ TEST_CASE("What an unrouted token holds reaches no gradient of an UncertaintyRou
       layer.backward(x, d_y, d_x, gradients, work);
       for (const auto* tensor : {&gradients.router.weight, &gradients.router.bias, &d_x})
         for (double d : tensor->elements()) CHECK(std::isfinite(d));
+    }
+}
+
+TEST_CASE("A routed token with NaN is counted, whatever the form", "[router]") {
+  auto x = support::random_matrix<double>(3, 7, 3);
+  x(1, 2) = std::nan("");
+  for (Calibration form : {Calibration::whitened, Calibration::literal})
+    for (bool training : {false, true}) {
+      const auto layer = uncertain_layer(uncertain<double>(form, 0.3), literal_gate);
+      auto work = layer.workspace(3);
+      layer.route(x, work, {.training = training});
+      CHECK(work.nan_tokens == 1);
     }
 }
 

@@ -257,7 +257,11 @@ Method compressed_experts(const Execution& execution) {
                 return Method::Layer(mole::compressed_experts(options, mole::DenseBase{site.weight}, rng, execution),
                                      site.max_tokens);
               },
-          .touched = [](const Site& site) { return touched_of_mixture(site, chosen * site.in()); },
+          .touched =  // of four pairs two run, and two are vectors
+          [](const Site& site) {
+            return Touched{.always = router_parameters(site),
+                           .each = (lora_parameters(site, expert_rank) + site.in()) / 2};
+          },
           .loss = [](Trace& trace) { mole::load_balance(trace, {.coefficient = 1e-2}); }};
 }
 

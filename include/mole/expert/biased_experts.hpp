@@ -45,7 +45,7 @@ class BiasedExperts {
   /// tensors, to make gradients of the same shapes.
   template <class P, class M>
   struct Parts {
-    P& experts;
+    P experts;
     M& bias;
     operator Parameters() const { return {experts, bias}; }
   };
@@ -67,9 +67,9 @@ class BiasedExperts {
   const Experts& unbiased() const { return experts_; }
   Matrix<T>& bias() { return bias_; }
   const Matrix<T>& bias() const { return bias_; }
-  auto parameters() { return Parts<ParametersOf<Experts>, Matrix<T>>{parameters_of(experts_), bias_}; }
+  auto parameters() { return Parts<decltype(parameters_of(experts_)), Matrix<T>>{parameters_of(experts_), bias_}; }
   auto parameters() const {
-    return Parts<const ParametersOf<Experts>, const Matrix<T>>{parameters_of(experts_), bias_};
+    return Parts<decltype(parameters_of(experts_)), const Matrix<T>>{parameters_of(experts_), bias_};
   }
 
   /// Reinitializes the experts, and sets the bias to 0.

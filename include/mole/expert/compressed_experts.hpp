@@ -7,6 +7,7 @@
 #include "mole/expert/expert_policy.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "mole/core/macros_off.hpp"
@@ -21,15 +22,19 @@ namespace mole {
 /// The order within a token is that of its routing, so the selection has to give the best first, as TopK does, and its
 /// k is that of main and auxiliary experts together. Gates of the main experts are used as they are: what the auxiliary
 /// ones had is not given to them. A token without auxiliary experts has theta = 1, where the release, whose slice of
-/// the last 0 is everything, fails; auxiliary gates that sum to 0 count alike, and get no gradient.
+/// the last 0 is everything, fails; auxiliary gates that sum to 0 count alike, and those whose sum is below 1e-18
+/// (double: 1e-150) get no gradient. Gates are expected to be at least 0. A gate with shared experts will not do: they
+/// are the last of a token, so they would be auxiliary. Nor will All, which keeps the order of indices.
 ///
 /// Theta is computed as 1 + sum of share_j (c_j - 1), which is the same because shares sum to 1. So at c = 1, the
 /// start, the result is that of `main` experts under the same gates, bit for bit.
 ///
-/// A gated feed-forward block is three layers, each with the vectors of its own input: gate, up and down projection
-/// have rows 0, 2 and 1 of the release's three vectors, the last without its tail. There an inner width above the outer
-/// one cannot be had; here each table has its own. (The paper's text has one vector, on the block's input; its count of
-/// parameters, 2 I + F, is that of the three.) At I = O = 4,096, 4,096 trained numbers an expert, and 16 KiB in float.
+/// A gated feed-forward block takes a pass per main expert, as its nonlinearity is not of the sum: three ExpertLinears
+/// with `main` = 1, under a routing that has that expert first, with gate 1, then the auxiliary ones with theirs; the
+/// caller multiplies by the main gate. Gate, up and down projection have rows 0, 2 and 1 of the release's three
+/// vectors, the last without its tail. The release needs an inner width of at most the outer one; here each table has
+/// its own. (The paper's text has one vector, on the block's input; its count of parameters, 2 I + F, is that of the
+/// three.) At I = O = 4,096, 4,096 trained numbers an expert, and 16 KiB in float.
 ///
 /// Exact gradients to c, through the shares to the auxiliary gates, and to x through both factors. Scratch: 2 [tokens x
 /// I], a routing, and the experts' own. Throws Error(option) if main < 1, Error(shape) for a c that does not fit.
@@ -52,11 +57,12 @@ class CompressedExperts {
       for_each_tensor_within<ParametersOf<Experts>>("main", f, p.experts...);
     }
   };
-  /// The parameters in place; converts to Parameters, to make gradients of the same shapes.
+  /// The parameters in place; converts to Parameters, to make gradients of the same shapes. Main is a reference, or
+  /// itself the parts of experts that wrap others.
   template <class Table, class Main>
   struct Parts {
     Table& compressed;
-    Main& experts;
+    Main experts;
     operator Parameters() const { return {compressed, experts}; }
     template <class F, class... P>
     static void for_each_tensor(F&& f, P&... p) {
@@ -98,9 +104,11 @@ class CompressedExperts {
   Index main() const { return main_; }
   Experts& main_experts() { return experts_; }
   const Experts& main_experts() const { return experts_; }
-  auto parameters() { return Parts<Matrix<T>, ParametersOf<Experts>>{compressed_, parameters_of(experts_)}; }
+  auto parameters() {
+    return Parts<Matrix<T>, decltype(parameters_of(experts_))>{compressed_, parameters_of(experts_)};
+  }
   auto parameters() const {
-    return Parts<const Matrix<T>, const ParametersOf<Experts>>{compressed_, parameters_of(experts_)};
+    return Parts<const Matrix<T>, decltype(parameters_of(experts_))>{compressed_, parameters_of(experts_)};
   }
   template <class F>
   void for_each_state(F&& f) {
@@ -201,7 +209,8 @@ class CompressedExperts {
   void theta_backward(const Auxiliary& auxiliary, std::span<const T> x, std::span<T> d_scaled,
                       std::span<T> d_gate) const {
     for (std::size_t i = 0; i < d_scaled.size(); ++i) d_scaled[i] *= x[i];
-    if (d_gate.empty() || auxiliary.sum() == 0) return;
+    constexpr T least = sizeof(T) == sizeof(float) ? T(1e-18) : T(1e-150);  // as Renormalized's
+    if (d_gate.empty() || std::abs(auxiliary.sum()) < least) return;
     const auto d_share = [&](Index p) {
       T d = 0;
       for (Index i = 0; i < in(); ++i) d += d_scaled[std::size_t(i)] * auxiliary.change(p, i);

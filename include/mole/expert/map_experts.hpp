@@ -22,8 +22,8 @@ namespace mole {
 /// The rows of an expert are gathered, mapped together, and added to y. If every token has an expert, and there is no
 /// gap between rows, x is read in place. There is one scale per expert, which may be set; dropout acts on the x that
 /// the maps see, with stream 1 unless its options say otherwise. Scratch holds the rows of one expert: [tokens x I]
-/// and [tokens x O], twice each. Maps that sum per token (SummingMapPolicy) see x in place. Backward maps an expert's
-/// rows again where its gate has a gradient. No allocation after scratch().
+/// and [tokens x O], twice each, and with dropout [tokens x I] twice more. Maps that sum per token (SummingMapPolicy)
+/// see x in place. Backward maps an expert's rows again where its gate has a gradient. No allocation after scratch().
 template <MapPolicy Maps>
 class MapExperts {
  public:
@@ -184,11 +184,8 @@ class MapExperts {
   /// Calls add(d_seen), which may be empty, and passes d_seen through the mask to d_x.
   template <class Add>
   void dropout_backward(View<T> d_x, Scratch& s, const Pass& pass, Add add) const {
-    if (!d_x || !dropout_.acts(pass)) return add(d_x);
-    const View<T> d_seen = s.d_dropped.top(d_x.rows());
-    fill(d_seen, T(0));
-    add(d_seen);
-    dropout_.backward(View<const T>(d_seen), d_x, pass);
+    if (!d_x) return add(d_x);
+    dropout_.seen_backward(d_x, s.d_dropped, pass, add);
   }
 
   Maps maps_;

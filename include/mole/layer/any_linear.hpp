@@ -12,7 +12,10 @@
 #include <concepts>
 #include <functional>
 #include <memory>
+#include <string>
+#include <string_view>
 #include <utility>
+#include <variant>
 
 #include "mole/core/macros_off.hpp"
 
@@ -22,8 +25,8 @@ namespace mole {
 ///
 ///   x, d_x [N x I]   y, d_y [N x O]   N <= max_tokens
 ///
-/// One AnyLinear serves one call at a time, as it holds the only workspace. Move-only. Only the constructor and
-/// set_trainable() allocate.
+/// One AnyLinear serves one call at a time, as it holds the only workspace. Move-only. forward(),
+/// backward() and zero_gradients() do not allocate.
 template <class T>
 class AnyLinear {
  public:
@@ -46,7 +49,8 @@ class AnyLinear {
   /// Logits, scores and routing of the last forward: for losses, between forward and backward, and for statistics.
   Trace<T>& trace() { return model().trace(); }
 
-  /// Sets which parts learn from now on; their gradients start at zero.
+  /// Sets which parts learn from now on; their gradients start at zero. Pointers to gradients that layers share
+  /// (gradients<Layer>()) are null afterwards: set them again.
   void set_trainable(TrainableParts trainable) { model().set_trainable(trainable); }
   void zero_gradients() { model().zero_gradients(); }
   void for_each_tensor(const Visitor& f) { model().for_each_tensor(f); }
@@ -87,7 +91,7 @@ class AnyLinear {
 
   /// Its address names a type of layer, also without run-time type information.
   template <class Layer>
-  static constexpr char type_of = 0;
+  static inline char type_of = 0;  // not const: linkers may fold constants into one
 
   struct Interface {
     virtual ~Interface() = default;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "mole/base/base_policy.hpp"
+#include "mole/core/row.hpp"
 #include "mole/core/state.hpp"
 #include "mole/expert/expert_policy.hpp"
 
@@ -41,11 +42,12 @@ class ExpertsBehindBase {
       for_each_tensor_within<ParametersOf<Experts>>("experts", f, p.experts...);
     }
   };
-  /// The parameters in place, in both parts; converts to Parameters, to make gradients of the same shapes.
+  /// The parameters in place, in both parts; converts to Parameters, to make gradients of the same shapes. A and B are
+  /// references, or themselves the parts of experts that wrap others.
   template <class A, class B>
   struct Parts {
-    A& base;
-    B& experts;
+    A base;
+    B experts;
     operator Parameters() const { return {base, experts}; }
     template <class F, class... P>
     static void for_each_tensor(F&& f, P&... p) {
@@ -82,10 +84,12 @@ class ExpertsBehindBase {
   Experts& behind() { return experts_; }
   const Experts& behind() const { return experts_; }
   auto parameters() {
-    return Parts<ParametersOf<Base>, ParametersOf<Experts>>{parameters_of(base_), parameters_of(experts_)};
+    return Parts<decltype(parameters_of(base_)), decltype(parameters_of(experts_))>{parameters_of(base_),
+                                                                                    parameters_of(experts_)};
   }
   auto parameters() const {
-    return Parts<const ParametersOf<Base>, const ParametersOf<Experts>>{parameters_of(base_), parameters_of(experts_)};
+    return Parts<decltype(parameters_of(base_)), decltype(parameters_of(experts_))>{parameters_of(base_),
+                                                                                    parameters_of(experts_)};
   }
   template <class F>
   void for_each_state(F&& f) {
@@ -101,7 +105,7 @@ class ExpertsBehindBase {
   void forward(View<const T> x, View<const T>, const Routing<T>& routing, View<T> y, auto call) const {
     const View<T> u = call.scratch.u.top(x.rows());
     base_.forward(x, u, call.with(call.scratch.base));
-    if (keeps_base_) add(u, y);
+    if (keeps_base_) add(u, y, call.execution);
     experts_.forward(u, {}, routing, y, call.with(call.scratch.experts));
   }
 
@@ -112,15 +116,15 @@ class ExpertsBehindBase {
     const View<T> u = call.scratch.u.top(x.rows());
     const View<T> d_u = d_x || any_wanted(gradients.base) ? call.scratch.d_u.top(x.rows()) : View<T>();
     if (d_u) fill(d_u, T(0));
-    if (d_u && keeps_base_) add(d_y, d_u);
+    if (d_u && keeps_base_) add(d_y, d_u, call.execution);
     experts_.backward(u, routing, d_y, d_gate, d_u, gradients.experts, call.with(call.scratch.experts));
     if (d_u) base_.backward(x, View<const T>(d_u), d_x, gradients.base, call.with(call.scratch.base));
   }
 
  private:
-  static void add(View<const T> from, View<T> to) {
-    for (Index n = 0; n < to.rows(); ++n)
-      for (Index o = 0; o < to.cols(); ++o) to(n, o) += from(n, o);
+  static void add(View<const T> from, View<T> to, const auto& execution) {
+    execution.parallel_for(to.rows(),
+                           [&](Index n) { detail::add_scaled(1, from.row_data(n), to.row_data(n), to.cols()); });
   }
 
   Base base_;

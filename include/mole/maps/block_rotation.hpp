@@ -11,8 +11,7 @@
 #include <algorithm>
 #include <cmath>
 #include <optional>
-#include <span>
-#include <utility>
+#include <random>
 #include <vector>
 
 #include "mole/core/macros_off.hpp"
@@ -35,8 +34,9 @@ enum class RotationForm {
 /// 2 terms are 1 + 2 Q. It belongs to (1 + Q) (1 - Q)^-1, the inverse of the other form: a Q of one is -Q of the other.
 ///
 /// A rotation costs I b products a token, and W x is computed again for what it changes. The blocks are made once a
-/// forward, O(t I b^2). Scratch is twice [tokens x I], and (t + 4) I b numbers an expert; no call allocates. At I = O =
-/// 4,096 and b = 32: 63,488 trained numbers, 496 with shared blocks.
+/// forward, O(t I b^2). Scratch is twice [tokens x I], and (t + 4) I b numbers an expert, at least 8 I b for t > 2, 7 I
+/// b in Cayley's form, and with b for I where blocks share one; no call allocates. At I = O = 4,096 and b = 32: 63,488
+/// trained numbers, 496 with shared blocks.
 ///
 /// Starts at Q = 0, so that the output of a fresh layer equals its base's. Throws Error(option) for sizes below 1,
 /// fewer than 2 terms, or an I that is not a multiple of b; Error(shape) unless the weight is [O x I]. Source: Qiu et
@@ -187,8 +187,8 @@ class BlockRotation {
   }
 
  private:
-  /// The matrices [b x b] of a block. 0: Q. 1: R - 1. The series has its steps H_1 ... after that, Cayley's form S = (1
-  /// + Q)^-1; then two to work with.
+  /// The matrices [b x b] of a block. 0: Q. 1: R - 1. The series has H_1 ... H_last from 2 on, then one to work with;
+  /// Cayley's form S = (1 + Q)^-1, then two to work with.
   struct Steps {
     View<T> all;
     Index first, block;

@@ -22,9 +22,10 @@ namespace mole {
 ///
 ///   weight [E O x I], the O rows of an expert one below the other
 ///
-/// The full experts of pretrained mixtures, each projection of a feed-forward block being one layer. Starts as
-/// U(-1/sqrt(I), 1/sqrt(I)), or at 0 if `zero`, so that a fresh layer equals its base. At I = O = 4,096: 16,777,216
-/// trained numbers an expert. No scratch. Throws Error(option) for sizes below 1.
+/// The full experts of pretrained mixtures, projection by projection; a feed-forward block of several experts takes a
+/// pass per expert, as its nonlinearity is not of their sum. Starts as U(-1/sqrt(I), 1/sqrt(I)), or at 0 if `zero`, so
+/// that a fresh layer equals its base. At I = O = 4,096: 16,777,216 trained numbers an expert. No scratch. Throws
+/// Error(option) for sizes below 1.
 template <class T>
 class DenseMaps {
  public:

@@ -31,7 +31,7 @@ enum class ModulationForm { vector, diagonal, low_rank, full };
 ///   low_rank: scale_A, scale_B, shift_A, shift_B [E r x I], row j of A and of B being one rank, P = B^T A
 ///
 /// u is what a shared block makes of a token, in MoFME two linear maps and a GELU: give route() the token and apply()
-/// the features, or stand the experts behind a base (ExpertsBehindBase). Tensors that the form has not are empty.
+/// the features, or stand the experts behind a base (ExpertsBehindBase). Tensors that a form does not have are empty.
 ///
 /// f is linear in its parameters, so a weighted sum of experts is one expert of the summed parameters. `vector` and
 /// `diagonal` use it in every forward: a token's modulations are added up first, and its features are read and written
@@ -254,7 +254,9 @@ class FeatureModulation {
   }
 
   static Parameters shaped(const Options& options) {
-    const auto rows = [&](Index of_one) { return Matrix<T>(options.experts * of_one, options.features); };
+    const auto rows = [&](Index of_one) {
+      return Matrix<T>(checked_product("FeatureModulation: rows", options.experts, of_one), options.features);
+    };
     Parameters p;
     p.scale_bias = p.shift_bias = rows(1);
     if (options.form == ModulationForm::diagonal) p.scale_weight = p.shift_weight = rows(1);

@@ -18,8 +18,8 @@ namespace mole {
 ///     in(), out(), experts()
 ///     map(expert, x, y, call)          y = what the expert makes of the rows of x   x [N x I], y [N x O]
 ///     scale(alpha, scaling, expert)    the factor of what an expert adds
-/// Rows of x and y follow each other without gaps. Optional, as of factors: prepare(call), the first call of each
-/// forward.
+/// Rows of x and y follow each other without gaps. Optional, as in the contract of factors: prepare(call), the first
+/// call of each forward.
 template <class M, class Execution = ExecutionArchetype>
 concept MapPolicy = std::copyable<M> && std::floating_point<typename M::Scalar> &&
     requires(const M& maps, View<const typename M::Scalar> x, View<typename M::Scalar> y,

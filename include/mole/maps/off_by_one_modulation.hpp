@@ -4,6 +4,7 @@
 
 #include "mole/maps/feature_modulation.hpp"
 
+#include <cmath>
 #include <numbers>
 #include <utility>
 

@@ -29,7 +29,8 @@ enum class CompressedGates { raw, renormalized };
 /// He et al. 2025 (Compressed Experts), arXiv:2503.00634, whose experts are the feed-forward blocks of a pretrained
 /// mixture; here they are LoRA experts of one linear layer. Other experts are put into CompressedExperts alike:
 /// MapExperts<DenseMaps> are the whole matrices of the paper. The paper trains everything, router and vectors included;
-/// its balance loss, load_balance with a coefficient of 0.01, is off. Compressing more than half of the experts fails.
+/// its balance loss, load_balance with a coefficient of 0.01, is off. In the paper, quality collapses when more than
+/// half of a token's experts are compressed.
 struct CompressedExpertsOptions {
   Index experts = 8;
   Index main = 2;       ///< experts that run

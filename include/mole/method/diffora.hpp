@@ -26,7 +26,8 @@ namespace mole {
 /// and B of all layers on training data, the gates on validation data. Then gates->discretize(ratio), and fine-tune A
 /// and B further: a module that was kept is a plain LoRA, one that was dropped its base. The paper's "weight sharing"
 /// after that, which may be one LoRA for all dropped modules of a type, is left out: what it is could not be confirmed.
-/// To merge a module that was kept, hand its experts to one_adapter(): here a gate counts as a token's own.
+/// To merge a module that was kept, hand its experts to one_adapter(): merge_into() refuses this layer,
+/// whose gates it takes to differ between tokens.
 struct DifforaOptions {
   Index layer = 0;   ///< row of the gates
   Index module = 0;  ///< column

@@ -15,6 +15,7 @@
 #include "mole/maps/off_by_one_modulation.hpp"
 #include "mole/router/linear_router.hpp"
 
+#include <type_traits>
 #include <utility>
 
 #include "mole/core/macros_off.hpp"
@@ -22,8 +23,8 @@
 namespace mole {
 
 /// The gates of the k best: shares of what is chosen (the release: top-k, then softmax), or the probabilities as they
-/// are (the paper, by a summary of it: softmax, then top-k). The release is the default: its gates sum to 1, so that fresh modulations
-/// leave the features as they are.
+/// are (the paper, by a summary of it: softmax, then top-k). The release is the default: its gates sum to 1, so that
+/// fresh modulations leave the features as they are.
 enum class MofmeGates { renormalized, raw };
 
 /// Which modulation a gate weighs: its own, or what the released loop takes, which counts wrong (OffByOneModulation).
@@ -42,7 +43,8 @@ struct MofmeOptions {
   ModulationForm form = ModulationForm::full;
   Index rank = 8;         ///< of ModulationForm::low_rank
   bool residual = false;  ///< v = u + sum of w_e f_e(u) with modulations that start at 0, so that a fresh layer, and
-                          ///< tokens that are not routed, get u, bit for bit. As published there is the sum alone
+                          ///< tokens that are not routed, get u, bit for bit; not with `random`, nor with
+                          ///< MofmeLoop::as_published, whose f_0 is a GELU. As published there is the sum alone
   bool random = false;    ///< modulations start at random, as in the release, and not at the identity
 };
 

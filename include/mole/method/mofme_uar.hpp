@@ -23,7 +23,7 @@ struct MofmeUarOptions {
 };
 
 /// `whitened`, the default, works: gates are shares of the k best in training and evaluation. `literal` is the paper's
-/// formula, under which the gates of a token in training have both signs, and their sum is no 1.
+/// formula, under which the gates of a token in training have both signs and do not sum to 1.
 template <Calibration form = Calibration::whitened, BasePolicy Base, class Generator,
           class Execution = DefaultExecution>
 auto mofme_uar(const MofmeUarOptions& options, Base base, Generator& generator, Execution execution = {}) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// BilevelTurns: whose turn it is where two groups of parameters are trained in alternation.
+// BilevelTurns: whose turn it is when two groups of parameters are trained in alternation.
 #pragma once
 
 #include "mole/core/config.hpp"

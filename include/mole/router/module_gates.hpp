@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <functional>
 #include <numeric>
 #include <span>
 #include <string_view>
@@ -110,8 +111,13 @@ class ModuleGates {
       gradients.alpha(layer, module) += own * (1 - own) * d_gate;
       return;
     }
+    const std::span<const T> alpha = parameters_.alpha.view().row(layer);
+    const T most = *std::ranges::max_element(alpha), own_exp = std::exp(alpha[std::size_t(module)] - most);
+    T sum = 0;
+    for (T a : alpha) sum += std::exp(a - most);
     for (Index j = 0; j < options_.modules; ++j)
-      gradients.alpha(layer, j) += own * ((j == module ? T(1) : T(0)) - gate(layer, j)) * d_gate;
+      gradients.alpha(layer, j) +=
+          own_exp / sum * ((j == module ? T(1) : T(0)) - std::exp(alpha[std::size_t(j)] - most) / sum) * d_gate;
   }
 
   /// Throws Error(option) unless the ratio is from 0 to 1. 0 keeps nothing, 1 everything.

@@ -5,7 +5,6 @@
 #include "mole/router/module_gates.hpp"
 #include "mole/router/router_policy.hpp"
 
-#include <algorithm>
 #include <limits>
 #include <memory>
 #include <utility>

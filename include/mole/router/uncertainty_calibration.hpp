@@ -6,8 +6,10 @@
 #include "mole/core/float_range.hpp"
 #include "mole/core/scratch.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <span>
+#include <type_traits>
 
 #include "mole/core/macros_off.hpp"
 
@@ -31,7 +33,8 @@ enum class Calibration { literal, whitened };
 /// token has `literal` gates of exactly 0, and its outputs no gradient.
 ///
 /// backward() takes mu and Sigma as constants in `literal`, and Sigma in `whitened`, unless `full_gradient`.
-/// Cost per token: `literal` O(E^3 + M E^2), twice in backward; `whitened` O(M E). No allocation.
+/// Cost per token: `literal` O(E^3 + M E^2), twice in backward, which with `full_gradient` takes O(M^2 E) more;
+/// `whitened` O(M E). No allocation.
 /// Source: Zhang et al. 2024 (MoFME), arXiv:2312.16610; RoyZry98/MoFME-Pytorch, models/moe/film.py.
 struct UncertaintyCalibration {
   Calibration form = Calibration::whitened;
@@ -167,15 +170,17 @@ struct UncertaintyCalibration {
   /// What d_c_k gives: all of it to r_k, and its mean is taken from every sample.
   template <class DSample>
   static void add_full(Index k, Index samples, Index experts, DSample d_sample, Scratch& s) {
+    const std::span<double> d = s.mean;  // mu is not needed any more
+    std::ranges::copy(s.adjoint.row(k), d.begin());
+    for (Index m = 0; m < samples; ++m) {
+      const double v = product(s.whitened.row(m), s.centered.row(k)) / double(samples - 1);
+      const double a = product(s.adjoint.row(m), s.centered.row(k)) / double(samples - 1);
+      for (Index e = 0; e < experts; ++e) d[std::size_t(e)] -= v * s.adjoint(m, e) + a * s.whitened(m, e);
+    }
     for (Index e = 0; e < experts; ++e) {
-      double d = s.adjoint(k, e);
-      for (Index m = 0; m < samples; ++m)
-        d -= (product(s.whitened.row(m), s.centered.row(k)) * s.adjoint(m, e) +
-              product(s.adjoint.row(m), s.centered.row(k)) * s.whitened(m, e)) /
-             double(samples - 1);
       using T = std::remove_reference_t<decltype(d_sample(0)[0])>;
-      d_sample(k)[std::size_t(e)] += T(d);
-      for (Index m = 0; m < samples; ++m) d_sample(m)[std::size_t(e)] -= T(d / double(samples));
+      d_sample(k)[std::size_t(e)] += T(d[std::size_t(e)]);
+      for (Index m = 0; m < samples; ++m) d_sample(m)[std::size_t(e)] -= T(d[std::size_t(e)] / double(samples));
     }
   }
 

@@ -158,6 +158,8 @@ class UncertaintyRouter {
 
   /// The softmax over the k largest logits and all that tie with the last of them, in their place; 0 for the others.
   void weigh(std::span<T> logits) const {
+    if (std::ranges::any_of(logits, [](T logit) { return std::isnan(logit); }))  // for the gate to count
+      return std::ranges::fill(logits, std::numeric_limits<T>::quiet_NaN()), void();
     const T most = *std::ranges::max_element(logits), least = options_.k == 0 ? nobody : kth_largest(logits);
     T sum = 0;
     for (T& logit : logits) {
@@ -174,8 +176,9 @@ class UncertaintyRouter {
     }
     return nobody;
   }
-  /// d = r o (d - <r, d>)
+  /// d = r o (d - <r, d>);   zeros stay, whatever r holds
   static void weigh_backward(std::span<const T> r, std::span<T> d) {
+    if (std::ranges::all_of(d, [](T element) { return element == 0; })) return;
     T mean = 0;
     for (std::size_t e = 0; e < r.size(); ++e) mean += r[e] == 0 ? T(0) : r[e] * d[e];
     for (std::size_t e = 0; e < r.size(); ++e) d[e] = r[e] == 0 ? T(0) : r[e] * (d[e] - mean);
