@@ -6,6 +6,7 @@
 
 #include <map>
 #include <memory>
+#include <string>
 #include <utility>
 
 namespace training {
@@ -45,13 +46,12 @@ class Pools final : public Shared {
     return {pools_.at(size), used_[size]++};
   }
   void for_each_tensor(const mole::AnyLinear<float>::Visitor& f) override {
-    for (auto& [size, trained] : pools_)
-      trained.pool->for_each_tensor(
-          [&](std::string_view name, mole::View<float> parameter, mole::View<float> gradient) {
-            f(std::to_string(size.first) + "x" + std::to_string(size.second) + "." + std::string(name), parameter,
-              gradient);
-          },
-          trained.gradients);
+    for (auto& [size, trained] : pools_) {
+      const std::string of = std::to_string(size.first) + "x" + std::to_string(size.second) + ".";
+      trained.pool->for_each_tensor([&](std::string_view name, mole::View<float> parameter,
+                                        mole::View<float> gradient) { f(of + std::string(name), parameter, gradient); },
+                                    trained.gradients);
+    }
   }
   void zero_gradients() override {
     for (auto& [size, trained] : pools_) mole::set_zero(trained.gradients);
