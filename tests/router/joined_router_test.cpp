@@ -33,6 +33,21 @@ TEMPLATE_TEST_CASE("JoinedRouter keeps the laws of routers, and is both of its p
                                           "second.output.weight", "second.output.bias"});
 }
 
+TEST_CASE("Joined routers are joined with others, and all are trained in place", "[router]") {
+  Rng rng(1);
+  const auto linear = [&](Index columns) { return LinearRouter<double>({.in = 13, .experts = columns}, rng); };
+  JoinedRouter router(JoinedRouter(linear(2), linear(1)), JoinedRouter(linear(1), linear(3)));
+  CHECK(laws::broken_router_law(router, 13) == "");
+  CHECK(laws::broken_trainable_router_law(router, 13) == "");
+  using Parameters = ParametersOf<decltype(router)>;
+  auto own = router.parameters();
+  Parameters::for_each_tensor([&](std::string_view, auto& tensor) { fill(tensor.view(), 0.5); }, own);
+  CHECK(router.first().second().parameters().weight(0, 12) == 0.5);
+  CHECK(router.second().first().parameters().weight(0, 0) == 0.5);
+  const Parameters copies = std::as_const(router).parameters();
+  CHECK(copies.second.second.weight.rows() == 3);
+}
+
 TEST_CASE("JoinedRouter refuses parts of different inputs", "[router]") {
   Rng rng(1);
   const LinearRouter<float> narrow({.in = 3, .experts = 2}, rng), wide({.in = 4, .experts = 2}, rng);

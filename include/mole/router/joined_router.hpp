@@ -41,11 +41,12 @@ class JoinedRouter {
   };
 
   /// The parameters in place, in both routers: for_each_tensor visits them through references, without a copy. Converts
-  /// to Parameters, which owns its tensors, to make gradients of the same shapes.
+  /// to Parameters, which owns its tensors, to make gradients of the same shapes. A and B are references, or themselves
+  /// the parts of joined routers.
   template <class A, class B>
   struct Parts {
-    A& first;
-    B& second;
+    A first;
+    B second;
     operator Parameters() const { return {first, second}; }
   };
 
@@ -73,10 +74,12 @@ class JoinedRouter {
   const First& first() const { return first_; }
   const Second& second() const { return second_; }
   auto parameters() {
-    return Parts<ParametersOf<First>, ParametersOf<Second>>{parameters_of(first_), parameters_of(second_)};
+    return Parts<decltype(parameters_of(first_)), decltype(parameters_of(second_))>{parameters_of(first_),
+                                                                                    parameters_of(second_)};
   }
   auto parameters() const {
-    return Parts<const ParametersOf<First>, const ParametersOf<Second>>{parameters_of(first_), parameters_of(second_)};
+    return Parts<decltype(parameters_of(first_)), decltype(parameters_of(second_))>{parameters_of(first_),
+                                                                                    parameters_of(second_)};
   }
 
   template <class F>
