@@ -34,8 +34,8 @@ inline Matrix<double> orthonormal_rows(Matrix<double> m) {
 /// the rounding for a matrix of at most rank + oversampling = l. Otherwise each power iteration brings what is found
 /// nearer to the leading directions by (s_{l+1} / s_rank)^2. The result is a function of the generator's state. Throws
 /// Error(option) for a rank below 1, negative options, or products that are not finite. 2 + 2 power_iterations
-/// products, and O((rows + cols) l^2); allocates.  Offline. Source: Halko, Martinsson and Tropp 2011, arXiv:0909.4061,
-/// algorithms 4.4 and 5.1.
+/// products, and O((rows + cols) l^2); allocates.  Offline.
+/// Source: Halko, Martinsson and Tropp 2011, arXiv:0909.4061, algorithms 4.4 and 5.1.
 template <class Times, class TimesTransposed, std::uniform_random_bit_generator Generator>
 Svd<double> randomized_svd(Index rows, Index cols, Times&& times, TimesTransposed&& times_transposed,
                            const RandomizedSvdOptions& options, Generator& generator) {
