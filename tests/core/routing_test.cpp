@@ -114,6 +114,22 @@ TEST_CASE("A routing is finished after finish() and not after the next start()",
   CHECK(routing.load(1) == 0);
 }
 
+TEST_CASE("A routing from labels has one expert for each token, or none", "[core]") {
+  const std::vector<int> labels{2, -1, 0, 2}, beyond{3}, none{};
+  const auto routing = Routing<float>::from_labels(labels, 3);
+  CHECK(routing.finished());
+  CHECK(routing.tokens() == 4);
+  CHECK(routing.experts() == 3);
+  CHECK(routing.pairs() == 3);
+  CHECK(ints(routing.experts_of(0)) == Ints{2});
+  CHECK(routing.experts_of(1).empty());
+  CHECK(routing.load(2) == 2);
+  CHECK(routing.load(1) == 0);
+  for (Index p = 0; p < 3; ++p) CHECK(routing.gate(p) == 1);
+  CHECK(Routing<float>::from_labels(none, 3).tokens() == 0);
+  CHECK(test::code_of([&] { Routing<float>::from_labels(beyond, 3); }) == ErrorCode::option);
+}
+
 TEST_CASE("A routing from a dense matrix has a pair for every weight that is not 0", "[core]") {
   // [3 x 2] of a wider matrix.
   const std::vector<float> weights{0.5f, 0, 99, 0, 0, 99, -1, 2, 99};

@@ -3,6 +3,7 @@
 
 #include "core/error_code.hpp"
 #include "mole/method/lora.hpp"
+#include "mole/method/mos.hpp"
 
 #include "support/catch.hpp"
 #include "support/layers.hpp"
@@ -127,6 +128,35 @@ TEST_CASE("AnyLinear gives its layer back under its own type, and under no other
   Rng rng(1);
   using Other = decltype(lora({}, NoBase<float>(11, 13), rng));
   CHECK(any.target<Other>() == nullptr);
+}
+
+TEST_CASE("Layers behind AnyLinear train a pool that they share, until set_trainable() forgets it", "[layer]") {
+  Rng rng(1);
+  using Pool = ShardPool<float>;
+  const auto pool = std::make_shared<Pool>(
+      Pool::Options{.in = 12, .out = 8, .layers = 2, .pool_rank = 4, .rank = 4, .private_rank = 1, .shards = 2}, rng);
+  fill_uniform(pool->parameters().pool_B.view(), 1, rng);
+  auto gradients = pool->gradients();
+  auto one = mos({}, pool, NoBase<float>(12, 8), rng);
+  using Layer = decltype(one);
+  AnyLinear<float> any(std::move(one), 3);
+  REQUIRE(any.gradients<Layer>() != nullptr);
+  CHECK(any.gradients<decltype(lora({}, NoBase<float>(12, 8), rng))>() == nullptr);
+  const auto x = support::random_matrix<float>(3, 12, 2), d_y = support::random_matrix<float>(3, 8, 3);
+  Matrix<float> y(3, 8);
+  const auto step = [&] {
+    set_zero(gradients);
+    any.forward(x, y.view(), {.training = true});
+    any.backward(x, d_y, {});
+    double sum = 0;
+    for (float d : gradients.pool_B.elements()) sum += std::abs(double(d));
+    return sum;
+  };
+  CHECK(step() == 0);  // frozen, until the gradients say where
+  any.gradients<Layer>()->experts.pool = &gradients;
+  CHECK(step() > 0);
+  any.set_trainable({});
+  CHECK(step() == 0);
 }
 
 TEST_CASE("An AnyLinear that was moved from says so", "[layer]") {
