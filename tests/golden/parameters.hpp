@@ -13,13 +13,7 @@ namespace golden {
 template <class T>
 using Experts = mole::LowRank<mole::DenseFactors<T>>;
 
-template <class T>
-Matrix<T> transposed(const Matrix<T>& m) {
-  Matrix<T> turned(m.cols(), m.rows());
-  for (Index r = 0; r < m.rows(); ++r)
-    for (Index c = 0; c < m.cols(); ++c) turned(c, r) = m(r, c);
-  return turned;
-}
+using mole::detail::transposed;
 
 /// What the options say of the experts of a linear layer besides their number.
 template <class T, class AnyExperts>

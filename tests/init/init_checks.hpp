@@ -6,6 +6,7 @@
 #include "mole/expert/low_rank.hpp"
 #include "mole/factors/dense_factors.hpp"
 #include "support/catch.hpp"
+#include "support/norms.hpp"
 #include "support/random_matrix.hpp"
 
 namespace init_checks {
@@ -31,17 +32,8 @@ Matrix<T> weight_of(const Experts& experts, const Matrix<T>& residual) {
   return sum;
 }
 
-inline double norm(const Matrix<double>& m) {
-  double squares = 0;
-  for (double element : m.elements()) squares += element * element;
-  return std::sqrt(squares);
-}
-
-inline Matrix<double> difference(const Matrix<double>& a, const Matrix<double>& b) {
-  Matrix<double> result = a;
-  for (std::size_t i = 0; i < result.elements().size(); ++i) result.elements()[i] -= b.elements()[i];
-  return result;
-}
+using support::difference;
+using support::norm;
 
 /// What all refuse alike: other sizes, an expert that does not exist, one A for all, each with nothing changed.
 template <class Initialize>

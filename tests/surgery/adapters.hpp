@@ -3,6 +3,7 @@
 #pragma once
 
 #include "mole/surgery/weighted_adapter.hpp"
+#include "support/norms.hpp"
 #include "support/random_matrix.hpp"
 
 #include <vector>
@@ -52,19 +53,9 @@ Matrix<double> update_of(const std::vector<Adapter<T>>& adapters, const std::vec
   return update;
 }
 
-inline double norm_of(const Matrix<double>& m) {
-  double sum = 0;
-  for (double value : m.elements()) sum += value * value;
-  return std::sqrt(sum);
-}
-inline Matrix<double> minus(const Matrix<double>& a, const Matrix<double>& b) {
-  Matrix<double> difference = a;
-  for (std::size_t i = 0; i < b.elements().size(); ++i) difference.elements()[i] -= b.elements()[i];
-  return difference;
-}
 /// ||found - expected|| / ||expected||
 inline double relative_distance(const Matrix<double>& found, const Matrix<double>& expected) {
-  return norm_of(minus(found, expected)) / norm_of(expected);
+  return support::norm(support::difference(found, expected)) / support::norm(expected);
 }
 
 }  // namespace mole::test

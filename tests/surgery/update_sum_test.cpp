@@ -17,7 +17,7 @@ TEST_CASE("A sum of updates multiplies, measures and decomposes as its matrix do
     const Matrix<double> dense = update_of(adapters, weights);
     CAPTURE(sum.ranks());
     CHECK(support::largest_difference(sum.dense(), dense) < 1e-13);
-    CHECK(std::abs(sum.norm() - norm_of(dense)) < 1e-13 * std::max(1.0, norm_of(dense)));
+    CHECK(std::abs(sum.norm() - support::norm(dense)) < 1e-13 * std::max(1.0, support::norm(dense)));
 
     const auto x = support::random_matrix<double>(4, adapter_in, 5),
                y = support::random_matrix<double>(4, adapter_out, 6);
