@@ -36,8 +36,9 @@ namespace mole {
 /// its own. (The paper's text has one vector, on the block's input; its count of parameters, 2 I + F, is that of the
 /// three.) At I = O = 4,096, 4,096 trained numbers an expert, and 16 KiB in float.
 ///
-/// Exact gradients to c, through the shares to the auxiliary gates, and to x through both factors. Scratch: 2 [tokens x
-/// I], a routing, and the experts' own. Throws Error(option) if main < 1, Error(shape) for a c that does not fit.
+/// Exact gradients to c, through the shares to the auxiliary gates, and to x through both factors. Scratch: twice
+/// [tokens x I], a routing, and the experts' own. Throws Error(option) if main < 1, Error(shape) for a c that does not
+/// fit.
 /// Source: He et al. 2025 (Compressed Experts), arXiv:2503.00634; the authors' modeling_olmoe.py, in
 /// neilwen987/Compressed-Experts-ts.
 template <ExpertPolicy Experts>

@@ -21,8 +21,8 @@ namespace mole {
 /// Of each expert k, which serves one task:   delta = scale (sum_i w_ki B_i) Lambda_k A,
 /// w_k = softmax(lora_B_weights_k / temperature).
 ///
-///   lora_A [r x I]   lora_lambda [E r x r], or [E x r] if diagonal   lora_B [n r x O], rank-major   lora_B_weights [E
-///   x n]
+///   lora_A [r x I]   lora_lambda [E r x r], or [E x r] if diagonal
+///   lora_B [n r x O], rank-major   lora_B_weights [E x n]
 ///
 /// Lambda_k A and the mixed B are computed once a forward: E r (r I + n O) products; scratch is 2 r (I + O) numbers an
 /// expert. At I = O = 4,096, 8 tasks, r = 8 and 3 B: 131,608 trained numbers.

@@ -16,8 +16,9 @@
 
 namespace mole {
 
-/// S = sum_i factor_i B_i^T A_i, in double:   A = [A_1; A_2; ...] [R x I],  B = [factor_1 B_1; factor_2 B_2; ...] [R x
-/// O]
+/// S = sum_i factor_i B_i^T A_i, in double:
+///
+///   A = [A_1; A_2; ...] [R x I]   B = [factor_1 B_1; factor_2 B_2; ...] [R x O]
 ///
 /// A product with S takes R (I + O) multiply-adds per row. norms() and svd() cost O((I + O) R^2 + R^3) for R up to I
 /// and O. Matrices of other sizes throw Error(shape).  Offline.
