@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Index, MOLE_ASSERT, MOLE_INLINE, MOLE_COLD, MOLE_UNROLL, panel_width: what every header may need.
+// Index, MOLE_ASSERT, MOLE_INLINE, MOLE_COLD, MOLE_UNROLL, MOLE_NO_UNROLL, panel_width: what every header may need.
 #pragma once
 
 #if __cplusplus < 202002L && !(defined(_MSVC_LANG) && _MSVC_LANG >= 202002L)
@@ -51,6 +51,13 @@
 #define MOLE_UNROLL _Pragma("clang loop unroll(full)")
 #else
 #define MOLE_UNROLL
+#endif
+/// Before the loop over the terms of sums that fill the registers: clang 14 writes eight turns out and loads ahead of
+/// all of them, and with 16 registers keeps the sums in memory, at half the speed.
+#if defined(__clang__)
+#define MOLE_NO_UNROLL _Pragma("clang loop unroll(disable)")
+#else
+#define MOLE_NO_UNROLL
 #endif
 
 namespace mole {

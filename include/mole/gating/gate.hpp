@@ -159,9 +159,11 @@ class Gate {
     for_each_state_within("weigh", weigh, f);
   }
 
+  /// True of Unit.
+  static constexpr bool constant_gates = requires(const Weigh& w) { w.constant_gate(); };
   /// The gate that every expert has for every token, if there is one; that of shared experts is 1.
   std::optional<double> constant_gate(Index experts) const {
-    if constexpr (requires { weigh.constant_gate(); })
+    if constexpr (constant_gates)
       if (token_dependence(experts).empty()) return weigh.constant_gate();
     return {};
   }
@@ -172,7 +174,7 @@ class Gate {
       for (Index e = 0; e < experts - shared_; ++e)
         if (!score.allows(e)) return "its score excludes experts";
     if (!all) return "its gate chooses experts for each token; All, or TopK of all experts, has nothing to choose";
-    if constexpr (requires { weigh.constant_gate(); }) {
+    if constexpr (constant_gates) {
       if (shared_ == 0 || weigh.constant_gate() == 1) return "";
       return "its gate weighs shared experts in another way than the others";
     }

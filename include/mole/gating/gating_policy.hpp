@@ -43,6 +43,11 @@ concept TrainableGatingPolicy = GatingPolicy<G, T, Execution> && requires(const 
   gating.backward(trace, call_of<G, Execution>());
 };
 
+/// Are the gates of `G` constants? Nothing then learns from their gradient, and a layer's backward does not compute it.
+/// A gating says so by   static constexpr bool constant_gates = true
+template <class G>
+constexpr bool has_constant_gates = requires { requires G::constant_gates; };
+
 /// A gating that may serve all tokens alike, so that its layer can be merged:
 ///     constant_gate(experts)      the gate of each of so many experts for every token; none if it depends on the token
 ///     token_dependence(experts)   what depends on the token, in words; empty if nothing does

@@ -149,7 +149,7 @@ void CodedProducts<Arch>::nt_tile(StridedRows<const float> x, Index n, const Wei
     });
   };
   Index k = 0;
-  for (; k + width <= w.cols; k += width)
+  MOLE_NO_UNROLL for (; k + width <= w.cols; k += width)
     accumulate([k](const float* from) { return Pair<Arch>::load(from + k); },
                [k, ahead](const auto& row) {
                  ask_ahead(row, k, ahead);
@@ -240,7 +240,7 @@ void CodedProducts<Arch>::nn_tile(StridedRows<const float> d_y, Index n, const W
   };
   const Index end = first + cols;
   Index k = first;
-  for (; k + width <= end; k += width)
+  MOLE_NO_UNROLL for (; k + width <= end; k += width)
     accumulate([k](const float* from) { return Pair<Arch>::load(from + k); },
                [k, ahead](const auto& row) {
                  ask_ahead(row, k, ahead);

@@ -33,7 +33,7 @@ void Lanes<Arch, T>::gather(const T* from, Index stride, Index rows, Index cols,
   // Squares of registers (transpose) were not measurably faster at E = 64.
   auto* bytes = reinterpret_cast<unsigned char*>(to);
   for (Index c = 0; c < cols; ++c)
-    for (Index r = 0; r < step; ++r, bytes += sizeof(T)) std::memcpy(bytes, row[r] + c, sizeof(T));
+    MOLE_UNROLL for (Index r = 0; r < step; ++r, bytes += sizeof(T)) std::memcpy(bytes, row[r] + c, sizeof(T));
 }
 
 template <class Arch, class T>

@@ -120,7 +120,7 @@ void OuterProducts<Arch, T>::compute(const Operands& tile, Index row) {
   const auto a = tile.a.template from<M>(row);
   const auto b = tile.b.from(tile.column);
   const auto sweep = [&](auto ask) MOLE_INLINE {
-    for (Index k = 0; k < tile.depth; ++k) {
+    MOLE_NO_UNROLL for (Index k = 0; k < tile.depth; ++k) {
       Vector b_k[std::size_t(Vectors)];
       MOLE_UNROLL for (Index v = 0; v < Vectors; ++v)
         b_k[v] = Whole ? Vector::load_unaligned(b.at(k, v * step)) : load_first<Arch>(b.at(k, v * step), last);

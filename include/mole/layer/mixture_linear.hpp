@@ -162,27 +162,31 @@ class MixtureLinear : public ExpertLinear<Experts, Base, Execution> {
     routing_backward(x, d_x, gradients, work);
   }
 
+  /// apply_backward() with work.d_gate(), then route_backward(). Constant gates (Unit) get no gradient.
   void backward(View<const T> x, View<const T> d_y, View<T> d_x, Gradients& gradients,
                 Workspace& work) const requires routing_trains && TrainableExpertPolicy<Experts, Execution> {
     Half::check_unchanged(work, shape());
     work.expert_calls.check("backward", this, x, work.routing);
     work.routing_calls.check("backward", this, x, work.routing);
-    Half::check_backward(x, work.routing, d_y, work.d_gate(), d_x, gradients);
+    Half::check_backward(x, work.routing, d_y, wanted_d_gate(work), d_x, gradients);
     detail::require_gradients_of(router_, gradients.router, "router");
     if constexpr (LinearlyReadingRouter<Router> && !reads_latent) {
       if (d_x && Half::fuses_d_x(half(work).pass) && router_.fuses_d_x(work.pass)) {
-        Half::experts_backward(x, work.routing, d_y, work.d_gate(), {}, gradients, work, true);
+        Half::experts_backward(x, work.routing, d_y, wanted_d_gate(work), {}, gradients, work, true);
         routing_backward(x, {}, gradients, work);
         const LinearTerm<T> router{std::as_const(work).d_logits(), router_.input_weight()};
         return Half::add_d_x(d_y, work.routing, d_x, work, router);
       }
     }
-    Half::experts_backward(x, work.routing, d_y, work.d_gate(), d_x, gradients, work, Half::fuses_d_x(half(work).pass));
+    Half::experts_backward(x, work.routing, d_y, wanted_d_gate(work), d_x, gradients, work, Half::fuses_d_x(half(work).pass));
     routing_backward(x, d_x, gradients, work);
   }
 
  private:
   static typename Half::Workspace& half(Workspace& work) { return work; }
+  static std::span<T> wanted_d_gate(Workspace& work) {
+    return has_constant_gates<Gating> ? std::span<T>() : work.d_gate();
+  }
 
   void prepare(Workspace& work) const {
     const Index pairs = gating_.max_pairs(work.max_tokens(), Half::experts_.experts());
