@@ -103,6 +103,7 @@ TEST_CASE("Every combination of options has the gradient of its value", "[loss]"
       for (BalanceCount count : counts)
         for (BalanceScore score : means)
           for (BalanceScope scope : scopes) {
+            if (experts > 64 && norm != norms[0]) continue;  // a factor, whatever the passes over the tokens
             const LoadBalanceOptions options{
                 .coefficient = 0.7, .norm = norm, .count = count, .score = score, .scope = scope};
             INFO("E " << experts << ", norm " << int(norm) << ", count " << int(count) << ", score " << int(score)
