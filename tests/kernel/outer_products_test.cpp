@@ -64,7 +64,7 @@ struct Operands {
     std::vector<std::vector<T>> copies;
     const Index lines = s.a_by_column ? rows : depth, length = s.a_by_column ? depth : rows;
     for (Index i = 0; i < lines; ++i) {
-      const T* const line = a_k + i * a.view().stride();
+      const T* const line = length > 0 ? a_k + i * a.view().stride() : nullptr;
       copies.emplace_back(line, line + length);
       a_lines.push_back(i % 2 == 0 ? line : copies.back().data());
     }
