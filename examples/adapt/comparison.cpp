@@ -49,7 +49,7 @@ class Comparison {
         model_(training::fresh_model(options.seed, pool_)),
         context_(std::size_t(model_.options().context)),
         evaluation_(corpus_.domains, context_),
-        methods_(training::all_methods(training::sites_of(model_, tokens()), pool_)),
+        methods_(training::all_methods(sites(), pool_)),
         chosen_(choose_methods()) {
     std::filesystem::create_directories(options.out);
   }
@@ -76,14 +76,14 @@ class Comparison {
     return training::choose("adapt", methods_, names);
   }
 
-  /// The most in one call.
-  mole::Index tokens() const {
-    return mole::Index(std::max(options_.batch, training::Evaluation::windows_per_batch) * context_);
+  std::vector<training::Site> sites() {
+    const std::size_t most = std::max(options_.batch, training::Evaluation::windows_per_batch) * context_;
+    return training::sites_of(model_, mole::Index(most), corpus_.domains.size());
   }
 
   Entry adapt_with(const Method& method) {
     Entry entry;
-    entry.adapter = std::make_unique<Adapter>(method, model_, tokens(), options_.seed);
+    entry.adapter = std::make_unique<Adapter>(method, model_, sites(), options_.seed);
     const double rate = options_.learning_rate > 0 ? options_.learning_rate : method.learning_rate;
     const Adapter::Attachment attached(*entry.adapter);
     const std::string read = text::fingerprint(std::span(corpus_.domains).subspan(1));
@@ -99,7 +99,7 @@ class Comparison {
         .resume = options_.resume};
     entry.training = training::train(model_, sampler(), training);
     RoutingCounts counts(*entry.adapter, corpus_.domains.size());
-    entry.bits = evaluation_.bits(model_, [&](const text::Batch& batch) { counts.add(batch); });
+    entry.bits = evaluation_.bits(model_, entry.adapter.get(), [&](const text::Batch& batch) { counts.add(batch); });
     entry.active = counts.active_parameters();
     if (method.routed) entry.routing = counts.routing();
     return entry;
@@ -121,7 +121,7 @@ class Comparison {
       base_seconds_.push_back(evaluation_.forward_seconds(model_));
       for (Entry& entry : entries_) {
         const Adapter::Attachment attached(*entry.adapter);
-        entry.forward_seconds.push_back(evaluation_.forward_seconds(model_));
+        entry.forward_seconds.push_back(evaluation_.forward_seconds(model_, entry.adapter.get()));
       }
     }
   }

@@ -82,7 +82,8 @@ class Sequence {
   /// Every task from a fresh optimizer, and with batches of its own domain alone.
   Entry learn_in_turn(const Method& method) {
     const std::size_t most = std::max(options_.batch, training::Evaluation::windows_per_batch);
-    Adapter adapter(method, model_, mole::Index(most * context_), options_.seed, training::Weights::copied);
+    Adapter adapter(method, model_, training::sites_of(model_, mole::Index(most * context_), corpus_.domains.size()),
+                    options_.seed, training::Weights::copied);
     const Adapter::Attachment attached(adapter);
     Entry entry{.method = &method, .bits = {.rows = {base_bits_}}};
     for (std::size_t task = 1; task <= tasks(); ++task) {
@@ -97,7 +98,7 @@ class Sequence {
                        .seed = options_.seed + task,
                        .steps = options_.steps,
                        .peak_rate = options_.learning_rate > 0 ? options_.learning_rate : method.learning_rate});
-      entry.bits.rows.push_back(evaluation_.bits(model_));
+      entry.bits.rows.push_back(evaluation_.bits(model_, &adapter));
       if (training::interrupted()) throw training::Interrupted{};
     }
     return entry;

@@ -4,13 +4,18 @@
 
 #include "host/dense_linear.hpp"
 #include "mole/core/matrix.hpp"
+#include "text/batch_sampler.hpp"
 #include "training/adapted_linear.hpp"
 #include "training/method.hpp"
 #include "training/model.hpp"
 
 #include <algorithm>
+#include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 namespace training {
@@ -18,14 +23,19 @@ namespace training {
 /// What an adapter's layers compute with: the host's weights, or copies, which a method may merge into.
 enum class Weights { borrowed, copied };
 
-/// The linear layers of `model`, bottom first, for calls of up to `max_tokens`. The model must hold its own layers.
-inline std::vector<Site> sites_of(Model& model, mole::Index max_tokens) {
+/// The linear layers of `model`, bottom first, for calls of up to `max_tokens` of so many domains. The model must hold
+/// its own layers.
+inline std::vector<Site> sites_of(Model& model, mole::Index max_tokens, std::size_t domains) {
   std::vector<Site> sites;
   const host::Index blocks = model.options().layers;
   for (host::Index block = 0; block < blocks; ++block)
     for (const host::Place place : host::places) {
       const auto& frozen = dynamic_cast<const host::DenseLinear<float>&>(*model.linear(block, place));
-      sites.push_back({.weight = frozen.weight().value, .block = block, .blocks = blocks, .max_tokens = max_tokens});
+      sites.push_back({.weight = frozen.weight().value,
+                       .block = block,
+                       .blocks = blocks,
+                       .max_tokens = max_tokens,
+                       .domains = mole::Index(domains)});
     }
   return sites;
 }
@@ -33,9 +43,10 @@ inline std::vector<Site> sites_of(Model& model, mole::Index max_tokens) {
 /// While an Attachment lives, the model computes with the adapter's layers; afterwards with its own again.
 class Adapter {
  public:
-  Adapter(const Method& method, Model& model, mole::Index max_tokens, std::uint64_t seed,
+  /// `sites` are those of `model`.
+  Adapter(const Method& method, Model& model, std::vector<Site> sites, std::uint64_t seed,
           Weights weights = Weights::borrowed)
-      : method_(method), model_(model), rng_(seed), sites_(sites_of(model, max_tokens)) {
+      : method_(method), model_(model), rng_(seed), sites_(std::move(sites)) {
     weights_.reserve(sites_.size());  // the layers borrow them
     if (method.share) shared_ = method.share(sites_, rng_);
     for (std::size_t i = 0; i < sites_.size(); ++i) {
@@ -80,16 +91,27 @@ class Adapter {
   /// f(name, span) for what else a checkpoint needs.
   template <class F>
   void for_each_state(F&& f) {
+    if (shared_)
+      shared_->for_each_state(
+          [&](std::string_view name, std::span<std::uint8_t> numbers) { f("shared." + std::string(name), numbers); });
     for (std::size_t i = 0; i < adapted_.size(); ++i) mole::for_each_state_within(names_[i], *adapted_[i], f);
   }
-  void zero_gradients() {
+
+  /// The next calls train on `batch`: gradients are zero.
+  void start_training(const text::Batch& batch, std::uint64_t seed, std::uint64_t step) {
     if (shared_) shared_->zero_gradients();
     for (AdaptedLinear* linear : adapted_) linear->layer().zero_gradients();
+    const std::size_t length = batch.inputs.size() / batch.sequences();
+    sequence_begin_.resize(batch.sequences());
+    for (std::size_t s = 0; s < batch.sequences(); ++s) sequence_begin_[s] = mole::Index(s * length);
+    pass_ = {
+        .training = true, .seed = seed, .step = step, .forced = experts_of(batch), .sequence_begin = sequence_begin_};
   }
+  /// The next calls evaluate `batch`.
+  void start_evaluation(const text::Batch& batch) { pass_ = {.forced = experts_of(batch)}; }
 
-  /// What the calls until the next one are about.
-  void start(const mole::Pass& pass) { pass_ = pass; }
   void after_step(mole::Index step, mole::Index steps) {
+    if (shared_) shared_->after_step(step, steps);
     for (AdaptedLinear* linear : adapted_) linear->after_step(step, steps);
   }
   /// The task is learned, another one comes. Throws std::logic_error unless weights are copied.
@@ -109,6 +131,15 @@ class Adapter {
   }
 
  private:
+  /// The expert that each token is forced to, for methods that do so.
+  std::span<const int> experts_of(const text::Batch& batch) {
+    if (!method_.domain_experts) return {};
+    forced_.clear();
+    const std::size_t length = batch.inputs.size() / batch.sequences();
+    for (const std::size_t domain : batch.domains) forced_.insert(forced_.end(), length, int(domain));
+    return forced_;
+  }
+
   void own_weight(Site& site) {
     mole::Matrix<float> weight(site.out(), site.in());
     for (mole::Index r = 0; r < site.out(); ++r)
@@ -128,6 +159,8 @@ class Adapter {
   Model& model_;
   mole::Rng rng_;
   mole::Pass pass_;
+  std::vector<mole::Index> sequence_begin_;  // of the current batch
+  std::vector<int> forced_;
   std::vector<mole::Matrix<float>> weights_;  // where they are copied
   std::vector<Site> sites_;
   std::unique_ptr<Shared> shared_;

@@ -34,10 +34,11 @@ Evaluation::Evaluation(const std::vector<text::Domain>& domains, std::size_t con
   }
 }
 
-DomainBits Evaluation::bits(Model& model, const AfterBatch& after_batch) const {
+DomainBits Evaluation::bits(Model& model, Adapter* adapter, const AfterBatch& after_batch) const {
   DomainBits nats(domains_);
   std::vector<double> bytes(domains_);
   for (const text::Batch& batch : batches_) {
+    if (adapter != nullptr) adapter->start_evaluation(batch);
     model.loss(batch.inputs, batch.targets);
     const std::size_t domain = batch.domains.front();
     for (const double loss : model.token_losses()) nats[domain] += loss;
@@ -48,7 +49,8 @@ DomainBits Evaluation::bits(Model& model, const AfterBatch& after_batch) const {
   return nats;
 }
 
-double Evaluation::forward_seconds(Model& model) const {
+double Evaluation::forward_seconds(Model& model, Adapter* adapter) const {
+  if (adapter != nullptr) adapter->start_evaluation(batches_.front());
   const auto start = std::chrono::steady_clock::now();
   model.loss(batches_.front().inputs, batches_.front().targets);
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();

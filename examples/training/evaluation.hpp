@@ -3,6 +3,7 @@
 #pragma once
 
 #include "text/batch_sampler.hpp"
+#include "training/adapter.hpp"
 #include "training/model.hpp"
 
 #include <functional>
@@ -24,11 +25,12 @@ class Evaluation {
   /// Throws std::runtime_error for a domain without a window.
   Evaluation(const std::vector<text::Domain>& domains, std::size_t context);
 
+  /// Of a model that `adapter` is attached to, if there is one.
   DomainBits bits(
-      Model& model, const AfterBatch& after_batch = [](const text::Batch&) {}) const;
+      Model& model, Adapter* adapter = nullptr, const AfterBatch& after_batch = [](const text::Batch&) {}) const;
 
   /// Seconds of one forward pass over a fixed batch, and how many bytes that batch has.
-  double forward_seconds(Model& model) const;
+  double forward_seconds(Model& model, Adapter* adapter = nullptr) const;
   std::size_t timed_tokens() const { return batches_.front().inputs.size(); }
 
  private:

@@ -6,10 +6,13 @@
 #include "mole/layer/any_linear.hpp"
 #include "mole/optim/sign_bias_balancer.hpp"
 
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace training {
@@ -20,6 +23,7 @@ struct Site {
   mole::Index block = 0;           // of the host's `blocks`, bottom first
   mole::Index blocks = 1;
   mole::Index max_tokens = 0;
+  mole::Index domains = 1;  // of the text
 
   mole::Index in() const { return weight.cols(); }
   mole::Index out() const { return weight.rows(); }
@@ -37,6 +41,10 @@ class Shared {
   /// f(name, parameter, gradient)
   virtual void for_each_tensor(const mole::AnyLinear<float>::Visitor& f) = 0;
   virtual void zero_gradients() = 0;
+  /// f(name, span) for what else the next step depends on.
+  virtual void for_each_state(const std::function<void(std::string_view, std::span<std::uint8_t>)>&) {}
+  /// After the step `step` = 0, 1, ... of `steps`.
+  virtual void after_step(mole::Index, mole::Index) {}
 };
 
 /// A method is a layer, and what is done to it besides its forward and backward.
@@ -48,11 +56,12 @@ class Shared {
 struct Method {
   using Layer = mole::AnyLinear<float>;
 
-  std::string name;          // on the command line and in file names
-  std::string title;         // in tables
-  double learning_rate = 0;  // tuned for this method: see the README for how
-  double beta2 = 0.999;      // of AdamW
-  bool routed = false;       // has a router worth a picture
+  std::string name;             // on the command line and in file names
+  std::string title;            // in tables
+  double learning_rate = 0;     // tuned for this method: see the README for how
+  double beta2 = 0.999;         // of AdamW
+  bool routed = false;          // has a router worth a picture
+  bool domain_experts = false;  // the expert of a token is the domain of its text, as in enforced routing
 
   std::function<Layer(const Site&, mole::Rng&)> build = {};
   std::function<Touched(const Site&)> touched = {};
@@ -60,6 +69,10 @@ struct Method {
   /// Where layers share parameters: made for all sites, before the layers. Then build_shared() stands for build().
   std::function<std::unique_ptr<Shared>(const std::vector<Site>&, mole::Rng&)> share = {};
   std::function<Layer(const Site&, Shared&, mole::Rng&)> build_shared = {};
+
+  /// Names the parameters that choose among the others (the upper of two problems): in the first half of the steps the
+  /// two learn in turns, each from batches of its own; after it, the others alone.
+  std::function<bool(std::string_view name)> chooses = {};
 
   /// Adds the gradients of the method's own losses.
   std::function<void(mole::Trace<float>&)> loss = {};

@@ -3,6 +3,7 @@
 
 #include "mole/io/checkpoint.hpp"
 #include "mole/optim/adamw.hpp"
+#include "mole/optim/bilevel_turns.hpp"
 #include "mole/optim/clip_norm.hpp"
 #include "mole/optim/cosine_schedule.hpp"
 #include "training/interrupt.hpp"
@@ -29,7 +30,8 @@ class Run {
                   .total_steps = training.steps + 1},
         optimizer_({.learning_rate = training.peak_rate,
                     .beta2 = training.adapter != nullptr ? training.adapter->method().beta2 : 0.999,
-                    .weight_decay = 0}) {
+                    .weight_decay = 0}),
+        choosing_optimizer_(optimizer_) {
     schedule_.check();
   }
 
@@ -48,41 +50,41 @@ class Run {
       f(name, mole::View<float>(value, 1, size), mole::View<float>(gradient, 1, size));
     });
   }
-  void start_adapter(const text::Batch& batch);
+  /// Those whose turn it is.
+  void for_each_tensor(mole::Turn turn, const mole::AnyLinear<float>::Visitor& f) {
+    for_each_tensor([&](std::string_view name, mole::View<float> parameter, mole::View<float> gradient) {
+      const bool chooses = has_choice() && training_.adapter->method().chooses(name);
+      if (chooses == (turn == mole::Turn::upper)) f(name, parameter, gradient);
+    });
+  }
+  auto walk_of(mole::Turn turn) {
+    return [this, turn](const mole::AnyLinear<float>::Visitor& f) { for_each_tensor(turn, f); };
+  }
+  bool has_choice() const { return training_.adapter != nullptr && training_.adapter->method().chooses; }
 
   Model& model_;
   const Training& training_;
   mole::CosineSchedule schedule_;
-  mole::AdamW<float> optimizer_;
+  mole::AdamW<float> optimizer_, choosing_optimizer_;
   std::vector<double> curve_;
-  std::vector<mole::Index> sequence_begin_;  // of the current batch
 };
-
-void Run::start_adapter(const text::Batch& batch) {
-  sequence_begin_.resize(batch.sequences());
-  const std::size_t length = batch.inputs.size() / batch.sequences();
-  for (std::size_t s = 0; s < batch.sequences(); ++s) sequence_begin_[s] = mole::Index(s * length);
-  training_.adapter->start(
-      {.training = true, .seed = training_.seed, .step = curve_.size(), .sequence_begin = sequence_begin_});
-  training_.adapter->zero_gradients();
-}
 
 void Run::take_step(const text::Batch& batch) {
   const mole::Index step = steps_taken();
-  const auto walk_parameters = [this](const mole::AnyLinear<float>::Visitor& f) { for_each_tensor(f); };
   if (training_.adapter != nullptr)
-    start_adapter(batch);
+    training_.adapter->start_training(batch, training_.seed, std::uint64_t(step));
   else
     model_.zero_gradients();
   const double loss = model_.loss(batch.inputs, batch.targets);
   model_.backward();
+  const bool search = has_choice() && step < training_.steps / 2;
+  const mole::Turn turn = search ? mole::BilevelTurns{}(step) : mole::Turn::lower;
+  const auto walk_parameters = walk_of(turn);
   mole::clip_norm(walk_parameters, 1.0);
-  optimizer_.set_learning_rate(schedule_(step + 1));
-  optimizer_.step(walk_parameters);
-  if (training_.adapter != nullptr) {
-    training_.adapter->after_step(step, training_.steps);
-    training_.adapter->start({});
-  }
+  mole::AdamW<float>& optimizer = turn == mole::Turn::lower ? optimizer_ : choosing_optimizer_;
+  optimizer.set_learning_rate(schedule_(step + 1));
+  optimizer.step(walk_parameters);
+  if (training_.adapter != nullptr) training_.adapter->after_step(step, training_.steps);
   curve_.push_back(loss / std::numbers::ln2);
 }
 
@@ -95,6 +97,7 @@ void Run::save() {
   writer.add_parameters("parameters", [this](const mole::AnyLinear<float>::Visitor& f) { for_each_tensor(f); });
   if (training_.adapter != nullptr) writer.add_state("state", *training_.adapter);
   writer.add_optimizer("optimizer", optimizer_);
+  if (has_choice()) writer.add_optimizer("choosing_optimizer", choosing_optimizer_);
   writer.add_numbers("curve", curve_);
   writer.write(training_.file);
 }
@@ -108,7 +111,8 @@ void Run::load() {
                                                  reader.text("configuration") + "'");
   reader.read_parameters("parameters", walk_parameters);
   if (training_.adapter != nullptr) reader.read_state("state", *training_.adapter);
-  reader.read_optimizer("optimizer", optimizer_, walk_parameters);
+  reader.read_optimizer("optimizer", optimizer_, walk_of(mole::Turn::lower));
+  if (has_choice()) reader.read_optimizer("choosing_optimizer", choosing_optimizer_, walk_of(mole::Turn::upper));
   curve_ = reader.numbers("curve");
 }
 

@@ -24,7 +24,7 @@ grep -q '<svg' "$work/one/report.html" || fail "expected a picture in the report
 grep -q '<script' "$work/one/report.html" && fail "expected no script in the report"
 
 # Ctrl-C saves, --resume goes on and gives the bits of a run that never stopped: of a router, of a bias that a balancer
-# moves, of gates that a schedule shrinks.
+# moves, of gates that a schedule shrinks, of modules that were chosen half-way.
 stop_and_resume() {
   run --steps 12 --out "$work/whole" --method "$1" --only
   stop 7 --steps 12 --out "$work/stopped" --method "$1" --only
@@ -35,6 +35,7 @@ stop_and_resume() {
 stop_and_resume mola
 stop_and_resume smora
 stop_and_resume codyra
+stop_and_resume diffora
 
 # Bad input.
 refused "$work/nothing-here"

@@ -30,7 +30,7 @@ std::vector<Method> all_methods(const std::vector<Site>& sites, const mole::Thre
   std::vector<Method> methods = methods_of_single_ranks(execution, equal_ranks(sites));
   for (std::vector<Method> others :
        {methods_of_block_experts(execution), methods_of_single_adapters(execution, equal_ranks(sites)),
-        methods_of_shared_pools(execution)})
+        methods_of_shared_pools(execution, equal_ranks(sites))})
     methods.insert(methods.end(), std::move_iterator(others.begin()), std::move_iterator(others.end()));
   return methods;
 }

@@ -17,6 +17,7 @@
 #include "mole/method/mola.hpp"
 #include "mole/method/mola_allocation.hpp"
 #include "mole/method/mofme.hpp"
+#include "mole/method/mofme_uar.hpp"
 #include "mole/method/mole_threshold.hpp"
 
 namespace training {
@@ -266,21 +267,34 @@ Method compressed_experts(const Execution& execution) {
 }
 
 /// Modulations of what the host's layer gives, which starts as it is.
-Method mofme(const Execution& execution) {
+template <class Make>
+Method modulations(std::string name, std::string title, Make make) {
   return {
-      .name = "mofme",
-      .title = "MoFME, top-2 of 8 diagonal",
+      .name = std::move(name),
+      .title = std::move(title),
       .learning_rate = 1e-2,
       .routed = true,
       .build =
-          [execution](const Site& site, mole::Rng& rng) {
+          [make](const Site& site, mole::Rng& rng) {
             const mole::MofmeOptions options{
                 .experts = experts, .k = chosen, .form = mole::ModulationForm::diagonal, .residual = true};
-            return Method::Layer(mole::mofme(options, mole::DenseBase{site.weight}, rng, execution), site.max_tokens);
+            return Method::Layer(make(options, mole::DenseBase{site.weight}, rng), site.max_tokens);
           },
       .touched =
           [](const Site& site) { return Touched{.always = router_parameters(site) + experts, .each = 4 * site.out()}; },
       .loss = [](Trace& trace) { mole::load_balance(trace, {.coefficient = 1e-2}); }};
+}
+
+Method mofme(const Execution& execution) {
+  return modulations("mofme", "MoFME, top-2 of 8 diagonal", [=](auto options, auto base, mole::Rng& rng) {
+    return mole::mofme(options, std::move(base), rng, execution);
+  });
+}
+
+Method mofme_uar(const Execution& execution) {
+  return modulations("mofme_uar", "MoFME with UaR, top-2 of 8 diagonal", [=](auto options, auto base, mole::Rng& rng) {
+    return mole::mofme_uar({.mofme = options}, std::move(base), rng, execution);
+  });
 }
 
 /// Fine grain: experts of 2 ranks, two of them shared by all tokens.
@@ -354,7 +368,8 @@ std::vector<Method> methods_of_block_experts(const Execution& execution) {
           deepseek_moe(execution),
           deepseek_v3(execution),
           compressed_experts(execution),
-          mofme(execution)};
+          mofme(execution),
+          mofme_uar(execution)};
 }
 
 }  // namespace training

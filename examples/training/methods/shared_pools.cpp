@@ -1,12 +1,17 @@
 // SPDX-License-Identifier: MIT
 #include "training/methods/shared_pools.hpp"
 
+#include "mole/method/diffora.hpp"
 #include "mole/method/mos.hpp"
 #include "mole/method/vblora.hpp"
 
+#include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
+#include <span>
 #include <string>
+#include <string_view>
 #include <utility>
 
 namespace training {
@@ -119,10 +124,58 @@ Method vblora(const Execution& execution) {
               }};
 }
 
+/// One gate for each layer of each block, which choose half of a block's layers at half of the steps.
+class Gates final : public Shared {
+ public:
+  using Modules = mole::ModuleGates<float>;
+
+  explicit Gates(const std::vector<Site>& sites)
+      : trained(std::make_shared<Modules>(
+            Modules::Options{.layers = sites.front().blocks, .modules = Index(sites.size()) / sites.front().blocks})),
+        used_(std::size_t(sites.front().blocks)) {}
+
+  /// Which of its block's layers the next one is.
+  Index next(const Site& site) { return used_[std::size_t(site.block)]++; }
+  void for_each_tensor(const mole::AnyLinear<float>::Visitor& f) override {
+    trained.pool->for_each_tensor(f, trained.gradients);
+  }
+  void zero_gradients() override { mole::set_zero(trained.gradients); }
+  void for_each_state(const std::function<void(std::string_view, std::span<std::uint8_t>)>& f) override {
+    trained.pool->for_each_state(f);
+  }
+  void after_step(Index step, Index steps) override {
+    if (step + 1 == steps / 2) trained.pool->discretize(0.5);
+  }
+
+  Trained<Modules> trained;
+
+ private:
+  std::vector<Index> used_;
+};
+
+Method diffora(Index rank, const Execution& execution) {
+  return {.name = "diffora",
+          .title = "DiffoRA r" + std::to_string(rank) + ", half of the modules",
+          .learning_rate = 1e-2,
+          .touched = [rank](const Site& site) { return Touched{.each = lora_parameters(site, rank)}; },
+          .share = [](const std::vector<Site>& sites, mole::Rng&) { return std::make_unique<Gates>(sites); },
+          .build_shared =
+              [rank, execution](const Site& site, Shared& shared, mole::Rng& rng) {
+                auto& gates = dynamic_cast<Gates&>(shared);
+                auto made = mole::diffora(
+                    {.layer = site.block, .module = gates.next(site), .rank = rank, .alpha = scale * double(rank)},
+                    gates.trained.pool, Base{site.weight}, rng, execution);
+                Method::Layer layer(std::move(made), site.max_tokens);
+                layer.gradients<decltype(made)>()->router.gates = &gates.trained.gradients;
+                return layer;
+              },
+          .chooses = [](std::string_view name) { return name == "shared.alpha"; }};
+}
+
 }  // namespace
 
-std::vector<Method> methods_of_shared_pools(const Execution& execution) {
-  return {mos(execution), vblora(execution)};
+std::vector<Method> methods_of_shared_pools(const Execution& execution, const EqualRanks& ranks) {
+  return {mos(execution), vblora(execution), diffora(ranks.trainable, execution)};
 }
 
 }  // namespace training

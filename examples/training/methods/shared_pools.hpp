@@ -8,6 +8,6 @@
 
 namespace training {
 
-std::vector<Method> methods_of_shared_pools(const Execution& execution);
+std::vector<Method> methods_of_shared_pools(const Execution& execution, const EqualRanks& ranks);
 
 }  // namespace training

@@ -10,6 +10,7 @@
 #include "mole/method/loha.hpp"
 #include "mole/method/lokr.hpp"
 #include "mole/method/lora.hpp"
+#include "mole/method/mtl_lora.hpp"
 #include "mole/method/nola.hpp"
 #include "mole/method/oft.hpp"
 #include "mole/method/randlora.hpp"
@@ -153,6 +154,30 @@ Method randlora(const Execution& execution) {
       });
 }
 
+/// The domains of the text are its tasks.
+Method mtl_lora(const Execution& execution) {
+  constexpr Index rank = 16, up_matrices = 3;
+  return {.name = "mtl_lora",
+          .title = "MTL-LoRA r16, 3 B, domains as tasks",
+          .learning_rate = 1e-2,
+          .domain_experts = true,
+          .build =
+              [execution](const Site& site, mole::Rng& rng) {
+                const mole::DenseBase base{site.weight};
+                auto tasks = mole::mtl_lora(
+                    {.tasks = site.domains, .rank = rank, .up_matrices = up_matrices, .alpha = scale * double(rank)},
+                    base, rng, execution);
+                const mole::Gate forced{mole::Identity{}, mole::TopK{.k = 1}, mole::Unit{}};
+                return Method::Layer(mole::MixtureLinear(mole::NoRouter<float>(site.domains), forced,
+                                                         std::move(tasks.experts()), base, execution),
+                                     site.max_tokens);
+              },
+          .touched =
+              [](const Site& site) {
+                return Touched{.always = rank * (site.in() + up_matrices * site.out() + rank) + up_matrices};
+              }};
+}
+
 /// The base is what the experts' start leaves of the weight.
 Method goat(const Execution& execution) {
   return {.name = "goat",
@@ -189,6 +214,7 @@ std::vector<Method> methods_of_single_adapters(const Execution& execution, const
           vera(execution),
           nola(execution),
           randlora(execution),
+          mtl_lora(execution),
           goat(execution)};
 }
 
