@@ -6,6 +6,8 @@
 #include "support/catch.hpp"
 #include "support/layers.hpp"
 
+#include <algorithm>
+#include <cmath>
 #include <thread>
 
 using namespace mole;
@@ -162,4 +164,26 @@ TEST_CASE("An empty batch does nothing and breaks nothing", "[layer]") {
   CHECK(load_balance(work) == 0);
   layer.backward(x, y, d_x, gradients, work);
   CHECK(same_bits(gradients.experts.lora_A, Matrix<float>(12, 11)));
+}
+
+TEST_CASE("Gates that nothing learns from cost no gradient, others have theirs", "[layer]") {
+  const auto largest_d_gate = [](auto weigh) {
+    Rng rng(1);
+    const auto layer = support::with_random_b(
+        MixtureLinear(LinearRouter<float>({.in = 11, .experts = 4}, rng), Gate{Softmax{}, TopK{2}, weigh},
+                      LowRank<DenseFactors<float>>({.in = 11, .out = 13, .experts = 4, .rank = 3}, rng),
+                      DenseBase(random_matrix<float>(13, 11, 2))));
+    const auto x = random_matrix<float>(9, 11, 3), d_y = random_matrix<float>(9, 13, 4);
+    Matrix<float> y(9, 13), d_x(9, 11);
+    auto work = layer.workspace(9);
+    auto gradients = layer.gradients();
+    layer.forward(x, y, work);
+    layer.backward(x, d_y, d_x, gradients, work);
+    float largest = 0;
+    for (float d : work.d_gate()) largest = std::max(largest, std::abs(d));
+    return largest;
+  };
+  CHECK(largest_d_gate(Unit{}) == 0);
+  CHECK(largest_d_gate(StraightThrough{}) > 0.1f);
+  CHECK(largest_d_gate(Raw{}) > 0.1f);
 }

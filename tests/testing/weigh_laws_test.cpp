@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "mole/testing/weigh_laws.hpp"
 
+#include "mole/gating/weigh/unit.hpp"
+
 #include "support/catch.hpp"
 #include "testing/unsaid.hpp"
 
@@ -64,6 +66,15 @@ struct FaultyUnit {
                 std::span<double>) const {}
 };
 
+/// Has a gradient after all.
+struct FaultyNone : Unit {
+  template <class T>
+  void backward(std::span<const T>, std::span<const int> chosen, std::span<const T>, std::span<const T> d_gates,
+                std::span<T> d_scores) const {
+    for (std::size_t j = 0; j < chosen.size(); ++j) d_scores[std::size_t(chosen[j])] += d_gates[j];
+  }
+};
+
 }  // namespace
 
 TEST_CASE("The laws of weighings name the one that is broken", "[testing]") {
@@ -89,6 +100,8 @@ TEST_CASE("The laws of weighings compare gates with constant_gate(), and the der
           "[testing]") {
   CHECK(laws::broken_weigh_law(FaultyUnit{}) == "");
   CHECK(unsaid(laws::broken_weigh_law(FaultyUnit{2}), {"expected constant_gate() = 1 as gate 0, found 2"}) == "");
+  CHECK(unsaid(laws::broken_weigh_law(FaultyNone{}, {.gradient_is_derivative = false}),
+               {"has_gradient is false: expected backward to add nothing"}) == "");
   CHECK(laws::broken_weigh_law(FaultyWeigh{WeighFault::derivative}, {.gradient_is_derivative = false}) == "");
   CHECK(unsaid(laws::broken_weigh_law(FaultyWeigh{WeighFault::not_chosen}, {.gradient_is_derivative = false}),
                {"expected no gradient where no expert is chosen"}) == "");

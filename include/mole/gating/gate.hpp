@@ -159,11 +159,10 @@ class Gate {
     for_each_state_within("weigh", weigh, f);
   }
 
-  /// True of Unit.
-  static constexpr bool constant_gates = requires(const Weigh& w) { w.constant_gate(); };
+  static constexpr bool has_gradient = weigh_has_gradient<Weigh>;
   /// The gate that every expert has for every token, if there is one; that of shared experts is 1.
   std::optional<double> constant_gate(Index experts) const {
-    if constexpr (constant_gates)
+    if constexpr (requires { weigh.constant_gate(); })
       if (token_dependence(experts).empty()) return weigh.constant_gate();
     return {};
   }
@@ -174,7 +173,7 @@ class Gate {
       for (Index e = 0; e < experts - shared_; ++e)
         if (!score.allows(e)) return "its score excludes experts";
     if (!all) return "its gate chooses experts for each token; All, or TopK of all experts, has nothing to choose";
-    if constexpr (constant_gates) {
+    if constexpr (requires { weigh.constant_gate(); }) {
       if (shared_ == 0 || weigh.constant_gate() == 1) return "";
       return "its gate weighs shared experts in another way than the others";
     }

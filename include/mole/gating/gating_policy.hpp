@@ -43,10 +43,12 @@ concept TrainableGatingPolicy = GatingPolicy<G, T, Execution> && requires(const 
   gating.backward(trace, call_of<G, Execution>());
 };
 
-/// Are the gates of `G` constants? Nothing then learns from their gradient, and a layer's backward does not compute it.
-/// A gating says so by   static constexpr bool constant_gates = true
+/// Does anything learn from the gradient of the gates? If not, a layer's backward does not compute it. A gating that
+/// has no use for d_gate says so by   static constexpr bool has_gradient = false
 template <class G>
-constexpr bool has_constant_gates = requires { requires G::constant_gates; };
+constexpr bool gates_have_gradient = !requires {
+  requires !G::has_gradient;
+};
 
 /// A gating that may serve all tokens alike, so that its layer can be merged:
 ///     constant_gate(experts)      the gate of each of so many experts for every token; none if it depends on the token

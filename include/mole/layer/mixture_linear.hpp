@@ -162,7 +162,7 @@ class MixtureLinear : public ExpertLinear<Experts, Base, Execution> {
     routing_backward(x, d_x, gradients, work);
   }
 
-  /// apply_backward() with work.d_gate(), then route_backward(). Constant gates (Unit) get no gradient.
+  /// apply_backward() with work.d_gate(), then route_backward(). Gates that nothing learns from (Unit) get no gradient.
   void backward(View<const T> x, View<const T> d_y, View<T> d_x, Gradients& gradients,
                 Workspace& work) const requires routing_trains && TrainableExpertPolicy<Experts, Execution> {
     Half::check_unchanged(work, shape());
@@ -178,14 +178,15 @@ class MixtureLinear : public ExpertLinear<Experts, Base, Execution> {
         return Half::add_d_x(d_y, work.routing, d_x, work, router);
       }
     }
-    Half::experts_backward(x, work.routing, d_y, wanted_d_gate(work), d_x, gradients, work, Half::fuses_d_x(half(work).pass));
+    Half::experts_backward(x, work.routing, d_y, wanted_d_gate(work), d_x, gradients, work,
+                           Half::fuses_d_x(half(work).pass));
     routing_backward(x, d_x, gradients, work);
   }
 
  private:
   static typename Half::Workspace& half(Workspace& work) { return work; }
   static std::span<T> wanted_d_gate(Workspace& work) {
-    return has_constant_gates<Gating> ? std::span<T>() : work.d_gate();
+    return gates_have_gradient<Gating> ? work.d_gate() : std::span<T>();
   }
 
   void prepare(Workspace& work) const {

@@ -13,6 +13,7 @@ namespace mole {
 /// gate = 1 for every chosen expert, so the router gets no gradient from the output and learns from auxiliary losses.
 /// Source: Chen et al. 2024 (LLaVA-MoLE), arXiv:2401.16160, eq. 5.
 struct Unit {
+  static constexpr bool has_gradient = false;
   double constant_gate() const { return 1; }
   double lone_gate() const { return 1; }
 
