@@ -2,7 +2,6 @@
 #include "mole/testing/weigh_laws.hpp"
 
 #include "mole/gating/weigh/unit.hpp"
-
 #include "support/catch.hpp"
 #include "testing/unsaid.hpp"
 
