@@ -2,7 +2,11 @@
 #include "mole/stats/attribution.hpp"
 
 #include "core/error_code.hpp"
+#include "mole/base/no_base.hpp"
 #include "mole/execution/through_eigen.hpp"
+#include "mole/expert/biased_experts.hpp"
+#include "mole/expert/compressed_experts.hpp"
+#include "mole/layer/experts_behind_base.hpp"
 #include "support/catch.hpp"
 #include "support/layers.hpp"
 
@@ -176,3 +180,27 @@ TEST_CASE("Contributions that are no numbers have no share, rather than one of 0
   for (Index p = 0; p < work.routing.pairs(); ++p)
     CHECK(std::isnan(parts.share[std::size_t(p)]) == (work.routing.token(p) == 0));
 }
+
+TEST_CASE("What experts leave without any pair is nobody's", "[stats]") {
+  Rng rng(1);
+  const Matrix<double> weight = support::random_matrix<double>(11, 11, 6);
+  using Behind = ExpertsBehindBase<DenseBase<View<const double>>, LowRank<DenseFactors<double>>>;
+  LowRank<DenseFactors<double>> experts({.in = 11, .out = 11, .experts = 4, .rank = 2}, rng);
+  fill_uniform(experts.parameters().lora_B.view(), 1, rng);
+  const MixtureLinear layer(LinearRouter<double>({.in = 11, .experts = 4}, rng), support::top_2(),
+                            Behind(DenseBase{weight.view()}, experts, true), NoBase<double>(11, 11));
+  const auto x = support::random_matrix<double>(9, 11, 8);
+  auto work = layer.workspace(9);
+  Matrix<double> y(9, 11), sum(9, 11);
+  layer.forward(x, y, work);
+  Reference{}.product_nt(View<const double>(x), weight.view(), sum.view());
+  for_each_contribution(layer, x, work.routing, [&](Index p, std::span<const double> c) {
+    for (Index o = 0; o < 11; ++o) sum(work.routing.token(p), o) += c[std::size_t(o)];
+  });
+  CHECK(support::largest_difference(sum, y) < 1e-13);
+}
+
+using Plain = LowRank<DenseFactors<double>>;
+static_assert(pairs_add_up<Plain> && pairs_add_up<BiasedExperts<Plain>>);
+static_assert(!pairs_add_up<CompressedExperts<Plain>> && !pairs_add_up<BiasedExperts<CompressedExperts<Plain>>>);
+static_assert(!pairs_add_up<ExpertsBehindBase<NoBase<double>, CompressedExperts<Plain>>>);

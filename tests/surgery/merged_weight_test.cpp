@@ -2,6 +2,9 @@
 #include "mole/surgery/merged_weight.hpp"
 
 #include "core/error_code.hpp"
+#include "mole/method/dora.hpp"
+#include "mole/method/lora.hpp"
+#include "mole/method/oft.hpp"
 #include "mole/surgery/fold_gate.hpp"
 #include "mole/surgery/merge.hpp"
 #include "support/catch.hpp"
@@ -9,6 +12,10 @@
 #include "support/layers.hpp"
 #include "support/tolerance.hpp"
 #include "surgery/gated_layers.hpp"
+
+#include <random>
+#include <string_view>
+#include <utility>
 
 using namespace mole;
 using namespace mole::test;
@@ -92,6 +99,64 @@ TEST_CASE("What cannot be merged is refused with the layer's reason, and the wei
     CHECK(support::same_bits(weight, before));
     CHECK(merged.merged() == already);
   }
+  merged.unmerge();
+  CHECK(support::same_bits(weight, original));
+}
+
+TEST_CASE("Layers that borrow the weight are measured by the original, whatever is merged before them", "[surgery]") {
+  Rng rng(1);
+  Matrix<double> weight = support::random_matrix<double>(13, 11, 6);
+  const Matrix<double> original = weight;
+  const DenseBase base{std::as_const(weight).view()};
+  auto lora_layer = support::with_random_b(lora({.rank = 3}, base, rng));
+  auto decomposed = dora({.rank = 2}, std::as_const(weight).view(), base, rng);
+  auto rotated = oft({.block = 11}, std::as_const(weight).view(), base, rng);
+  const auto jiggle = [&](auto& layer) {
+    layer.for_each_tensor([&](std::string_view, View<double> tensor) {
+      for (Index r = 0; r < tensor.rows(); ++r)
+        for (double& number : tensor.row(r)) number += std::uniform_real_distribution<double>(-0.3, 0.3)(rng);
+    });
+  };
+  jiggle(decomposed);
+  jiggle(rotated);
+  Matrix<double> expected = original;
+  merge_into(lora_layer, expected.view());
+  merge_into(decomposed, expected.view());
+  merge_into(rotated, expected.view());
+  MergedWeight<double> merged(weight.view());
+  for (int round = 0; round < 2; ++round) {  // the second begins merged
+    merged.merge(lora_layer, decomposed, rotated);
+    CHECK(support::same_bits(weight, expected));
+    CHECK(support::largest_difference(weight, original) > 0.1);
+  }
+  merged.unmerge();
+  CHECK(support::same_bits(weight, original));
+}
+
+namespace {
+/// Experts whose update cannot be had.
+struct Refusing : LowRank<DenseFactors<double>> {
+  using LowRank<DenseFactors<double>>::LowRank;
+  void add_delta(Index, double, View<double>) const { throw Error(ErrorCode::not_mergeable, "no"); }
+};
+}  // namespace
+
+TEST_CASE("A merge that fails half-way leaves the weight and what was merged before", "[surgery]") {
+  Rng rng(1);
+  Matrix<double> weight = support::random_matrix<double>(13, 11, 6);
+  const Matrix<double> original = weight;
+  const auto layer = support::with_random_b(lora({.rank = 3}, DenseBase{original.view()}, rng));
+  const MixtureLinear refusing(NoRouter<double>(), layer.gating(), Refusing({.in = 11, .out = 13, .rank = 1}, rng),
+                               DenseBase{original.view()});
+  MergedWeight<double> merged(weight.view());
+  CHECK_THROWS_AS(merged.merge(layer, refusing), Error);
+  CHECK_FALSE(merged.merged());
+  CHECK(support::same_bits(weight, original));
+  merged.merge(layer);
+  const Matrix<double> once = weight;
+  CHECK_THROWS_AS(merged.merge(layer, layer, refusing), Error);
+  CHECK(merged.merged());
+  CHECK(support::same_bits(weight, once));
   merged.unmerge();
   CHECK(support::same_bits(weight, original));
 }

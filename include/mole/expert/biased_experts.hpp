@@ -29,6 +29,7 @@ class BiasedExperts {
   using T = Scalar;
   using Scratch = ScratchOf<Experts>;
   static constexpr bool borrows = borrows_parameters<Experts>;
+  static constexpr bool pairs_interact = !pairs_add_up<Experts>;
 
   struct Parameters {
     ParametersOf<Experts> experts;

@@ -47,6 +47,7 @@ class CompressedExperts {
   using Scalar = typename Experts::Scalar;
   using T = Scalar;
   static constexpr bool borrows = borrows_parameters<Experts>;
+  static constexpr bool pairs_interact = true;  // the auxiliary ones scale what the main ones read
 
   struct Parameters {
     Matrix<T> compressed;

@@ -69,6 +69,13 @@ concept MergeableExpertPolicy = requires(const E& experts, View<typename E::Scal
   experts.add_delta(Index(0), 1.0, w);
 };
 
+/// Is a token's output the sum of what each of its pairs gives alone, beside what is there without any? Experts whose
+/// pairs act on each other say so by   static constexpr bool pairs_interact = true
+template <class E>
+constexpr bool pairs_add_up = !requires {
+  requires E::pairs_interact;
+};
+
 }  // namespace mole
 
 #include "mole/core/macros_on.hpp"

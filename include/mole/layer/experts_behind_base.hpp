@@ -31,6 +31,7 @@ class ExpertsBehindBase {
   using Scalar = typename Experts::Scalar;
   using T = Scalar;
   static constexpr bool borrows = borrows_parameters<Base> || borrows_parameters<Experts>;
+  static constexpr bool pairs_interact = !pairs_add_up<Experts>;
 
   struct Parameters {
     ParametersOf<Base> base;

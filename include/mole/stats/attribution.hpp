@@ -5,6 +5,7 @@
 #include "mole/core/call.hpp"
 #include "mole/core/matrix.hpp"
 #include "mole/core/routing.hpp"
+#include "mole/expert/expert_policy.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -26,13 +27,13 @@ void check_attribution(const View<const T>& x, const Routing<T>& routing, Index 
   require_equal(ErrorCode::shape, "attribution: experts of the routing", experts, routing.experts());
 }
 
-/// Pair number `slot` of each token that has as many.
+/// Pair number `slot` of each token that has as many; of none, where it is negative.
 template <class T>
 Routing<T> pairs_in_slot(const Routing<T>& routing, Index slot) {
   Routing<T> one;
   one.start(routing.experts());
   for (Index n = 0; n < routing.tokens(); ++n) {
-    if (const Index p = routing.first_pair(n) + slot; p < routing.first_pair(n + 1))
+    if (const Index p = routing.first_pair(n) + slot; slot >= 0 && p < routing.first_pair(n + 1))
       one.push(routing.expert(p), routing.gate(p));
     one.end_token();
   }
@@ -46,25 +47,33 @@ Routing<T> pairs_in_slot(const Routing<T>& routing, Index slot) {
 ///
 ///   x [N x I], a routing of N tokens   ->   f(pair, std::span<const T>) once for each pair
 ///
-/// The sum over the pairs of a token is the layer's output minus its base's, to the rounding. For experts of any kind,
-/// computed by the layer's own execution, in as many passes as the most experts of a token; `pass` as in the forward
-/// that is explained. Throws Error(shape) for another routing, Error(order) for an unfinished one.  Allocates.
+/// The sum over the pairs of a token is the layer's output minus what it would be without experts, to the rounding. For
+/// experts of any kind whose pairs add up (CompressedExperts do not, and do not compile), computed by the layer's own
+/// execution, in one pass more than the most experts of a token; `pass` as in the forward that is explained. Throws
+/// Error(shape) for another routing, Error(order) for an unfinished one.  Allocates.
 template <class Layer, class F>
 void for_each_contribution(const Layer& layer, View<const typename Layer::Scalar> x,
                            const Routing<typename Layer::Scalar>& routing, F&& f, const Pass& pass = {}) {
   using T = typename Layer::Scalar;
   using Experts = std::remove_cvref_t<decltype(layer.experts())>;
+  static_assert(pairs_add_up<Experts>,
+                "mole: the pairs of these experts act on each other: no part of the output is one pair's");
   const Experts& experts = layer.experts();
   detail::check_attribution(x, routing, layer.in(), Index(experts.experts()));
   Index slots = 0;
   for (Index n = 0; n < routing.tokens(); ++n)
     slots = std::max(slots, routing.first_pair(n + 1) - routing.first_pair(n));
   OwnedScratch<Experts> scratch(experts, {.tokens = x.rows(), .pairs = x.rows(), .experts = experts.experts()});
-  Matrix<T> y(x.rows(), layer.out());
-  for (Index slot = 0; slot < slots; ++slot) {
+  Matrix<T> y(x.rows(), layer.out()), without(x.rows(), layer.out());
+  for (Index slot = -1; slot < slots; ++slot) {
     const Routing<T> one = detail::pairs_in_slot(routing, slot);
     y.set_zero();
     experts.forward(x, View<const T>(), one, y.view(), Call{layer.execution(), pass, *scratch});
+    if (slot < 0) {
+      without = y;
+      continue;
+    }
+    for (std::size_t i = 0; i < y.elements().size(); ++i) y.elements()[i] -= without.elements()[i];
     for (Index p = 0; p < one.pairs(); ++p)
       f(routing.first_pair(one.token(p)) + slot, std::span<const T>(y.view().row(one.token(p))));
   }

@@ -17,8 +17,9 @@ namespace mole {
 ///
 /// Subtracting what was added would drift by one rounding per cycle; instead a copy of the original is kept, of the
 /// weight's size, from the first merge on. A second merge starts from the original again, so a layer that was trained
-/// further is merged anew. While merged, the host uses the weight alone: a layer over it would add its experts twice.
-/// Destruction leaves the weight as it is. Error: the rounding of the sum, in the merged weight only.
+/// further is merged anew. Layers may borrow the weight itself: each is measured by the original. While merged, the
+/// host uses the weight alone: a layer over it would add its experts twice. Destruction leaves the weight as it is.
+/// Error: the rounding of the sum, in the merged weight only.
 template <std::floating_point T>
 class MergedWeight {
  public:
@@ -31,11 +32,20 @@ class MergedWeight {
   template <class... Layers>
   void merge(const Layers&... layers) {
     (detail::require_mergeable(layers, weight_), ...);
+    Matrix<T> before(weight_.rows(), weight_.cols()), sum(weight_.rows(), weight_.cols());
+    copy(weight_, before.view());
     if (merged_)
       copy(original_, weight_);
     else
       keep();
-    (merge_into(layers, weight_), ...);
+    copy(weight_, sum.view());
+    try {
+      (merge_into(layers, sum.view()), ...);
+    } catch (...) {
+      copy(before, weight_);
+      throw;
+    }
+    copy(sum, weight_);
     merged_ = true;
   }
 
