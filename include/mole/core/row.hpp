@@ -4,6 +4,7 @@
 
 #include "mole/core/config.hpp"
 
+#include <algorithm>
 #include <array>
 #include <type_traits>
 
@@ -31,6 +32,13 @@ MOLE_NOINLINE T dot(const T* one, const T* two, Index count) {
   for (; i < count; ++i) sum += one[i] * two[i];
   for (T part : sums) sum += part;
   return sum;
+}
+
+/// Is a row nothing but zeros? The gradient of an expert that nobody chose is, and what that expert holds, NaN even,
+/// must not meet it.
+template <class T>
+bool is_zero(const T* row, Index count) {
+  return std::all_of(row, row + count, [](T number) { return number == 0; });
 }
 
 }  // namespace mole::detail

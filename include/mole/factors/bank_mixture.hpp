@@ -5,6 +5,7 @@
 #include "mole/core/dropout.hpp"
 #include "mole/core/matrix.hpp"
 #include "mole/core/random.hpp"
+#include "mole/core/row.hpp"
 #include "mole/factors/computed_tables.hpp"
 #include "mole/factors/factor_policy.hpp"
 #include "mole/factors/vector_bank.hpp"
@@ -197,6 +198,7 @@ class BankMixture {
   /// d_v_j += w_j d,   d_logit_j += w_j (<d, v_j> - sum_i w_i <d, v_i>)
   void mix_backward(Index p, View<const int> all_chosen, View<const T> all_weights, std::span<const T> d,
                     Matrix<T>& d_logits, Matrix<T>* d_vectors) const {
+    if (detail::is_zero(d.data(), Index(d.size()))) return;
     const std::span<const int> chosen = all_chosen.row(p);
     const std::span<const T> weights = all_weights.row(p);
     T mean = 0;

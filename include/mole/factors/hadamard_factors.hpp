@@ -5,6 +5,7 @@
 #include "mole/core/dropout.hpp"
 #include "mole/core/matrix.hpp"
 #include "mole/core/random.hpp"
+#include "mole/core/row.hpp"
 #include "mole/factors/computed_tables.hpp"
 #include "mole/factors/factor_policy.hpp"
 
@@ -149,6 +150,7 @@ class HadamardFactors {
     const T* const u = d.row_data(d_row);
     const T* const v = factor.view().row_data(factor_row);
     const std::span<T> to = gradient.view().row(gradient_row);
+    if (detail::is_zero(u, d.cols())) return;
     for (std::size_t i = 0; i < to.size(); ++i) to[i] += u[i] * v[i];
   }
 

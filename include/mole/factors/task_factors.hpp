@@ -151,9 +151,9 @@ class TaskFactors {
     call.execution.parallel_for(rank(), [&](Index l) {  // row l of A
       for (Index k = 0; k < tasks && !gradients.lora_A.empty(); ++k)
         for (Index j = 0; j < rank(); ++j)
-          if (!diagonal_ || l == j)
-            detail::add_scaled(lambda(k, j, l), row_of(s.tables.d_a, k * rank() + j),
-                               gradients.lora_A.view().row_data(l), in());
+          if (const T* const d = row_of(s.tables.d_a, k * rank() + j);
+              (!diagonal_ || l == j) && !detail::is_zero(d, in()))
+            detail::add_scaled(lambda(k, j, l), d, gradients.lora_A.view().row_data(l), in());
     });
     call.execution.parallel_for(blocks_.ranks_up(), [&](Index row) {
       const Index k = row / rank(), j = row % rank();
@@ -164,12 +164,13 @@ class TaskFactors {
     });
     call.execution.parallel_for(up_matrices_ * rank(), [&](Index row) {  // of B
       for (Index k = 0; k < tasks && !gradients.lora_B.empty(); ++k)
-        detail::add_scaled(s.weights(k, row / rank()), row_of(s.tables.d_b, k * rank() + row % rank()),
-                           gradients.lora_B.view().row_data(row), out());
+        if (const T* const d = row_of(s.tables.d_b, k * rank() + row % rank()); !detail::is_zero(d, out()))
+          detail::add_scaled(s.weights(k, row / rank()), d, gradients.lora_B.view().row_data(row), out());
     });
     if (gradients.lora_B_weights.empty()) return;
     call.execution.parallel_for(tasks, [&](Index k) {
       const std::span<T> d_w = s.d_weights.row(k);
+      if (detail::is_zero(row_of(s.tables.d_b, k * rank()), rank() * out())) return;
       // With m the mean of d_w under w:   d_logit_i = w_i (d_w_i - m) / temperature
       T mean = 0;
       for (Index i = 0; i < up_matrices_; ++i) {

@@ -38,9 +38,9 @@ enum class RotationForm {
 /// b in Cayley's form, and with b for I where blocks share one; no call allocates. At I = O = 4,096 and b = 32: 63,488
 /// trained numbers, 496 with shared blocks.
 ///
-/// Starts at Q = 0, so that the output of a fresh layer equals its base's. Throws Error(option) for sizes below 1, fewer
-/// than 2 terms, or an I that is not a multiple of b; Error(shape) unless the weight is [O x I].
-/// Source: Qiu et al. 2023 (OFT), arXiv:2306.07280; Qiu et al. 2025 (the series), arXiv:2506.19847; huggingface/peft,
+/// Starts at Q = 0, so that the output of a fresh layer equals its base's. Throws Error(option) for sizes below 1,
+/// fewer than 2 terms, or an I that is not a multiple of b; Error(shape) unless the weight is [O x I]. Source: Qiu et
+/// al. 2023 (OFT), arXiv:2306.07280; Qiu et al. 2025 (the series), arXiv:2506.19847; huggingface/peft,
 /// tuners/oft/layer.py.
 template <class T>
 class BlockRotation {
@@ -166,6 +166,7 @@ class BlockRotation {
     call.execution.parallel_for(rows(), [&, &s = call.scratch](Index row) {
       const Steps steps{s.steps, row * steps_of_block(), block()};
       const View<T> d = s.d_blocks.middle_rows(row * block(), block());
+      if (detail::is_zero(d.row_data(0), block() * block())) return;
       const View<const T> d_q =
           options_.form == RotationForm::neumann ? expand_backward(steps, d) : invert_backward(steps, d);
       T* to = gradients.oft_R.view().row_data(row);

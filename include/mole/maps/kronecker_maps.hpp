@@ -232,6 +232,7 @@ class KroneckerMaps {
   void multiply_backward(const Matrix<T>& a, const Matrix<T>& b, Index rows, View<const T> d, Matrix<T>& d_whole,
                          Matrix<T>& d_a, Matrix<T>& d_b) const {
     for (Index r = 0; r < d.rows(); ++r) {
+      if (detail::is_zero(d.row_data(r), d.cols())) continue;
       if (!d_whole.empty()) detail::add_scaled(T(1), d.row_data(r), d_whole.view().row_data(r), d.cols());
       for (Index q = 0; q < rank_ && !a.empty(); ++q) {
         const Index of_b = r / rows * rank_ + q;

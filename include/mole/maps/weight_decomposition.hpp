@@ -194,6 +194,7 @@ class WeightDecomposition {
     if (!gradients.lora_B.empty())
       call.execution.parallel_for(experts_ * out(), [&](Index task) {
         const Index e = task / out(), o = task % out();
+        if (s.d_n(e, o) == 0) return;  // of an expert that nobody chose
         for_each_tile(e, o, 0, in(), [&](Index first, std::span<const T> v) {
           for (Index k = e * rank(); k < (e + 1) * rank(); ++k)
             gradients.lora_B(k, o) += s_ * s.d_n(e, o) * detail::dot(v.data(), a_row(k, first), Index(v.size()));
@@ -203,12 +204,14 @@ class WeightDecomposition {
     const Index tiles = (in() + tile - 1) / tile;
     call.execution.parallel_for(experts_ * tiles, [&](Index task) {
       const Index e = task / tiles, begin = task % tiles * tile, end = std::min(begin + tile, in());
-      for (Index o = 0; o < out(); ++o)
+      for (Index o = 0; o < out(); ++o) {
+        if (s.d_n(e, o) == 0) continue;
         for_each_tile(e, o, begin, end, [&](Index first, std::span<const T> v) {
           for (Index k = e * rank(); k < (e + 1) * rank(); ++k)
             detail::add_scaled(s_ * s.d_n(e, o) * parameters_.lora_B(k, o), v.data(),
                                gradients.lora_A.view().row_data(k) + first, Index(v.size()));
         });
+      }
     });
   }
 
