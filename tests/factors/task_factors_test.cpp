@@ -5,6 +5,8 @@
 #include "factors/adapter_checks.hpp"
 #include "support/catch.hpp"
 
+#include <cmath>
+
 using namespace mole;
 using namespace factor_checks;
 
@@ -100,7 +102,8 @@ TEST_CASE("TaskFactors refuse sizes that are none, no temperature, and parameter
   CHECK(code({.in = 0, .out = 3}) == ErrorCode::option);
   CHECK(code({.in = 3, .out = 3, .rank = 0}) == ErrorCode::option);
   CHECK(code({.in = 3, .out = 3, .up_matrices = 0}) == ErrorCode::option);
-  CHECK(code({.in = 3, .out = 3, .temperature = 0}) == ErrorCode::option);
+  for (double temperature : {0.0, -1.0, 1e-46, 1e300, std::nan("")})
+    CHECK(code({.in = 3, .out = 3, .temperature = temperature}) == ErrorCode::option);
   Factors factors({.in = 3, .out = 4, .rank = 2}, rng);
   factors.parameters().lora_lambda = Matrix<double>(1, 2);
   CHECK(test::code_of([&] { factors.check_sizes(); }) == ErrorCode::shape);

@@ -10,6 +10,8 @@
 #include "support/catch.hpp"
 #include "support/layers.hpp"
 
+#include <cmath>
+
 using namespace mole;
 using enum ModulationForm;
 
@@ -229,6 +231,7 @@ TEST_CASE("FeatureModulation refuses sizes below 1, and parameters that do not f
   CHECK(test::code_of([&] { Maps({.features = 0}, rng); }) == ErrorCode::option);
   CHECK(test::code_of([&] { Maps({.features = 3, .experts = 0}, rng); }) == ErrorCode::option);
   CHECK(test::code_of([&] { Maps({.features = 3, .rank = 0}, rng); }) == ErrorCode::option);
+  CHECK(test::code_of([&] { Maps({.features = 3, .start = std::nan("")}, rng); }) == ErrorCode::option);
   Maps maps({.features = 3}, rng);
   maps.parameters().scale_weight = Matrix<double>(3, 2);
   CHECK(test::code_of([&] { maps.check_sizes(); }) == ErrorCode::shape);

@@ -145,6 +145,7 @@ TEST_CASE("KroneckerMaps refuse sizes that are none, and parameters that do not 
   using Maps = KroneckerMaps<double>;
   CHECK(test::code_of([&] { Maps({.in = 0, .out = 3}, rng); }) == ErrorCode::option);
   CHECK(test::code_of([&] { Maps({.in = 3, .out = 3, .rank = 0}, rng); }) == ErrorCode::option);
+  CHECK(test::code_of([&] { Maps({.in = 3, .out = 3, .factor = -3}, rng); }) == ErrorCode::option);
   CHECK(test::code_of([&] { Maps({.in = 16, .out = 16, .experts = Index(1) << 62}, rng); }) == ErrorCode::option);
   CHECK(test::code_of([&] { Maps({.in = 16, .out = 16, .rank = std::numeric_limits<Index>::max()}, rng); }) ==
         std::nullopt);

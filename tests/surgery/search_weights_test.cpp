@@ -61,10 +61,17 @@ TEST_CASE("A loss that is no number somewhere leads away from there", "[surgery]
 TEST_CASE("The same generator searches the same weights; options out of range are refused", "[surgery]") {
   Rng first(3), second(3);
   CHECK(search_weights(4, bowl, {}, first).weights == search_weights(4, bowl, {}, second).weights);
+  constexpr double infinity = std::numeric_limits<double>::infinity();
   const auto start = search_weights(2, bowl, {.evaluations = 1, .start = {0.2, -1}}, first);
   CHECK(start.weights == std::vector<double>{0.2, -1});
-  for (const SearchWeightsOptions& options :
-       {SearchWeightsOptions{.evaluations = 0}, {.start = {2, 0, 0, 0}}, {.bound = 0}, {.step = 0}, {.l1 = -1}})
+  for (const SearchWeightsOptions& options : {SearchWeightsOptions{.evaluations = 0},
+                                              {.start = {2, 0, 0, 0}},
+                                              {.bound = 0},
+                                              {.bound = infinity},
+                                              {.step = 0},
+                                              {.step = infinity},
+                                              {.l1 = -1},
+                                              {.l1 = infinity}})
     CHECK(code_of([&] { search_weights(4, bowl, options, first); }) == ErrorCode::option);
   CHECK(code_of([&] { search_weights(0, bowl, {}, first); }) == ErrorCode::option);
   CHECK(code_of([&] { search_weights(4, bowl, {.start = {1}}, first); }) == ErrorCode::shape);

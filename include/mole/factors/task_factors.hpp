@@ -3,6 +3,7 @@
 #pragma once
 
 #include "mole/core/dropout.hpp"
+#include "mole/core/float_range.hpp"
 #include "mole/core/matrix.hpp"
 #include "mole/core/random.hpp"
 #include "mole/core/row.hpp"
@@ -75,8 +76,8 @@ class TaskFactors {
     require(options.in >= 1 && options.out >= 1 && options.rank >= 1 && options.up_matrices >= 1, ErrorCode::option,
             "TaskFactors: expected in, out, rank and up_matrices of at least 1, found in = ", options.in,
             ", out = ", options.out, ", rank = ", options.rank, ", up_matrices = ", options.up_matrices);
-    require(options.temperature > 0 && std::isfinite(options.temperature), ErrorCode::option,
-            "TaskFactors: expected a temperature above 0, found ", options.temperature);
+    require(options.temperature > 0 && in_float_range(options.temperature), ErrorCode::option,
+            "TaskFactors: expected a temperature above 0 that float can divide by, found ", options.temperature);
     const Index r = options.rank, tasks = options.experts;
     parameters_ = {Matrix<T>(r, options.in), diagonal_ ? Matrix<T>(tasks, r) : Matrix<T>(tasks * r, r),
                    Matrix<T>(checked_product("TaskFactors: rows of B", up_matrices_, r), options.out),

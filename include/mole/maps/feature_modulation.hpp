@@ -91,6 +91,8 @@ class FeatureModulation {
     require(options.features >= 1 && options.experts >= 1 && options.rank >= 1, ErrorCode::option,
             "FeatureModulation: expected features, experts and rank of at least 1, found ", options.features, ", ",
             options.experts, ", ", options.rank);
+    require(std::isfinite(options.start), ErrorCode::option, "FeatureModulation: expected a finite start, found ",
+            options.start);
     parameters_ = shaped(options);
     sizes_ = sizes_of(parameters_);
     reset(generator);

@@ -32,7 +32,7 @@ namespace mole {
 /// The bits of a row of y do not depend on the other rows if k is at most 128.
 ///
 /// Starts at W1 = 0, so that the output of a fresh layer equals its base's; W2 is uniform within 1/sqrt(columns), each
-/// factor of a product likewise. Throws Error(option) for sizes below 1.
+/// factor of a product likewise. Throws Error(option) for sizes below 1 and a negative factor.
 /// Source: Yeh et al. 2024 (LyCORIS), arXiv:2309.14859; huggingface/peft, tuners/lokr/layer.py.
 template <class T>
 class KroneckerMaps {
@@ -75,6 +75,8 @@ class KroneckerMaps {
     require(options.in >= 1 && options.out >= 1 && options.experts >= 1 && options.rank >= 1, ErrorCode::option,
             "KroneckerMaps: expected in, out, experts and rank of at least 1, found in = ", options.in,
             ", out = ", options.out, ", experts = ", options.experts, ", rank = ", options.rank);
+    require(options.factor >= 0, ErrorCode::option, "KroneckerMaps: expected a factor of at least 0, found ",
+            options.factor);
     m_ = smaller_factor(options.in, options.factor), n_ = options.in / m_;
     l_ = smaller_factor(options.out, options.factor), k_ = options.out / l_;
     const auto rows = [&](Index rows_of_one, Index cols) {

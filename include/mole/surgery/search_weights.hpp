@@ -46,8 +46,9 @@ SearchedWeights search_weights(Index count, Loss&& loss, const SearchWeightsOpti
   require(count >= 1, ErrorCode::option, "search_weights: expected at least 1 weight, found ", count);
   require(options.evaluations >= 1, ErrorCode::option, "search_weights: expected at least 1 evaluation, found ",
           options.evaluations);
-  require(options.bound > 0 && options.step > 0 && options.l1 >= 0, ErrorCode::option,
-          "search_weights: expected bound and step above 0 and l1 of at least 0, found ", options.bound, ", ",
+  const bool finite = std::isfinite(options.bound) && std::isfinite(options.step) && std::isfinite(options.l1);
+  require(finite && options.bound > 0 && options.step > 0 && options.l1 >= 0, ErrorCode::option,
+          "search_weights: expected finite bound and step above 0 and l1 of at least 0, found ", options.bound, ", ",
           options.step, " and ", options.l1);
   std::vector<double> start = options.start.empty() ? std::vector<double>(std::size_t(count)) : options.start;
   require_equal(ErrorCode::shape, "search_weights: weights to start at", count, Index(start.size()));
