@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <span>
 #include <thread>
 
 using namespace mole;
@@ -166,6 +167,17 @@ TEST_CASE("An empty batch does nothing and breaks nothing", "[layer]") {
   CHECK(same_bits(gradients.experts.lora_A, Matrix<float>(12, 11)));
 }
 
+namespace {
+/// A user's own straight-through gates.
+struct DerivedFromUnit : Unit {
+  template <class T>
+  void backward(std::span<const T>, std::span<const int> chosen, std::span<const T>, std::span<const T> d_gates,
+                std::span<T> d_scores) const {
+    for (std::size_t j = 0; j < chosen.size(); ++j) d_scores[std::size_t(chosen[j])] += d_gates[j];
+  }
+};
+}  // namespace
+
 TEST_CASE("Gates that nothing learns from cost no gradient, others have theirs", "[layer]") {
   const auto largest_d_gate = [](auto weigh) {
     Rng rng(1);
@@ -185,5 +197,6 @@ TEST_CASE("Gates that nothing learns from cost no gradient, others have theirs",
   };
   CHECK(largest_d_gate(Unit{}) == 0);
   CHECK(largest_d_gate(StraightThrough{}) > 0.1f);
+  CHECK(largest_d_gate(DerivedFromUnit{}) > 0.1f);
   CHECK(largest_d_gate(Raw{}) > 0.1f);
 }

@@ -76,6 +76,9 @@ struct FaultyNone : Unit {
 
 }  // namespace
 
+template <>
+inline constexpr bool mole::weigh_has_gradient<FaultyNone> = false;
+
 TEST_CASE("The laws of weighings name the one that is broken", "[testing]") {
   const auto broken = [](WeighFault fault) { return laws::broken_weigh_law(FaultyWeigh{fault}); };
   CHECK(broken(WeighFault::none) == "");
@@ -100,7 +103,7 @@ TEST_CASE("The laws of weighings compare gates with constant_gate(), and the der
   CHECK(laws::broken_weigh_law(FaultyUnit{}) == "");
   CHECK(unsaid(laws::broken_weigh_law(FaultyUnit{2}), {"expected constant_gate() = 1 as gate 0, found 2"}) == "");
   CHECK(unsaid(laws::broken_weigh_law(FaultyNone{}, {.gradient_is_derivative = false}),
-               {"has_gradient is false: expected backward to add nothing"}) == "");
+               {"weigh_has_gradient is false: expected backward to add nothing"}) == "");
   CHECK(laws::broken_weigh_law(FaultyWeigh{WeighFault::derivative}, {.gradient_is_derivative = false}) == "");
   CHECK(unsaid(laws::broken_weigh_law(FaultyWeigh{WeighFault::not_chosen}, {.gradient_is_derivative = false}),
                {"expected no gradient where no expert is chosen"}) == "");

@@ -28,11 +28,12 @@ class MergedWeight {
   View<const T> weight() const { return weight_; }
   bool merged() const { return merged_; }
 
-  /// Throws Error(not_mergeable) with the layer's own reason, or Error(shape); then nothing has changed.
+  /// Throws Error(not_mergeable) with the layer's own reason, or Error(shape); then nothing has changed.  Takes two
+  /// more matrices of the weight's size until it returns.
   template <class... Layers>
   void merge(const Layers&... layers) {
     (detail::require_mergeable(layers, weight_), ...);
-    Matrix<T> before(weight_.rows(), weight_.cols()), sum(weight_.rows(), weight_.cols());
+    Matrix<T> before(weight_.rows(), weight_.cols()), sum = before;
     copy(weight_, before.view());
     if (merged_)
       copy(original_, weight_);

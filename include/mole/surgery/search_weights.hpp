@@ -37,10 +37,10 @@ struct SearchedWeights {
 /// Steps of all weights alone got stuck where the penalty has an edge, 2 % above the least objective of four weights.
 /// For a few weights and tens of evaluations, each a run of a model with, say, merge_factors() under those weights. The
 /// result is a function of the generator's state and of the loss. Throws Error(option) for evaluations or count
-/// below 1, a bound or step that is not above 0, a negative l1, or a start outside the bounds; Error(shape) for a start
-/// of another size.
-/// Source: Huang et al. 2023 (LoRAHub), arXiv:2307.13269: start, bounds, budget and penalty; the optimizer here is the
-/// (1+1) evolution strategy with the 1/5 rule (Rechenberg 1973) instead of one from a library of them.
+/// below 1, a bound or step that is not above 0, a negative l1, any of them infinite, or a start outside the bounds;
+/// Error(shape) for a start of another size. Source: Huang et al. 2023 (LoRAHub), arXiv:2307.13269: start, bounds,
+/// budget and penalty; the optimizer here is the (1+1) evolution strategy with the 1/5 rule (Rechenberg 1973) instead
+/// of one from a library of them.
 template <class Loss, std::uniform_random_bit_generator Generator>
 SearchedWeights search_weights(Index count, Loss&& loss, const SearchWeightsOptions& options, Generator& generator) {
   require(count >= 1, ErrorCode::option, "search_weights: expected at least 1 weight, found ", count);

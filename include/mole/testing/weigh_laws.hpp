@@ -108,8 +108,8 @@ void expect_gradient(FirstFailure& failure, const WeighCalls<T, Weigh>& calls, s
     failure.expect(std::abs(gradient[e] - from_zero[e]) <= slack, "expected d_scores to accumulate, 0.5 and ",
                    from_zero[e], " for score ", e, ", found 0.5 and ", gradient[e]);
     if constexpr (!weigh_has_gradient<Weigh>)
-      failure.expect(from_zero[e] == 0, "has_gradient is false: expected backward to add nothing, found ", from_zero[e],
-                     " for score ", e);
+      failure.expect(from_zero[e] == 0, "weigh_has_gradient is false: expected backward to add nothing, found ",
+                     from_zero[e], " for score ", e);
   }
   if constexpr (std::is_same_v<T, double>) {
     if (!options.gradient_is_derivative) return;
@@ -130,8 +130,8 @@ void expect_gradient(FirstFailure& failure, const WeighCalls<T, Weigh>& calls, s
 ///
 /// In training and inference: gates are finite and overwritten, and those of constant_gate(), where it has that; an
 /// expert with a score of -infinity gets gate 0 and gradient 0 where gates depend on scores; backward accumulates, and
-/// is the derivative (in double), or nothing where has_gradient is false. Scores are from 0.1 to 1.1.  Throws what
-/// weigh.check(experts) throws.
+/// is the derivative (in double), or nothing where weigh_has_gradient is false. Scores are from 0.1 to 1.1.  Throws
+/// what weigh.check(experts) throws.
 ///
 ///     static_assert(mole::WeighPolicy<MyWeigh, double>);
 ///     assert(mole::laws::broken_weigh_law(MyWeigh{}) == "");

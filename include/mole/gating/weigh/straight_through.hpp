@@ -13,8 +13,6 @@ namespace mole {
 /// Unlike Unit, it lets the gradient of the task reach the router.
 /// Source: Bengio et al. 2013, arXiv:1308.3432; implemented, but not used, in forwchen/LLaVA-MoLE.
 struct StraightThrough : Unit {
-  static constexpr bool has_gradient = true;
-
   template <class T>
   void backward(std::span<const T>, std::span<const int> chosen, std::span<const T>, std::span<const T> d_gates,
                 std::span<T> d_scores) const {

@@ -13,7 +13,6 @@ namespace mole {
 /// gate = 1 for every chosen expert, so the router gets no gradient from the output and learns from auxiliary losses.
 /// Source: Chen et al. 2024 (LLaVA-MoLE), arXiv:2401.16160, eq. 5.
 struct Unit {
-  static constexpr bool has_gradient = false;
   double constant_gate() const { return 1; }
   double lone_gate() const { return 1; }
 
@@ -25,6 +24,9 @@ struct Unit {
   template <class T>
   void backward(std::span<const T>, std::span<const int>, std::span<const T>, std::span<const T>, std::span<T>) const {}
 };
+
+template <>
+inline constexpr bool weigh_has_gradient<Unit> = false;
 
 static_assert(WeighPolicy<Unit, float>);
 

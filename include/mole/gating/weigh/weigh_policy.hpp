@@ -20,7 +20,7 @@ namespace mole {
 /// A weighing that differs between training and inference takes the pass last in both calls:
 ///     forward(scores, chosen, gates, pass)      backward(scores, chosen, gates, d_gates, d_scores, pass)
 /// A weighing that gives the same gate to all chosen experts of all tokens may name it:   constant_gate()
-/// One whose backward adds nothing may say so, and is given no d_gates:   static constexpr bool has_gradient = false
+/// One whose backward adds nothing may say so, and is given no d_gates:   weigh_has_gradient<W> = false
 /// One whose gates are shares names that of an expert that serves alone, which is that of a forced expert, whatever its
 /// score:   lone_gate()
 /// One whose shares can be taken from vanished scores offers, with log_ratio(e, f) = log(score_e / score_f),
@@ -37,11 +37,10 @@ concept WeighPolicy = std::copyable<W> &&(
       weigh.backward(in, chosen, in, in, out, pass);
     });
 
-/// Does the backward of W add anything?
+/// Does the backward of W add anything? A specialization says no for W alone: what derives from W has a backward of its
+/// own, or says so itself.
 template <class W>
-constexpr bool weigh_has_gradient = !requires {
-  requires !W::has_gradient;
-};
+constexpr bool weigh_has_gradient = true;
 
 }  // namespace mole
 
