@@ -189,9 +189,33 @@ TEST_CASE("RandomBasis refuses sizes that are none, and bases that do not fit", 
   CHECK(test::code_of([&] { given(7, 8, 3); }) == ErrorCode::shape);
   CHECK(test::code_of([&] { given(6, 7, 3); }) == ErrorCode::shape);
   CHECK(test::code_of([&] { given(6, 8, 4); }) == ErrorCode::shape);
+  for (const Factors::Options& none :
+       {Factors::Options{.in = 0, .out = 4, .rank = 2}, {.in = 3, .out = 0, .rank = 2}, {.in = 3, .out = 4, .rank = 0}})
+    CHECK(test::code_of([&] {
+            Factors(none, {Matrix<double>(5, none.rank * none.in), Matrix<double>(6, none.rank * none.out), {}, {}});
+          }) == ErrorCode::option);
+  CHECK(test::code_of([&] {
+          Factors({.in = 3, .out = 4, .rank = 2}, {Matrix<double>(0, 6), Matrix<double>(6, 8), {}, {}});
+        }) == ErrorCode::option);
   Factors factors({.in = 3, .out = 4, .rank = 2, .bases = 5}, rng);
   factors.parameters().coefficients_B = Matrix<double>(1, 6);
   CHECK(test::code_of([&] { factors.check_sizes(); }) == ErrorCode::shape);
+}
+
+TEST_CASE("Of given bases, too, coefficients start as their variant says, and again after reset()", "[factors]") {
+  Rng rng(4);
+  const auto start = [&](NolaVariant variant, double of_a, double of_b) {
+    RandomBasis<double> factors({.in = 3, .out = 4, .rank = 2, .variant = variant},
+                                {Matrix<double>(5, 6), Matrix<double>(8, 8), {}, {}});
+    for (int time = 0; time < 2; ++time) {
+      for (double c : factors.parameters().coefficients_A.elements()) CHECK(c == of_a);
+      for (double c : factors.parameters().coefficients_B.elements()) CHECK(c == of_b);
+      fill(factors.parameters().coefficients_A.view(), 9.0);
+      factors.reset(rng);
+    }
+  };
+  start(NolaVariant::vit, 1.0 / 5, 1.0 / 8);
+  start(NolaVariant::llm, 0, 0);
 }
 
 TEST_CASE("RandomBasis has the numbers and the memory that it says", "[factors]") {

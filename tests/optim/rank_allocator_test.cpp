@@ -46,13 +46,31 @@ TEST_CASE("A RankAllocator leaves all triplets in its warmup, and the target at 
     const auto allocation = run.step(allocator);
     CAPTURE(t);
     CHECK(allocation.budget <= before);
-    CHECK(allocation.set == (t > 16 || (t > 3 && t % 2 == 0)));
+    CHECK(allocation.set == (t >= 16 || (t > 3 && t % 2 == 0)));
     if (t <= 3) CHECK(zeros(run.one) + zeros(run.two) == 0);
-    if (t > 16) CHECK(zeros(run.one) + zeros(run.two) == 5);
+    if (t >= 16) CHECK(zeros(run.one) + zeros(run.two) == 5);
     before = allocation.budget;
   }
   CHECK(before == 2);
   CHECK(allocator.steps_taken() == 20);
+}
+
+TEST_CASE("The target is reached whatever the interval, and with no steps to settle in", "[optim]") {
+  for (Index settling : {0, 1, 4})
+    for (Index interval : {1, 3, 7, 100}) {
+      CAPTURE(settling, interval);
+      Training run;
+      Allocator allocator({.target = 2, .steps = 20, .warmup = 3, .settling = settling, .interval = interval},
+                          run.sizes());
+      for (Index t = 1; t <= 20; ++t) {
+        const auto allocation = run.step(allocator);
+        if (t < 20 - settling) continue;
+        CAPTURE(t);
+        CHECK(allocation.budget == 2);
+        CHECK(allocation.set);
+        CHECK(zeros(run.one) + zeros(run.two) == 5);
+      }
+    }
 }
 
 TEST_CASE("A target of all triplets sets none to 0, though the release asks for the 0th smallest", "[optim]") {

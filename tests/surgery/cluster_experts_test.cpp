@@ -52,6 +52,18 @@ TEST_CASE("The similarity of experts is the mean cosine of their outputs", "[sur
   CHECK(found(0, 2) == 0);
 }
 
+TEST_CASE("The similarity of outputs is that of their directions, however large or small they are", "[surgery]") {
+  const auto a = support::random_matrix<double>(4, 3, 1), b = support::random_matrix<double>(4, 3, 2);
+  const auto expected = expert_similarity(std::vector<View<const double>>{a.view(), b.view()});
+  for (double scale : {1e-300, 1e-170, 1e170, 1e300}) {
+    CAPTURE(scale);
+    Matrix<double> scaled = b;
+    for (double& value : scaled.elements()) value *= scale;
+    const auto found = expert_similarity(std::vector<View<const double>>{a.view(), scaled.view()});
+    CHECK(support::largest_difference(found, expected) < 1e-14);
+  }
+}
+
 TEST_CASE("Experts that cannot be clustered are refused", "[surgery]") {
   const auto outputs = outputs_of_two_kinds();
   Outputs views(outputs.begin(), outputs.end());

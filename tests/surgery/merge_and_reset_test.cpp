@@ -33,6 +33,28 @@ TEMPLATE_TEST_CASE("What a task learned joins the weight, and the layer's functi
   CHECK(support::largest_difference(weight, original) > 0.1);
 }
 
+TEST_CASE("Experts that add something when they are fresh leave the layer's function as it was, too", "[surgery]") {
+  const auto x = support::random_matrix<double>(9, 12, 8);
+  Rng rng(9);
+  const auto kept = [&](auto experts) {
+    MixtureLinear layer(NoRouter<double>(1), Gate{Identity{}, All{}, Unit{}}, std::move(experts),
+                        DenseBase(support::random_matrix<double>(8, 12, 6)), Reference{});
+    layer = support::with_random_b(std::move(layer));
+    const auto before = output_of(layer, x);
+    const Matrix<double> weight = layer.base().parameters().weight;
+    merge_and_reset(layer, layer.base().parameters().weight.view(), rng);
+    CHECK(support::largest_difference(output_of(layer, x), before) < 1e-11);
+    CHECK(support::largest_difference(layer.base().parameters().weight, weight) > 0.1);
+    Matrix<double> fresh(8, 12);
+    layer.experts().add_delta(0, 1, fresh.view());
+    CHECK(support::largest_difference(fresh, Matrix<double>(8, 12)) > 1e-3);  // else there is nothing to test
+  };
+  const auto bank =
+      std::make_shared<VectorBank<double>>(VectorBank<double>::Options{.vectors = 5, .length = 4, .bound = 1}, rng);
+  kept(LowRank<BankMixture<double>>({.in = 12, .out = 8, .rank = 2, .bank = bank}, rng));
+  kept(LowRank<RandomBasis<double>>({.in = 12, .out = 8, .rank = 2, .bases = 3, .variant = NolaVariant::vit}, rng));
+}
+
 TEST_CASE("A weight that the base owns is merged into, too", "[surgery]") {
   Rng rng(9);
   MixtureLinear layer(NoRouter<double>(1), Gate{Identity{}, All{}, Unit{}},

@@ -21,6 +21,8 @@ namespace mole {
 /// default-constructed object has empty tensors only. A caller may assign matrices of any size there, so a policy whose
 /// tensors must fit each other offers
 ///     void check_sizes() const   which throws Error(shape) unless they do
+/// and one whose gradients point to those of somebody else
+///     void check_gradients(const Parameters&) const   which throws Error(shape) unless these fit
 struct NoParameters {
   template <class F, class... P>
   static void for_each_tensor(F&&, P&...) {}
@@ -102,6 +104,11 @@ namespace detail {
 template <class Part>
 void check_sizes(const Part& part) {
   if constexpr (requires { part.check_sizes(); }) part.check_sizes();
+}
+/// Throws Error(shape) if `gradients` point to some of another size than those of what the part borrows.
+template <class Part>
+void check_gradients(const Part& part, const ParametersOf<Part>& gradients) {
+  if constexpr (requires { part.check_gradients(gradients); }) part.check_gradients(gradients);
 }
 }  // namespace detail
 

@@ -58,6 +58,7 @@ class BiasedExperts {
     require(bias_.rows() == experts() && bias_.cols() == out(), ErrorCode::shape, "BiasedExperts: expected a bias of [",
             experts(), " x ", out(), "], found [", bias_.rows(), " x ", bias_.cols(), "]");
   }
+  void check_gradients(const Parameters& gradients) const { detail::check_gradients(experts_, gradients.experts); }
 
   Index experts() const { return experts_.experts(); }
   Index in() const { return experts_.in(); }

@@ -99,6 +99,7 @@ class CompressedExperts {
             "CompressedExperts: expected vectors of [", experts(), " x ", in(), "], found [", compressed_.rows(), " x ",
             compressed_.cols(), "]");
   }
+  void check_gradients(const Parameters& gradients) const { detail::check_gradients(experts_, gradients.experts); }
 
   Index experts() const { return experts_.experts(); }
   Index in() const { return experts_.in(); }

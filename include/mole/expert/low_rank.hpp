@@ -103,6 +103,7 @@ class LowRank {
     detail::check_sizes(factors_);
     require_equal(ErrorCode::shape, "LowRank: scales, one of each expert", experts(), Index(scale_.size()));
   }
+  void check_gradients(const Parameters& gradients) const { detail::check_gradients(factors_, gradients); }
 
   Index experts() const { return blocks().experts(); }
   Index in() const { return factors_.in(); }

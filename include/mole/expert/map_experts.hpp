@@ -72,6 +72,7 @@ class MapExperts {
     detail::check_sizes(maps_);
     check_scales();
   }
+  void check_gradients(const Parameters& gradients) const { detail::check_gradients(maps_, gradients); }
 
   Index experts() const { return maps_.experts(); }
   Index in() const { return maps_.in(); }

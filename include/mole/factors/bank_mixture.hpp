@@ -97,6 +97,9 @@ class BankMixture {
     require_equal(ErrorCode::shape, "BankMixture: logits of a piece of A", vectors(), parameters_.logits_A.cols());
     require_equal(ErrorCode::shape, "BankMixture: logits of a piece of B", vectors(), parameters_.logits_B.cols());
   }
+  void check_gradients(const Parameters& gradients) const {
+    if (gradients.bank != nullptr) bank_->check_gradients(*gradients.bank, "BankMixture");
+  }
 
   Index in() const { return in_; }
   Index out() const { return out_; }
@@ -120,7 +123,6 @@ class BankMixture {
   FactorViews<const T> factors(Scratch& scratch) const { return {scratch.tables.a, scratch.tables.b}; }
   FactorViews<T> gradient_views(Parameters& gradients, Scratch& scratch) const {
     const bool of_bank = gradients.bank != nullptr && !gradients.bank->vectors.empty();
-    if (of_bank) bank_->check_gradients(*gradients.bank, "BankMixture");
     return scratch.tables.zeroed(of_bank || !gradients.logits_A.empty(), of_bank || !gradients.logits_B.empty());
   }
 

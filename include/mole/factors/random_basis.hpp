@@ -80,13 +80,8 @@ class RandomBasis {
   template <std::uniform_random_bit_generator Generator>
   RandomBasis(const Options& options, Generator& generator)
       : options_(options), blocks_(RankBlocks::uniform(options.experts, options.rank)) {
-    require(options.in >= 1 && options.out >= 1 && options.rank >= 1, ErrorCode::option,
-            "RandomBasis: expected in, out and rank of at least 1, found in = ", options.in, ", out = ", options.out,
-            ", rank = ", options.rank);
-    require(options.bases >= 1 && bases_of_b() >= 1, ErrorCode::option,
-            "RandomBasis: expected at least 1 basis of A and of B, found ", options.bases, " and ", bases_of_b());
-    parameters_ = {Matrix<T>(options.experts, options.bases), Matrix<T>(options.experts, bases_of_b())};
-    reset(generator);
+    make_parameters();
+    set_seed(options.seed ? *options.seed : generator());
   }
 
   /// From bases in memory; options say what is not in them. Throws Error(shape) if they do not fit each other.
@@ -103,7 +98,7 @@ class RandomBasis {
     for (const auto& [offset, width] : {std::pair{&kept_->offset_a, options_.in}, {&kept_->offset_b, options_.out}})
       if (!offset->empty())
         require_equal(ErrorCode::shape, "RandomBasis: numbers of an offset", options_.rank * width, offset->size());
-    parameters_ = {Matrix<T>(options_.experts, options_.bases), Matrix<T>(options_.experts, bases_of_b())};
+    make_parameters();
   }
 
   void check_sizes() const {
@@ -126,9 +121,7 @@ class RandomBasis {
   /// Reinitializes, as the constructor does. Given bases stay.
   template <std::uniform_random_bit_generator Generator>
   void reset(Generator& generator) {
-    const bool vit = options_.variant == NolaVariant::vit;
-    fill(parameters_.coefficients_A.view(), T(vit ? 1 / double(options_.bases) : 0));
-    fill(parameters_.coefficients_B.view(), T(vit ? 1 / double(bases_of_b()) : 0));
+    start();
     if (!given_) set_seed(options_.seed ? *options_.seed : generator());
   }
 
@@ -168,6 +161,23 @@ class RandomBasis {
   }
 
  private:
+  /// Makes the coefficients. Throws Error(option) for sizes below 1.
+  void make_parameters() {
+    require(options_.in >= 1 && options_.out >= 1 && options_.rank >= 1, ErrorCode::option,
+            "RandomBasis: expected in, out and rank of at least 1, found in = ", options_.in, ", out = ", options_.out,
+            ", rank = ", options_.rank);
+    require(options_.bases >= 1 && bases_of_b() >= 1, ErrorCode::option,
+            "RandomBasis: expected at least 1 basis of A and of B, found ", options_.bases, " and ", bases_of_b());
+    parameters_ = {Matrix<T>(options_.experts, options_.bases), Matrix<T>(options_.experts, bases_of_b())};
+    start();
+  }
+  /// Sets them to what a fresh layer has.
+  void start() {
+    const bool vit = options_.variant == NolaVariant::vit;
+    fill(parameters_.coefficients_A.view(), T(vit ? 1 / double(options_.bases) : 0));
+    fill(parameters_.coefficients_B.view(), T(vit ? 1 / double(bases_of_b()) : 0));
+  }
+
   static constexpr Index tile = 512;  ///< columns that are made at once
   static Index tiles(Index columns) { return (columns + tile - 1) / tile; }
 

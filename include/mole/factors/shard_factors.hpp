@@ -72,6 +72,9 @@ class ShardFactors {
   }
 
   void check_sizes() const { pool_->check_sizes(); }
+  void check_gradients(const Parameters& gradients) const {
+    if (gradients.pool != nullptr) pool_->check_gradients(*gradients.pool, "ShardFactors");
+  }
 
   Index in() const { return pool_->options().in; }
   Index out() const { return pool_->options().out; }
@@ -97,7 +100,6 @@ class ShardFactors {
   FactorViews<const T> factors(Scratch& scratch) const { return {scratch.a, scratch.b}; }
   FactorViews<T> gradient_views(Parameters& gradients, Scratch& scratch) const {
     if (gradients.pool == nullptr) return {};
-    pool_->check_gradients(*gradients.pool, "ShardFactors");
     return scratch.zeroed(!gradients.pool->pool_A.empty(), !gradients.pool->pool_B.empty());
   }
 

@@ -76,6 +76,10 @@ class ExpertsBehindBase {
             "ExpertsBehindBase: expected experts of as many outputs as the base that is kept, ", base_.out(),
             ", found ", experts_.out());
   }
+  void check_gradients(const Parameters& gradients) const {
+    detail::check_gradients(base_, gradients.base);
+    detail::check_gradients(experts_, gradients.experts);
+  }
 
   Index experts() const { return experts_.experts(); }
   Index in() const { return base_.in(); }

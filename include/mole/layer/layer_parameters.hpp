@@ -49,7 +49,8 @@ bool is_gradient_of(const auto& parameter, const auto& gradient) {
   return (parameter.rows() == gradient.rows() && parameter.cols() == gradient.cols()) || gradient.empty();
 }
 
-/// Throws Error(shape) unless every tensor of `gradients` is empty or has the shape of the policy's parameter.
+/// Throws Error(shape) unless every tensor of `gradients` is empty or has the shape of the policy's parameter, and what
+/// they point to fits.
 template <class Policy>
 void require_gradients_of(const Policy& policy, const ParametersOf<Policy>& gradients, const char* part) {
   using Parameters = ParametersOf<Policy>;
@@ -58,7 +59,7 @@ void require_gradients_of(const Policy& policy, const ParametersOf<Policy>& grad
   Parameters::for_each_tensor([&](const auto&, const auto& parameter,
                                   const auto& gradient) { fit = fit && is_gradient_of(parameter.view(), gradient); },
                               parameters, gradients);
-  if (fit) return;
+  if (fit) return check_gradients(policy, gradients);
   Parameters::for_each_tensor(
       [&](std::string_view name, const auto& parameter, const auto& gradient) {
         const auto p = parameter.view();

@@ -64,6 +64,10 @@ class JoinedRouter {
       require_equal(ErrorCode::shape, "JoinedRouter: inputs of the second router", Index(first_.in()),
                     Index(second_.in()));
   }
+  void check_gradients(const Parameters& gradients) const {
+    detail::check_gradients(first_, gradients.first);
+    detail::check_gradients(second_, gradients.second);
+  }
 
   Index outputs() const { return first_.outputs() + second_.outputs(); }
   Index in() const requires requires(const First& router) { router.in(); }

@@ -47,6 +47,9 @@ class ModuleRouter {
   }
 
   void check_sizes() const { gates_->check_sizes(); }
+  void check_gradients(const Parameters& gradients) const {
+    if (gradients.gates != nullptr) gates_->check_gradients(*gradients.gates, "ModuleRouter");
+  }
 
   Index outputs() const { return 1; }
   const std::shared_ptr<const ModuleGates<T>>& gates() const { return gates_; }
@@ -61,7 +64,6 @@ class ModuleRouter {
   /// The sum over tokens of d_logits, through the softmax of the module's row. In double: it may be of many tokens.
   void backward(View<const T>, View<const T> d_logits, View<T>, Parameters& gradients, auto) const {
     if (gradients.gates == nullptr) return;
-    gates_->check_gradients(*gradients.gates, "ModuleRouter");
     double sum = 0;
     for (Index n = 0; n < d_logits.rows(); ++n) sum += double(d_logits(n, 0));
     gates_->add_gradient(layer_, module_, T(sum), *gradients.gates);

@@ -55,8 +55,12 @@ Matrix<double> expert_similarity(const std::vector<View<const T>>& outputs) {
     for (Index e = 0; e < experts; ++e) {
       const auto direction = directions.view().row(e);
       std::ranges::copy(outputs[std::size_t(e)].row(n), direction.begin());
+      double largest = 0;  // divided by first: squares of outputs may be beyond what double holds
+      for (double value : direction) largest = std::max(largest, std::abs(value));
+      if (largest == 0) continue;
+      for (double& value : direction) value /= largest;
       const double length = std::sqrt(detail::dot(direction.data(), direction.data(), directions.cols()));
-      for (double& value : direction) value = length > 0 ? value / length : 0;
+      for (double& value : direction) value /= length;
     }
     const Matrix<double> cosines = detail::product_nt(directions, directions);
     for (std::size_t k = 0; k < cosines.elements().size(); ++k)

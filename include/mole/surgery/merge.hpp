@@ -41,6 +41,18 @@ void require_mergeable(const Layer& layer, View<typename Layer::Scalar> weight) 
   const std::string obstacle = merge_obstacle(layer);
   require(obstacle.empty(), ErrorCode::not_mergeable, "merge_into: this layer cannot be merged: ", obstacle);
 }
+
+/// weight += sign * the sum of all experts of a layer that can be merged.
+template <class Layer>
+void add_update(const Layer& layer, double sign, View<typename Layer::Scalar> weight) {
+  if constexpr (requires {
+                  layer.gating().constant_gate(Index(1));
+                  layer.experts().add_delta(Index(0), 1.0, weight);
+                }) {
+    const double gate = sign * layer.gating().constant_gate(layer.experts().experts()).value();
+    for (Index e = 0; e < layer.experts().experts(); ++e) layer.experts().add_delta(e, gate, weight);
+  }
+}
 }  // namespace detail
 
 /// weight += the sum of all experts of `layer`, so that a plain linear layer with it computes the same as the layer.
@@ -52,13 +64,7 @@ void require_mergeable(const Layer& layer, View<typename Layer::Scalar> weight) 
 template <class Layer>
 void merge_into(const Layer& layer, View<typename Layer::Scalar> weight) {
   detail::require_mergeable(layer, weight);
-  if constexpr (requires {
-                  layer.gating().constant_gate(Index(1));
-                  layer.experts().add_delta(Index(0), 1.0, weight);
-                }) {
-    const double gate = layer.gating().constant_gate(layer.experts().experts()).value();
-    for (Index e = 0; e < layer.experts().experts(); ++e) layer.experts().add_delta(e, gate, weight);
-  }
+  detail::add_update(layer, 1, weight);
 }
 
 }  // namespace mole
