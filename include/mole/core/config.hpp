@@ -69,6 +69,14 @@ using Index = std::ptrdiff_t;
 template <class T>
 constexpr Index panel_width = Index(128 / sizeof(T));
 
+namespace detail {
+/// p + distance, where null, the memory of an empty matrix, stays null: a distance from it is undefined behavior.
+template <class T>
+MOLE_INLINE inline constexpr T* moved(T* p, Index distance) {
+  return p == nullptr ? p : p + distance;
+}
+}  // namespace detail
+
 }  // namespace mole
 
 #include "mole/core/macros_on.hpp"

@@ -122,11 +122,11 @@ class View {
   }
   View middle_rows(Index first, Index rows) const {
     MOLE_ASSERT(first >= 0 && first + rows <= rows_);
-    return {data_ + first * stride_, rows, cols_, stride_};
+    return {detail::moved(data_, first * stride_), rows, cols_, stride_};
   }
   View middle_cols(Index first, Index cols) const {
     MOLE_ASSERT(first >= 0 && first + cols <= cols_);
-    return {data_ + first, rows_, cols, stride_};
+    return {detail::moved(data_, first), rows_, cols, stride_};
   }
 
   /// False for a view without data: an unwanted result, or a frozen gradient.

@@ -109,11 +109,11 @@ class JoinedRouter {
  private:
   template <class U>
   View<U> columns_of_first(View<U> all) const {
-    return {all.data(), all.rows(), Index(first_.outputs()), all.stride()};
+    return all.middle_cols(0, Index(first_.outputs()));
   }
   template <class U>
   View<U> columns_of_second(View<U> all) const {
-    return {all.data() + first_.outputs(), all.rows(), Index(second_.outputs()), all.stride()};
+    return all.middle_cols(Index(first_.outputs()), Index(second_.outputs()));
   }
 
   First first_;
