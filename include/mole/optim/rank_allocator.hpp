@@ -24,8 +24,8 @@ namespace mole {
 ///   budget(t) = target + (all - target) (1 - (t - warmup) / (steps - warmup - settling))^3, rounded down
 ///
 /// A triplet whose score is not among the `budget` largest has its E set to 0; it may recover later. Nothing is set in
-/// the first `warmup` steps, then every `interval` steps, and in each from `settling` steps before the last on, so in
-/// the last one for certain; from there on the means stay. Equal scores at the threshold all go, as released; a NaN
+/// the first `warmup` steps, then every `interval` steps, and in each of the last `settling` steps, in which the means
+/// stay; in the last step also if there are none of these. Equal scores at the threshold all go, as released; a NaN
 /// goes first.
 ///
 /// Call step() after each step of the optimizer, before gradients are cleared. For checkpoints: for_each_state().
@@ -119,7 +119,7 @@ class RankAllocator {
  private:
   Allocation allocation_at(std::int64_t t) const {
     if (t <= options_.warmup) return {triplets_, false};
-    if (t >= options_.steps - options_.settling) return {options_.target, true};
+    if (t > options_.steps - options_.settling || t == options_.steps) return {options_.target, true};
     const double left = 1 - double(t - options_.warmup) / double(options_.steps - options_.settling - options_.warmup);
     const double budget = double(triplets_ - options_.target) * (left * left * left) + double(options_.target);
     return {Index(budget), t % options_.interval == 0};
