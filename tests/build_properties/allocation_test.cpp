@@ -9,6 +9,7 @@
 #include "mole/optim/adamw.hpp"
 #include "mole/optim/clip_norm.hpp"
 #include "support/catch.hpp"
+#include "support/compiled_kernels.hpp"
 #include "support/execution_checks.hpp"
 
 #include <cstdlib>
