@@ -17,6 +17,7 @@ const std::map<std::string, Method>& methods() {
   static const std::map<std::string, Method> all = [] {
     std::map<std::string, Method> joined = linear_methods();
     joined.merge(adapter_methods());
+    joined.merge(loss_methods());
     joined.merge(init_methods());
     joined.merge(block_methods());
     joined.merge(rank_methods());

@@ -55,10 +55,21 @@ Method under_every_execution(Check check) {
   return {all, all};
 }
 
+/// A check in which no execution takes part.
+template <class Check>
+Method offline(Check check) {
+  const auto once = [check](auto& comparison) {
+    comparison.under("offline");
+    check(comparison);
+  };
+  return {once, once};
+}
+
 /// The methods of one source file.
 std::map<std::string, Method> adapter_methods();
 std::map<std::string, Method> init_methods();
 std::map<std::string, Method> linear_methods();
+std::map<std::string, Method> loss_methods();
 std::map<std::string, Method> block_methods();
 std::map<std::string, Method> rank_methods();
 std::map<std::string, Method> gate_methods();

@@ -17,16 +17,6 @@ namespace {
 using mole::Adapter;
 using mole::WeightedAdapter;
 
-/// A check in which no execution takes part.
-template <class Check>
-Method offline(Check check) {
-  const auto once = [check](auto& comparison) {
-    comparison.under("offline");
-    check(comparison);
-  };
-  return {once, once};
-}
-
 /// What the adapter adds, as the experts of a layer.   [O x I]
 template <class T>
 Matrix<T> update_of(const Adapter<T>& adapter) {

@@ -57,9 +57,9 @@ class BalanceLoss {
         score_(options.score),
         experts_(group.traces.front()->scored_experts()),
         tokens_(double(group.tokens())),
-        total_(options.norm == BalanceNorm::k_at_uniform ? tokens_ : total_count()),
-        factor_(coefficient * (options.norm == BalanceNorm::without_experts ? 1.0 : double(group.experts()))),
-        shares_(options.norm != BalanceNorm::k_at_uniform) {}
+        shares_(options.norm == BalanceNorm::one_at_uniform || options.norm == BalanceNorm::without_experts),
+        total_(shares_ ? total_count() : tokens_),
+        factor_(coefficient * (is_per_expert(options.norm) ? 1.0 : double(group.experts()))) {}
 
   /// The value; adds its gradient.
   double operator()() const {
@@ -77,6 +77,10 @@ class BalanceLoss {
   }
 
  private:
+  static bool is_per_expert(BalanceNorm norm) {
+    return norm == BalanceNorm::without_experts || norm == BalanceNorm::k_without_experts;
+  }
+
   static constexpr Index width = 64;
 
   /// Sums for experts begin ... begin + size - 1.
@@ -196,8 +200,9 @@ class BalanceLoss {
   BalanceCount count_;
   BalanceScore score_;
   Index experts_;
-  double tokens_, total_, factor_;
-  bool shares_;
+  double tokens_;
+  bool shares_;  // of all counts, not of tokens
+  double total_, factor_;
 };
 
 }  // namespace mole::detail

@@ -23,7 +23,7 @@ struct ImportanceCv2Options {
 /// excluded for every token. 0 for one expert, and when no token counts.
 /// Throws Error(option) for a coefficient beyond float (in_float_range), and unless epsilon is from 0 to 1e30.
 /// O(pairs + E), and up to O(N) for an expert that is excluded; no allocation.
-/// Source: Shazeer et al. 2017, arXiv:1701.06538, eq. 6 and 7. Their load loss needs noisy logits and is not included.
+/// Source: Shazeer et al. 2017, arXiv:1701.06538, eq. 6 and 7. Their load loss is load_cv2().
 template <class T>
 double importance_cv2(Trace<T>& trace, const ImportanceCv2Options& options = {}) {
   detail::require_coefficient("importance_cv2", options.coefficient);

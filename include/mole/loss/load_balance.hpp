@@ -39,6 +39,7 @@ namespace mole {
 /// | DynMoLE                                        | k_at_uniform    | gates        | global   | mean of g  |
 /// | LLaVA-MoLE, arXiv:2401.16160                   | without_experts | first_choice | sequence | 1/E        |
 ///
+/// specialization_balance() takes k_without_experts.
 /// Transformers' Switch counts a token that its capacity dropped as a choice of expert 0; here it counts for the expert
 /// that it chose. Mixtral pools the layers of a model; so does the overload for several traces, which need equal E.
 /// Throws Error(shape) when the traces differ in E, or lack the column of a threshold that is asked for; Error(option)

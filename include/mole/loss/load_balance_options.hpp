@@ -8,9 +8,10 @@ namespace mole {
 
 /// The factor before the sum, named after the value under uniform routing with k experts per token.
 enum class BalanceNorm {
-  one_at_uniform,   ///< E sum_e share_e P_e,   share_e = count_e / (sum of all counts)
-  k_at_uniform,     ///< E sum_e m_e P_e,       m_e = count_e / T
-  without_experts,  ///< sum_e share_e P_e, so 1/E at uniform
+  one_at_uniform,     ///< E sum_e share_e P_e,   share_e = count_e / (sum of all counts)
+  k_at_uniform,       ///< E sum_e m_e P_e,       m_e = count_e / T
+  without_experts,    ///< sum_e share_e P_e, so 1/E at uniform
+  k_without_experts,  ///< sum_e m_e P_e, so k/E at uniform
 };
 
 /// What is counted per expert.
