@@ -105,7 +105,7 @@ struct Factors {
   const T* data;
   Index row_step, k_step;
 
-  Factors shifted(Index k) const { return {data + k * k_step, row_step, k_step}; }
+  Factors shifted(Index k) const { return {mole::detail::moved(data, k * k_step), row_step, k_step}; }
 
   /// M rows from `row` on, with one pointer per three rows: one per row would not fit the registers.
   template <Index M>
@@ -117,7 +117,7 @@ struct Factors {
   template <Index M>
   From<M> from(Index row) const {
     From<M> from{{}, row_step, k_step};
-    for (Index i = 0; i < M; i += 3) from.rows[i / 3] = data + (row + i) * row_step;
+    for (Index i = 0; i < M; i += 3) from.rows[i / 3] = mole::detail::moved(data, (row + i) * row_step);
     return from;
   }
 };
