@@ -88,7 +88,6 @@
 #include "mole/loss/localized_balance.hpp"
 #include "mole/loss/modality_divergence.hpp"
 #include "mole/loss/modality_target.hpp"
-#include "mole/loss/multi_hot_cross_entropy.hpp"
 #include "mole/loss/mutual_information.hpp"
 #include "mole/loss/negatives_ranking.hpp"
 #include "mole/loss/orthogonality.hpp"

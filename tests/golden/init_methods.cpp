@@ -71,7 +71,7 @@ void check_init(Comparison<T>& file) {
     experts.add_delta(0, 1, delta.view());
     file.expect_optional("init.delta", delta);
   }
-  for (Index j = 0; j < rank; ++j) {
+  for (Index j = 0; j < std::min({rank, a.rows(), b.rows()}); ++j) {
     take_sign<T>(parameters.lora_A.view().row(j), a.view().row(j));
     take_sign<T>(parameters.lora_B.view().row(j), b.view().row(j));
   }
