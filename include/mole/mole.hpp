@@ -60,6 +60,7 @@
 #include "mole/gating/select/top_p.hpp"
 #include "mole/gating/weigh/raw.hpp"
 #include "mole/gating/weigh/renormalized.hpp"
+#include "mole/gating/weigh/renormalized_over_best.hpp"
 #include "mole/gating/weigh/shifted.hpp"
 #include "mole/gating/weigh/softmax_over_chosen.hpp"
 #include "mole/gating/weigh/straight_through.hpp"

@@ -26,6 +26,7 @@
 #include "mole/gating/select/top_p.hpp"
 #include "mole/gating/weigh/raw.hpp"
 #include "mole/gating/weigh/renormalized.hpp"
+#include "mole/gating/weigh/renormalized_over_best.hpp"
 #include "mole/gating/weigh/shifted.hpp"
 #include "mole/gating/weigh/softmax_over_chosen.hpp"
 #include "mole/gating/weigh/straight_through.hpp"
@@ -79,12 +80,13 @@ Select select(const char* name, Numbers asked, const S& part, bool keeps_the_bes
 struct Weigh : Part<AnyWeigh> {
   bool gradient_is_derivative = true;
   bool divides_by_a_difference = false;
+  bool reads_all = false;  ///< scores, also those that are not chosen
 };
 
 template <class W>
 Weigh weigh(const char* name, Numbers asked, const W& part, bool gradient_is_derivative = true) {
   static_assert(WeighPolicy<W, double>);
-  return {{name, asked, AnyWeigh(part)}, gradient_is_derivative, std::is_same_v<W, Shifted>};
+  return {{name, asked, AnyWeigh(part)}, gradient_is_derivative, std::is_same_v<W, Shifted>, weigh_reads_all<W>};
 }
 
 // ---- the parts
@@ -122,11 +124,13 @@ std::vector<Select> selects() {
 
 std::vector<Weigh> weighs() {
   return {weigh("Raw", of_any_sign, Raw{.scale = 1.5}),
+          weigh("Raw with an offset", of_any_sign, Raw{.offset = 1}),
           weigh("Unit", of_any_sign, Unit{}),
           weigh("StraightThrough", of_any_sign, StraightThrough{}, false),
           weigh("SoftmaxOverChosen", of_any_sign, SoftmaxOverChosen{.temperature = 0.5}),
           weigh("Renormalized", not_negative, Renormalized{}),
           weigh("Renormalized to 2", not_negative, Renormalized{2}),
+          weigh("RenormalizedOverBest", not_negative, RenormalizedOverBest{.k = 2}),
           weigh("Shifted", probabilities_and_threshold, Shifted{})};
 }
 
@@ -152,6 +156,8 @@ std::string why_not(const Score& score, const Select& select, const Weigh& weigh
   if (const auto reason = why_not(score.numbers, weigh.numbers); !reason.empty()) return reason;
   if (weigh.divides_by_a_difference && !select.keeps_the_best)
     return "it divides by the sum above the threshold, which is not sure to be above 0 without the best expert";
+  if (weigh.reads_all && std::holds_alternative<AnyScore<1>>(score.part))
+    return "it would count the column behind the experts among their scores";
   return "";
 }
 
@@ -165,6 +171,12 @@ EveryGate every_gate() {
   for (const Select& select : selects())
     for (const Weigh& weigh : weighs())
       all.may_divide_by_zero += weigh.divides_by_a_difference && !select.keeps_the_best;
+  for (const Score& score : scores())
+    for (const Select& select : selects())
+      for (const Weigh& weigh : weighs())
+        all.would_count_a_column += weigh.reads_all && std::holds_alternative<AnyScore<1>>(score.part) &&
+                                    why_not(score.numbers, select.numbers).empty() &&
+                                    why_not(score.numbers, weigh.numbers).empty();
   for (const Score& score : scores())
     for (const Select& select : selects())
       for (const Weigh& weigh : weighs()) {

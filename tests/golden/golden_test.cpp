@@ -21,6 +21,7 @@ const std::map<std::string, Method>& methods() {
     joined.merge(block_methods());
     joined.merge(rank_methods());
     joined.merge(gate_methods());
+    joined.merge(capacity_methods());
     joined.merge(modulation_methods());
     joined.merge(router_methods());
     joined.merge(surgery_methods());

@@ -161,14 +161,21 @@ void expect_scores(Comparison<T>& file, mole::Trace<T>& trace, const std::string
   file.expect_optional("gate.dense" + step, dense_weights(trace.routing, experts));
 }
 
+/// Who serves whom, as 0 and 1.   [N x E]
+template <class T>
+std::vector<std::int64_t> mask_of(const mole::Routing<T>& routing, Index experts) {
+  std::vector<std::int64_t> mask(std::size_t(routing.tokens() * experts));
+  for (Index p = 0; p < routing.pairs(); ++p)
+    if (routing.expert(p) < experts) mask[std::size_t(routing.token(p) * experts + routing.expert(p))] = 1;
+  return mask;
+}
+
 /// Who is chosen, in the order of the file, with the weights of the slots; -1 is an unused slot.
 template <class T>
 void expect_choice(Comparison<T>& file, const mole::Routing<T>& routing, Index experts, const std::string& step = "",
                    const std::string& layer = "") {
   const Index tokens = routing.tokens();
-  std::vector<std::int64_t> mask(std::size_t(tokens * experts));
-  for (Index p = 0; p < routing.pairs(); ++p)
-    if (routing.expert(p) < experts) mask[std::size_t(routing.token(p) * experts + routing.expert(p))] = 1;
+  std::vector<std::int64_t> mask = mask_of(routing, experts);
   file.expect_optional(layer + "gate.mask" + step, mask);
 
   const std::string indices = layer + "gate.indices" + step;

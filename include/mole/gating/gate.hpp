@@ -65,10 +65,7 @@ class Gate {
   /// The number of shared experts: the last ones, which have no logit and serve every token.
   Index shared() const { return shared_; }
   /// One per expert that is not shared, and those that the score has after the experts.
-  Index columns(Index experts) const {
-    if constexpr (requires { Score::extra; }) return experts - shared_ + Score::extra;
-    return experts - shared_;
-  }
+  Index columns(Index experts) const { return experts - shared_ + extra_columns; }
   Index max_pairs(Index tokens, Index experts) const {
     if constexpr (whole_call)
       return select.max_pairs(tokens, experts - shared_) + tokens * (shared_ + 1);  // one may be forced
@@ -89,6 +86,9 @@ class Gate {
         "mole: Select does not model SelectPolicy (mole/gating/select/select_policy.hpp), nor WholeCallSelectPolicy "
         "(mole/gating/select/whole_call_select_policy.hpp)");
     static_assert(WeighPolicy<Weigh, T>, "mole: Weigh does not model WeighPolicy (mole/gating/weigh/weigh_policy.hpp)");
+    static_assert(
+        !(weigh_reads_all<Weigh> && extra_columns > 0),
+        "mole: Weigh reads the scores of all experts, and Score has columns behind them, which it would count");
     const View<const T> logits = std::as_const(trace).logits();
     const View<T> scores = trace.scores();
     using Rows = ScoreRows<ArchOf<C>>;
@@ -187,6 +187,13 @@ class Gate {
  private:
   /// Does Select look at all tokens of a call?
   static constexpr bool whole_call = requires(const Select& s) { s.max_pairs(Index(), Index()); };
+
+  /// Columns of the logits behind those of the experts.
+  static constexpr Index extra_columns = [] {
+    Index extra = 0;
+    if constexpr (requires { Score::extra; }) extra = Score::extra;
+    return extra;
+  }();
 
   /// The most experts that a token may have.
   Index slots(Index experts) const { return select.max_chosen(experts - shared_) + shared_; }
