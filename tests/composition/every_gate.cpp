@@ -11,6 +11,7 @@
 #include "mole/gating/score/masked_softmax.hpp"
 #include "mole/gating/score/sigmoid.hpp"
 #include "mole/gating/score/softmax.hpp"
+#include "mole/gating/score/softmax_over_tokens.hpp"
 #include "mole/gating/score/softmax_with_threshold.hpp"
 #include "mole/gating/score/sparsegen.hpp"
 #include "mole/gating/select/all.hpp"
@@ -25,6 +26,7 @@
 #include "mole/gating/select/top_k.hpp"
 #include "mole/gating/select/top_p.hpp"
 #include "mole/gating/weigh/raw.hpp"
+#include "mole/gating/weigh/raw_unless_forced.hpp"
 #include "mole/gating/weigh/renormalized.hpp"
 #include "mole/gating/weigh/renormalized_over_best.hpp"
 #include "mole/gating/weigh/shifted.hpp"
@@ -52,12 +54,14 @@ struct Part {
   Any part;
 };
 
-using Score = Part<std::variant<AnyScore<0>, AnyScore<1>>>;
+using Score = Part<std::variant<AnyScore<0>, AnyScore<1>, AnyWholeCallScore>>;
 
 template <class S>
 Score score(const char* name, Numbers made, const S& part) {
-  static_assert(ScorePolicy<S, double>);
-  if constexpr (requires { S::extra; })
+  static_assert(ScorePolicy<S, double> || WholeCallScorePolicy<S, double>);
+  if constexpr (WholeCallScorePolicy<S, double>)
+    return {name, made, AnyWholeCallScore(part)};
+  else if constexpr (requires { S::extra; })
     return {name, made, AnyScore<S::extra>(part)};
   else
     return {name, made, AnyScore<0>(part)};
@@ -101,6 +105,7 @@ std::vector<Score> scores() {
           score("BiasedSigmoid", not_negative, biased),
           score("Identity", of_any_sign, Identity{}),
           score("Magnitude", not_negative, Magnitude{}),
+          score("SoftmaxOverTokens", not_negative, SoftmaxOverTokens{}),
           score("L2Normalized", of_any_sign, L2Normalized{}),
           score("Sparsegen", probabilities, Sparsegen{}),
           score("LearnedSparsegen", probabilities, LearnedSparsegen{}),
@@ -125,6 +130,7 @@ std::vector<Select> selects() {
 std::vector<Weigh> weighs() {
   return {weigh("Raw", of_any_sign, Raw{.scale = 1.5}),
           weigh("Raw with an offset", of_any_sign, Raw{.offset = 1}),
+          weigh("RawUnlessForced", of_any_sign, RawUnlessForced{}),
           weigh("Unit", of_any_sign, Unit{}),
           weigh("StraightThrough", of_any_sign, StraightThrough{}, false),
           weigh("SoftmaxOverChosen", of_any_sign, SoftmaxOverChosen{.temperature = 0.5}),
@@ -187,7 +193,9 @@ EveryGate every_gate() {
         }
         const auto gate = [&](const auto& s, const auto& chooser) { return AnyGate(Gate(s, chooser, weigh.part)); };
         all.gates.push_back({name, std::visit(gate, score.part, select.part),
-                             std::holds_alternative<AnyWholeCallSelect>(select.part), weigh.gradient_is_derivative,
+                             std::holds_alternative<AnyWholeCallSelect>(select.part) ||
+                                 std::holds_alternative<AnyWholeCallScore>(score.part),
+                             weigh.gradient_is_derivative,
                              score.numbers >= not_negative && !weigh.divides_by_a_difference});
       }
   return all;

@@ -17,7 +17,7 @@ inline constexpr mole::Index gate_experts = 4;
 struct NamedGate {
   std::string name;
   AnyGate gate;
-  bool whole_call;              ///< Select looks at all tokens of the call
+  bool whole_call;              ///< Score or Select looks at all tokens of the call
   bool gradient_is_derivative;  ///< false where a weighing hands on another gradient, by intention
   bool not_negative;            ///< Is no gate below 0?
 };
