@@ -33,10 +33,10 @@ namespace mole {
 /// other, unless Score or Select looks at the whole call (WholeCallScorePolicy, WholeCallSelectPolicy). The last
 /// `shared` experts have no score: they serve every token with gate 1, after the experts chosen for it (DeepSeekMoE). A
 /// token that pass.routes() excludes gets no expert; one with an expert in pass.forced gets that expert and the shared
-/// ones, whatever its logits are. An expert that the score excludes has its logits in the trace set to -infinity; one
-/// with a logit of -infinity serves no other token, also where Select takes more experts than are left, takes nobody's
-/// place, and this logit gets no gradient. An expert with a logit of NaN has a score of NaN; the others of the token
-/// are scored without it.
+/// ones, whatever its logits are. An expert that the score or pass.allowed excludes has its logits in the trace set to
+/// -infinity; one with a logit of -infinity serves no other token, also where Select takes more experts than are left,
+/// takes nobody's place, and this logit gets no gradient. An expert with a logit of NaN has a score of NaN; the others
+/// of the token are scored without it.
 ///
 /// Parts that have a vectorized form (LoopedScorePolicy, LaneSelectPolicy) use it if the execution names its
 /// Architecture; scores then agree with the scalar form up to rounding. No allocation after scratch().
@@ -104,7 +104,7 @@ class Gate {
         if ((found[std::size_t(n)] & Rows::minus_infinity) != 0) hide_excluded(trace, n);
     };
     for_each_chunk(call, trace, [&](Index first, Index tokens) {
-      exclude(trace, first, first + tokens);
+      exclude(trace, call.pass, first, first + tokens);
       Rows::forward(score_of_row<T>(), logits.middle_rows(first, tokens), scores.middle_rows(first, tokens),
                     found.subspan(std::size_t(first), std::size_t(tokens)));
       if constexpr (!whole_call_score<T>) {
@@ -237,13 +237,19 @@ class Gate {
       return (score);
   }
 
-  /// Sets the logits of experts that the score does not allow to -infinity.
+  /// Sets the logits of experts that the score or the pass does not allow to -infinity.
   template <class T>
-  void exclude(Trace<T>& trace, Index first, Index end) const {
+  void exclude(Trace<T>& trace, const Pass& pass, Index first, Index end) const {
+    const Index experts = trace.scored_experts();
     if constexpr (requires { score.allows(Index()); })
-      for (Index e = 0; e < trace.scored_experts(); ++e)
+      for (Index e = 0; e < experts; ++e)
         for (Index n = first; n < end && !score.allows(e); ++n)
           trace.logits()(n, e) = -std::numeric_limits<T>::infinity();
+    if (!pass.allowed.empty())
+      for (Index n = first; n < end; ++n)
+        for (Index e = 0; e < experts; ++e)
+          if (pass.allowed[std::size_t(n * experts + e)] == 0)
+            trace.logits()(n, e) = -std::numeric_limits<T>::infinity();
   }
 
   /// The scores of a token with NaN among its logits; its d_scores, still 0, hold logits without NaN meanwhile.

@@ -20,8 +20,8 @@ namespace mole {
 ///   allowed [E], 0 or 1: experts of one tenant, not yet pruned, or that serve only the tokens that are forced to them
 ///
 /// It is the gate that gives the excluded a logit of -infinity, by allows(); this score hands on what it is given. For
-/// Softmax there is MaskedSoftmax, which also stands alone. To exclude experts per token, give them logits of
-/// -infinity.
+/// Softmax there is MaskedSoftmax, which also stands alone. To exclude experts per token, say so in the
+/// pass (Pass::allowed).
 /// Throws Error(option) unless `allowed` has E flags. No cost beyond that of the score.
 template <class Score>
 struct Masked {
