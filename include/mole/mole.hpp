@@ -2,6 +2,7 @@
 // Everything except what needs a library besides xsimd: files (mole/io/) and Eigen (mole/execution/through_eigen.hpp).
 #pragma once
 
+#include "mole/adapt/drop_experts.hpp"
 #include "mole/adapt/self_contrast.hpp"
 #include "mole/base/bf16_base.hpp"
 #include "mole/base/callable_base.hpp"
@@ -55,6 +56,7 @@
 #include "mole/gating/select/expert_choice.hpp"
 #include "mole/gating/select/grouped_top_k.hpp"
 #include "mole/gating/select/learned_threshold.hpp"
+#include "mole/gating/select/near_best.hpp"
 #include "mole/gating/select/nth_best.hpp"
 #include "mole/gating/select/relative_threshold.hpp"
 #include "mole/gating/select/threshold.hpp"
@@ -137,6 +139,7 @@
 #include "mole/optim/adamw.hpp"
 #include "mole/optim/bilevel_turns.hpp"
 #include "mole/optim/clip_norm.hpp"
+#include "mole/optim/cluster_gate.hpp"
 #include "mole/optim/cosine_schedule.hpp"
 #include "mole/optim/rank_allocator.hpp"
 #include "mole/optim/sgd.hpp"

@@ -20,6 +20,7 @@
 #include "mole/gating/select/expert_choice.hpp"
 #include "mole/gating/select/grouped_top_k.hpp"
 #include "mole/gating/select/learned_threshold.hpp"
+#include "mole/gating/select/near_best.hpp"
 #include "mole/gating/select/nth_best.hpp"
 #include "mole/gating/select/relative_threshold.hpp"
 #include "mole/gating/select/threshold.hpp"
@@ -117,6 +118,7 @@ std::vector<Select> selects() {
       select("All", of_any_sign, All{}),
       select("TopK", of_any_sign, TopK{2}),
       select("NthBest", of_any_sign, NthBest{{1}}, false),
+      select("NearBest", of_any_sign, NearBest{.tolerance = 0.3}),
       select("GroupedTopK", of_any_sign, GroupedTopK<double>(2, 2, 1, {0.1, 0, 0, 0.2}), false),  // its bias chooses
       select("Threshold", of_any_sign, Threshold{.threshold = 0.2}, false),
       select("ExpertCapacity", of_any_sign, ExpertCapacity{TopK{2}}, false),

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Routings of experts that belong to the host, or to no layer of this library: sparse-unified, mova.
+// Routings of experts that belong to the host, or to no layer of this library: sparse-unified, mova,
+// mixer-gate; or that the host thins out: mc-odp.
 #include "golden/methods.hpp"
 #include "golden/routed_layers.hpp"
 
@@ -233,10 +234,115 @@ Method mova() {
   });
 }
 
+// ---- mixer-gate
+
+/// An environment is a token here.
+Method mixer_gate() {
+  return under_every_execution([]<class T>(Comparison<T>& file, auto execution) {
+    const Matrix<T> contexts = file.matrix("contexts"), losses = file.matrix("expert.losses"),
+                    noise = file.matrix("noise");
+    file.expect_option("environments", double(contexts.rows()));
+    file.expect_option("context", double(contexts.cols()));
+    file.expect_option("experts", double(losses.cols()));
+    for (const char* option : {"max_kmeans", "convergence_tol"})
+      file.ignore_option(option);  // which make no difference where k-means settles early
+    mole::Rng rng;
+    mole::ClusterGate update({.experts = losses.cols(),
+                              .context = contexts.cols(),
+                              .max_rounds = file.integer("max_kmeans"),
+                              .tolerance = file.number("convergence_tol"),
+                              .noise = file.number("noise_level")},
+                             rng);
+    const Matrix<T> initial = file.matrix("initial.centroids");
+    std::ranges::copy(initial.elements(), update.centroids().data());
+    mole::LinearRouter<T> router({.in = contexts.cols(), .experts = losses.cols(), .bias = file.flag("use_gate_bias")},
+                                 rng);
+    const bool updated = update.update(contexts.view(), losses.view(), noise.view(), router.parameters(), rng);
+    file.expect_optional("updated", {std::int64_t(updated)});
+    Matrix<T> targets(contexts.rows(), losses.cols());
+    for (Index n = 0; n < targets.rows() && updated; ++n) targets(n, update.expert_of()[std::size_t(n)]) = 1;
+    file.expect_optional("targets", targets);
+    if (!updated) return;
+
+    Matrix<T> centroids(losses.cols(), contexts.cols());
+    std::ranges::transform(update.centroids().elements(), centroids.data(), [](double c) { return T(c); });
+    file.expect_optional("centroids", centroids);
+    const auto& fitted = router.parameters();
+    file.expect_optional("gate.weight", fitted.bias.empty() ? transposed(fitted.weight)
+                                                            : stacked(transposed(fitted.weight), fitted.bias));
+    mole::MixtureLinear layer(router, mole::Gate{mole::Softmax{}, mole::NearBest{}, mole::Unit{}},
+                              Experts<T>({.in = contexts.cols(), .out = 1, .experts = losses.cols(), .rank = 1}, rng),
+                              mole::NoBase<T>(contexts.cols(), 1), execution);
+    auto work = layer.workspace(contexts.rows());
+    layer.route(contexts, work);
+    file.expect_optional("gate.probs", work.scores());
+    file.expect_optional("gate.dense", dense_weights(work.routing, losses.cols()));
+  });
+}
+
+// ---- mc-odp
+
+/// What the release takes for the importance of a token. With one head it loses that axis: the mean is over queries.
+template <class T>
+Matrix<T> token_scores(const Matrix<T>& attention, const Matrix<T>& x) {
+  const Index heads = attention.rows(), tokens = x.rows();
+  Matrix<T> scores(1, tokens);
+  for (Index t = 0; t < tokens; ++t) {
+    T weight = 0, size = 0;
+    for (Index h = 0; h < heads; ++h)
+      for (Index s = 0; s < tokens; ++s)
+        weight += heads == 1 ? attention(0, s * tokens + t) / T(tokens)
+                             : attention(h, t * tokens + s) / T(heads) / T(tokens - t);
+    for (T value : x.view().row(t)) size += std::abs(value);
+    scores(0, t) = weight * size;
+  }
+  return scores;
+}
+
+Method mc_odp() {
+  return under_every_execution([]<class T>(Comparison<T>& file, auto execution) {
+    const mole::Gate gate{mole::Softmax{}, mole::TopK{file.integer("top_k")}, mole::Renormalized{}};
+    with_layer(file, load_router(file), gate, execution, [&](auto& layer, const auto& names) {
+      const Matrix<T> x = load_x(file), attention = file.matrix("attention");
+      file.expect_option("heads", double(attention.rows()));
+      const Matrix<T> importance = token_scores(attention, x);
+      file.expect_optional("token_score", importance);
+      mole::DropExpertsOptions options{
+          .ratio = file.number("beta"), .lowest = file.number("tau_l"), .highest = file.number("tau_h")};
+      if (!file.flag("active", true)) options = {.ratio = 0, .lowest = 0, .highest = 0};
+      auto work = layer.workspace(x.rows());
+      layer.route(x, work);
+      mole::Routing<T> kept;
+      mole::drop_experts(work.routing, importance.elements(), kept, options);
+      Matrix<T> y(x.rows(), layer.out());
+      layer.apply(x, kept, y, work);
+      file.expect("y", y);
+
+      file.expect_optional("router.logits", work.logits());
+      file.expect_optional("router.probs", work.scores());
+      const Matrix<T> dense = dense_weights(kept, names.experts());
+      file.expect_optional("gate.dense", dense);
+      const Index k = file.integer("top_k");
+      std::vector<std::int64_t> indices, is_kept;
+      Matrix<T> weights(x.rows(), k);
+      for (Index n = 0; n < x.rows(); ++n)
+        for (Index slot = 0; slot < k; ++slot) {
+          const int e = work.routing.experts_of(n)[std::size_t(slot)];
+          indices.push_back(e);
+          is_kept.push_back(std::ranges::count(kept.experts_of(n), e));
+          weights(n, slot) = dense(n, e);
+        }
+      file.expect_optional("gate.indices", indices);
+      file.expect_optional("gate.kept", is_kept);
+      file.expect_optional("gate.weights", weights);
+    });
+  });
+}
+
 }  // namespace
 
 std::map<std::string, Method> hosted_methods() {
-  return {{"sparse-unified", sparse_unified()}, {"mova", mova()}};
+  return {{"sparse-unified", sparse_unified()}, {"mova", mova()}, {"mixer-gate", mixer_gate()}, {"mc-odp", mc_odp()}};
 }
 
 }  // namespace golden
