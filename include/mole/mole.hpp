@@ -93,6 +93,7 @@
 #include "mole/loss/router_entropy.hpp"
 #include "mole/loss/router_z.hpp"
 #include "mole/loss/routing_contrastive.hpp"
+#include "mole/loss/routing_divergence.hpp"
 #include "mole/loss/sparsity_target.hpp"
 #include "mole/maps/block_rotation.hpp"
 #include "mole/maps/dense_maps.hpp"

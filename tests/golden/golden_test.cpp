@@ -22,6 +22,7 @@ const std::map<std::string, Method>& methods() {
     joined.merge(rank_methods());
     joined.merge(gate_methods());
     joined.merge(capacity_methods());
+    joined.merge(hmora_methods());
     joined.merge(home_methods());
     joined.merge(hosted_methods());
     joined.merge(modulation_methods());

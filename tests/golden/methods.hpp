@@ -63,6 +63,7 @@ std::map<std::string, Method> block_methods();
 std::map<std::string, Method> rank_methods();
 std::map<std::string, Method> gate_methods();
 std::map<std::string, Method> capacity_methods();
+std::map<std::string, Method> hmora_methods();
 std::map<std::string, Method> home_methods();
 std::map<std::string, Method> hosted_methods();
 std::map<std::string, Method> modulation_methods();
