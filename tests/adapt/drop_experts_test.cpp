@@ -42,28 +42,28 @@ std::vector<Token> dropped(const std::vector<Token>& tokens, const std::vector<d
   return all;
 }
 
-const std::vector<Token> tokens{{{0, 0.75}, {1, 0.25}}, {{2, 0.625}, {0, 0.375}}, {{1, 0.5}, {3, 0.5}}, {}};
+const std::vector<Token> four_tokens{{{0, 0.75}, {1, 0.25}}, {{2, 0.625}, {0, 0.375}}, {{1, 0.5}, {3, 0.5}}, {}};
 
 }  // namespace
 
 TEST_CASE("drop_experts keeps experts that are not far behind the best, and the sum of gates", "[adapt]") {
-  CHECK(dropped(tokens, {}, {.ratio = 0.5}) ==
+  CHECK(dropped(four_tokens, {}, {.ratio = 0.5}) ==
         std::vector<Token>{{{0, 1}}, {{2, 0.625}, {0, 0.375}}, {{1, 0.5}, {3, 0.5}}, {}});
-  CHECK(dropped(tokens, {}, {.ratio = 0}) == tokens);
-  CHECK(dropped(tokens, {}, {.ratio = 1}) == std::vector<Token>{{{0, 1}}, {{2, 1}}, {{1, 0.5}, {3, 0.5}}, {}});
+  CHECK(dropped(four_tokens, {}, {.ratio = 0}) == four_tokens);
+  CHECK(dropped(four_tokens, {}, {.ratio = 1}) == std::vector<Token>{{{0, 1}}, {{2, 1}}, {{1, 0.5}, {3, 0.5}}, {}});
   CHECK(dropped({{{0, 1.5}, {1, 0.5}}}, {}, {.ratio = 0.5}) == std::vector<Token>{{{0, 2}}});
 }
 
 TEST_CASE("drop_experts takes all from the least important and nothing from the most important", "[adapt]") {
   const DropExpertsOptions options{.ratio = 1, .lowest = 0.5, .highest = 0.25};
-  CHECK(dropped(tokens, {3, 2, 1, 0}, options) == std::vector<Token>{tokens[0], {{2, 1}}, {}, {}});
-  CHECK(dropped(tokens, {0, 1, 2, 3}, options) == std::vector<Token>{{}, {}, tokens[2], {}});
-  CHECK(dropped(tokens, {1, 1, 1, 1}, options) == std::vector<Token>{tokens[0], {{2, 1}}, {}, {}});  // ties
+  CHECK(dropped(four_tokens, {3, 2, 1, 0}, options) == std::vector<Token>{four_tokens[0], {{2, 1}}, {}, {}});
+  CHECK(dropped(four_tokens, {0, 1, 2, 3}, options) == std::vector<Token>{{}, {}, four_tokens[2], {}});
+  CHECK(dropped(four_tokens, {1, 1, 1, 1}, options) == std::vector<Token>{four_tokens[0], {{2, 1}}, {}, {}});  // ties
   const double nan = std::numeric_limits<double>::quiet_NaN();
-  CHECK(dropped(tokens, {nan, nan, 1, 2}, options) == std::vector<Token>{{}, {}, tokens[2], {}});
+  CHECK(dropped(four_tokens, {nan, nan, 1, 2}, options) == std::vector<Token>{{}, {}, four_tokens[2], {}});
   // Both rules take all tokens: the most important win. A share of less than a token is none.
-  CHECK(dropped(tokens, {1, 2, 3, 4}, {.ratio = 0, .lowest = 1, .highest = 1}) == tokens);
-  CHECK(dropped(tokens, {1, 2, 3, 4}, {.ratio = 0, .lowest = 0.24, .highest = 0}) == tokens);
+  CHECK(dropped(four_tokens, {1, 2, 3, 4}, {.ratio = 0, .lowest = 1, .highest = 1}) == four_tokens);
+  CHECK(dropped(four_tokens, {1, 2, 3, 4}, {.ratio = 0, .lowest = 0.24, .highest = 0}) == four_tokens);
 }
 
 TEST_CASE("drop_experts leaves shared experts alone", "[adapt]") {
@@ -89,7 +89,7 @@ TEST_CASE("drop_experts by the ratio alone is RelativeThreshold", "[adapt]") {
 
 TEST_CASE("drop_experts refuses what does not fit", "[adapt]") {
   Routing<double> kept;
-  const auto routing = routing_of(tokens, 4);
+  const auto routing = routing_of(four_tokens, 4);
   const std::vector<double> three(3), four(4);
   CHECK_THROWS_AS(drop_experts(routing, std::span<const double>(three), kept), Error);
   CHECK_THROWS_AS(drop_experts(routing, std::span<const double>(four), kept, {.ratio = 1.5}), Error);

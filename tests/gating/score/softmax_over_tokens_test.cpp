@@ -18,7 +18,7 @@ using namespace mole;
 
 namespace {
 
-const std::vector<Index> starts{0, 3, 3, 7};
+const std::vector<Index> sequence_starts{0, 3, 3, 7};
 
 Matrix<double> scores_of(const SoftmaxOverTokens& score, const Matrix<double>& logits, const Pass& pass = {}) {
   Matrix<double> scores(logits.rows(), logits.cols());
@@ -28,7 +28,7 @@ Matrix<double> scores_of(const SoftmaxOverTokens& score, const Matrix<double>& l
 }
 
 /// exp(logit / temperature) / sum, in plain loops and long double.
-double share(const Matrix<double>& logits, Index n, Index e, Index first, Index end, double temperature) {
+double share_of_token(const Matrix<double>& logits, Index n, Index e, Index first, Index end, double temperature) {
   long double sum = 0;
   for (Index m = first; m < end; ++m) sum += std::exp((long double)(logits(m, e)) / temperature);
   return double(std::exp((long double)(logits(n, e)) / temperature) / sum);
@@ -39,12 +39,12 @@ double share(const Matrix<double>& logits, Index n, Index e, Index first, Index 
 TEST_CASE("SoftmaxOverTokens shares each expert out among the tokens of a call, or of each sequence", "[gating]") {
   const auto logits = support::random_matrix<double>(9, 3, 81, 3);
   const auto all = scores_of({.temperature = 0.5}, logits);
-  const auto apart = scores_of({.per_sequence = true}, logits, {.sequence_begin = starts});
+  const auto apart = scores_of({.per_sequence = true}, logits, {.sequence_begin = sequence_starts});
   for (Index n = 0; n < 9; ++n)
     for (Index e = 0; e < 3; ++e) {
-      CHECK(std::abs(all(n, e) - share(logits, n, e, 0, 9, 0.5)) < 1e-14);
+      CHECK(std::abs(all(n, e) - share_of_token(logits, n, e, 0, 9, 0.5)) < 1e-14);
       const Index first = n < 3 ? 0 : n < 7 ? 3 : 7, end = n < 3 ? 3 : n < 7 ? 7 : 9;
-      CHECK(std::abs(apart(n, e) - share(logits, n, e, first, end, 1)) < 1e-14);
+      CHECK(std::abs(apart(n, e) - share_of_token(logits, n, e, first, end, 1)) < 1e-14);
     }
   CHECK(scores_of({}, Matrix<double>(0, 3)).rows() == 0);
   CHECK(support::refuses(SoftmaxOverTokens{.temperature = 0}, 4));
@@ -75,7 +75,7 @@ TEST_CASE("SoftmaxOverTokens has the gradient of its value in a gate", "[gating]
   for (const bool per_sequence : {false, true}) {
     const Gate gate{SoftmaxOverTokens{.temperature = 0.7, .per_sequence = per_sequence},
                     ExpertChoice{.factor = 1.5, .per_sequence = per_sequence}, Raw{}};
-    const Pass pass{.routed = routed, .sequence_begin = starts};
+    const Pass pass{.routed = routed, .sequence_begin = sequence_starts};
     const auto value = [&] {
       const auto trace = laws::routed(gate, logits, 3, pass);
       double sum = 0;
