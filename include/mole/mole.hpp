@@ -3,6 +3,8 @@
 #pragma once
 
 #include "mole/adapt/drop_experts.hpp"
+#include "mole/adapt/online_batch.hpp"
+#include "mole/adapt/right_experts.hpp"
 #include "mole/adapt/self_contrast.hpp"
 #include "mole/base/bf16_base.hpp"
 #include "mole/base/callable_base.hpp"
@@ -89,6 +91,7 @@
 #include "mole/loss/importance_cv2.hpp"
 #include "mole/loss/load_balance.hpp"
 #include "mole/loss/localized_balance.hpp"
+#include "mole/loss/multi_hot_bce.hpp"
 #include "mole/loss/orthogonality.hpp"
 #include "mole/loss/router_entropy.hpp"
 #include "mole/loss/router_z.hpp"

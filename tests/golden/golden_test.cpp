@@ -26,6 +26,7 @@ const std::map<std::string, Method>& methods() {
     joined.merge(home_methods());
     joined.merge(hosted_methods());
     joined.merge(modulation_methods());
+    joined.merge(online_methods());
     joined.merge(prototype_methods());
     joined.merge(router_methods());
     joined.merge(surgery_methods());
