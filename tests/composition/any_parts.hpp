@@ -3,6 +3,7 @@
 #pragma once
 
 #include "mole/gating/score/score_policy.hpp"
+#include "mole/gating/score/whole_call_score_policy.hpp"
 #include "mole/gating/select/select_policy.hpp"
 #include "mole/gating/select/whole_call_select_policy.hpp"
 #include "mole/gating/weigh/weigh_policy.hpp"
@@ -48,6 +49,28 @@ struct AnyScore {
   std::function<void(Numbers, Numbers, Numbers, std::span<double>)> backward;
 };
 static_assert(mole::ScorePolicy<AnyScore<0>, double>);
+
+/// A score of the whole call.
+struct AnyWholeCallScore {
+  template <class Score>
+  explicit AnyWholeCallScore(const Score& score) {
+    const auto part = std::make_shared<const Score>(score);
+    check = detail::check_of(part);
+    forward_whole_call = [part](View<const double> logits, View<double> scores, const Pass& pass) {
+      part->forward_whole_call(logits, scores, pass);
+    };
+    backward_whole_call = [part](View<const double> logits, View<const double> scores, View<const double> d_scores,
+                                 View<double> d_logits, const Pass& pass) {
+      part->backward_whole_call(logits, scores, d_scores, d_logits, pass);
+    };
+  }
+
+  std::function<void(Index)> check;
+  std::function<void(View<const double>, View<double>, const Pass&)> forward_whole_call;
+  std::function<void(View<const double>, View<const double>, View<const double>, View<double>, const Pass&)>
+      backward_whole_call;
+};
+static_assert(mole::WholeCallScorePolicy<AnyWholeCallScore, double>);
 
 /// A selection for one token at a time.
 struct AnySelect {

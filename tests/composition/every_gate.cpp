@@ -11,6 +11,7 @@
 #include "mole/gating/score/masked_softmax.hpp"
 #include "mole/gating/score/sigmoid.hpp"
 #include "mole/gating/score/softmax.hpp"
+#include "mole/gating/score/softmax_over_tokens.hpp"
 #include "mole/gating/score/softmax_with_threshold.hpp"
 #include "mole/gating/score/sparsegen.hpp"
 #include "mole/gating/select/all.hpp"
@@ -19,13 +20,16 @@
 #include "mole/gating/select/expert_choice.hpp"
 #include "mole/gating/select/grouped_top_k.hpp"
 #include "mole/gating/select/learned_threshold.hpp"
+#include "mole/gating/select/near_best.hpp"
 #include "mole/gating/select/nth_best.hpp"
 #include "mole/gating/select/relative_threshold.hpp"
 #include "mole/gating/select/threshold.hpp"
 #include "mole/gating/select/top_k.hpp"
 #include "mole/gating/select/top_p.hpp"
 #include "mole/gating/weigh/raw.hpp"
+#include "mole/gating/weigh/raw_unless_forced.hpp"
 #include "mole/gating/weigh/renormalized.hpp"
+#include "mole/gating/weigh/renormalized_over_best.hpp"
 #include "mole/gating/weigh/shifted.hpp"
 #include "mole/gating/weigh/softmax_over_chosen.hpp"
 #include "mole/gating/weigh/straight_through.hpp"
@@ -51,12 +55,14 @@ struct Part {
   Any part;
 };
 
-using Score = Part<std::variant<AnyScore<0>, AnyScore<1>>>;
+using Score = Part<std::variant<AnyScore<0>, AnyScore<1>, AnyWholeCallScore>>;
 
 template <class S>
 Score score(const char* name, Numbers made, const S& part) {
-  static_assert(ScorePolicy<S, double>);
-  if constexpr (requires { S::extra; })
+  static_assert(ScorePolicy<S, double> || WholeCallScorePolicy<S, double>);
+  if constexpr (WholeCallScorePolicy<S, double>)
+    return {name, made, AnyWholeCallScore(part)};
+  else if constexpr (requires { S::extra; })
     return {name, made, AnyScore<S::extra>(part)};
   else
     return {name, made, AnyScore<0>(part)};
@@ -79,12 +85,13 @@ Select select(const char* name, Numbers asked, const S& part, bool keeps_the_bes
 struct Weigh : Part<AnyWeigh> {
   bool gradient_is_derivative = true;
   bool divides_by_a_difference = false;
+  bool reads_all = false;  ///< scores, also those that are not chosen
 };
 
 template <class W>
 Weigh weigh(const char* name, Numbers asked, const W& part, bool gradient_is_derivative = true) {
   static_assert(WeighPolicy<W, double>);
-  return {{name, asked, AnyWeigh(part)}, gradient_is_derivative, std::is_same_v<W, Shifted>};
+  return {{name, asked, AnyWeigh(part)}, gradient_is_derivative, std::is_same_v<W, Shifted>, weigh_reads_all<W>};
 }
 
 // ---- the parts
@@ -99,6 +106,7 @@ std::vector<Score> scores() {
           score("BiasedSigmoid", not_negative, biased),
           score("Identity", of_any_sign, Identity{}),
           score("Magnitude", not_negative, Magnitude{}),
+          score("SoftmaxOverTokens", not_negative, SoftmaxOverTokens{}),
           score("L2Normalized", of_any_sign, L2Normalized{}),
           score("Sparsegen", probabilities, Sparsegen{}),
           score("LearnedSparsegen", probabilities, LearnedSparsegen{}),
@@ -110,6 +118,7 @@ std::vector<Select> selects() {
       select("All", of_any_sign, All{}),
       select("TopK", of_any_sign, TopK{2}),
       select("NthBest", of_any_sign, NthBest{{1}}, false),
+      select("NearBest", of_any_sign, NearBest{.tolerance = 0.3}),
       select("GroupedTopK", of_any_sign, GroupedTopK<double>(2, 2, 1, {0.1, 0, 0, 0.2}), false),  // its bias chooses
       select("Threshold", of_any_sign, Threshold{.threshold = 0.2}, false),
       select("ExpertCapacity", of_any_sign, ExpertCapacity{TopK{2}}, false),
@@ -122,11 +131,14 @@ std::vector<Select> selects() {
 
 std::vector<Weigh> weighs() {
   return {weigh("Raw", of_any_sign, Raw{.scale = 1.5}),
+          weigh("Raw with an offset", of_any_sign, Raw{.offset = 1}),
+          weigh("RawUnlessForced", of_any_sign, RawUnlessForced{}),
           weigh("Unit", of_any_sign, Unit{}),
           weigh("StraightThrough", of_any_sign, StraightThrough{}, false),
           weigh("SoftmaxOverChosen", of_any_sign, SoftmaxOverChosen{.temperature = 0.5}),
           weigh("Renormalized", not_negative, Renormalized{}),
           weigh("Renormalized to 2", not_negative, Renormalized{2}),
+          weigh("RenormalizedOverBest", not_negative, RenormalizedOverBest{.k = 2}),
           weigh("Shifted", probabilities_and_threshold, Shifted{})};
 }
 
@@ -152,6 +164,8 @@ std::string why_not(const Score& score, const Select& select, const Weigh& weigh
   if (const auto reason = why_not(score.numbers, weigh.numbers); !reason.empty()) return reason;
   if (weigh.divides_by_a_difference && !select.keeps_the_best)
     return "it divides by the sum above the threshold, which is not sure to be above 0 without the best expert";
+  if (weigh.reads_all && std::holds_alternative<AnyScore<1>>(score.part))
+    return "it would count the column behind the experts among their scores";
   return "";
 }
 
@@ -167,6 +181,12 @@ EveryGate every_gate() {
       all.may_divide_by_zero += weigh.divides_by_a_difference && !select.keeps_the_best;
   for (const Score& score : scores())
     for (const Select& select : selects())
+      for (const Weigh& weigh : weighs())
+        all.would_count_a_column += weigh.reads_all && std::holds_alternative<AnyScore<1>>(score.part) &&
+                                    why_not(score.numbers, select.numbers).empty() &&
+                                    why_not(score.numbers, weigh.numbers).empty();
+  for (const Score& score : scores())
+    for (const Select& select : selects())
       for (const Weigh& weigh : weighs()) {
         const std::string name = score.name + ", " + select.name + ", " + weigh.name;
         if (const std::string reason = why_not(score, select, weigh); !reason.empty()) {
@@ -175,7 +195,9 @@ EveryGate every_gate() {
         }
         const auto gate = [&](const auto& s, const auto& chooser) { return AnyGate(Gate(s, chooser, weigh.part)); };
         all.gates.push_back({name, std::visit(gate, score.part, select.part),
-                             std::holds_alternative<AnyWholeCallSelect>(select.part), weigh.gradient_is_derivative,
+                             std::holds_alternative<AnyWholeCallSelect>(select.part) ||
+                                 std::holds_alternative<AnyWholeCallScore>(score.part),
+                             weigh.gradient_is_derivative,
                              score.numbers >= not_negative && !weigh.divides_by_a_difference});
       }
   return all;

@@ -17,7 +17,7 @@ inline constexpr mole::Index gate_experts = 4;
 struct NamedGate {
   std::string name;
   AnyGate gate;
-  bool whole_call;              ///< Select looks at all tokens of the call
+  bool whole_call;              ///< Score or Select looks at all tokens of the call
   bool gradient_is_derivative;  ///< false where a weighing hands on another gradient, by intention
   bool not_negative;            ///< Is no gate below 0?
 };
@@ -36,6 +36,7 @@ struct EveryGate {
   std::vector<NoGate> others;
   CountsOfKinds scores{}, selects{}, weighs{};
   std::size_t may_divide_by_zero = 0;  ///< pairs of a Select and a Weigh that divides by what the Select may leave out
+  std::size_t would_count_a_column = 0;  ///< gates of a Weigh that reads all scores and a Score with one more column
 };
 
 EveryGate every_gate();

@@ -130,7 +130,8 @@ TEST_CASE("Random layers compute what Reference computes, whatever execution and
     const Outcome expected = run(drawn, DenseBase{weight, bias}, Reference{});
     compared += agree(expected, run(drawn, DenseBase{weight, bias}, simd), "Simd");
     compared += agree(expected, run(drawn, PackedBase(weight, bias), simd), "Simd, packed");
-    compared += agree(expected, run(drawn, PackedBase<float>(weight, bias, {.backward = false}), simd), "Simd, packed once");
+    compared +=
+        agree(expected, run(drawn, PackedBase<float>(weight, bias, {.backward = false}), simd), "Simd, packed once");
     compared += agree(expected, run(drawn, DenseBase{weight, bias}, ThroughEigen{}), "ThroughEigen");
     const Bf16Base coded(weight, bias);
     compared += agree(run(drawn, coded, Reference{}), run(drawn, coded, simd), "Simd, bf16");

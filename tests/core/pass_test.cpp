@@ -16,6 +16,13 @@ TEST_CASE("Without a mask every token counts, with one those that it names", "[c
   CHECK(pass.counts(2));
 }
 
+TEST_CASE("Flags of allowed experts must be one per token and expert", "[core]") {
+  const std::vector<std::uint8_t> six(6, 1);
+  CHECK_NOTHROW(Pass{.allowed = six}.check(2, 3));
+  CHECK_THROWS_AS(Pass{.allowed = six}.check(3, 3), Error);
+  CHECK_THROWS_AS(Pass{.allowed = six}.check(0, 3), Error);
+}
+
 TEST_CASE("Without sequence starts the batch is one sequence", "[core]") {
   const Pass pass;
   CHECK(pass.sequences() == 1);

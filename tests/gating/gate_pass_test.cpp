@@ -73,6 +73,34 @@ void check_constant(const G& gate, Index experts, std::optional<double> weight) 
 
 }  // namespace
 
+TEST_CASE("A pass rules experts out for some tokens, as logits of -infinity do", "[gating]") {
+  const Index tokens = 40, experts = 5;
+  auto logits = support::random_matrix<double>(tokens, experts, 91, 2);
+  std::vector<std::uint8_t> allowed(std::size_t(tokens * experts), 1);
+  for (std::size_t i = 0; i < allowed.size(); i += 3) allowed[i] = 0;
+  for (Index e = 0; e < experts; ++e) allowed[std::size_t(7 * experts + e)] = 0;  // token 7 has nobody
+  auto excluded = logits;
+  for (Index i = 0; i < logits.size(); ++i)
+    if (allowed[std::size_t(i)] == 0) excluded.data()[i] = -std::numeric_limits<double>::infinity();
+  const auto check_same = [&](const auto& gate) {
+    const auto by_pass = laws::routed(gate, logits, experts, {.allowed = allowed});
+    CHECK(laws::choices(by_pass) == laws::choices(laws::routed(gate, excluded, experts)));
+    CHECK(by_pass.routing.experts_of(7).empty());
+    CHECK(by_pass.excluded(0, 0));
+    CHECK_FALSE(by_pass.excluded(0, 1));
+  };
+  check_same(Gate{Softmax{}, TopK{2}, Renormalized{}});
+  check_same(Gate{Softmax{}, TopK{4}, Renormalized{}});
+  check_same(Gate{Sigmoid{}, ExpertChoice{}, Raw{}});
+  check_same(Gate{Softmax{}, ExpertCapacity{TopK{2}}, Renormalized{}});
+  for (const auto& row :
+       laws::choices(laws::routed(Gate{Softmax{}, TopK{2}, Renormalized{}}, logits, experts, {.allowed = allowed}))) {
+    double sum = 0;
+    for (const auto& [e, gate] : row) sum += gate;
+    CHECK((row.empty() ? sum == 0 : std::abs(sum - 1) < 1e-14));
+  }
+}
+
 TEMPLATE_TEST_CASE("Tokens that are not routed keep the base's bits, forward and backward", "[gating]", Reference,
                    Simd<>) {
   using T = float;

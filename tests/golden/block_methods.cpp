@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 // Feed-forward blocks of three projections: with one routing for all three (llava-mole, sparse and dense), or as whole
-// experts (mixlora, mixlora-dynamic).
+// experts (mixlora, mixlora-dynamic, mixlora-switch).
 #include "golden/methods.hpp"
 #include "golden/routed_layers.hpp"
+#include "mole/loss/router_z.hpp"
 
 #include <cmath>
 #include <span>
@@ -162,7 +163,8 @@ class BlockOfEachExpert {
 
 /// The router sits in a layer whose experts are not used.
 template <template <class, class> class Use, class T, class Gating, class Execution>
-void check_block(Comparison<T>& file, Gating gating, Execution execution, const LoadBalanceOptions& balance) {
+void check_block(Comparison<T>& file, Gating gating, Execution execution, const LoadBalanceOptions& balance,
+                 bool dropped_pass = false) {
   const Matrix<T> x = load_x(file);
   const std::vector<Index> starts = sequence_starts(file, x.rows());
   const mole::Pass pass{.sequence_begin = starts};
@@ -171,19 +173,27 @@ void check_block(Comparison<T>& file, Gating gating, Execution execution, const 
   auto work = router.workspace(x.rows());
   Use<T, Execution> block(file, execution);
   router.route(x, work, pass);
-  file.expect("y", block.forward(x, work.routing));
+  Matrix<T> y = block.forward(x, work.routing);
+  const DroppedTokens<T> dropped(work, dropped_pass);
+  dropped.add_inputs(x, y);
+  file.expect("y", y);
   expect_scores<T>(file, work);
   block.expect_choice(file, work);
+  if (dropped_pass) dropped.expect_first_choices(file);
   if (file.has("grad_y")) {
     auto gradients = router.gradients();
     Matrix<T> d_x(x.rows(), x.cols());
     block.backward(x, work.routing, file.matrix("grad_y"), work.d_gate(), d_x);
+    dropped.add_gradients(x, file.matrix("grad_y"), d_x, work);
     router.route_backward(x, d_x, gradients, work);
     file.expect("grad_x", d_x);
     expect_router_gradients(file, "grad.", gradients.router);
     block.expect_gradients(file);
   }
   expect_balance(file, router, work, pass, balance);
+  expect_loss(file, "z", router, work, pass, [](mole::Trace<T>& trace) { return mole::router_z(trace); });
+  expect_loss(file, "router", router, work, pass,
+              [&](mole::Trace<T>& trace) { return mole::router_z(trace) + mole::load_balance(trace, balance); });
 }
 
 Method llava_mole() {
@@ -216,13 +226,24 @@ Method mixlora_dynamic() {
   });
 }
 
+/// A token that its expert has no capacity for passes.
+Method mixlora_switch() {
+  return under_every_execution([]<class T>(Comparison<T>& file, auto execution) {
+    const mole::CapacityOptions capacity{.fixed = file.integer("capacity"), .per_sequence = true};
+    check_block<BlockOfEachExpert>(
+        file, mole::Gate{mole::Softmax{}, mole::ExpertCapacity{mole::TopK{1}, capacity}, mole::Raw{}}, execution,
+        {.count = mole::BalanceCount::first_choice}, true);
+  });
+}
+
 }  // namespace
 
 std::map<std::string, Method> block_methods() {
   return {{"llava-mole", llava_mole()},
           {"llava-mole-dense", llava_mole()},
           {"mixlora", mixlora()},
-          {"mixlora-dynamic", mixlora_dynamic()}};
+          {"mixlora-dynamic", mixlora_dynamic()},
+          {"mixlora-switch", mixlora_switch()}};
 }
 
 }  // namespace golden

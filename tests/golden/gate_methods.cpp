@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT
 // Layers whose gate decides how many experts serve a token, or looks at groups of them: mole-threshold, dynamic-moe,
-// dynmole, adamole, ld-mole, deepseek-moe, deepseek-v3-gate, olmoe.
+// dynmole, adamole, ld-mole, deepseek-moe, deepseek-v3-gate, olmoe, scmoe-rank, scmoe-deepseek-gate.
 #include "golden/methods.hpp"
 #include "golden/routed_layers.hpp"
 #include "mole/loss/router_entropy.hpp"
 #include "mole/loss/router_z.hpp"
 #include "mole/loss/sparsity_target.hpp"
 
+#include <algorithm>
 #include <cmath>
 
 namespace golden {
@@ -14,27 +15,6 @@ namespace {
 
 using mole::BalanceNorm;
 using mole::LoadBalanceOptions;
-
-/// Calls use(layer, names) with the layer of a gate over the router and the experts of the file.
-template <class T, class Router, class Gating, class Execution, class Use>
-void with_layer(Comparison<T>& file, const Router& router, const Gating& gating, Execution execution, Use use) {
-  const ExpertFiles<T> names(file);
-  const auto experts = names.load(file);
-  const mole::Gate shared(gating.score, gating.select, gating.weigh, names.shared());
-  with_base(file, experts.in(), experts.out(), [&](auto base) {
-    mole::MixtureLinear layer(router, shared, experts, std::move(base), execution);
-    use(layer, names);
-  });
-}
-
-/// Layer, gate and balance loss.
-template <class T, class Gating, class Execution>
-void check_gated(Comparison<T>& file, const Gating& gating, Execution execution,
-                 const LoadBalanceOptions& balance = {}) {
-  with_layer(file, load_router(file), gating, execution, [&](auto& layer, const auto& names) {
-    expect_balanced_layer(file, layer, names, balance, [](auto&, const mole::Pass&) {});
-  });
-}
 
 Method threshold() {
   return under_every_execution([]<class T>(Comparison<T>& file, auto execution) {
@@ -65,17 +45,6 @@ Method deepseek_moe() {
     else
       check_gated(file, mole::Gate{mole::Softmax{}, top_k, mole::Raw{}}, execution, aux);
   });
-}
-
-/// Routing alone; the experts are not used.
-template <class T, class Gating, class Execution>
-auto routing_layer(Comparison<T>& file, const Gating& gating, Execution execution) {
-  mole::Rng rng;
-  const auto router = load_router(file, false);  // a bias of the file belongs to the selection
-  file.expect_option("experts", double(router.outputs()));
-  return mole::MixtureLinear(router, gating,
-                             Experts<T>({.in = router.in(), .out = 1, .experts = router.outputs(), .rank = 1}, rng),
-                             mole::NoBase<T>(router.in(), 1), execution);
 }
 
 /// Weights in the order of the selection, and the gradients of their sum with the file's upstream.
@@ -118,6 +87,36 @@ Method deepseek_v3_gate() {
       check_weights(file, mole::Gate{mole::Softmax{}, select, mole::Raw{scale}}, execution);
     else
       file.refuse("score_func", "sigmoid or softmax");
+  });
+}
+
+/// Of SCMoE: experts at given places of the order, which the file lists in any order.
+template <class T>
+mole::NthBest load_places(const Comparison<T>& file) {
+  mole::NthBest select;
+  select.places.clear();
+  for (double place : file.list("ranks")) select.places.push_back(Index(place));
+  std::ranges::sort(select.places);
+  return select;
+}
+
+Method scmoe_rank() {
+  return under_every_execution([]<class T>(Comparison<T>& file, auto execution) {
+    file.ignore_option("norm_topk_prob");  // of the port to DeepSeekMoE; this block always divides by the sum
+    check_gated(file, mole::Gate{mole::Softmax{}, load_places(file), mole::Renormalized{}}, execution);
+  });
+}
+
+/// Divides by the sum only on request, and only if the model has a top_k above 1.
+Method scmoe_deepseek_gate() {
+  return under_every_execution([]<class T>(Comparison<T>& file, auto execution) {
+    for (const char* option : {"rank", "scaling"})
+      file.ignore_option(option);  // of experts that the file does not have
+    const mole::NthBest select = load_places(file);
+    if (file.flag("norm_topk_prob") && file.integer("top_k", 2) > 1)
+      check_weights(file, mole::Gate{mole::Softmax{}, select, mole::Renormalized{}}, execution);
+    else
+      check_weights(file, mole::Gate{mole::Softmax{}, select, mole::Raw{}}, execution);
   });
 }
 
@@ -283,7 +282,9 @@ std::map<std::string, Method> gate_methods() {
           {"dynamic-moe", dynamic_moe()},
           {"deepseek-moe", deepseek_moe()},
           {"deepseek-v3-gate", deepseek_v3_gate()},
-          {"olmoe", olmoe()}};
+          {"olmoe", olmoe()},
+          {"scmoe-rank", scmoe_rank()},
+          {"scmoe-deepseek-gate", scmoe_deepseek_gate()}};
 }
 
 }  // namespace golden

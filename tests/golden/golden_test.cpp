@@ -22,7 +22,13 @@ const std::map<std::string, Method>& methods() {
     joined.merge(block_methods());
     joined.merge(rank_methods());
     joined.merge(gate_methods());
+    joined.merge(capacity_methods());
+    joined.merge(hmora_methods());
+    joined.merge(home_methods());
+    joined.merge(hosted_methods());
     joined.merge(modulation_methods());
+    joined.merge(online_methods());
+    joined.merge(prototype_methods());
     joined.merge(router_methods());
     joined.merge(surgery_methods());
     return joined;

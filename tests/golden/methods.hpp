@@ -73,7 +73,13 @@ std::map<std::string, Method> loss_methods();
 std::map<std::string, Method> block_methods();
 std::map<std::string, Method> rank_methods();
 std::map<std::string, Method> gate_methods();
+std::map<std::string, Method> capacity_methods();
+std::map<std::string, Method> hmora_methods();
+std::map<std::string, Method> home_methods();
+std::map<std::string, Method> hosted_methods();
 std::map<std::string, Method> modulation_methods();
+std::map<std::string, Method> online_methods();
+std::map<std::string, Method> prototype_methods();
 std::map<std::string, Method> router_methods();
 std::map<std::string, Method> surgery_methods();
 

@@ -35,10 +35,13 @@ class ExpertFiles {
     single_ = file.has("lora_B");
     shared_down_ = file.has("lora_A") && !single_;
     while (file.has(b_name(experts_)) && !(single_ && experts_ == 1)) ++experts_;
-    while (file.has(shared_name(shared_) + "lora_B")) ++shared_;
+    one_shared_ = file.has("shared." + projection_ + "lora_B");
+    while (file.has(shared_name(shared_) + "lora_B") && !(one_shared_ && shared_ == 1)) ++shared_;
   }
 
-  Experts<T> load(Comparison<T>& file, mole::Scaling scaling = mole::Scaling::alpha_over_rank) const {
+  /// `uncounted` of the experts are not among those that the option "experts" counts.
+  Experts<T> load(Comparison<T>& file, mole::Scaling scaling = mole::Scaling::alpha_over_rank,
+                  Index uncounted = 0) const {
     std::vector<int> ranks;
     for (Index e = 0; e < experts(); ++e) ranks.push_back(int(file.matrix(a_name(e)).rows()));
     const bool has_alpha = file.has_option("alpha");
@@ -52,7 +55,7 @@ class ExpertFiles {
                         .shared_down = shared_down_},
                        rng);
     expect_sizes(file, experts, ranks[0]);
-    if (!single_) file.expect_option("experts", double(experts_));
+    if (!single_) file.expect_option("experts", double(experts_ - uncounted));
     load(file, experts);
     return experts;
   }
@@ -84,7 +87,9 @@ class ExpertFiles {
   Index shared() const { return shared_; }
 
  private:
-  std::string shared_name(Index s) const { return "shared_experts." + std::to_string(s) + "." + projection_; }
+  std::string shared_name(Index s) const {
+    return (one_shared_ ? "shared." : "shared_experts." + std::to_string(s) + ".") + projection_;
+  }
   std::string of_expert(Index e) const {
     return e >= experts_ && shared_ > 0 ? shared_name(e - experts_)
                                         : "experts." + std::to_string(e) + "." + projection_;
@@ -93,7 +98,7 @@ class ExpertFiles {
   std::string b_name(Index e) const { return (single_ ? "" : of_expert(e)) + "lora_B"; }
 
   std::string projection_;
-  bool single_ = false, shared_down_ = false;
+  bool single_ = false, shared_down_ = false, one_shared_ = false;
   Index experts_ = 0, shared_ = 0;
 };
 
@@ -161,14 +166,21 @@ void expect_scores(Comparison<T>& file, mole::Trace<T>& trace, const std::string
   file.expect_optional("gate.dense" + step, dense_weights(trace.routing, experts));
 }
 
+/// Who serves whom, as 0 and 1.   [N x E]
+template <class T>
+std::vector<std::int64_t> mask_of(const mole::Routing<T>& routing, Index experts) {
+  std::vector<std::int64_t> mask(std::size_t(routing.tokens() * experts));
+  for (Index p = 0; p < routing.pairs(); ++p)
+    if (routing.expert(p) < experts) mask[std::size_t(routing.token(p) * experts + routing.expert(p))] = 1;
+  return mask;
+}
+
 /// Who is chosen, in the order of the file, with the weights of the slots; -1 is an unused slot.
 template <class T>
 void expect_choice(Comparison<T>& file, const mole::Routing<T>& routing, Index experts, const std::string& step = "",
                    const std::string& layer = "") {
   const Index tokens = routing.tokens();
-  std::vector<std::int64_t> mask(std::size_t(tokens * experts));
-  for (Index p = 0; p < routing.pairs(); ++p)
-    if (routing.expert(p) < experts) mask[std::size_t(routing.token(p) * experts + routing.expert(p))] = 1;
+  std::vector<std::int64_t> mask = mask_of(routing, experts);
   file.expect_optional(layer + "gate.mask" + step, mask);
 
   const std::string indices = layer + "gate.indices" + step;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// expect_layer(), expect_loss(): the comparisons of golden files of linear layers with a router.
+// expect_layer(), expect_loss(), check_gated(): the comparisons of golden files of linear layers with a router.
 #pragma once
 
 #include "golden/parameters.hpp"
@@ -101,5 +101,90 @@ void expect_balanced_layer(Comparison<T>& file, Layer& layer, const Names& names
   expect_balance(file, layer, work, pass, balance);
   more(work, pass);
 }
+
+/// Calls use(layer, names) with the layer of a gate over the router and the experts of the file.
+template <class T, class Router, class Gating, class Execution, class Use>
+void with_layer(Comparison<T>& file, const Router& router, const Gating& gating, Execution execution, Use use) {
+  const ExpertFiles<T> names(file);
+  const auto experts = names.load(file);
+  const mole::Gate shared(gating.score, gating.select, gating.weigh, names.shared());
+  with_base(file, experts.in(), experts.out(), [&](auto base) {
+    mole::MixtureLinear layer(router, shared, experts, std::move(base), execution);
+    use(layer, names);
+  });
+}
+
+/// Layer, gate and balance loss.
+template <class T, class Gating, class Execution>
+void check_gated(Comparison<T>& file, const Gating& gating, Execution execution,
+                 const mole::LoadBalanceOptions& balance = {}) {
+  with_layer(file, load_router(file), gating, execution, [&](auto& layer, const auto& names) {
+    expect_balanced_layer(file, layer, names, balance, [](auto&, const mole::Pass&) {});
+  });
+}
+
+/// Routing alone; the experts are not used. A bias of the file may belong to the selection.
+template <class T, class Gating, class Execution>
+auto routing_layer(Comparison<T>& file, const Gating& gating, Execution execution, bool own_bias = false) {
+  mole::Rng rng;
+  const auto router = load_router(file, own_bias);
+  file.expect_option("experts", double(router.outputs()));
+  return mole::MixtureLinear(router, gating,
+                             Experts<T>({.in = router.in(), .out = 1, .experts = router.outputs(), .rank = 1}, rng),
+                             mole::NoBase<T>(router.in(), 1), execution);
+}
+
+/// The tokens that a capacity of one expert each left with nobody, which some releases let pass:   y = (best score) x
+template <class T>
+class DroppedTokens {
+ public:
+  /// `option` of the file says "input" if they pass, "zero" if not.
+  DroppedTokens(const Comparison<T>& file, const std::string& option, const mole::Trace<T>& trace) {
+    if (file.text(option) != "input" && file.text(option) != "zero") file.refuse(option, "input or zero");
+    *this = DroppedTokens(trace, file.text(option) == "input");
+  }
+  DroppedTokens(const mole::Trace<T>& trace, bool pass) : pass_(pass), best_(1, trace.tokens()) {
+    for (Index n = 0; n < trace.tokens(); ++n) {
+      const auto scores = trace.scores().row(n);
+      choice_.push_back(std::ranges::max_element(scores) - scores.begin());
+      best_(0, n) = scores[std::size_t(choice_.back())];
+      dropped_.push_back(trace.routing.experts_of(n).empty());
+    }
+  }
+
+  void add_inputs(const Matrix<T>& x, Matrix<T>& y) const {
+    for_each([&](Index n) {
+      for (Index i = 0; i < x.cols(); ++i) y(n, i) += best_(0, n) * x(n, i);
+    });
+  }
+  /// To d_x, and to the scores of the trace.
+  void add_gradients(const Matrix<T>& x, const Matrix<T>& d_y, Matrix<T>& d_x, mole::Trace<T>& trace) const {
+    for_each([&](Index n) {
+      for (Index i = 0; i < x.cols(); ++i) {
+        d_x(n, i) += best_(0, n) * d_y(n, i);
+        trace.d_scores()(n, Index(choice_[std::size_t(n)])) += x(n, i) * d_y(n, i);
+      }
+    });
+  }
+  /// The choices of all tokens, with their scores, whether served or not.
+  void expect_first_choices(Comparison<T>& file) const {
+    file.expect_optional("gate.indices", choice_);
+    Matrix<T> scores(best_.cols(), 1);
+    for (Index n = 0; n < best_.cols(); ++n) scores(n, 0) = best_(0, n);
+    file.expect_optional("gate.weights", scores);
+  }
+
+ private:
+  template <class F>
+  void for_each(F f) const {
+    for (Index n = 0; n < best_.cols(); ++n)
+      if (pass_ && dropped_[std::size_t(n)]) f(n);
+  }
+
+  bool pass_ = false;
+  Matrix<T> best_;
+  std::vector<std::int64_t> choice_;
+  std::vector<bool> dropped_;
+};
 
 }  // namespace golden

@@ -13,7 +13,8 @@ using namespace mole;
 using namespace mole::test;
 
 constexpr std::array norms{BalanceNorm::one_at_uniform, BalanceNorm::k_at_uniform, BalanceNorm::without_experts};
-constexpr std::array counts{BalanceCount::all_choices, BalanceCount::first_choice, BalanceCount::gates};
+constexpr std::array counts{BalanceCount::all_choices, BalanceCount::first_choice, BalanceCount::first_choice_if_served,
+                            BalanceCount::gates};
 constexpr std::array means{BalanceScore::scores, BalanceScore::above_threshold, BalanceScore::gates};
 constexpr std::array scopes{BalanceScope::global, BalanceScope::sequence};
 
@@ -83,6 +84,32 @@ TEST_CASE("A hand-computed skewed case", "[loss]") {
   CHECK(near(load_balance(trace, {.count = BalanceCount::first_choice}), 3 * 0.5));  // a tie goes to expert 0
   CHECK(near(trace.d_scores()(0, 0), 3 * 0.5 / 2 + 3 * 1.0 / 2));
   CHECK(near(trace.d_scores()(1, 2), 3 * 0.25 / 2));
+}
+
+TEST_CASE("The k first choices are counted by scores, whoever serves", "[loss]") {
+  // best two of each: {0, 1} and {0, 2}, a tie of 0 and 2;  P = (0.5, 0.25, 0.25)
+  Trace<double> trace = empty_trace(2, 3);
+  const double scores[2][3] = {{0.6, 0.3, 0.1}, {0.4, 0.2, 0.4}};
+  for (Index n = 0; n < 2; ++n)
+    for (Index e = 0; e < 3; ++e) trace.scores()(n, e) = scores[n][e];
+  route(trace, {{}, {1}});
+  const double best_two = 3 * (0.5 * 0.5 + 0.25 * 0.25 + 0.25 * 0.25);
+  CHECK(near(load_balance(trace, {.count = BalanceCount::first_choice, .k = 2}), best_two));
+  CHECK(near(trace.d_scores()(1, 0), 3 * 0.5 / 2));
+  CHECK(near(load_balance(trace, {.norm = BalanceNorm::k_at_uniform, .count = BalanceCount::first_choice, .k = 2}),
+             2 * best_two));
+  CHECK(near(load_balance(trace, {.count = BalanceCount::first_choice, .k = 9}), 1));  // all three
+  CHECK_THROWS_AS(load_balance(trace, {.count = BalanceCount::first_choice, .k = 0}), Error);
+}
+
+TEST_CASE("A token without experts is a first choice of expert 0 for the releases that count it so", "[loss]") {
+  Trace<double> trace = empty_trace(2, 3);
+  const double scores[2][3] = {{0.1, 0.3, 0.6}, {0.3, 0.5, 0.2}};  // P = (0.2, 0.4, 0.4)
+  for (Index n = 0; n < 2; ++n)
+    for (Index e = 0; e < 3; ++e) trace.scores()(n, e) = scores[n][e];
+  route(trace, {{}, {1}});
+  CHECK(near(load_balance(trace, {.count = BalanceCount::first_choice}), 3 * (0.5 * 0.4 + 0.5 * 0.4)));
+  CHECK(near(load_balance(trace, {.count = BalanceCount::first_choice_if_served}), 3 * (0.5 * 0.2 + 0.5 * 0.4)));
 }
 
 TEST_CASE("A first choice passes over NaN", "[loss]") {

@@ -77,6 +77,31 @@ TEST_CASE("The contrastive loss is of the means of each prototype's tokens", "[l
   CHECK(near(twice.value({.temperature = 0.5}), mixed.value({.temperature = 0.5})));
 }
 
+TEST_CASE("The contrastive loss of first choices is that of tokens with one expert each", "[loss]") {
+  Case all = random_case();
+  const Case firsts(all.x, all.prototypes, {{0}, {2}, {3}, {0}, {0}, {}, {4}, {3}, {2}}, 5);
+  CHECK(near(all.value({.first_choice = true}), firsts.value()));
+  CHECK(!near(all.value(), firsts.value()));
+}
+
+TEST_CASE("The contrastive loss per sequence is the mean over those in which a token counts", "[loss]") {
+  const std::vector<Index> starts{0, 4, 4, 8};  // the second is empty, the last is masked
+  const std::vector<std::uint8_t> mask{1, 1, 1, 1, 1, 1, 1, 1, 0};
+  Case all = random_case({.token_mask = mask, .sequence_begin = starts});
+  const auto part = [&](Index first, Index tokens, const Chosen& chosen) {
+    Matrix<double> x(tokens, 3);
+    for (Index n = 0; n < tokens; ++n) std::copy_n(all.x.view().row_data(first + n), 3, x.view().row_data(n));
+    return Case(x, all.prototypes, chosen, 5);
+  };
+  Case first = part(0, 4, {{0}, {2}, {3}, {0}}), second = part(4, 4, {{0, 2}, {}, {4}, {3, 0}});
+  CHECK(near(all({.per_sequence = true}), (first() + second()) / 2));
+  for (Index i = 0; i < 12; ++i) {
+    CHECK(near(all.d_x.data()[i], first.d_x.data()[i] / 2));
+    CHECK(near(all.d_x.data()[12 + i], second.d_x.data()[i] / 2));
+    CHECK(near(all.d_prototypes.data()[i], (first.d_prototypes.data()[i] + second.d_prototypes.data()[i]) / 2));
+  }
+}
+
 TEST_CASE("The contrastive loss does not depend on the length of prototypes and means", "[loss]") {
   const Case given(matrix({{.9, .1}, {.2, .8}}), axes, {{0}, {1}}, 2);
   const Case scaled(matrix({{9e-5, 1e-5}, {.4, 1.6}}), matrix({{300, 0}, {0, 1e-4}}), {{0}, {1}}, 2);

@@ -62,6 +62,10 @@ TEST_CASE("Presets can be merged where every token has all experts with one weig
   check("deepseek_moe", deepseek_moe({}, DenseBase{weight}, rng), chooses);
   check("deepseek_moe, all", deepseek_moe({.experts = 8, .k = 6}, DenseBase{weight}, rng), weighs);
   check("deepseek_v3", deepseek_v3({}, DenseBase{weight}, rng), chooses);
+  check("switch_transformer", switch_transformer({}, DenseBase{weight}, rng), chooses);
+  check("expert_choice", expert_choice({}, DenseBase{weight}, rng), chooses);
+  check("expert_choice, all", expert_choice({.factor = 8}, DenseBase{weight}, rng), weighs);
+  check("promoe", promoe({}, DenseBase{weight}, rng), "excludes experts");
 
   check("mofme", mofme({}, DenseBase{weight}, rng), "not linear maps");
   check("compressed_experts", compressed_experts({}, DenseBase{weight}, rng), "not linear maps");

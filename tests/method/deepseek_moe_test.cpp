@@ -19,6 +19,21 @@ TEST_CASE("deepseek_moe has shared experts behind the routed ones", "[method]") 
   for (Index e : {7, 8}) CHECK(work.routing.load(e) == 5);
 }
 
+TEST_CASE("deepseek_moe renormalizes several gates on request, and never a single one", "[method]") {
+  Rng rng(1);
+  const auto layer = deepseek_moe<DeepseekMoeGates::renormalized>({.experts = 9, .shared = 2, .rank = 2, .k = 3},
+                                                                  DenseBase{weight, bias}, rng);
+  auto work = layer.workspace(40);
+  layer.route(tokens, work);
+  for (Index n = 0; n < 40; ++n) {
+    const auto gates = work.routing.gates_of(n);
+    CHECK(std::abs(gates[0] + gates[1] + gates[2] - 1) < 1e-14);
+    CHECK((gates[3] == 1 && gates[4] == 1));
+  }
+  CHECK(gradient_error(layer) < 1e-7);
+  CHECK_THROWS_AS(deepseek_moe<DeepseekMoeGates::renormalized>({.k = 1}, DenseBase{weight, bias}, rng), Error);
+}
+
 TEST_CASE("Parts of an expert, all of them chosen alike, are the expert", "[method]") {
   // One expert of rank 6, and six of rank 1 with the same ranks: alpha keeps the scale of a rank.
   Rng rng(1);

@@ -2,6 +2,7 @@
 // Pass: per-call settings that are not tensors: training mode, random key, token masks, sequence boundaries.
 #pragma once
 
+#include "mole/core/checked_size.hpp"
 #include "mole/core/config.hpp"
 #include "mole/core/error.hpp"
 
@@ -30,6 +31,9 @@ struct Pass {
   std::span<const std::uint8_t> routed = {};
   /// One number per token: the only expert that serves it, whatever the scores say; -1 leaves the choice to the gating.
   std::span<const int> forced = {};
+  /// One flag per token and expert that has a logit, token by token: 0 rules the expert out for the token, as a logit
+  /// of -infinity does (another tenant's adapter, a vision expert that a first, coarse routing has not named).
+  std::span<const std::uint8_t> allowed = {};
   /// First row of each sequence, ascending from 0. Empty: one sequence.
   std::span<const Index> sequence_begin = {};
 
@@ -66,6 +70,10 @@ struct Pass {
     for (int e : forced)
       require(e >= -1 && e < scored_experts, ErrorCode::option, "forward: expected forced experts from -1 to ",
               scored_experts - 1, ", found ", e);
+    if (!allowed.empty())
+      require_equal(ErrorCode::shape, "forward: flags of allowed experts",
+                    checked_product("forward: flags of allowed experts", tokens, scored_experts),
+                    Index(allowed.size()));
     const auto& begin = sequence_begin;
     if (begin.empty()) return;
     require(begin.front() == 0 && std::is_sorted(begin.begin(), begin.end()) && begin.back() <= tokens,

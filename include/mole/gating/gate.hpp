@@ -4,8 +4,10 @@
 
 #include "mole/core/state.hpp"
 #include "mole/gating/gating_policy.hpp"
+#include "mole/gating/score/identity.hpp"
 #include "mole/gating/score/score_policy.hpp"
 #include "mole/gating/score/score_rows.hpp"
+#include "mole/gating/score/whole_call_score_policy.hpp"
 #include "mole/gating/select/select_policy.hpp"
 #include "mole/gating/select/select_rows.hpp"
 #include "mole/gating/select/select_whole_call.hpp"
@@ -28,12 +30,13 @@ namespace mole {
 ///   logits [N x (E + extra)] -> scores [N x (E + extra)] -> routing
 ///
 /// The selection is a constant in backward; the gates are differentiated exactly. Tokens are independent of each
-/// other, unless Select looks at the whole call (WholeCallSelectPolicy). The last `shared` experts have no score: they
-/// serve every token with gate 1, after the experts chosen for it (DeepSeekMoE). A token that pass.routes() excludes
-/// gets no expert; one with an expert in pass.forced gets that expert and the shared ones, whatever its logits are. An
-/// expert that the score excludes has its logits in the trace set to -infinity; one with a logit of -infinity serves no
-/// other token, also where Select takes more experts than are left, takes nobody's place, and this logit gets no
-/// gradient. An expert with a logit of NaN has a score of NaN; the others of the token are scored without it.
+/// other, unless Score or Select looks at the whole call (WholeCallScorePolicy, WholeCallSelectPolicy). The last
+/// `shared` experts have no score: they serve every token with gate 1, after the experts chosen for it (DeepSeekMoE). A
+/// token that pass.routes() excludes gets no expert; one with an expert in pass.forced gets that expert and the shared
+/// ones, whatever its logits are. An expert that the score or pass.allowed excludes has its logits in the trace set to
+/// -infinity; one with a logit of -infinity serves no other token, also where Select takes more experts than are left,
+/// takes nobody's place, and this logit gets no gradient. An expert with a logit of NaN has a score of NaN; the others
+/// of the token are scored without it.
 ///
 /// Parts that have a vectorized form (LoopedScorePolicy, LaneSelectPolicy) use it if the execution names its
 /// Architecture; scores then agree with the scalar form up to rounding. No allocation after scratch().
@@ -65,10 +68,7 @@ class Gate {
   /// The number of shared experts: the last ones, which have no logit and serve every token.
   Index shared() const { return shared_; }
   /// One per expert that is not shared, and those that the score has after the experts.
-  Index columns(Index experts) const {
-    if constexpr (requires { Score::extra; }) return experts - shared_ + Score::extra;
-    return experts - shared_;
-  }
+  Index columns(Index experts) const { return experts - shared_ + extra_columns; }
   Index max_pairs(Index tokens, Index experts) const {
     if constexpr (whole_call)
       return select.max_pairs(tokens, experts - shared_) + tokens * (shared_ + 1);  // one may be forced
@@ -83,25 +83,40 @@ class Gate {
 
   template <class T, class C>
   void choose(Trace<T>& trace, C call) const {
-    static_assert(ScorePolicy<Score, T>, "mole: Score does not model ScorePolicy (mole/gating/score/score_policy.hpp)");
+    static_assert(
+        whole_call_score<T> || ScorePolicy<Score, T>,
+        "mole: Score does not model ScorePolicy (mole/gating/score/score_policy.hpp), nor WholeCallScorePolicy "
+        "(mole/gating/score/whole_call_score_policy.hpp)");
     static_assert(
         whole_call || SelectPolicy<Select, T>,
         "mole: Select does not model SelectPolicy (mole/gating/select/select_policy.hpp), nor WholeCallSelectPolicy "
         "(mole/gating/select/whole_call_select_policy.hpp)");
     static_assert(WeighPolicy<Weigh, T>, "mole: Weigh does not model WeighPolicy (mole/gating/weigh/weigh_policy.hpp)");
+    static_assert(
+        !(weigh_reads_all<Weigh> && extra_columns > 0),
+        "mole: Weigh reads the scores of all experts, and Score has columns behind them, which it would count");
     const View<const T> logits = std::as_const(trace).logits();
     const View<T> scores = trace.scores();
     using Rows = ScoreRows<ArchOf<C>>;
     const auto found = call.scratch.found.first(std::size_t(trace.tokens()));
-    for_each_chunk(call, trace, [&](Index first, Index tokens) {
-      exclude(trace, first, first + tokens);
-      Rows::forward(score, logits.middle_rows(first, tokens), scores.middle_rows(first, tokens),
-                    found.subspan(std::size_t(first), std::size_t(tokens)));
-      for (Index n = first; n < first + tokens; ++n) {
-        if ((found[std::size_t(n)] & Rows::nan) != 0) score_without_nan(trace, n);
+    const auto hide = [&](Index first, Index tokens) {
+      for (Index n = first; n < first + tokens; ++n)
         if ((found[std::size_t(n)] & Rows::minus_infinity) != 0) hide_excluded(trace, n);
+    };
+    for_each_chunk(call, trace, [&](Index first, Index tokens) {
+      exclude(trace, call.pass, first, first + tokens);
+      Rows::forward(score_of_row<T>(), logits.middle_rows(first, tokens), scores.middle_rows(first, tokens),
+                    found.subspan(std::size_t(first), std::size_t(tokens)));
+      if constexpr (!whole_call_score<T>) {
+        for (Index n = first; n < first + tokens; ++n)
+          if ((found[std::size_t(n)] & Rows::nan) != 0) score_without_nan(trace, n);
+        hide(first, tokens);
       }
     });
+    if constexpr (whole_call_score<T>) {
+      score.forward_whole_call(logits, scores, call.pass);
+      hide(0, trace.tokens());
+    }
     if constexpr (whole_call)
       select_whole_call(
           select, trace, call.pass, [&](Index n, int e) { return trace.excluded(n, e); }, call.scratch.count,
@@ -131,6 +146,14 @@ class Gate {
     const View<T> d_scores = trace.d_scores(), d_logits = trace.d_logits();
     const Routing<T>& routing = trace.routing;
     const std::span<const T> d_gate = trace.d_gate();
+    const auto clear_excluded = [&](Index first, Index tokens) {
+      for (Index n = first; n < first + tokens; ++n)
+        if (!call.pass.routes(n))
+          std::ranges::fill(d_logits.row(n), T(0));  // 0 times NaN is NaN
+        else if (trace.excludes(n))
+          for (Index e = 0; e < trace.scored_experts(); ++e)
+            if (trace.excluded(n, e)) d_logits(n, e) = 0;
+    };
     for_each_chunk(call, trace, [&](Index first, Index tokens) {
       for (Index n = first; n < first + tokens; ++n) {
         const std::span<const T> gates = routing.gates_of(n);
@@ -139,16 +162,17 @@ class Gate {
                           gates.first(chosen), routing.of_token(d_gate, n).first(chosen), d_scores.row(n),
                           d_logits.row(n));
       }
-      ScoreRows<ArchOf<C>>::backward(score, logits.middle_rows(first, tokens), scores.middle_rows(first, tokens),
-                                     View<const T>(d_scores.middle_rows(first, tokens)),
-                                     d_logits.middle_rows(first, tokens));
-      for (Index n = first; n < first + tokens; ++n)
-        if (!call.pass.routes(n))
-          std::ranges::fill(d_logits.row(n), T(0));  // 0 times NaN is NaN
-        else if (trace.excludes(n))
-          for (Index e = 0; e < trace.scored_experts(); ++e)
-            if (trace.excluded(n, e)) d_logits(n, e) = 0;
+      if constexpr (!whole_call_score<T>) {
+        ScoreRows<ArchOf<C>>::backward(score, logits.middle_rows(first, tokens), scores.middle_rows(first, tokens),
+                                       View<const T>(d_scores.middle_rows(first, tokens)),
+                                       d_logits.middle_rows(first, tokens));
+        clear_excluded(first, tokens);
+      }
     });
+    if constexpr (whole_call_score<T>) {
+      score.backward_whole_call(logits, scores, View<const T>(d_scores), d_logits, call.pass);
+      clear_excluded(0, trace.tokens());
+    }
   }
 
   /// The state of the three parts, as "score.bias" and so on.
@@ -188,18 +212,44 @@ class Gate {
   /// Does Select look at all tokens of a call?
   static constexpr bool whole_call = requires(const Select& s) { s.max_pairs(Index(), Index()); };
 
+  /// Columns of the logits behind those of the experts.
+  static constexpr Index extra_columns = [] {
+    Index extra = 0;
+    if constexpr (requires { Score::extra; }) extra = Score::extra;
+    return extra;
+  }();
+
   /// The most experts that a token may have.
   Index slots(Index experts) const { return select.max_chosen(experts - shared_) + shared_; }
   /// How many of the pairs of a token are with shared experts.
   std::size_t shared_in(std::size_t pairs) const { return pairs == 0 ? 0 : std::size_t(shared_); }
 
-  /// Sets the logits of experts that the score does not allow to -infinity.
+  /// Does Score look at all tokens of a call?
   template <class T>
-  void exclude(Trace<T>& trace, Index first, Index end) const {
+  static constexpr bool whole_call_score = WholeCallScorePolicy<Score, T>;
+
+  /// What makes the scores of a row: a score of the whole call follows, until then they are logits.
+  template <class T>
+  decltype(auto) score_of_row() const {
+    if constexpr (whole_call_score<T>)
+      return Identity{};
+    else
+      return (score);
+  }
+
+  /// Sets the logits of experts that the score or the pass does not allow to -infinity.
+  template <class T>
+  void exclude(Trace<T>& trace, const Pass& pass, Index first, Index end) const {
+    const Index experts = trace.scored_experts();
     if constexpr (requires { score.allows(Index()); })
-      for (Index e = 0; e < trace.scored_experts(); ++e)
+      for (Index e = 0; e < experts; ++e)
         for (Index n = first; n < end && !score.allows(e); ++n)
           trace.logits()(n, e) = -std::numeric_limits<T>::infinity();
+    if (!pass.allowed.empty())
+      for (Index n = first; n < end; ++n)
+        for (Index e = 0; e < experts; ++e)
+          if (pass.allowed[std::size_t(n * experts + e)] == 0)
+            trace.logits()(n, e) = -std::numeric_limits<T>::infinity();
   }
 
   /// The scores of a token with NaN among its logits; its d_scores, still 0, hold logits without NaN meanwhile.

@@ -54,7 +54,7 @@ constexpr bool gates_have_gradient = !requires {
 ///     constant_gate(experts)      the gate of each of so many experts for every token; none if it depends on the token
 ///     token_dependence(experts)   what depends on the token, in words; empty if nothing does
 /// Both are about its options, not about scores: NaN and infinite scores make no difference. They do not cover calls
-/// that leave tokens out or force experts, nor logits of -infinity, which exclude an expert.
+/// that leave tokens out, force experts or rule them out, nor logits of -infinity, which exclude an expert.
 template <class G>
 concept ConstantGatingPolicy = requires(const G& gating, Index experts) {
   { gating.constant_gate(experts) } -> std::same_as<std::optional<double>>;

@@ -54,6 +54,7 @@ class BalanceLoss {
   BalanceLoss(const BalanceGroup<T>& group, const LoadBalanceOptions& options, double coefficient)
       : group_(group),
         count_(options.count),
+        k_(options.k),
         score_(options.score),
         experts_(group.traces.front()->scored_experts()),
         tokens_(double(group.tokens())),
@@ -120,11 +121,13 @@ class BalanceLoss {
 
   /// Counts token n, and its gates if P is their mean.
   void add_choices(const Trace<T>& trace, Index n, Block& block) const {
-    if (count_ == BalanceCount::first_choice)
-      if (const int best = first_choice(trace, n); block.holds(best)) block.count_of(best) += 1;
+    if (counts_scores())
+      for_each_first_choice(trace, n, [&](int e) {
+        if (block.holds(e)) block.count_of(e) += 1;
+      });
     for_each_choice(trace, n, [&](int e, double gate) {
       if (!block.holds(e)) return;
-      if (count_ != BalanceCount::first_choice) block.count_of(e) += count_ == BalanceCount::gates ? gate : 1;
+      if (!counts_scores()) block.count_of(e) += count_ == BalanceCount::gates ? gate : 1;
       if (score_ == BalanceScore::gates) block.score_of(e) += gate;
     });
   }
@@ -138,22 +141,34 @@ class BalanceLoss {
       if (chosen[i] < experts_ && !trace.excluded(n, chosen[i])) f(chosen[i], double(gates[i]));
   }
 
-  /// -1 if all are excluded.
-  int first_choice(const Trace<T>& trace, Index n) const {
+  /// Are choices counted by scores, and not by the routing?
+  bool counts_scores() const {
+    return count_ == BalanceCount::first_choice || count_ == BalanceCount::first_choice_if_served;
+  }
+
+  /// Calls f(e) for the k experts with the best scores, or for as many as are not excluded.
+  template <class F>
+  void for_each_first_choice(const Trace<T>& trace, Index n, F&& f) const {
     const T* const scores = trace.scores().row_data(n);
-    int best = -1;
-    for (int e = 0; e < experts_; ++e)
-      if (!trace.excluded(n, e) && (best < 0 || chosen_before(scores[e], e, scores[best], best))) best = e;
-    return best;
+    const auto before = [&](int i, int j) { return chosen_before(scores[i], i, scores[j], j); };
+    const bool dropped = count_ == BalanceCount::first_choice_if_served &&
+                         std::ranges::none_of(trace.routing.experts_of(n), [&](int e) { return e < experts_; });
+    int last = -1;
+    for (Index found = 0; found < k_; ++found) {
+      int best = -1;
+      for (int e = 0; e < experts_; ++e)
+        if (!trace.excluded(n, e) && (last < 0 || before(last, e)) && (best < 0 || before(e, best))) best = e;
+      if (best < 0) return;
+      f(dropped ? 0 : best);
+      last = best;
+    }
   }
 
   double total_count() const {
     double total = 0;
     group_.for_each_token([&](const Trace<T>& trace, Index n) {
-      if (count_ == BalanceCount::first_choice) {
-        Index e = 0;
-        while (e < experts_ && trace.excluded(n, e)) ++e;
-        total += e < experts_;
+      if (counts_scores()) {
+        for_each_first_choice(trace, n, [&](int) { ++total; });
       } else {
         for_each_choice(trace, n, [&](int, double gate) { total += count_ == BalanceCount::gates ? gate : 1; });
       }
@@ -198,6 +213,7 @@ class BalanceLoss {
 
   BalanceGroup<T> group_;
   BalanceCount count_;
+  Index k_;
   BalanceScore score_;
   Index experts_;
   double tokens_;

@@ -27,9 +27,11 @@ namespace mole {
 ///
 /// | published loss                                 | norm            | count        | scope    | at uniform |
 /// | ---------------------------------------------- | --------------- | ------------ | -------- | ---------- |
-/// | MoLA, arXiv:2402.08562; DeepSpeed top-k        | one_at_uniform  | all_choices  | global   | 1          |
+/// | MoLA, arXiv:2402.08562                         | one_at_uniform  | all_choices  | global   | 1          |
+/// | DeepSpeed top-k: k                             | one_at_uniform  | first_choice | global   | 1          |
 /// | DeepSeekMoE, arXiv:2401.06066                  | one_at_uniform  | all_choices  | either   | 1          |
 /// | GShard, arXiv:2006.16668; DeepSpeed top1, top2 | one_at_uniform  | first_choice | global   | 1          |
+/// | MixLoRA-switch                                 | one_at_uniform  | first_choice | global   | 1          |
 /// | Uni-MoE, arXiv:2405.11273                      | one_at_uniform  | first_choice | global   | 1          |
 /// | Switch, arXiv:2101.03961, as in transformers   | one_at_uniform  | first_choice | sequence | 1          |
 /// | Mixtral, as in transformers; MoLE top-k        | k_at_uniform    | all_choices  | global   | k          |
@@ -40,14 +42,16 @@ namespace mole {
 /// | LLaVA-MoLE, arXiv:2401.16160                   | without_experts | first_choice | sequence | 1/E        |
 ///
 /// specialization_balance() takes k_without_experts.
-/// Transformers' Switch counts a token that its capacity dropped as a choice of expert 0; here it counts for the expert
-/// that it chose. Mixtral pools the layers of a model; so does the overload for several traces, which need equal E.
-/// Throws Error(shape) when the traces differ in E, or lack the column of a threshold that is asked for; Error(option)
-/// for a coefficient beyond float (in_float_range).
-/// O(N E) for up to 64 experts, one pass over the tokens for each 64 beyond; no allocation.
+/// Transformers' Switch counts a token that its capacity dropped as a choice of expert 0: first_choice_if_served;
+/// first_choice counts it for the expert that it chose. Mixtral pools the layers of a model; so does the overload for
+/// several traces, which need equal E. Throws Error(shape) when the traces differ in E, or lack the column of a
+/// threshold that is asked for; Error(option) for a coefficient beyond float (in_float_range), and for k < 1.
+/// O(N E) for up to 64 experts, one pass over the tokens for each 64 beyond; O(N E k) for k first choices; no
+/// allocation.
 template <class T>
 double load_balance(std::span<Trace<T>* const> traces, const LoadBalanceOptions& options = {}) {
   detail::require_coefficient("load_balance", options.coefficient);
+  require(options.k >= 1, ErrorCode::option, "load_balance: expected k from 1 up, found ", options.k);
   for (const Trace<T>* trace : traces)
     require_equal(ErrorCode::shape, "load_balance: experts of the traces", traces.front()->scored_experts(),
                   trace->scored_experts());

@@ -2,6 +2,8 @@
 // LoadBalanceOptions: what load_balance() counts, and by what it divides.
 #pragma once
 
+#include "mole/core/config.hpp"
+
 #include "mole/core/macros_off.hpp"
 
 namespace mole {
@@ -16,9 +18,10 @@ enum class BalanceNorm {
 
 /// What is counted per expert.
 enum class BalanceCount {
-  all_choices,   ///< its pairs in the routing, after any capacity
-  first_choice,  ///< tokens that score it highest, ties to the lower index, before any capacity
-  gates,         ///< the sum of its gates; the one count with a gradient
+  all_choices,             ///< its pairs in the routing, after any capacity
+  first_choice,            ///< tokens with it among their `k` best scores, ties to the lower index, before any capacity
+  first_choice_if_served,  ///< the same, but a token that a capacity left with nobody counts for expert 0
+  gates,                   ///< the sum of its gates; the one count with a gradient
 };
 
 /// What P_e is the mean of, over all tokens, chosen or not.
@@ -41,6 +44,7 @@ struct LoadBalanceOptions {
   BalanceCount count = BalanceCount::all_choices;
   BalanceScore score = BalanceScore::scores;
   BalanceScope scope = BalanceScope::global;
+  Index k = 1;  ///< of first_choice: how many choices of a token count
 };
 
 }  // namespace mole

@@ -24,19 +24,26 @@ namespace mole {
 struct RoutingContrastiveOptions {
   double coefficient = 1;
   double temperature = 0.07;
+  bool first_choice = false;  ///< a token is in the mean of its first expert only, not of all
+  bool per_sequence = false;  ///< the loss of each sequence by itself; then the mean over the sequences
 };
 
 namespace detail {
 
-/// The loss of the prototypes that have tokens: A of them, in the order of their experts.
+/// The loss of the prototypes that have tokens among those from `first` to before `end`: A of them, in the order of
+/// their experts. It is `coefficient` times as large.
 template <class T>
 class ContrastiveLoss {
  public:
   ContrastiveLoss(View<const T> x, View<const T> prototypes, const Trace<T>& trace,
-                  const RoutingContrastiveOptions& options, std::pmr::memory_resource* memory)
+                  const RoutingContrastiveOptions& options, Index first, Index end, double coefficient,
+                  std::pmr::memory_resource* memory)
       : x_(x),
         prototypes_(prototypes),
         trace_(trace),
+        first_(first),
+        end_(end),
+        first_choice_(options.first_choice),
         size_(count_active()),
         active_(memory),
         means_(size_, x.cols(), memory),
@@ -45,7 +52,7 @@ class ContrastiveLoss {
     if (size_ == 0) return;
     active_.reserve(std::size_t(size_));
     take_means();
-    value_ = contrast(options.coefficient / double(size_), options.temperature);
+    value_ = contrast(coefficient / double(size_), options.temperature);
   }
 
   double value() const { return value_; }
@@ -91,8 +98,11 @@ class ContrastiveLoss {
   /// Calls f(n) for every token of the prototype of `expert`.
   template <class F>
   void for_each_token(Index expert, F&& f) const {
-    for (int p : trace_.routing.pairs_of(expert))
-      if (const Index n = trace_.routing.token(p); trace_.pass.counts(n) && trace_.pass.forced_expert(n) < 0) f(n);
+    for (int p : trace_.routing.pairs_of(expert)) {
+      const Index n = trace_.routing.token(p);
+      const bool belongs = n >= first_ && n < end_ && (!first_choice_ || p == trace_.routing.first_pair(n));
+      if (belongs && trace_.pass.counts(n) && trace_.pass.forced_expert(n) < 0) f(n);
+    }
   }
   Index tokens_of(Index expert) const {
     Index tokens = 0;
@@ -153,6 +163,8 @@ class ContrastiveLoss {
 
   View<const T> x_, prototypes_;
   const Trace<T>& trace_;
+  Index first_, end_;
+  bool first_choice_;
   Index size_;  // A, or 0 if that is 1
   std::pmr::vector<Active> active_;
   Matrix<double> means_;      // [A x I], as directions
@@ -170,15 +182,15 @@ class ContrastiveLoss {
 ///   d_x [N x I], d_prototypes [P x I], accumulated; an empty one is not wanted
 ///
 /// Only prototypes with tokens take part; with fewer than two the loss is 0. A token of several experts is in each of
-/// their means; masked tokens and those with an expert in pass.forced (ProMoE's null tokens) are in none. Gates play no
-/// part, and the selection is a constant. A mean or prototype of zeros has cosines of 0 and gets no gradient
-/// (UnitVector).
-/// Throws Error(option) unless the temperature, and the size of a coefficient other than 0, are from 1e-30 to 1e30;
-/// Error(shape) if sizes disagree or there are more prototypes than experts. Computed in double.
-/// O((pairs + A^2) I) for A prototypes with tokens; takes A (I + A) + I doubles and a few per prototype from `memory`,
-/// nothing when A < 2.
-/// Source: ProMoE, ali-vilab/ProMoE, models/models_ProMoE_TC.py: coefficient 1 and temperature 0.07 in its
-/// configurations.
+/// their means, or, on request, in that of the first in the order of its selection; masked tokens and those with an
+/// expert in pass.forced (ProMoE's null tokens) are in none. Gates play no part, and the selection is a constant. A
+/// mean or prototype of zeros has cosines of 0 and gets no gradient (UnitVector). Throws Error(option) unless the
+/// temperature, and the size of a coefficient other than 0, are from 1e-30 to 1e30; Error(shape) if sizes disagree or
+/// there are more prototypes than experts. Computed in double. O((pairs + A^2) I), for each sequence if these are
+/// apart, for A prototypes with tokens; takes A (I + A) + I doubles and a few per prototype from `memory`, nothing when
+/// A < 2. Source: ProMoE, ali-vilab/ProMoE, models/models_ProMoE_TC.py: coefficient 1 and temperature 0.07 in its
+/// configurations, first_choice unless use_top_k_for_routing_contrastive; models_ProMoE_EC.py, in which experts choose:
+/// per_sequence. A sequence in which no token counts is left out of the mean.
 template <class T>
 double routing_contrastive(View<const std::type_identity_t<T>> x, View<const std::type_identity_t<T>> prototypes,
                            const Trace<T>& trace, View<std::type_identity_t<T>> d_x,
@@ -203,10 +215,26 @@ double routing_contrastive(View<const std::type_identity_t<T>> x, View<const std
     equal("routing_contrastive: columns of d_prototypes", prototypes.cols(), d_prototypes.cols());
   }
 
-  detail::ContrastiveLoss<T> loss(x, prototypes, trace, options, memory);
-  if (d_prototypes) loss.add_prototype_gradient(d_prototypes);
-  if (d_x) loss.add_token_gradient(d_x);
-  return loss.value();
+  const auto loss_of = [&](Index first, Index end, double coefficient) {
+    detail::ContrastiveLoss<T> loss(x, prototypes, trace, options, first, end, coefficient, memory);
+    if (d_prototypes) loss.add_prototype_gradient(d_prototypes);
+    if (d_x) loss.add_token_gradient(d_x);
+    return loss.value();
+  };
+  if (!options.per_sequence) return loss_of(0, trace.tokens(), options.coefficient);
+  const Pass& pass = trace.pass;
+  const auto for_each_sequence = [&](auto&& f) {
+    for (Index s = 0; s < pass.sequences(); ++s)
+      for (Index n = pass.first_of(s); n < pass.end_of(s, trace.tokens()); ++n)
+        if (pass.counts(n) && pass.forced_expert(n) < 0) {
+          f(pass.first_of(s), pass.end_of(s, trace.tokens()));
+          break;
+        }
+  };
+  double sequences = 0, value = 0;
+  for_each_sequence([&](Index, Index) { ++sequences; });
+  for_each_sequence([&](Index first, Index end) { value += loss_of(first, end, options.coefficient / sequences); });
+  return value;
 }
 
 }  // namespace mole

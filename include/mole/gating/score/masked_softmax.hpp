@@ -15,7 +15,8 @@ namespace mole {
 ///
 ///   allowed [E], 0 or 1: experts of one tenant, of one modality, not yet pruned
 ///
-/// To exclude experts per token, give them logits of -infinity, which Softmax accepts.
+/// To exclude experts per token, say so in the pass (Pass::allowed), or give them logits of -infinity; Softmax takes
+/// both.
 /// Throws Error(option) unless `allowed` has E flags.
 /// Source: Zong et al. 2024 (MoVA), arXiv:2404.13046; Wang et al. 2024 (HoME), arXiv:2408.05430.
 struct MaskedSoftmax {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "mole/core/error.hpp"
+#include "mole/core/random.hpp"
 #include "mole/core/state.hpp"
 #include "mole/gating/select/select_policy.hpp"
 #include "mole/gating/select/whole_call_select_policy.hpp"
@@ -18,16 +19,27 @@ namespace mole {
 /// Which pairs an expert keeps when more tokens choose it than its capacity allows.
 enum class CapacityPriority {
   position,     ///< the first choices of all tokens, token by token, then their second ones ...
+  token,        ///< token by token, all choices of a token alike
   probability,  ///< the largest scores
   batch,        ///< as position, tokens with the larger best score before others
+  random,       ///< any of them in training, drawn by the key of the pass; as position in inference
+};
+
+/// How a capacity that is not fixed becomes an integer.
+enum class CapacityRounding {
+  up,              ///< ceil(factor * choices / E)
+  down,            ///< floor(factor * choices / E)
+  of_each_choice,  ///< k * floor(factor * ceil(T / E)), for T tokens with up to k choices
 };
 
 /// How many tokens an expert serves: its capacity.
 struct CapacityOptions {
-  double factor = 1;  ///< times an even share of the choices, rounded up
-  Index min = 1;      ///< ... and not below this
-  Index fixed = 0;    ///< above 0: exactly this capacity
+  double factor = 1;   ///< times an even share of the choices, made an integer by `rounding`
+  Index min = 1;       ///< ... and not below this
+  Index multiple = 1;  ///< ... then rounded up to a multiple of this
+  Index fixed = 0;     ///< above 0: exactly this capacity
   CapacityPriority priority = CapacityPriority::position;
+  CapacityRounding rounding = CapacityRounding::up;
   bool per_sequence = false;  ///< a capacity for each sequence instead of one for the call
 };
 
@@ -35,10 +47,29 @@ struct CapacityOptions {
 ///
 ///   scores [N x (E + extra)]   ->   from 0 to max_chosen(E) experts per token
 ///
-/// A pair beyond the capacity is dropped before the gates are made; a token that loses all of its pairs keeps the
-/// base's output. Throws Error(option) unless factor > 0, min >= 0 and fixed >= 0.  O(pairs log pairs).
+/// A pair beyond the capacity is dropped before the gates are made, so that Renormalized divides by what is left
+/// (DeepSpeed top-2 and top-k); RenormalizedOverBest divides by all that were chosen (Tutel). A token that loses all of
+/// its pairs keeps the base's output.
+///
+/// | published capacity            | priority                        | capacity, for T tokens of k choices    |
+/// | ----------------------------- | ------------------------------- | -------------------------------------- |
+/// | Switch, transformers; MixLoRA | position, per_sequence          | fixed                                  |
+/// | Switch, the paper; MegaBlocks | token                           | down: floor(factor k T / E)            |
+/// | DeepSpeed top-1               | random                          | up: ceil(factor T / E), from min up    |
+/// | DeepSpeed top-2               | position                        | up: ceil(factor k T / E), from min up  |
+/// | DeepSpeed top-k               | probability ("probs"), or token | the same                               |
+/// | Tutel                         | position, or batch              | of_each_choice, multiple               |
+/// | NLLB                          | position, or batch              | of_each_choice with factor 1           |
+///
+/// DeepSpeed draws in inference, too; here a call that does not train depends on no key. In Tutel and MegaBlocks a
+/// factor of 0 makes buffers as large as the call needs, and in Tutel a negative one makes them no larger than that.
+/// There are no buffers here: instead of 0 use the selection alone, instead of a negative factor its size. (Tutel reads
+/// the need off the last token, so that with priority for batches its factor 0 drops pairs all the same.)
+///
+/// Throws Error(option) unless factor > 0, min >= 0, multiple >= 1 and fixed >= 0.  O(pairs log pairs).
 /// Source: position: Lepikhin et al. 2020 (GShard), arXiv:2006.16668, Fedus et al. 2021 (Switch), arXiv:2101.03961;
-/// probability: Liu et al. 2022, as in Megatron-LM; batch: Riquelme et al. 2021 (V-MoE), arXiv:2106.05974.
+/// probability: Liu et al. 2022, as in Megatron-LM; batch: Riquelme et al. 2021 (V-MoE), arXiv:2106.05974; random and
+/// token: deepspeedai/DeepSpeed; of_each_choice, multiple: microsoft/Tutel.
 template <class Select>
 struct ExpertCapacity {
   Select select;
@@ -59,6 +90,8 @@ struct ExpertCapacity {
             ErrorCode::option,
             "ExpertCapacity: expected a finite factor above 0 and capacities from 0 up, found factor = ",
             options.factor, ", min = ", options.min, ", fixed = ", options.fixed);
+    require(options.multiple >= 1, ErrorCode::option, "ExpertCapacity: expected a multiple from 1 up, found ",
+            options.multiple);
   }
 
   Index max_pairs(Index tokens, Index experts) const { return tokens * select.max_chosen(experts); }
@@ -68,6 +101,14 @@ struct ExpertCapacity {
     if constexpr (requires { select.takes_all(experts); })
       return select.takes_all(experts) && options.fixed == 0 && options.factor >= 1;
     return false;
+  }
+
+  /// The pairs that each expert may keep of so many choices of so many tokens, in a call or in a sequence.
+  Index capacity(Index tokens, Index choices, Index experts) const {
+    if (options.fixed > 0) return options.fixed;
+    const double even = std::min(rounded(tokens, choices, experts), double(choices));
+    const Index least = std::max(options.min, Index(even)), over = least % options.multiple;
+    return over == 0 ? least : least + options.multiple - over;
   }
 
   template <class F>
@@ -87,25 +128,27 @@ struct ExpertCapacity {
     for (Index s = 0; s < sequences; ++s) {
       const Index first = options.per_sequence ? pass.first_of(s) : 0;
       const Index end = options.per_sequence ? pass.end_of(s, scores.rows()) : scores.rows();
-      choose(scores, experts, pass, emit, first, end, scratch);
-      keep(scores, experts, first, scratch);
+      const Index tokens = choose(scores, experts, pass, emit, first, end, scratch);
+      keep(scores, experts, pass, first, tokens, scratch);
       for (std::size_t p = 0; p < scratch.expert.size(); ++p)
         if (scratch.kept[p]) emit(scratch.token[p], scratch.expert[p]);
     }
   }
 
  private:
-  /// The choices of tokens [first, end) that are up to the selection.
+  /// The choices of tokens [first, end) that are up to the selection, and how many tokens these are.
   template <class T, class Emit>
-  void choose(View<const T> scores, Index experts, const Pass& pass, const Emit& emit, Index first, Index end,
-              Scratch& scratch) const {
+  Index choose(View<const T> scores, Index experts, const Pass& pass, const Emit& emit, Index first, Index end,
+               Scratch& scratch) const {
     const auto slots = std::size_t(select.max_chosen(experts));
     scratch.begin.assign(1, 0);
     scratch.expert.clear();
     scratch.token.clear();
+    Index tokens = 0;
     for (Index n = first; n < end; ++n) {
       const std::size_t before = scratch.expert.size();
       if (pass.chooses(n)) {
+        ++tokens;
         scratch.expert.resize(before + slots);
         const std::span<int> chosen(scratch.expert.data() + before, slots);
         const Index count = select.select(scores.row(n), experts, chosen);
@@ -116,33 +159,62 @@ struct ExpertCapacity {
       scratch.token.resize(scratch.expert.size(), int(n));
       scratch.begin.push_back(int(scratch.expert.size()));
     }
+    return tokens;
   }
 
   template <class T>
-  void keep(View<const T> scores, Index experts, Index first, Scratch& scratch) const {
+  void keep(View<const T> scores, Index experts, const Pass& pass, Index first, Index tokens, Scratch& scratch) const {
     const Index pairs = Index(scratch.expert.size());
-    scratch.order.resize(std::size_t(pairs));
-    for (int p = 0; p < pairs; ++p) scratch.order[std::size_t(p)] = p;
-    const auto begin = [&](int p) { return scratch.begin[std::size_t(scratch.token[std::size_t(p)] - first)]; };
-    const auto score = [&](int p) { return scores(scratch.token[std::size_t(p)], scratch.expert[std::size_t(p)]); };
-    std::sort(scratch.order.begin(), scratch.order.end(), [&](int p, int q) {
-      if (options.priority == CapacityPriority::probability) return chosen_before(score(p), p, score(q), q);
-      const int slot_p = p - begin(p), slot_q = q - begin(q);
-      if (slot_p != slot_q) return slot_p < slot_q;
-      return options.priority == CapacityPriority::position ? p < q
-                                                            : chosen_before(score(begin(p)), p, score(begin(q)), q);
-    });
-    const Index capacity = capacity_of(pairs, experts);
+    put_in_order(scores, pass, first, scratch);
+    const Index capacity = this->capacity(tokens, pairs, experts);
     scratch.taken.assign(std::size_t(experts), 0);
     scratch.kept.assign(std::size_t(pairs), 0);
     for (int p : scratch.order)
       scratch.kept[std::size_t(p)] = scratch.taken[std::size_t(scratch.expert[std::size_t(p)])]++ < capacity;
   }
 
-  Index capacity_of(Index pairs, Index experts) const {
-    if (options.fixed > 0) return options.fixed;
-    const double even = std::ceil(double(pairs) / double(experts) * options.factor);
-    return std::max(options.min, Index(std::min(even, double(pairs))));
+  /// The pairs, those that are kept before others first.
+  template <class T>
+  void put_in_order(View<const T> scores, const Pass& pass, Index first, Scratch& scratch) const {
+    scratch.order.resize(scratch.expert.size());
+    for (int p = 0; p < int(scratch.order.size()); ++p) scratch.order[std::size_t(p)] = p;
+    const auto token = [&](int p) { return scratch.token[std::size_t(p)]; };
+    const auto expert = [&](int p) { return scratch.expert[std::size_t(p)]; };
+    const auto best = [&](int p) { return scratch.begin[std::size_t(token(p) - first)]; };
+    const auto slot = [&](int p) { return p - best(p); };
+    const auto score = [&](int p) { return scores(token(p), expert(p)); };
+    const auto sort = [&](auto before) { std::sort(scratch.order.begin(), scratch.order.end(), before); };
+    const auto draw = [&, key = key_of(pass)](int p) {
+      return mix_bits(mix_bits(key ^ (pass.first_token + std::uint64_t(token(p)))) ^ std::uint64_t(expert(p)));
+    };
+    switch (options.priority) {
+      case CapacityPriority::token:
+        return;
+      case CapacityPriority::probability:
+        return sort([&](int p, int q) { return chosen_before(score(p), p, score(q), q); });
+      case CapacityPriority::batch:
+        return sort([&](int p, int q) {
+          return slot(p) != slot(q) ? slot(p) < slot(q) : chosen_before(score(best(p)), p, score(best(q)), q);
+        });
+      case CapacityPriority::random:
+        if (pass.training) return sort([&](int p, int q) { return draw(p) != draw(q) ? draw(p) < draw(q) : p < q; });
+        [[fallthrough]];
+      case CapacityPriority::position:
+        return sort([&](int p, int q) { return slot(p) != slot(q) ? slot(p) < slot(q) : p < q; });
+    }
+  }
+
+  double rounded(Index tokens, Index choices, Index experts) const {
+    if (options.rounding == CapacityRounding::of_each_choice)
+      return double(select.max_chosen(experts)) *
+             std::floor(std::ceil(double(tokens) / double(experts)) * options.factor);
+    const double share = double(choices) / double(experts) * options.factor;
+    return options.rounding == CapacityRounding::up ? std::ceil(share) : std::floor(share);
+  }
+
+  static std::uint64_t key_of(const Pass& pass) {
+    constexpr std::uint64_t stream = 0x6361706163697479;  // of no dropout
+    return mix_bits(mix_bits(mix_bits(mix_bits(pass.seed) ^ pass.layer) ^ pass.step) ^ stream);
   }
 };
 

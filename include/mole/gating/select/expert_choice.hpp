@@ -19,9 +19,9 @@ namespace mole {
 ///   scores [N x E]   ->   from 0 to E experts per token, the same load for every expert
 ///
 /// T is the number of routed tokens without a forced expert, of each sequence or of the whole call; no expert takes
-/// more than T. There is nothing to balance, and a token's experts depend on tokens that come after it. Ties go to the
-/// earlier token. Throws Error(option) unless factor > 0.  O(N) plus the cost of choose_best for each expert. Source:
-/// Zhou et al. 2022, arXiv:2202.09368.
+/// more than T. E counts excluded experts, too. There is nothing to balance, and a token's experts depend on tokens
+/// that come after it. Ties go to the earlier token. Throws Error(option) unless factor > 0.  O(N) plus the cost of
+/// choose_best for each expert. Source: Zhou et al. 2022, arXiv:2202.09368.
 struct ExpertChoice {
   double factor = 2;  ///< mean number of experts per token
   bool per_sequence = false;

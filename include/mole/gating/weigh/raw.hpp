@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Raw: gates that are the scores themselves, or a multiple of them.
+// Raw: gates that are the scores themselves, or a multiple of them, or 1 + score.
 #pragma once
 
 #include "mole/core/error.hpp"
@@ -10,20 +10,30 @@
 
 namespace mole {
 
-/// gate = scale * score. Throws Error(option) unless the scale is 0 or of size 1e-30 to 1e30.
+/// gate = offset + scale * score. An expert with a score of -infinity has gate 0, whatever the offset.
+///
+///   DeepSeekMoE, Dynamic MoE    {}: the probability
+///   ProMoE                      {}: the cosine, which may be negative
+///   SparseUnifiedModel          {.offset = 1}, over Identity: routers that start at 0 leave the experts as they are
+///
+/// Throws Error(option) unless scale and offset are 0 or of size 1e-30 to 1e30.
+/// Source: He et al. 2025, arXiv:2512.02351, as released (Shwai-He/SparseUnifiedModel): 1 + logit.
 struct Raw {
   double scale = 1;
+  double offset = 0;
 
   void check(Index) const {
     require(scale == 0 || in_float_range(scale), ErrorCode::option,
             "Raw: expected a scale of 0, or of size 1e-30 to 1e30, found ", scale);
+    require(offset == 0 || in_float_range(offset), ErrorCode::option,
+            "Raw: expected an offset of 0, or of size 1e-30 to 1e30, found ", offset);
   }
 
   template <class T>
   void forward(std::span<const T> scores, std::span<const int> chosen, std::span<T> gates) const {
     for (std::size_t j = 0; j < chosen.size(); ++j) {
       const T score = scores[std::size_t(chosen[j])];
-      gates[j] = kernel::is_minus_infinity(score) ? T(0) : T(scale) * score;
+      gates[j] = kernel::is_minus_infinity(score) ? T(0) : T(offset) + T(scale) * score;
     }
   }
 

@@ -21,6 +21,8 @@ namespace mole {
 ///     forward(scores, chosen, gates, pass)      backward(scores, chosen, gates, d_gates, d_scores, pass)
 /// A weighing that gives the same gate to all chosen experts of all tokens may name it:   constant_gate()
 /// One whose backward adds nothing may say so, and is given no d_gates:   weigh_has_gradient<W> = false
+/// One that reads the scores of all experts, not of the chosen alone, must say so:   static constexpr bool reads_all =
+/// true; a gate then refuses a score with columns behind those of the experts.
 /// One whose gates are shares names that of an expert that serves alone, which is that of a forced expert, whatever its
 /// score:   lone_gate()
 /// One whose shares can be taken from vanished scores offers, with log_ratio(e, f) = log(score_e / score_f),
@@ -41,6 +43,12 @@ concept WeighPolicy = std::copyable<W> &&(
 /// own, or says so itself.
 template <class W>
 constexpr bool weigh_has_gradient = true;
+
+/// Does W read the scores of experts that are not chosen?
+template <class W>
+constexpr bool weigh_reads_all = requires {
+  requires W::reads_all;
+};
 
 }  // namespace mole
 
