@@ -17,7 +17,7 @@ struct StridedRows {
   Index stride;
 
   T* operator()(Index k) const { return data + k * stride; }
-  StridedRows shifted(Index columns) const { return {detail::moved(data, columns), stride}; }
+  StridedRows shifted(Index columns) const { return {mole::detail::moved(data, columns), stride}; }
 
   /// Row k from a column on: at(k, j) is `j` columns further.
   struct From {
@@ -25,7 +25,7 @@ struct StridedRows {
     Index stride;
     T* at(Index k, Index j) const { return data + k * stride + j; }
   };
-  From from(Index column) const { return {detail::moved(data, column), stride}; }
+  From from(Index column) const { return {mole::detail::moved(data, column), stride}; }
 };
 
 /// Rows at arbitrary addresses.
