@@ -23,6 +23,7 @@ const std::map<std::string, Method>& methods() {
     joined.merge(gate_methods());
     joined.merge(modulation_methods());
     joined.merge(router_methods());
+    joined.merge(routing_methods());
     joined.merge(surgery_methods());
     return joined;
   }();

@@ -64,6 +64,7 @@ std::map<std::string, Method> rank_methods();
 std::map<std::string, Method> gate_methods();
 std::map<std::string, Method> modulation_methods();
 std::map<std::string, Method> router_methods();
+std::map<std::string, Method> routing_methods();
 std::map<std::string, Method> surgery_methods();
 
 }  // namespace golden

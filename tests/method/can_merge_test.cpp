@@ -74,5 +74,6 @@ TEST_CASE("Presets can be merged where every token has all experts with one weig
   check("flylora, k = r", flylora({.rank = 8, .k = 8}, DenseBase{weight}, rng), mergeable);
   check("moram", moram({.k = 8}, DenseBase{weight}, rng), chooses);
   check("moram, all", moram({}, DenseBase{weight}, rng), weighs);
+  check("arrow", arrow({.k = 1}, mola({.experts = 2}, DenseBase{weight}, rng).experts(), DenseBase{weight}), chooses);
   check("mtl_lora", mtl_lora({}, DenseBase{weight}, rng), "comes from outside");
 }
