@@ -146,6 +146,7 @@
 #include "mole/router/joined_router.hpp"
 #include "mole/router/latent_router.hpp"
 #include "mole/router/linear_router.hpp"
+#include "mole/router/logit_offsets.hpp"
 #include "mole/router/mlp_router.hpp"
 #include "mole/router/module_gates.hpp"
 #include "mole/router/module_router.hpp"
