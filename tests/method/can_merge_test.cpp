@@ -47,6 +47,7 @@ TEST_CASE("Presets can be merged where every token has all experts with one weig
   check("vblora", vblora({.rank = 3}, bank, DenseBase{weight}, rng), mergeable);
 
   check("mola", mola({}, DenseBase{weight}, rng), chooses);
+  check("noisy_top_k", noisy_top_k({}, DenseBase{weight}, rng), chooses);
   check("goat", goat({}, DenseBase{weight}, rng), chooses);
   check("mola, all", mola({.experts = 4, .k = 4}, DenseBase{weight}, rng), weighs);
   check("loramoe", loramoe({}, DenseBase{weight}, rng), weighs);
