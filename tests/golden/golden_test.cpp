@@ -25,6 +25,7 @@ const std::map<std::string, Method>& methods() {
     joined.merge(router_methods());
     joined.merge(routing_methods());
     joined.merge(surgery_methods());
+    joined.merge(task_methods());
     return joined;
   }();
   return all;

@@ -52,6 +52,7 @@ TEST_CASE("Presets can be merged where every token has all experts with one weig
   check("mola, all", mola({.experts = 4, .k = 4}, DenseBase{weight}, rng), weighs);
   check("loramoe", loramoe({}, DenseBase{weight}, rng), weighs);
   check("hydralora", loramoe({.shared_down = true}, DenseBase{weight}, rng), weighs);
+  check("moelora", moelora({}, DenseBase{weight}, rng), weighs);
   check("llava_mole", llava_mole({}, DenseBase{weight}, rng), chooses);
   check("llava_mole, one expert", llava_mole({.experts = 1}, DenseBase{weight}, rng), mergeable);
   check("dynamic_moe", dynamic_moe({}, DenseBase{weight}, rng), chooses);
