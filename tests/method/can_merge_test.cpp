@@ -77,5 +77,6 @@ TEST_CASE("Presets can be merged where every token has all experts with one weig
   check("moram", moram({.k = 8}, DenseBase{weight}, rng), chooses);
   check("moram, all", moram({}, DenseBase{weight}, rng), weighs);
   check("arrow", arrow({.k = 1}, mola({.experts = 2}, DenseBase{weight}, rng).experts(), DenseBase{weight}), chooses);
+  check("poly", poly({}, DenseBase{weight}, rng), "comes from outside");
   check("mtl_lora", mtl_lora({}, DenseBase{weight}, rng), "comes from outside");
 }
