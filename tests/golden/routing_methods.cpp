@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Layers over trained adapters, noisy routers, and routings by something other than the token: arrow, noisy-topk.
+// Layers over trained adapters, noisy routers, and routings by something other than the token: arrow,
+// noisy-topk, xlora.
 #include "golden/methods.hpp"
 #include "golden/routed_layers.hpp"
 #include "mole/loss/squared_cv.hpp"
@@ -218,10 +219,85 @@ Method noisy_top_k() {
   });
 }
 
+/// The scalings of all layers and of one of them, and what that layer makes of its adapters; `gates` times `scale` are
+/// the gates of its routing.
+template <class T, class Routing, class Execution>
+void expect_xlora(Comparison<T>& file, Routing& routing, double scale, const Execution& execution) {
+  const ExpertFiles<T> names(file);
+  const Matrix<T> hidden = file.matrix("hidden"), x = load_x(file);
+  const std::size_t depth = std::size_t(file.integer("xlora_depth"));
+  const auto name = [](std::size_t l) { return "classifier." + std::to_string(2 * l); };
+  for (std::size_t l = 0; l < depth; ++l) routing.router().parameters().layers[l] = load_linear(file, name(l));
+  file.expect_option("hidden", double(hidden.cols()));
+  const Index m = file.integer("layer_number"), layers = routing.options().layers;
+
+  auto work = routing.workspace(x.rows());
+  routing.route(hidden, work);
+  const Index experts = routing.options().experts;
+  Matrix<T> scalings(x.rows(), layers * experts);
+  for (Index l = 0; l < layers; ++l) copy<T>(work.trace(l).scores(), scalings.view().middle_cols(l * experts, experts));
+  file.expect_optional("scalings", scalings);
+  Matrix<T> gates = dense_weights(work.routing(m), experts);
+  for (T& gate : gates.elements()) gate = T(double(gate) / scale);
+  file.expect_optional("gate.dense", gates);
+
+  Experts<T> adapters = load_scaled_experts(file, names);
+  with_base(file, adapters.in(), adapters.out(), [&](auto base) {
+    mole::ExpertLinear layer(adapters, std::move(base), execution);
+    auto layer_work = layer.workspace(x.rows(), work.routing(m).pairs());
+    Matrix<T> y(x.rows(), layer.out()), d_x(x.rows(), x.cols()), d_hidden(hidden.rows(), hidden.cols());
+    layer.apply(x, work.routing(m), y, layer_work);
+    file.expect("y", y);
+    if (!file.has("grad_y")) return;
+    auto gradients = layer.gradients();
+    auto of_classifier = routing.gradients();
+    layer.apply_backward(x, work.routing(m), file.matrix("grad_y"), work.d_gate(m), d_x, gradients, layer_work);
+    routing.route_backward(hidden, d_hidden, of_classifier, work);
+    file.expect("grad_x", d_x);
+    file.expect_optional("grad.hidden", d_hidden);
+    names.expect_gradients(file, "grad.", layer.experts(), gradients.experts);
+    for (std::size_t l = 0; l < depth; ++l) {
+      file.expect_gradient("grad." + name(l) + ".weight", of_classifier.layers[l].weight);
+      file.expect_gradient("grad." + name(l) + ".bias", of_classifier.layers[l].bias);
+    }
+  });
+}
+
+Method xlora() {
+  return under_every_execution([]<class T>(Comparison<T>& file, auto execution) {
+    if (!file.flag("layerwise_scalings", true)) file.refuse("layerwise_scalings", "True");
+    const Index depth = file.integer("xlora_depth"), width = file.integer("xlora_size");
+    if (depth == 1) file.ignore_option("xlora_size");
+    const mole::XloraOptions options{.hidden = file.matrix("hidden").cols(),
+                                     .layers = file.integer("n_layers"),
+                                     .experts = file.integer("experts"),
+                                     .depth = depth,
+                                     .width = width,
+                                     .temperature = file.number("softmax_temperature", 1),
+                                     .k = file.integer("top_k_lora", 0),
+                                     .global_scaling_weight = file.number("global_scaling_weight", 1)};
+    mole::Rng rng;
+    auto routing = mole::xlora<T>(options, rng, execution);
+    if (depth > 1) file.expect_option("xlora_size", double(file.matrix("classifier.0.weight").rows()));
+    const bool softmax = file.flag("enable_softmax", true), over_chosen = file.flag("enable_softmax_topk");
+    if (softmax && !over_chosen) return expect_xlora(file, routing, options.global_scaling_weight, execution);
+    if (options.global_scaling_weight != 1) file.refuse("global_scaling_weight", "1 without the preset's gate");
+    if (!softmax) file.ignore_option("softmax_temperature");
+    const auto check = [&](auto score, auto weigh) {
+      mole::ModelRouting other(routing.router(), mole::Gate{score, routing.gating().select, weigh}, routing.options(),
+                               execution);
+      expect_xlora(file, other, 1, execution);
+    };
+    if (softmax) return check(routing.gating().score, mole::SoftmaxOverChosen{});
+    if (over_chosen) return check(mole::Identity{}, mole::SoftmaxOverChosen{});
+    check(mole::Identity{}, mole::Raw{});
+  });
+}
+
 }  // namespace
 
 std::map<std::string, Method> routing_methods() {
-  return {{"arrow", arrow()}, {"noisy-topk", noisy_top_k()}};
+  return {{"arrow", arrow()}, {"noisy-topk", noisy_top_k()}, {"xlora", xlora()}};
 }
 
 }  // namespace golden
