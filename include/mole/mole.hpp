@@ -165,6 +165,7 @@
 #include "mole/router/noisy_router.hpp"
 #include "mole/router/recurrent_router.hpp"
 #include "mole/router/repeated_router.hpp"
+#include "mole/router/rnn_cell.hpp"
 #include "mole/router/uncertainty_calibration.hpp"
 #include "mole/router/uncertainty_router.hpp"
 #include "mole/stats/attribution.hpp"
