@@ -131,6 +131,7 @@
 #include "mole/method/one_adapter.hpp"
 #include "mole/method/oft.hpp"
 #include "mole/method/poly.hpp"
+#include "mole/method/prompt_bank.hpp"
 #include "mole/method/randlora.hpp"
 #include "mole/method/smora.hpp"
 #include "mole/method/sora.hpp"

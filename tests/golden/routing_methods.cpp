@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // Layers over trained adapters, noisy routers, and routings by something other than the token: arrow,
-// noisy-topk, xlora.
+// noisy-topk, xlora, prompt-bank.
 #include "golden/methods.hpp"
 #include "golden/routed_layers.hpp"
 #include "mole/loss/squared_cv.hpp"
@@ -294,10 +294,44 @@ Method xlora() {
   });
 }
 
+Method prompt_bank() {
+  return under_every_execution([]<class T>(Comparison<T>& file, auto execution) {
+    const Matrix<T> keys = file.matrix("keys"), values = file.matrix("values");
+    mole::Rng rng;
+    auto layer =
+        mole::prompt_bank<T>({.in = keys.cols(), .entries = keys.rows(), .prompt = values.cols()}, rng, execution);
+    layer.router().parameters().prototypes = keys;
+    layer.experts().bias() = values;
+    file.expect_option("entries", double(keys.rows()));
+    file.expect_option("d_value", double(values.cols()));
+    const Matrix<T> x = file.matrix("x");
+    file.expect_option("B", double(x.rows()));
+    file.expect_option("d", double(x.cols()));
+    Matrix<T> y(x.rows(), layer.out()), d_x(x.rows(), x.cols());
+    auto work = layer.workspace(x.rows());
+    layer.forward(x, y, work);
+    file.expect("y", y);
+    if (file.has("grad_y")) {
+      auto gradients = layer.gradients();
+      layer.backward(x, file.matrix("grad_y"), d_x, gradients, work);
+      file.expect("grad_x", d_x);
+      file.expect("grad.keys", gradients.router.prototypes);
+      file.expect("grad.values", gradients.experts.bias);
+    }
+    expect_gate<T>(file, work);
+    // The triplet loss is one of the host's features, not of a layer.
+    file.ignore_option("margin");
+    for (const std::string feature : {"triplet.anchor", "triplet.positive", "triplet.negative"})
+      for (const std::string& name : {feature, "grad_loss.triplet." + feature})
+        if (file.has(name)) file.input(name);
+    if (file.has("loss.triplet")) file.input("loss.triplet");
+  });
+}
+
 }  // namespace
 
 std::map<std::string, Method> routing_methods() {
-  return {{"arrow", arrow()}, {"noisy-topk", noisy_top_k()}, {"xlora", xlora()}};
+  return {{"arrow", arrow()}, {"noisy-topk", noisy_top_k()}, {"xlora", xlora()}, {"prompt-bank", prompt_bank()}};
 }
 
 }  // namespace golden
