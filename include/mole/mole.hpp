@@ -192,6 +192,7 @@
 #include "mole/surgery/prune_zero_ranks.hpp"
 #include "mole/surgery/search_weights.hpp"
 #include "mole/surgery/shares_of.hpp"
+#include "mole/surgery/split_experts.hpp"
 #include "mole/surgery/subspace_merge.hpp"
 #include "mole/surgery/subtract_general.hpp"
 #include "mole/surgery/update_sum.hpp"
