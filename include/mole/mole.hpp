@@ -160,6 +160,7 @@
 #include "mole/router/linear_router.hpp"
 #include "mole/router/logit_offsets.hpp"
 #include "mole/router/mlp_router.hpp"
+#include "mole/router/modality_router.hpp"
 #include "mole/router/module_gates.hpp"
 #include "mole/router/module_router.hpp"
 #include "mole/router/no_router.hpp"
