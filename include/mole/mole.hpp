@@ -163,6 +163,7 @@
 #include "mole/router/modality_router.hpp"
 #include "mole/router/module_gates.hpp"
 #include "mole/router/module_router.hpp"
+#include "mole/router/nearest_centroid.hpp"
 #include "mole/router/no_router.hpp"
 #include "mole/router/noisy_router.hpp"
 #include "mole/router/recurrent_router.hpp"
