@@ -13,13 +13,13 @@ TEST_CASE("Jitter multiplies by factors within its amount around 1, in training 
   Matrix<double> out(30, 40);
   const Pass pass{.training = true, .seed = 4};
   jitter.forward<double>(x.view(), out.view(), pass);
-  double least = 2, most = 0, mean = 0;
+  double least = 2, largest = 0, mean = 0;
   for (std::size_t i = 0; i < x.elements().size(); ++i) {
     const double factor = out.elements()[i] / x.elements()[i];
-    least = std::min(least, factor), most = std::max(most, factor), mean += factor / 1200;
+    least = std::min(least, factor), largest = std::max(largest, factor), mean += factor / 1200;
   }
   CHECK((least >= 0.8 && least < 0.81));
-  CHECK((most <= 1.2 && most > 1.19));
+  CHECK((largest <= 1.2 && largest > 1.19));
   CHECK(std::abs(mean - 1) < 0.014);
   jitter.forward<double>(x.view(), out.view(), {.training = false, .seed = 4});
   CHECK(support::same_bits(out, x));

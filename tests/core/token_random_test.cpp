@@ -66,9 +66,9 @@ TEST_CASE("The best of logits with Gumbel noise is a sample of their softmax", "
   for (Index n = 0; n < tokens; ++n) {
     const TokenRandom random({.seed = 8}, 2, n);
     Index best = 0;
-    double most = -1e9;
+    double highest = -1e9;
     for (Index e = 0; e < 4; ++e)
-      if (const double noisy = logits[e] + random.gumbel(e); noisy > most) most = noisy, best = e;
+      if (const double noisy = logits[e] + random.gumbel(e); noisy > highest) highest = noisy, best = e;
     ++counts[best];
   }
   for (int e = 0; e < 4; ++e) CHECK(std::abs(counts[e] / tokens - softmax[e]) < 0.01);

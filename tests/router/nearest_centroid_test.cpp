@@ -56,8 +56,8 @@ TEST_CASE("Tokens around their centroids go to the expert that they were taken f
 TEST_CASE("No centroids, an impossible temperature, and labels that do not fit are refused", "[router]") {
   using test::code_of;
   const auto x = random_matrix<double>(3, 2, 1);
-  const auto code = [&](const std::vector<int>& labels, Index experts) {
-    return code_of([&] { centroids_of(x, labels, experts); });
+  const auto code = [&](const std::vector<int>& labels, Index count) {
+    return code_of([&] { centroids_of(x, labels, count); });
   };
   CHECK(code({0, 1}, 2) == ErrorCode::shape);
   CHECK(code({0, 1, 2}, 2) == ErrorCode::option);
