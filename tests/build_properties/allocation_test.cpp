@@ -135,6 +135,21 @@ auto gated_module(Execution execution) {
   return diffora({}, std::make_shared<ModuleGates<float>>(ModuleGates<float>::Options{.layers = 1, .modules = 2}),
                  base(), rng, execution);
 }
+template <class Execution>
+auto wrapped_routers(Execution execution) {
+  Rng rng(3);
+  const DeepRouter<float> deep({.in = 30, .experts = experts, .widths = {40, 20}, .dropout = {.rate = 0.2}}, rng);
+  const JitteredRouter jittered(ModalityRouter(deep, {.in = in}, rng), {.amount = 0.01});
+  const LogitOffsets offset(NoisyRouter(jittered, {.learned = true}));
+  return MixtureLinear{offset, Gate{Softmax{}, TopK{.k = 2}, Renormalized{}}, low_rank({.rank = 4}), base(), execution};
+}
+template <class Execution>
+auto labeled(Execution execution) {
+  Rng rng(3);
+  const LabelRouter of_labels(LinearRouter<float>({.in = 8, .experts = experts}, rng), 1, rng);
+  LowRank<SkillFactors<float>> skills({.in = in, .out = out, .experts = experts, .rank = 3}, rng);
+  return MixtureLinear{of_labels, Gate{Softmax{}, TopK{.k = 2}, Renormalized{}}, skills, base(), execution};
+}
 
 /// Allocations of whole training steps, the first of an optimizer apart.
 template <class Layer>
@@ -197,6 +212,8 @@ void nothing_allocates(Execution execution) {
     CHECK(training_allocations(modulated(form, execution)) == 0);
   CHECK(training_allocations(compressed(execution)) == 0);
   CHECK(training_allocations(gated_module(execution)) == 0);
+  CHECK(training_allocations(wrapped_routers(execution)) == 0);
+  CHECK(training_allocations(labeled(execution)) == 0);
   CHECK(any_linear_allocations(routed(execution)) == 0);
 }
 
@@ -269,6 +286,23 @@ TEST_CASE("A training step allocates nothing with Simd on a host's loop", "[allo
     for (Index i = 0; i < n; ++i) f(i);
   })});
   CHECK(calls > 0);
+}
+
+TEST_CASE("Routing all layers of a model at once allocates nothing", "[allocation]") {
+  Rng rng(1);
+  const auto routing =
+      xlora<float>({.hidden = in, .layers = 3, .experts = experts, .depth = 2, .width = 40, .k = 2}, rng);
+  const Matrix<float> x = random_matrix(tokens, in);
+  Matrix<float> d_x(tokens, in);
+  auto work = routing.workspace(tokens);
+  auto gradients = routing.gradients();
+  const AllocationCount count;
+  for (std::uint64_t step = 0; step < 3; ++step) {
+    routing.route(x, work, {.training = true, .step = step});
+    for (Index m = 0; m < 3; ++m) std::ranges::fill(work.d_gate(m), 0.5f);
+    routing.route_backward(x, d_x, gradients, work);
+  }
+  CHECK(count.found() == 0);
 }
 
 TEST_CASE("Eigen's routed primitives allocate nothing, whatever their width", "[allocation]") {

@@ -13,6 +13,7 @@
 #include "mole/factors/shard_factors.hpp"
 #include "mole/factors/shared_frozen.hpp"
 #include "mole/factors/sparse_projection.hpp"
+#include "mole/factors/skill_factors.hpp"
 #include "mole/factors/task_factors.hpp"
 #include "mole/factors/triplet_factors.hpp"
 #include "mole/layer/check_gradients.hpp"
@@ -127,6 +128,10 @@ MapExperts<DiagonalMixture<double>> diagonal_mixture() {
 LowRank<TaskFactors<double>> task_factors() {
   Rng rng(1);
   return {{.in = in, .out = out, .experts = gate_experts, .rank = 2, .up_matrices = 2, .alpha = 3}, rng};
+}
+LowRank<SkillFactors<double>> skill_factors() {
+  Rng rng(1);
+  return {{.in = in, .out = out, .experts = gate_experts, .rank = 2, .skills = 3, .alpha = 3}, rng};
 }
 MapExperts<WeightDecomposition<double>> weight_decomposition() {
   Rng rng(1);
@@ -326,6 +331,9 @@ TEST_CASE("Kronecker products under every gate", "[composition]") {
 }
 TEST_CASE("Factors of tasks under every gate", "[composition]") {
   check_under_every_gate(task_factors());
+}
+TEST_CASE("Skills of tasks under every gate", "[composition]") {
+  check_under_every_gate(skill_factors());
 }
 TEST_CASE("Rotations under every gate", "[composition]") {
   check_under_every_gate(rotations());

@@ -30,7 +30,9 @@ const std::map<std::string, Method>& methods() {
     joined.merge(online_methods());
     joined.merge(prototype_methods());
     joined.merge(router_methods());
+    joined.merge(routing_methods());
     joined.merge(surgery_methods());
+    joined.merge(task_methods());
     return joined;
   }();
   return all;

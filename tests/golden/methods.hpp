@@ -81,6 +81,8 @@ std::map<std::string, Method> modulation_methods();
 std::map<std::string, Method> online_methods();
 std::map<std::string, Method> prototype_methods();
 std::map<std::string, Method> router_methods();
+std::map<std::string, Method> routing_methods();
 std::map<std::string, Method> surgery_methods();
+std::map<std::string, Method> task_methods();
 
 }  // namespace golden

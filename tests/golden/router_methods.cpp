@@ -232,7 +232,7 @@ class RecurrentStack {
   static std::string layer(Index l) { return "layer." + std::to_string(l) + "."; }
 
   static mole::GruCell<T> load_cell(const Comparison<T>& file) {
-    if (file.has_option("cell") && file.text("cell") != "gru") file.refuse("cell", "gru, the only one of the library");
+    if (file.has_option("cell") && file.text("cell") != "gru") file.refuse("cell", "gru: no file has another");
     const Matrix<T> input = file.matrix("rnn.weight_ir"), hidden = file.matrix("rnn.weight_hr");
     mole::Rng rng;
     mole::GruCell<T> cell({.in = input.cols(), .width = hidden.cols()}, rng);

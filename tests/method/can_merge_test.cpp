@@ -47,10 +47,12 @@ TEST_CASE("Presets can be merged where every token has all experts with one weig
   check("vblora", vblora({.rank = 3}, bank, DenseBase{weight}, rng), mergeable);
 
   check("mola", mola({}, DenseBase{weight}, rng), chooses);
+  check("noisy_top_k", noisy_top_k({}, DenseBase{weight}, rng), chooses);
   check("goat", goat({}, DenseBase{weight}, rng), chooses);
   check("mola, all", mola({.experts = 4, .k = 4}, DenseBase{weight}, rng), weighs);
   check("loramoe", loramoe({}, DenseBase{weight}, rng), weighs);
   check("hydralora", loramoe({.shared_down = true}, DenseBase{weight}, rng), weighs);
+  check("moelora", moelora({}, DenseBase{weight}, rng), weighs);
   check("llava_mole", llava_mole({}, DenseBase{weight}, rng), chooses);
   check("llava_mole, one expert", llava_mole({.experts = 1}, DenseBase{weight}, rng), mergeable);
   check("dynamic_moe", dynamic_moe({}, DenseBase{weight}, rng), chooses);
@@ -78,5 +80,7 @@ TEST_CASE("Presets can be merged where every token has all experts with one weig
   check("flylora, k = r", flylora({.rank = 8, .k = 8}, DenseBase{weight}, rng), mergeable);
   check("moram", moram({.k = 8}, DenseBase{weight}, rng), chooses);
   check("moram, all", moram({}, DenseBase{weight}, rng), weighs);
+  check("arrow", arrow({.k = 1}, mola({.experts = 2}, DenseBase{weight}, rng).experts(), DenseBase{weight}), chooses);
+  check("poly", poly({}, DenseBase{weight}, rng), "comes from outside");
   check("mtl_lora", mtl_lora({}, DenseBase{weight}, rng), "comes from outside");
 }

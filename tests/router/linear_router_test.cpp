@@ -64,3 +64,18 @@ TEST_CASE("LinearRouter with dropout sees the masked x in training only", "[rout
   CHECK(support::same_bits(logits, laws::logits_of(router, dropped)));
   CHECK_FALSE(support::same_bits(logits, laws::logits_of(router, x)));
 }
+
+TEST_CASE("LinearRouter takes parameters that exist, and refuses none and a bias that does not fit", "[router]") {
+  const auto weight = support::random_matrix<double>(3, 4, 1), bias = support::random_matrix<double>(1, 3, 2);
+  const LinearRouter<double> router({weight, bias});
+  CHECK(router.in() == 4);
+  CHECK(router.outputs() == 3);
+  CHECK(support::same_bits(router.parameters().weight, weight));
+  CHECK(support::same_bits(router.parameters().bias, bias));
+  const auto refused = [](LinearParameters<double> parameters, Dropout dropout = {}) {
+    CHECK_THROWS_AS(LinearRouter<double>(std::move(parameters), dropout), Error);
+  };
+  refused({});
+  refused({weight, Matrix<double>(1, 4)});
+  refused({weight, {}}, {.rate = 1});
+}

@@ -2,9 +2,8 @@
 // Dropout: inverted dropout whose mask is recomputed, never stored.
 #pragma once
 
-#include "mole/core/pass.hpp"
-#include "mole/core/random.hpp"
 #include "mole/core/scratch.hpp"
+#include "mole/core/token_random.hpp"
 
 #include <string_view>
 
@@ -74,18 +73,16 @@ struct Dropout {
   }
 
  private:
-  /// The mask of one token: its key is hashed once, each column costs one more hash.
+  /// The mask of one token.
   class Row {
    public:
     Row(const Dropout& dropout, const Pass& pass, Index token)
-        : key_(mix_bits(mix_bits(mix_bits(mix_bits(pass.seed) ^ pass.layer) ^ pass.step) ^ dropout.stream)),
-          threshold_(std::uint64_t(dropout.rate * 0x1p53)) {
-      key_ = mix_bits(key_ ^ (pass.first_token + std::uint64_t(token)));
-    }
-    bool kept(Index column) const { return (mix_bits(key_ ^ std::uint64_t(column)) >> 11) >= threshold_; }
+        : random_(pass, dropout.stream, token), threshold_(std::uint64_t(dropout.rate * 0x1p53)) {}
+    bool kept(Index column) const { return (random_.bits(column) >> 11) >= threshold_; }
 
    private:
-    std::uint64_t key_, threshold_;
+    TokenRandom random_;
+    std::uint64_t threshold_;
   };
 };
 

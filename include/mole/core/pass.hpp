@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <span>
+#include <string_view>
 #include <tuple>
 
 #include "mole/core/macros_off.hpp"
@@ -34,6 +35,8 @@ struct Pass {
   /// One flag per token and expert that has a logit, token by token: 0 rules the expert out for the token, as a logit
   /// of -infinity does (another tenant's adapter, a vision expert that a first, coarse routing has not named).
   std::span<const std::uint8_t> allowed = {};
+  /// One number per token: its task, domain or modality, for routers that look at it. Empty: 0 for all.
+  std::span<const int> labels = {};
   /// First row of each sequence, ascending from 0. Empty: one sequence.
   std::span<const Index> sequence_begin = {};
 
@@ -43,6 +46,7 @@ struct Pass {
   }
   bool all_count() const { return routed.empty() && token_mask.empty(); }
   int forced_expert(Index token) const { return forced.empty() ? -1 : forced[std::size_t(token)]; }
+  int label(Index token) const { return labels.empty() ? 0 : labels[std::size_t(token)]; }
   /// Is the choice of its experts up to the gating?
   bool chooses(Index token) const { return routes(token) && forced_expert(token) < 0; }
   Index sequences() const { return sequence_begin.empty() ? 1 : Index(sequence_begin.size()); }
@@ -58,6 +62,16 @@ struct Pass {
     return key(*this) == key(other);
   }
 
+  /// Throws Error(option), naming `who`, unless the labels of all routed tokens are from 0 to `count` - 1, and given if
+  /// there are several.
+  void check_labels(std::string_view who, Index count) const {
+    require(count <= 1 || !labels.empty(), ErrorCode::option, who, ": expected labels of the tokens in the pass, of ",
+            count, " kinds, found none");
+    for (std::size_t n = 0; n < labels.size(); ++n)
+      require(!routes(Index(n)) || (labels[n] >= 0 && labels[n] < count), ErrorCode::option, who,
+              ": expected labels from 0 to ", count - 1, ", found ", labels[n]);
+  }
+
   /// Throws Error(shape) or Error(option) unless the spans fit `tokens` tokens and every forced expert is one of the
   /// `scored_experts` that have a logit.
   void check(Index tokens, Index scored_experts) const {
@@ -67,6 +81,7 @@ struct Pass {
       require_equal(ErrorCode::shape, "forward: size of the flags of routed tokens", tokens, Index(routed.size()));
     if (!forced.empty())
       require_equal(ErrorCode::shape, "forward: size of the forced experts", tokens, Index(forced.size()));
+    if (!labels.empty()) require_equal(ErrorCode::shape, "forward: size of the labels", tokens, Index(labels.size()));
     for (int e : forced)
       require(e >= -1 && e < scored_experts, ErrorCode::option, "forward: expected forced experts from -1 to ",
               scored_experts - 1, ", found ", e);

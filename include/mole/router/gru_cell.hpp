@@ -7,9 +7,7 @@
 #include "mole/core/linear_parameters.hpp"
 #include "mole/core/parameters.hpp"
 #include "mole/core/random.hpp"
-#include "mole/kernel/architecture_of.hpp"
-#include "mole/kernel/element_loops.hpp"
-#include "mole/kernel/vector_loops.hpp"
+#include "mole/router/cell_loops.hpp"
 
 #include <algorithm>
 #include <array>
@@ -105,7 +103,7 @@ class GruCell {
     else
       for (Index t = 0; t < hidden.rows(); ++t)
         std::ranges::copy(parameters_.hidden.bias.elements(), hidden.row_data(t));
-    for_each_token(u.rows(), call, [&](Index token, const auto& loops) {
+    detail::for_each_state_of_cell<T>(u.rows(), width(), call.execution, [&](Index token, const auto& loops) {
       using std::exp, std::tanh;
       const auto sigmoid_of_sum = [](const auto& a, const auto& b) { return T(1) / (T(1) + exp(-(a + b))); };
       const auto candidate = [](const auto& a, const auto& reset, const auto& b) { return tanh(a + reset * b); };
@@ -127,7 +125,7 @@ class GruCell {
                 Parameters& gradients, auto call) const {
     auto& scratch = call.scratch;
     const View<T> d_gates = scratch.d_gates.top(u.rows()), d_hidden = scratch.d_hidden.top(u.rows());
-    for_each_token(u.rows(), call, [&](Index token, const auto& loops) {
+    detail::for_each_state_of_cell<T>(u.rows(), width(), call.execution, [&](Index token, const auto& loops) {
       const auto [r, z, n] = thirds(scratch.gates.row(token));
       const std::span<T> hidden_n = thirds(scratch.hidden.row(token))[2];
       const auto [d_r, d_z, d_n] = thirds(d_gates.row(token));
@@ -169,23 +167,6 @@ class GruCell {
 
   std::span<const T> state(View<const T> before, Index token, const Scratch& scratch) const {
     return before ? before.row(token) : scratch.none;
-  }
-
-  /// Calls f(token, loops) for every token, with the loops of the execution's vectors, in chunks worth a thread.
-  void for_each_token(Index tokens, auto call, auto f) const {
-    const Index chunk = std::max<Index>(1, 4096 / width());
-    call.execution.parallel_for((tokens + chunk - 1) / chunk, [&](Index c) {
-      for (Index token = c * chunk; token < std::min(tokens, (c + 1) * chunk); ++token) {
-        using Arch = kernel::ArchitectureOf<decltype(call.execution)>;
-        if constexpr (!std::is_void_v<Arch>) {
-          if (width() >= kernel::step_of<Arch, T>) {
-            f(token, kernel::VectorLoops<Arch>{});
-            continue;
-          }
-        }
-        f(token, kernel::ElementLoops{});
-      }
-    });
   }
 
   Parameters parameters_;

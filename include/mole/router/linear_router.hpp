@@ -7,6 +7,7 @@
 #include "mole/router/router_policy.hpp"
 
 #include <cmath>
+#include <utility>
 
 #include "mole/core/macros_off.hpp"
 
@@ -47,6 +48,15 @@ class LinearRouter {
     const double bound = 1 / std::sqrt(double(options.in));
     fill_uniform(parameters_.weight.view(), bound, generator);
     fill_uniform(parameters_.bias.view(), bound, generator);
+  }
+
+  /// From existing parameters.   weight [E x I], bias [1 x E] or empty.  Throws Error(shape) for no weight, or a bias
+  /// that does not fit.
+  explicit LinearRouter(Parameters parameters, Dropout dropout = {})
+      : parameters_(std::move(parameters)), dropout_(dropout) {
+    require(!parameters_.weight.empty(), ErrorCode::shape, "LinearRouter: expected a weight, found none");
+    dropout_.check("LinearRouter");
+    check_sizes();
   }
 
   void check_sizes() const { parameters_.check_sizes("LinearRouter"); }

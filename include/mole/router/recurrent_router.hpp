@@ -17,6 +17,7 @@ namespace mole {
 ///
 ///   x [N x I], W_in [U x I], h [N x H], W_out [E x H], with U and H the cell's; no biases
 ///
+/// The cell is a GruCell, or an RnnCell:   RecurrentRouter<float, RnnCell<float>>
 /// The recurrence runs over the depth of a model, independently for each token. The cell belongs to the model: it is
 /// borrowed, must not move, and is not among the router's parameters. The state between layers belongs to the caller:
 /// the Carry of a call is put into the workspace before forward and kept until after backward,
@@ -27,11 +28,11 @@ namespace mole {
 /// backward() throw Error(shape) for a carry that does not fit the tokens.
 /// Source: Qiu et al. 2024 (RMoE), arXiv:2408.06793, eq. 4-6; released as qiuzh20/RMoE, with H = 256 instead of the
 /// paper's 128.
-template <class T>
+template <class T, class CellType = GruCell<T>>
 class RecurrentRouter {
  public:
   using Scalar = T;
-  using Cell = GruCell<T>;
+  using Cell = CellType;
   static constexpr bool borrows = true;  // the cell
 
   struct Options {
