@@ -3,7 +3,10 @@
 // noisy-topk, xlora, prompt-bank.
 #include "golden/methods.hpp"
 #include "golden/routed_layers.hpp"
+#include "mole/loss/importance_cv2.hpp"
+#include "mole/loss/load_cv2.hpp"
 #include "mole/loss/squared_cv.hpp"
+#include "mole/loss/triplet_cosine.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -121,25 +124,19 @@ class NoisyRouting {
     return sums;
   }
 
-  /// CV^2 of both; gradients go to the gates, and, through what the router carries, to the noise.
+  /// CV^2 of both; gradients go to the gates, and, through what the router carries, to the noise. Counts have none.
   double add_cv_loss() {
-    const auto cv_of = [&](const std::vector<double>& numbers) {
-      return mole::SquaredCv::of(experts(), true, 1e-10, [&](Index e) { return numbers[std::size_t(e)]; });
-    };
-    const auto importance = this->importance(), load = this->load();
-    const mole::SquaredCv of_importance = cv_of(importance), of_load = cv_of(load);
-    for (Index p = 0; p < work_.routing.pairs(); ++p)
-      work_.d_gate()[std::size_t(p)] += T(of_importance.derivative(importance[std::size_t(work_.routing.expert(p))]));
-    for (Index n = 0; n < x_.rows() && is_smooth(); ++n)
-      for (Index e = 0; e < experts(); ++e) {
-        const double z = above(n, e), deviation = double(work_.router_scratch.deviation(n, e));
-        const double density = std::exp(-z * z / 2) * std::numbers::inv_sqrtpi / std::numbers::sqrt2;
-        const double d_z = of_load.derivative(load[std::size_t(e)]) * density;
-        d_clean_(n, e) += T(d_z / deviation);
-        d_deviation_(n, e) -= T(d_z * z / deviation);
-        work_.d_scores()(n, threshold_of(n, e)) -= T(d_z / deviation);
-      }
-    return of_importance.value() + of_load.value();
+    const double of_importance = mole::importance_cv2(trace());
+    if (!is_smooth()) {
+      const auto counts = load();
+      return of_importance +
+             mole::SquaredCv::of(experts(), true, 1e-10, [&](Index e) { return counts[std::size_t(e)]; }).value();
+    }
+    const auto& scratch = work_.router_scratch;
+    return of_importance + mole::load_cv2<T>(trace(),
+                                             {scratch.clean.top(x_.rows()), scratch.deviation.top(x_.rows()),
+                                              d_clean_.view(), d_deviation_.view()},
+                                             {.k = layer_.gating().select.k, .of_scores = true});
   }
 
   void expect_gradients(Comparison<T>& file, const std::string& prefix, const std::string& of_x) {
@@ -319,12 +316,15 @@ Method prompt_bank() {
       file.expect("grad.values", gradients.experts.bias);
     }
     expect_gate<T>(file, work);
-    // The triplet loss is one of the host's features, not of a layer.
-    file.ignore_option("margin");
-    for (const std::string feature : {"triplet.anchor", "triplet.positive", "triplet.negative"})
-      for (const std::string& name : {feature, "grad_loss.triplet." + feature})
-        if (file.has(name)) file.input(name);
-    if (file.has("loss.triplet")) file.input("loss.triplet");
+    const auto feature = [&](const std::string& name) { return file.matrix("triplet." + name); };
+    const Matrix<T> anchor = feature("anchor"), positive = feature("positive"), negative = feature("negative");
+    Matrix<T> d_anchor(anchor.rows(), anchor.cols()), d_positive(d_anchor), d_negative(d_anchor);
+    file.expect_number("loss.triplet",
+                       mole::triplet_cosine<T>(anchor, positive, negative, d_anchor.view(), d_positive.view(),
+                                               d_negative.view(), {.margin = file.number("margin")}));
+    file.expect("grad_loss.triplet.triplet.anchor", d_anchor);
+    file.expect("grad_loss.triplet.triplet.positive", d_positive);
+    file.expect("grad_loss.triplet.triplet.negative", d_negative);
   });
 }
 

@@ -29,7 +29,7 @@ struct LoadCv2Options {
   double coefficient = 1;
   Index k = 2;  ///< experts of a token
   LoadThreshold threshold = LoadThreshold::without_it;
-  bool of_scores = false;  ///< thresholds are scores of the noisy logits, as a common port has it, not these themselves
+  bool of_scores = false;  ///< thresholds are scores, with which logits are compared, as a common port has it
   double deviation = 1;    ///< of the noise of every logit, where no matrix says it
   bool unbiased = true;    ///< variance by E - 1, or by E
   double epsilon = 1e-10;  ///< added to the squared mean
@@ -52,8 +52,8 @@ struct NoisyLogits {
 /// that is excluded for every token. Ties go to the lower index. Throws Error(shape) if sizes disagree; Error(option)
 /// for k or a deviation that is not above 0, an epsilon outside [0, 1e30], or a coefficient beyond float
 /// (in_float_range).  O(N E k); takes 2 E doubles from `memory`.
-/// Source: Shazeer et al. 2017, arXiv:1701.06538, eq.
-/// 8-11. Tutel, impls/losses.py: deviation 1 / E, threshold kth, half of the sum with importance_cv2().
+/// Source: Shazeer et al. 2017, arXiv:1701.06538, eq. 8-11. Tutel, impls/losses.py: deviation 1 / E, threshold kth,
+/// half of the sum with importance_cv2().
 template <class T>
 double load_cv2(Trace<T>& trace, const NoisyLogits<std::type_identity_t<T>>& noisy, const LoadCv2Options& options = {},
                 std::pmr::memory_resource* memory = std::pmr::get_default_resource()) {
@@ -96,7 +96,7 @@ double load_cv2(Trace<T>& trace, const NoisyLogits<std::type_identity_t<T>>& noi
       const Index kth = at_place(n, options.k - 1), next = at_place(n, options.k);
       for (Index e = 0; e < experts; ++e) {
         if (trace.excluded(n, e)) continue;
-        const bool is_among = next >= 0 && compared(n, e) > compared(n, next);
+        const bool is_among = next >= 0 && std::as_const(trace).logits()(n, e) > compared(n, next);
         f(n, e, next < 0 ? Index(-1) : options.threshold == LoadThreshold::kth || !is_among ? kth : next);
       }
     }
