@@ -3,6 +3,7 @@
 
 #include "core/error_code.hpp"
 #include "loss_trace.hpp"
+#include "mole/core/matrix.hpp"
 #include "support/catch.hpp"
 
 using namespace mole;

@@ -28,8 +28,8 @@ namespace mole {
 /// the samples had when they arrived. A batch is state: for_each_state() shows it to a checkpoint.
 /// Throws Error(option) for sizes below 1, Error(shape) for a sample of another size, Error(order) for one that is
 /// added to a full batch. add(): O(I + E), no allocation.
-/// Source: Aspis et al. 2025 (DriftMoE), arXiv:2507.18464, as released (miguel-ceadar/drift-moe): 256 samples, Adam with
-/// a rate of 2e-3, targets from right_experts().
+/// Source: Aspis et al. 2025 (DriftMoE), arXiv:2507.18464, as released (miguel-ceadar/drift-moe): 256 samples, Adam
+/// with a rate of 2e-3, targets from right_experts().
 template <class T>
 class OnlineBatch {
  public:
