@@ -10,8 +10,6 @@
 namespace training {
 namespace {
 
-constexpr std::size_t windows_per_domain = 96;
-
 text::Batch part_of(const text::Batch& whole, std::size_t first, std::size_t count, std::size_t context) {
   text::Batch part;
   const auto begin = std::ptrdiff_t(first * context), end = std::ptrdiff_t((first + count) * context);
@@ -23,9 +21,10 @@ text::Batch part_of(const text::Batch& whole, std::size_t first, std::size_t cou
 
 }  // namespace
 
-Evaluation::Evaluation(const std::vector<text::Domain>& domains, std::size_t context) : domains_(domains.size()) {
+Evaluation::Evaluation(const std::vector<text::Domain>& domains, std::size_t context, std::size_t most)
+    : domains_(domains.size()) {
   for (std::size_t d = 0; d < domains.size(); ++d) {
-    const text::Batch windows = text::evaluation_windows(domains, d, windows_per_domain, context);
+    const text::Batch windows = text::evaluation_windows(domains, d, most, context);
     if (windows.sequences() == 0)
       throw std::runtime_error(domains[d].name + ": expected held-out text of at least " + std::to_string(context + 1) +
                                " bytes, found " + std::to_string(domains[d].held_out.size()));

@@ -22,8 +22,8 @@ class Evaluation {
   /// Called after each batch, of one domain; the model and its layers are as the batch has left them.
   using AfterBatch = std::function<void(const text::Batch&)>;
 
-  /// Throws std::runtime_error for a domain without a window.
-  Evaluation(const std::vector<text::Domain>& domains, std::size_t context);
+  /// Of up to `most` windows of each domain. Throws std::runtime_error for a domain without a window.
+  Evaluation(const std::vector<text::Domain>& domains, std::size_t context, std::size_t most = 96);
 
   /// Of a model that `adapter` is attached to, if there is one.
   DomainBits bits(
