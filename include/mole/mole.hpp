@@ -4,6 +4,7 @@
 
 #include "mole/adapt/drop_experts.hpp"
 #include "mole/adapt/online_batch.hpp"
+#include "mole/adapt/prefix_mask.hpp"
 #include "mole/adapt/right_experts.hpp"
 #include "mole/adapt/self_contrast.hpp"
 #include "mole/base/bf16_base.hpp"
