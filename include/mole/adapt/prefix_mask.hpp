@@ -32,7 +32,7 @@ namespace mole {
 /// A reconstruction: the method's paper tells of a learned mask of any number of experts, its code was not at hand.
 /// That the candidates are prefixes of the sorted experts is ours. Nothing is stored.  O(N K^2), no allocation beyond
 /// what `masked` lacks.
-/// Source: Huang et al. 2025 (MC#, OTP), arXiv:2510.10962, abstract; Jang et al. 2016, arXiv:1611.01144 (Gumbel softmax).
+/// Source: Huang et al. 2025 (MC#, OTP), arXiv:2510.10962, abstract; Jang et al. 2016, arXiv:1611.01144.
 struct PrefixMask {
   double temperature = 1;
   double penalty = 0;  ///< times the mean over tokens that count of the sum of their masks
