@@ -142,6 +142,8 @@
 #include "mole/method/lora.hpp"
 #include "mole/method/loramoe.hpp"
 #include "mole/method/moelora.hpp"
+#include "mole/method/mixlora.hpp"
+#include "mole/method/mixtral.hpp"
 #include "mole/method/mofme.hpp"
 #include "mole/method/mofme_uar.hpp"
 #include "mole/method/mola.hpp"
