@@ -66,10 +66,10 @@ TEST_CASE("Blocks copied from one dense block are that block, whoever serves: sp
   Rng rng(1);
   auto layer = mixtral<double>(small_mixtral, rng);
   for (auto* map : {&layer.experts().gate(), &layer.experts().up(), &layer.experts().down()}) {
-    auto& weight = map->experts.parameters().weight;
-    const Index size = weight.rows() / 4;
+    auto& matrices = map->experts.parameters().weight;
+    const Index size = matrices.rows() / 4;
     for (Index e = 1; e < 4; ++e)
-      copy(std::as_const(weight).view().top(size), weight.view().middle_rows(e * size, size));
+      copy(std::as_const(matrices).view().top(size), matrices.view().middle_rows(e * size, size));
   }
   const std::vector<int> first(std::size_t(tokens.rows()), 0), last(std::size_t(tokens.rows()), 3);
   const auto one = support::output(layer, tokens, {.forced = first});
@@ -80,8 +80,8 @@ TEST_CASE("Blocks copied from one dense block are that block, whoever serves: sp
 TEST_CASE("An expert of Mixtral with no token gets a gradient of exactly zero, whatever it holds", "[method]") {
   Rng rng(1);
   auto layer = mixtral<double>(small_mixtral, rng);
-  for (double& weight : layer.experts().gate().experts.parameters().weight.view().middle_rows(7, 7).row(0))
-    weight = std::numeric_limits<double>::quiet_NaN();
+  for (double& number : layer.experts().gate().experts.parameters().weight.view().middle_rows(7, 7).row(0))
+    number = std::numeric_limits<double>::quiet_NaN();
   const std::vector<int> first(std::size_t(tokens.rows()), 0);
   auto work = layer.workspace(tokens.rows());
   auto gradients = layer.gradients();
