@@ -15,6 +15,8 @@
 #include "mole/base/nf4_base.hpp"
 #include "mole/base/no_base.hpp"
 #include "mole/base/packed_base.hpp"
+#include "mole/combiner/mlp_combiner.hpp"
+#include "mole/combiner/set_attention.hpp"
 #include "mole/core/activation.hpp"
 #include "mole/core/entropy.hpp"
 #include "mole/core/qr.hpp"
