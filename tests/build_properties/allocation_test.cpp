@@ -150,6 +150,24 @@ auto labeled(Execution execution) {
   LowRank<SkillFactors<float>> skills({.in = in, .out = out, .experts = experts, .rank = 3}, rng);
   return MixtureLinear{of_labels, Gate{Softmax{}, TopK{.k = 2}, Renormalized{}}, skills, base(), execution};
 }
+template <class Execution>
+auto blocks(Execution execution) {
+  Rng rng(3);
+  const auto map = [](Index from, Index to) { return DenseBase{random_matrix(to, from), random_matrix(1, to)}; };
+  return mixlora({.experts = experts, .rank = 4, .dropout = 0.2}, map(in, 40), map(in, 40), map(40, out), rng,
+                 execution);
+}
+template <class Execution>
+auto full_blocks(Execution execution) {
+  Rng rng(3);
+  const auto map = [&](Index from, Index to) {
+    return ExpertProjection{MapExperts<DenseMaps<float>>({.in = from, .out = to, .experts = experts}, rng),
+                            NoBase<float>(from, to)};
+  };
+  return MixtureLinear{router(), Gate{Softmax{}, TopK{.k = 2}, Renormalized{}},
+                       FeedForwardExperts{map(in, 40), map(in, 40), map(40, out), GELU{}}, NoBase<float>(in, out),
+                       execution};
+}
 
 /// Allocations of whole training steps, the first of an optimizer apart.
 template <class Layer>
@@ -214,6 +232,8 @@ void nothing_allocates(Execution execution) {
   CHECK(training_allocations(gated_module(execution)) == 0);
   CHECK(training_allocations(wrapped_routers(execution)) == 0);
   CHECK(training_allocations(labeled(execution)) == 0);
+  CHECK(training_allocations(blocks(execution)) == 0);
+  CHECK(training_allocations(full_blocks(execution)) == 0);
   CHECK(any_linear_allocations(routed(execution)) == 0);
 }
 

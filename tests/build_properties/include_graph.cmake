@@ -22,6 +22,7 @@ set(own_headers
   "expert/.*                      : expert/.* core/.* kernel/.* execution/execution_policy\\.hpp (maps/map|factors/factor)_policy\\.hpp"
   "layer/any_linear\\.hpp          : layer/.* core/.* surgery/merge\\.hpp"
   "layer/.*                       : layer/.* core/.* [a-z]+/[a-z]+_policy\\.hpp execution/default_execution\\.hpp"
+  "combiner/.*                    : combiner/.* core/.* execution/execution_policy\\.hpp"
   "optim/.*                       : optim/.* kernel/.* core/.*"
   "testing/.*                     : testing/.* layer/.* core/.* kernel/.* execution/.* ([a-z]+/)?[a-z]+/[a-z_]+_policy\\.hpp"
   "(loss|init|surgery|adapt|stats|io)/.* : OWN/.* layer/.* core/.* ([a-z]+/)?[a-z]+/[a-z]+_policy\\.hpp"

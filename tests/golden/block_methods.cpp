@@ -87,12 +87,18 @@ class Block {
   Matrix<T> g_, u_, product_;
 };
 
-/// One routing for the three projections.
-template <class T, class Execution>
-class SharedRouting : public Block<T, Execution> {
+/// One routing for the three projections, from a layer whose experts are not used.
+template <class T, class Gating, class Execution>
+class SharedRouting {
  public:
-  using Block<T, Execution>::Block;
+  SharedRouting(Comparison<T>& file, Gating gating, Execution execution)
+      : layer(routing_layer(file, gating, execution, true)), block_(file, execution) {}
 
+  void forward(const Matrix<T>& x, Matrix<T>& y, auto& work) { y = block_.forward(x, work.routing); }
+  void backward(const Matrix<T>& x, const Matrix<T>& d_y, Matrix<T>& d_x, auto&, auto& work) {
+    block_.backward(x, work.routing, d_y, work.d_gate(), d_x);
+  }
+  void expect_gradients(Comparison<T>& file, const auto&) const { block_.expect_gradients(file); }
   /// The release's indices are the likeliest experts, whoever is chosen.
   static void expect_choice(Comparison<T>& file, const mole::Trace<T>& trace) {
     std::vector<std::int64_t> likeliest;
@@ -102,78 +108,63 @@ class SharedRouting : public Block<T, Execution> {
     }
     file.expect_optional("gate.indices", likeliest);
   }
+
+  mole::MixtureLinear<mole::LinearRouter<T>, Gating, Experts<T>, mole::NoBase<T>, Execution> layer;
+
+ private:
+  Block<T, Execution> block_;
 };
 
-/// The sum over the chosen experts of their gate times the whole block with that expert alone.
-template <class T, class Execution>
-class BlockOfEachExpert {
+/// Experts that are whole blocks.
+template <class T, class Gating, class Execution>
+class WholeBlocks {
+  using Blocks = mole::FeedForwardExperts<Experts<T>, mole::DenseBase<Matrix<T>>>;
+
  public:
-  BlockOfEachExpert(Comparison<T>& file, Execution execution) : block_(file, execution) {}
-
-  Matrix<T> forward(const Matrix<T>& x, const mole::Routing<T>& routing) {
-    Matrix<T> y(x.rows(), x.cols());
-    each_pair(x, routing, [&](Index p, Index n, const Matrix<T>& out) {
-      for (Index o = 0; o < y.cols(); ++o) y(n, o) += routing.gate(p) * out(n, o);
-    });
-    return y;
+  WholeBlocks(Comparison<T>& file, Gating gating, Execution execution)
+      : layer(load_router(file), gating, blocks(file),
+              mole::NoBase<T>(file.matrix("x").cols(), file.matrix("x").cols()), execution) {
+    file.expect_option("d_ff", double(layer.experts().hidden()));
   }
-  void backward(const Matrix<T>& x, const mole::Routing<T>& routing, const Matrix<T>& d_y, std::span<T> d_gate,
-                Matrix<T>& d_x) {
-    Matrix<T> d_out(d_y.rows(), d_y.cols());
-    each_pair(
-        x, routing,
-        [&](Index p, Index n, const Matrix<T>& out) {
-          for (Index o = 0; o < d_y.cols(); ++o) {
-            d_gate[std::size_t(p)] += d_y(n, o) * out(n, o);
-            d_out(n, o) = routing.gate(p) * d_y(n, o);
-          }
-        },
-        [&](const mole::Routing<T>& alone) {
-          block_.backward(x, alone, d_out, {}, d_x);
-          d_out.set_zero();
-        });
-  }
-  void expect_gradients(Comparison<T>& file) const { block_.expect_gradients(file); }
 
+  void forward(const Matrix<T>& x, Matrix<T>& y, auto& work) { layer.apply(x, work.routing, y, work); }
+  void backward(const Matrix<T>& x, const Matrix<T>& d_y, Matrix<T>& d_x, auto& gradients, auto& work) {
+    layer.apply_backward(x, work.routing, d_y, work.d_gate(), d_x, gradients, work);
+  }
+  void expect_gradients(Comparison<T>& file, const auto& gradients) const {
+    const auto& blocks = layer.experts();
+    for (const auto& [name, map, found] : {std::tuple{"gate_proj.", &blocks.gate(), &gradients.experts.gate},
+                                           std::tuple{"up_proj.", &blocks.up(), &gradients.experts.up},
+                                           std::tuple{"down_proj.", &blocks.down(), &gradients.experts.down}})
+      ExpertFiles<T>(file, name).expect_gradients(file, "grad.", map->experts, found->experts);
+  }
   static void expect_choice(Comparison<T>& file, const mole::Trace<T>& trace) {
     golden::expect_choice(file, trace.routing, trace.experts());
   }
 
- private:
-  /// f(pair, token, outputs of the pair's expert), then after_expert(the routing of all tokens to it).
-  template <class F, class AfterExpert>
-  void each_pair(const Matrix<T>& x, const mole::Routing<T>& routing, F f, AfterExpert after_expert) {
-    for (Index e = 0; e < routing.experts(); ++e) {
-      Matrix<T> gates(x.rows(), routing.experts());
-      for (Index n = 0; n < x.rows(); ++n) gates(n, e) = 1;
-      const auto alone = mole::Routing<T>::from_dense(gates);
-      const Matrix<T> out = block_.forward(x, alone);
-      for (Index p = 0; p < routing.pairs(); ++p)
-        if (routing.expert(p) == e) f(p, routing.token(p), out);
-      after_expert(alone);
-    }
-  }
-  template <class F>
-  void each_pair(const Matrix<T>& x, const mole::Routing<T>& routing, F f) {
-    each_pair(x, routing, f, [](const mole::Routing<T>&) {});
-  }
+  mole::MixtureLinear<mole::LinearRouter<T>, Gating, Blocks, mole::NoBase<T>, Execution> layer;
 
-  Block<T, Execution> block_;
+ private:
+  static Blocks blocks(Comparison<T>& file) {
+    const auto map = [&](const char* name) {
+      return mole::ExpertProjection(ExpertFiles<T>(file, name).load(file), load_base(file, name));
+    };
+    return {map("gate_proj."), map("up_proj."), map("down_proj.")};
+  }
 };
 
-/// The router sits in a layer whose experts are not used.
-template <template <class, class> class Use, class T, class Gating, class Execution>
+template <template <class, class, class> class Use, class T, class Gating, class Execution>
 void check_block(Comparison<T>& file, Gating gating, Execution execution, const LoadBalanceOptions& balance,
                  bool dropped_pass = false) {
   const Matrix<T> x = load_x(file);
   const std::vector<Index> starts = sequence_starts(file, x.rows());
   const mole::Pass pass{.sequence_begin = starts};
-  const auto unused = ExpertFiles<T>(file, "gate_proj.").load(file);
-  mole::MixtureLinear router(load_router(file), gating, unused, mole::NoBase<T>(unused.in(), unused.out()), execution);
-  auto work = router.workspace(x.rows());
-  Use<T, Execution> block(file, execution);
-  router.route(x, work, pass);
-  Matrix<T> y = block.forward(x, work.routing);
+  Use<T, Gating, Execution> block(file, gating, execution);
+  auto& layer = block.layer;
+  auto work = layer.workspace(x.rows());
+  Matrix<T> y(x.rows(), x.cols());
+  layer.route(x, work, pass);
+  block.forward(x, y, work);
   const DroppedTokens<T> dropped(work, dropped_pass);
   dropped.add_inputs(x, y);
   file.expect("y", y);
@@ -181,18 +172,18 @@ void check_block(Comparison<T>& file, Gating gating, Execution execution, const 
   block.expect_choice(file, work);
   if (dropped_pass) dropped.expect_first_choices(file);
   if (file.has("grad_y")) {
-    auto gradients = router.gradients();
+    auto gradients = layer.gradients();
     Matrix<T> d_x(x.rows(), x.cols());
-    block.backward(x, work.routing, file.matrix("grad_y"), work.d_gate(), d_x);
+    block.backward(x, file.matrix("grad_y"), d_x, gradients, work);
     dropped.add_gradients(x, file.matrix("grad_y"), d_x, work);
-    router.route_backward(x, d_x, gradients, work);
+    layer.route_backward(x, d_x, gradients, work);
     file.expect("grad_x", d_x);
     expect_router_gradients(file, "grad.", gradients.router);
-    block.expect_gradients(file);
+    block.expect_gradients(file, gradients);
   }
-  expect_balance(file, router, work, pass, balance);
-  expect_loss(file, "z", router, work, pass, [](mole::Trace<T>& trace) { return mole::router_z(trace); });
-  expect_loss(file, "router", router, work, pass,
+  expect_balance(file, layer, work, pass, balance);
+  expect_loss(file, "z", layer, work, pass, [](mole::Trace<T>& trace) { return mole::router_z(trace); });
+  expect_loss(file, "router", layer, work, pass,
               [&](mole::Trace<T>& trace) { return mole::router_z(trace) + mole::load_balance(trace, balance); });
 }
 
@@ -213,16 +204,16 @@ constexpr LoadBalanceOptions k_at_uniform{.norm = BalanceNorm::k_at_uniform};
 
 Method mixlora() {
   return under_every_execution([]<class T>(Comparison<T>& file, auto execution) {
-    check_block<BlockOfEachExpert>(
-        file, mole::Gate{mole::Softmax{}, mole::TopK{.k = file.integer("top_k")}, mole::Renormalized{}}, execution,
-        k_at_uniform);
+    check_block<WholeBlocks>(file,
+                             mole::Gate{mole::Softmax{}, mole::TopK{.k = file.integer("top_k")}, mole::Renormalized{}},
+                             execution, k_at_uniform);
   });
 }
 
 Method mixlora_dynamic() {
   return under_every_execution([]<class T>(Comparison<T>& file, auto execution) {
-    check_block<BlockOfEachExpert>(
-        file, mole::Gate{mole::Softmax{}, mole::TopP{.p = file.number("top_p")}, mole::Raw{}}, execution, k_at_uniform);
+    check_block<WholeBlocks>(file, mole::Gate{mole::Softmax{}, mole::TopP{.p = file.number("top_p")}, mole::Raw{}},
+                             execution, k_at_uniform);
   });
 }
 
@@ -230,9 +221,9 @@ Method mixlora_dynamic() {
 Method mixlora_switch() {
   return under_every_execution([]<class T>(Comparison<T>& file, auto execution) {
     const mole::CapacityOptions capacity{.fixed = file.integer("capacity"), .per_sequence = true};
-    check_block<BlockOfEachExpert>(
-        file, mole::Gate{mole::Softmax{}, mole::ExpertCapacity{mole::TopK{1}, capacity}, mole::Raw{}}, execution,
-        {.count = mole::BalanceCount::first_choice}, true);
+    check_block<WholeBlocks>(file,
+                             mole::Gate{mole::Softmax{}, mole::ExpertCapacity{mole::TopK{1}, capacity}, mole::Raw{}},
+                             execution, {.count = mole::BalanceCount::first_choice}, true);
   });
 }
 

@@ -20,6 +20,7 @@ const std::map<std::string, Method>& methods() {
     joined.merge(loss_methods());
     joined.merge(init_methods());
     joined.merge(block_methods());
+    joined.merge(combiner_methods());
     joined.merge(rank_methods());
     joined.merge(gate_methods());
     joined.merge(capacity_methods());

@@ -23,6 +23,7 @@ void check(const char* name, const Layer& layer, const std::string& obstacle) {
 
 TEST_CASE("Presets can be merged where every token has all experts with one weight", "[method]") {
   Rng rng(1);
+  const auto across = support::random_matrix<double>(11, 13, 3);
   check("lora", lora({}, DenseBase{weight}, rng), mergeable);
   check("loha", loha({}, DenseBase{weight}, rng), mergeable);
   check("oft", oft({.block = 11}, weight, DenseBase{weight}, rng), mergeable);
@@ -69,6 +70,8 @@ TEST_CASE("Presets can be merged where every token has all experts with one weig
   check("expert_choice, all", expert_choice({.factor = 8}, DenseBase{weight}, rng), weighs);
   check("promoe", promoe({}, DenseBase{weight}, rng), "excludes experts");
 
+  check("mixlora", mixlora({}, DenseBase{weight}, DenseBase{weight}, DenseBase{across}, rng), "not linear maps");
+  check("mixtral", mixtral<double>({.in = 11, .hidden = 7}, rng), "not linear maps");
   check("mofme", mofme({}, DenseBase{weight}, rng), "not linear maps");
   check("compressed_experts", compressed_experts({}, DenseBase{weight}, rng), "not linear maps");
   const auto gates = std::make_shared<ModuleGates<double>>(ModuleGates<double>::Options{.layers = 1, .modules = 2});

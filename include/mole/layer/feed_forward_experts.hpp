@@ -1,0 +1,271 @@
+// SPDX-License-Identifier: MIT
+// FeedForwardExperts: experts that are whole gated feed-forward blocks.
+#pragma once
+
+#include "mole/core/activation.hpp"
+#include "mole/core/random.hpp"
+#include "mole/core/row.hpp"
+#include "mole/layer/expert_projection.hpp"
+
+#include <algorithm>
+#include <utility>
+
+#include "mole/core/macros_off.hpp"
+
+namespace mole {
+
+/// y_n += sum over the chosen e of gate_ne down_e(act(gate_e x_n) o up_e x_n)
+///
+///   each of the three maps is   base(.) + what expert e adds to it
+///   x [N x I], gate and up map I to H, down maps H to O, y [N x O]
+///
+/// These are the experts of a layer whose own base is none: NoBase(I, O). LoRA experts on the three linear maps of a
+/// frozen block make MixLoRA; MapExperts<DenseMaps> without bases, the full experts of Mixtral, OLMoE or DeepSeekMoE.
+/// An expert here multiplies nonlinearly what it adds, so its gate weighs the whole block, not its ranks, and experts
+/// cannot be merged into the base.
+///
+/// The products of x with the bases of gate and up are computed once for all experts of a token; everything else, once
+/// for each pair of token and expert. A token without experts keeps its y, and its x, NaN even, reaches nothing. Each
+/// pair draws dropout masks of its own, and each map others: they depend on the pair's place in the call, so a batch in
+/// pieces draws others than the whole. Activations are plain loops, few next to the 3 I products
+/// behind each of their numbers. Scratch: two [tokens x H], one [tokens x I], and for each pair 2 I + 4 H + O numbers.
+/// Throws Error(shape) unless the maps fit each other. No allocation after scratch().
+/// Source: Shazeer 2020, arXiv:2002.05202, for the gated block; Li et al. 2024 (MixLoRA), arXiv:2404.15159.
+template <class Experts, class Base, class Activation = SiLU>
+class FeedForwardExperts {
+  static_assert(ActivationPolicy<Activation>,
+                "mole: Activation does not model ActivationPolicy (mole/core/activation.hpp)");
+
+ public:
+  using Scalar = typename Experts::Scalar;
+  using T = Scalar;
+  using Projection = ExpertProjection<Experts, Base>;
+  static constexpr bool borrows = borrows_parameters<Projection>;
+
+  struct Parameters {
+    ParametersOf<Projection> gate, up, down;
+
+    template <class F, class... P>
+    static void for_each_tensor(F&& f, P&... p) {
+      for_each_tensor_within<ParametersOf<Projection>>("gate", f, p.gate...);
+      for_each_tensor_within<ParametersOf<Projection>>("up", f, p.up...);
+      for_each_tensor_within<ParametersOf<Projection>>("down", f, p.down...);
+    }
+  };
+  /// The parameters in place; converts to Parameters, to make gradients of the same shapes.
+  template <class OfMap>
+  struct Parts {
+    OfMap gate, up, down;
+    operator Parameters() const { return {gate, up, down}; }
+    template <class F, class... P>
+    static void for_each_tensor(F&& f, P&... p) {
+      Parameters::for_each_tensor(f, p...);
+    }
+  };
+
+  struct Scratch {
+    Routing<T> alone;        // a row for each pair, served by its expert with a gate of 1
+    View<T> served;          // [tokens x I], x with 0 where no expert serves
+    View<T> of_gate, of_up;  // [tokens x H], what the bases make of x; in backward their gradients
+    View<T> x, d_x;          // [pairs x I]
+    View<T> gate, up, h;     // [pairs x H]; in backward gate and up hold their gradients
+    View<T> d_h;             // [pairs x H]
+    View<T> y;               // [pairs x O], in backward its gradient
+    ScratchOf<Projection> gate_map, up_map, down_map;
+  };
+
+  FeedForwardExperts(Projection gate, Projection up, Projection down, Activation activation = {})
+      : gate_(std::move(gate)), up_(std::move(up)), down_(std::move(down)), activation_(activation) {
+    check_sizes();
+  }
+
+  void check_sizes() const {
+    for (const Projection* map : {&gate_, &up_, &down_}) {
+      map->check_sizes();
+      expect("experts of each map", experts(), Index(map->experts.experts()));
+    }
+    expect("inputs of up, those of gate", gate_.in(), up_.in());
+    expect("outputs of up, those of gate", gate_.out(), up_.out());
+    expect("inputs of down, outputs of gate", gate_.out(), down_.in());
+  }
+  void check_gradients(const Parameters& gradients) const {
+    gate_.check_gradients(gradients.gate);
+    up_.check_gradients(gradients.up);
+    down_.check_gradients(gradients.down);
+  }
+
+  Index experts() const { return gate_.experts.experts(); }
+  Index in() const { return gate_.in(); }
+  Index hidden() const { return gate_.out(); }
+  Index out() const { return down_.out(); }
+  Projection& gate() { return gate_; }
+  Projection& up() { return up_; }
+  Projection& down() { return down_; }
+  const Projection& gate() const { return gate_; }
+  const Projection& up() const { return up_; }
+  const Projection& down() const { return down_; }
+  auto parameters() {
+    return Parts<decltype(gate_.parameters())>{gate_.parameters(), up_.parameters(), down_.parameters()};
+  }
+  auto parameters() const {
+    return Parts<decltype(gate_.parameters())>{gate_.parameters(), up_.parameters(), down_.parameters()};
+  }
+  template <class F>
+  void for_each_state(F&& f) {
+    for_each_state_within("gate", gate_, f);
+    for_each_state_within("up", up_, f);
+    for_each_state_within("down", down_, f);
+  }
+
+  Scratch scratch(const CallSize& size, Arena& arena) const {
+    CallSize by_token = size, by_pair = size;
+    by_token.latent = by_pair.latent = false;
+    by_pair.tokens = size.pairs;
+    const auto of_tokens = [&](Index cols) { return arena.matrix<T>(size.tokens, cols); };
+    const auto of_pairs = [&](Index cols) { return arena.matrix<T>(size.pairs, cols); };
+    const auto of_map = [&](const Projection& map, const CallSize& rows) {
+      return ScratchOf<Projection>{scratch_for(map.experts, by_pair, arena), scratch_for(map.base, rows, arena)};
+    };
+    return {Routing<T>(by_pair, arena), of_tokens(in()),       of_tokens(hidden()),
+            of_tokens(hidden()),        of_pairs(in()),        of_pairs(in()),
+            of_pairs(hidden()),         of_pairs(hidden()),    of_pairs(hidden()),
+            of_pairs(hidden()),         of_pairs(out()),       of_map(gate_, by_token),
+            of_map(up_, by_token),      of_map(down_, by_pair)};
+  }
+
+  void forward(View<const T> x, View<const T>, const Routing<T>& routing, View<T> y, auto call) const {
+    Scratch& s = call.scratch;
+    const Index pairs = routing.pairs();
+    lay_out(routing, s.alone);
+    const View<const T> served = served_of(x, routing, call);
+    const View<T> rows = s.x.top(pairs);
+    call.execution.parallel_for(pairs,
+                                [&](Index p) { std::ranges::copy(x.row(routing.token(p)), rows.row(p).begin()); });
+    const View<T> g = s.gate.top(pairs), u = s.up.top(pairs), h = s.h.top(pairs), out = s.y.top(pairs);
+    behind_shared_base(gate_, 0, served, rows, routing, s.of_gate, g, s.gate_map, call);
+    behind_shared_base(up_, 1, served, rows, routing, s.of_up, u, s.up_map, call);
+    call.execution.parallel_for(pairs, [&](Index p) {
+      for (Index i = 0; i < h.cols(); ++i) h(p, i) = activation_.value(g(p, i)) * u(p, i);
+    });
+    down_.base.forward(h, out, call.with(s.down_map.base));
+    add(down_, 2, h, out, s.down_map, call);
+    call.execution.parallel_for(x.rows(), [&](Index n) {
+      for (Index p = routing.first_pair(n); p < routing.first_pair(n + 1); ++p)
+        detail::add_scaled(routing.gate(p), out.row_data(p), y.row_data(n), y.cols());
+    });
+  }
+
+  /// With all of forward() in the scratch, which this uses up.
+  void backward(View<const T> x, const Routing<T>& routing, View<const T> d_y, std::span<T> d_gate, View<T> d_x,
+                Parameters& gradients,
+                auto call) const requires TrainableBasePolicy<Base> && TrainableExpertPolicy<Experts> {
+    Scratch& s = call.scratch;
+    const Index pairs = routing.pairs();
+    const View<T> out = s.y.top(pairs), h = s.h.top(pairs), d_h = s.d_h.top(pairs);
+    call.execution.parallel_for(pairs, [&](Index p) {
+      const std::span<const T> d = d_y.row(routing.token(p));
+      if (!d_gate.empty()) d_gate[std::size_t(p)] += detail::dot(d.data(), out.row_data(p), out.cols());
+      std::ranges::transform(d, out.row(p).begin(), [gate = routing.gate(p)](T value) { return gate * value; });
+    });
+    fill(d_h, T(0));
+    add_backward(down_, 2, h, out, d_h, gradients.down.experts, s.down_map, call);
+    down_.base.backward(h, View<const T>(out), d_h, gradients.down.base, call.with(s.down_map.base));
+    const View<T> g = s.gate.top(pairs), u = s.up.top(pairs);
+    call.execution.parallel_for(pairs, [&](Index p) {
+      for (Index i = 0; i < h.cols(); ++i) {
+        const T d = d_h(p, i), z = g(p, i);
+        g(p, i) = d * u(p, i) * activation_.derivative(z);
+        u(p, i) = d * activation_.value(z);
+      }
+    });
+    const View<T> d_rows = d_x ? s.d_x.top(pairs) : View<T>();
+    if (d_rows) fill(d_rows, T(0));
+    behind_shared_base_backward(gate_, 0, x, routing, g, d_rows, d_x, s.of_gate, gradients.gate, s.gate_map, call);
+    behind_shared_base_backward(up_, 1, x, routing, u, d_rows, d_x, s.of_up, gradients.up, s.up_map, call);
+    if (d_x) add_pairs(routing, d_rows, d_x, call.execution);
+  }
+
+ private:
+  static void expect(const char* what, Index expected, Index found) {
+    require(expected == found, ErrorCode::shape, "FeedForwardExperts: ", what, ": expected ", expected, ", found ",
+            found);
+  }
+  static void lay_out(const Routing<T>& routing, Routing<T>& alone) {
+    alone.start(routing.experts());
+    for (Index p = 0; p < routing.pairs(); ++p) {
+      alone.push(routing.expert(p), T(1));
+      alone.end_token();
+    }
+    alone.finish();
+  }
+
+  /// What a base may see: x itself if every token has an expert.
+  static View<const T> served_of(View<const T> x, const Routing<T>& routing, auto call) {
+    const auto serves = [&](Index n) { return routing.first_pair(n) < routing.first_pair(n + 1); };
+    Index n = 0;
+    while (n < x.rows() && serves(n)) ++n;
+    if (n == x.rows()) return x;
+    const View<T> served = call.scratch.served.top(x.rows());
+    call.execution.parallel_for(x.rows(), [&](Index row) {
+      if (serves(row))
+        std::ranges::copy(x.row(row), served.row(row).begin());
+      else
+        std::ranges::fill(served.row(row), T(0));
+    });
+    return served;
+  }
+
+  /// The pass of map number `map`, whose rows are pairs: it has no tokens of the caller's.
+  Pass pass_of(Index map, const Pass& pass) const {
+    return {.training = pass.training,
+            .seed = pass.seed,
+            .layer = mix_bits(3 * pass.layer + std::uint64_t(map)),
+            .step = pass.step,
+            .first_token = pass.first_token * std::uint64_t(experts())};
+  }
+  /// y += what the expert of each row adds
+  void add(const Projection& map, Index number, View<const T> x, View<T> y, ScratchOf<Projection>& s, auto call) const {
+    const Pass pass = pass_of(number, call.pass);
+    map.experts.forward(x, {}, call.scratch.alone, y, Call{call.execution, pass, s.experts});
+  }
+  void add_backward(const Projection& map, Index number, View<const T> x, View<const T> d_y, View<T> d_x,
+                    ParametersOf<Experts>& gradients, ScratchOf<Projection>& s, auto call) const {
+    const Pass pass = pass_of(number, call.pass);
+    map.experts.backward(x, call.scratch.alone, d_y, {}, d_x, gradients, Call{call.execution, pass, s.experts});
+  }
+
+  /// y of each pair = base(x of its token), which is computed once, + what its expert adds
+  void behind_shared_base(const Projection& map, Index number, View<const T> x, View<const T> rows,
+                          const Routing<T>& routing, View<T> of_base, View<T> y, ScratchOf<Projection>& s,
+                          auto call) const {
+    const View<T> shared = of_base.top(x.rows());
+    map.base.forward(x, shared, call.with(s.base));
+    call.execution.parallel_for(y.rows(),
+                                [&](Index p) { std::ranges::copy(shared.row(routing.token(p)), y.row(p).begin()); });
+    add(map, number, rows, y, s, call);
+  }
+  void behind_shared_base_backward(const Projection& map, Index number, View<const T> x, const Routing<T>& routing,
+                                   View<const T> d_y, View<T> d_rows, View<T> d_x, View<T> of_base,
+                                   ParametersOf<Projection>& gradients, ScratchOf<Projection>& s, auto call) const {
+    add_backward(map, number, View<const T>(call.scratch.x.top(d_y.rows())), d_y, d_rows, gradients.experts, s, call);
+    if (!d_x && !any_wanted(gradients.base)) return;
+    const View<T> d_shared = of_base.top(x.rows());
+    fill(d_shared, T(0));
+    add_pairs(routing, d_y, d_shared, call.execution);
+    map.base.backward(served_of(x, routing, call), View<const T>(d_shared), d_x, gradients.base, call.with(s.base));
+  }
+  /// of_tokens_n += of_pairs_p, for the pairs of token n
+  static void add_pairs(const Routing<T>& routing, View<const T> of_pairs, View<T> of_tokens, const auto& execution) {
+    execution.parallel_for(of_tokens.rows(), [&](Index n) {
+      for (Index p = routing.first_pair(n); p < routing.first_pair(n + 1); ++p)
+        detail::add_scaled(1, of_pairs.row_data(p), of_tokens.row_data(n), of_tokens.cols());
+    });
+  }
+
+  Projection gate_, up_, down_;
+  [[no_unique_address]] Activation activation_;
+};
+
+}  // namespace mole
+
+#include "mole/core/macros_on.hpp"
