@@ -41,6 +41,7 @@ namespace mole {
 template <class T>
 class AnyLinear {
  public:
+  using Scalar = T;
   /// f(name, parameter, gradient); an empty gradient is frozen.
   using Visitor = std::function<void(std::string_view name, View<T> parameter, View<T> gradient)>;
 
@@ -65,6 +66,9 @@ class AnyLinear {
   void apply_backward(View<const T> x, const Routing<T>& routing, View<const T> d_y, std::span<T> d_gate, View<T> d_x) {
     model().apply_backward(x, routing, d_y, d_gate, d_x);
   }
+
+  /// Is what a token gets the sum of what each of its pairs adds? Not so for experts that act on each other.
+  bool pairs_add_up() const { return model().pairs_add_up(); }
 
   /// What a caller hands over to the router, and finds there between forward and backward:
   ///     layer.router_scratch<RecurrentRouter<float>>().carry = {.in = h_1, .out = h_2};
@@ -144,6 +148,7 @@ class AnyLinear {
     virtual void apply(View<const T> x, const Routing<T>& routing, View<T> y, const Pass& pass) = 0;
     virtual void apply_backward(View<const T> x, const Routing<T>& routing, View<const T> d_y, std::span<T> d_gate,
                                 View<T> d_x) = 0;
+    virtual bool pairs_add_up() const = 0;
     virtual void* router_scratch(const char* router) = 0;
     virtual Trace<T>& trace() = 0;
     virtual void set_trainable(TrainableParts trainable) = 0;
@@ -188,6 +193,7 @@ class AnyLinear {
       else
         throw_not_trainable();
     }
+    bool pairs_add_up() const override { return mole::pairs_add_up<std::remove_cvref_t<decltype(layer.experts())>>; }
     void* router_scratch([[maybe_unused]] const char* router) override {
       if constexpr (routes)
         if (router == &type_of<std::remove_cvref_t<decltype(layer.router())>>) return &work.router_scratch;
