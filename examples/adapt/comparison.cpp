@@ -87,16 +87,20 @@ class Comparison {
     const double rate = options_.learning_rate > 0 ? options_.learning_rate : method.learning_rate;
     const Adapter::Attachment attached(*entry.adapter);
     const std::string read = text::fingerprint(std::span(corpus_.domains).subspan(1));
-    const training::Training training{
-        .title = method.title,
-        .configuration = base_ + "; " + method.title + ", " + std::to_string(options_.steps) + " steps of " +
-                         std::to_string(options_.batch) + ", rate " + std::to_string(rate) + ", text " + read,
-        .adapter = entry.adapter.get(),
-        .seed = options_.seed,
-        .steps = options_.steps,
-        .peak_rate = rate,
-        .file = options_.out / (method.name + ".safetensors"),
-        .resume = options_.resume};
+    const training::Training training{.title = method.title,
+                                      .configuration = base_.configuration + "; " + method.title + ", " +
+                                                       std::to_string(options_.steps) + " steps of " +
+                                                       std::to_string(options_.batch) + ", rate " +
+                                                       std::to_string(rate) + ", text " + read,
+                                      .adapter = entry.adapter.get(),
+                                      .seed = options_.seed,
+                                      .steps = options_.steps,
+                                      .peak_rate = rate,
+                                      .notes = {{"method", method.name},
+                                                {"base", base_.file.string()},
+                                                {"domains", std::to_string(corpus_.domains.size())}},
+                                      .file = options_.out / (method.name + ".safetensors"),
+                                      .resume = options_.resume};
     entry.training = training::train(model_, sampler(), training);
     RoutingCounts counts(*entry.adapter, corpus_.domains.size());
     entry.bits = evaluation_.bits(model_, entry.adapter.get(), [&](const text::Batch& batch) { counts.add(batch); });
@@ -248,7 +252,7 @@ class Comparison {
   training::Evaluation evaluation_;
   std::vector<Method> methods_;
   std::vector<const Method*> chosen_;
-  std::string base_;  // all that the base depends on
+  training::Pretrained base_;
   std::vector<double> base_seconds_;
   DomainBits base_bits_;
   std::vector<Entry> entries_;

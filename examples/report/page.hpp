@@ -41,7 +41,9 @@ svg { display: block; overflow: visible; font: 12px system-ui, sans-serif; } td 
 )";
 
 inline std::string element(std::string_view tag, const std::string& content) {
-  return "<" + std::string(tag) + ">" + content + "</" + std::string(tag) + ">";
+  std::string s = "<";
+  s.append(tag).append(">").append(content).append("</").append(tag).append(">");
+  return s;
 }
 
 inline std::string facts(const std::vector<std::pair<std::string, std::string>>& facts) {
@@ -81,14 +83,15 @@ inline std::string figure(const std::string& caption, const std::string& drawing
 }
 
 /// Writes beside `path` and renames, so that a reader sees the old page or the whole of this one.
-/// Throws std::runtime_error naming the path if it cannot be written.
-inline void write_page(const std::filesystem::path& path, const std::string& title, const std::string& body) {
+/// `style` is for what this page alone has. Throws std::runtime_error naming the path if it cannot be written.
+inline void write_page(const std::filesystem::path& path, const std::string& title, const std::string& body,
+                       const std::string& style = {}) {
   std::filesystem::path beside = path;
   beside += ".part";
   std::ofstream out(beside, std::ios::binary | std::ios::trunc);
   out << "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"/>"
          "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>"
-      << element("title", escaped(title)) << element("style", std::string(page_style)) << "</head>\n"
+      << element("title", escaped(title)) << element("style", std::string(page_style) + style) << "</head>\n"
       << element("body", body) << "</html>\n";
   out.close();
   std::error_code error;

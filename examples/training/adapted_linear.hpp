@@ -6,6 +6,7 @@
 #include "training/method.hpp"
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <span>
 #include <string_view>
@@ -16,9 +17,13 @@ namespace training {
 /// Stands at one of the four places of a block.
 class AdaptedLinear final : public host::Linear<float> {
  public:
-  /// `method` and `pass` are borrowed: mode and random key of the current step, to which it adds its own `number`.
-  AdaptedLinear(const Method& method, Method::Layer layer, std::uint64_t number, const mole::Pass& pass)
-      : method_(method), layer_(std::move(layer)), number_(number), pass_(pass) {
+  /// After each forward, with x and the pass.
+  using Watcher = std::function<void(mole::AnyLinear<float>&, mole::View<const float>, const mole::Pass&)>;
+
+  /// `method`, `shared`, which may be null, and `pass` are borrowed: mode and random key of the current step, to which
+  /// it adds its own `number`.
+  AdaptedLinear(const Method& method, Method::Layer layer, std::uint64_t number, Shared* shared, const mole::Pass& pass)
+      : method_(method), layer_(std::move(layer)), number_(number), shared_(shared), pass_(pass) {
     if (!method.balancer) return;
     mole::SignBiasBalancer::Options options = *method.balancer;
     with_bias([&](std::span<float> bias) { options.experts = mole::Index(bias.size()); });
@@ -31,11 +36,14 @@ class AdaptedLinear final : public host::Linear<float> {
   void forward(host::ConstView<float> x, host::View<float> y) override {
     mole::Pass pass = pass_;
     pass.layer = number_;
+    if (method_.before_forward) method_.before_forward({layer_, mole::Index(number_), shared_, x});
     layer_.forward(x, y, pass);
+    if (watcher_) watcher_(layer_, x, pass);
   }
 
   void backward(host::ConstView<float> x, host::ConstView<float> d_y, host::View<float> d_x) override {
     if (method_.loss) method_.loss(layer_.trace());
+    if (method_.before_backward) method_.before_backward({layer_, mole::Index(number_), shared_, x, d_x});
     if (balancer_) balancer_->observe(layer_.trace());
     layer_.backward(x, d_y, d_x);
   }
@@ -53,6 +61,8 @@ class AdaptedLinear final : public host::Linear<float> {
   }
 
   mole::AnyLinear<float>& layer() { return layer_; }
+  /// It may call the layer, except for a backward. An empty one watches no longer.
+  void watch(Watcher watcher) { watcher_ = std::move(watcher); }
 
  private:
   /// Calls f(the balancing bias), wherever the method keeps it: in the router, in the score or in the selection.
@@ -67,7 +77,9 @@ class AdaptedLinear final : public host::Linear<float> {
   const Method& method_;
   mole::AnyLinear<float> layer_;
   std::uint64_t number_;
+  Shared* shared_;
   const mole::Pass& pass_;
+  Watcher watcher_;
   std::optional<mole::SignBiasBalancer> balancer_;
 };
 

@@ -52,7 +52,7 @@ class Adapter {
     for (std::size_t i = 0; i < sites_.size(); ++i) {
       if (weights == Weights::copied) own_weight(sites_[i]);
       auto layer = shared_ ? method.build_shared(sites_[i], *shared_, rng_) : method.build(sites_[i], rng_);
-      auto linear = std::make_unique<AdaptedLinear>(method, std::move(layer), i, pass_);
+      auto linear = std::make_unique<AdaptedLinear>(method, std::move(layer), i, shared_.get(), pass_);
       adapted_.push_back(linear.get());
       layers_.push_back(std::move(linear));
       const std::size_t places = host::places.size();
@@ -74,6 +74,7 @@ class Adapter {
   const Method& method() const { return method_; }
   std::size_t size() const { return adapted_.size(); }
   mole::AnyLinear<float>& layer(std::size_t i) { return adapted_[i]->layer(); }
+  AdaptedLinear& linear(std::size_t i) { return *adapted_[i]; }
   const Site& site(std::size_t i) const { return sites_[i]; }
   const std::string& name_of(std::size_t i) const { return names_[i]; }
 
@@ -104,11 +105,14 @@ class Adapter {
     const std::size_t length = batch.inputs.size() / batch.sequences();
     sequence_begin_.resize(batch.sequences());
     for (std::size_t s = 0; s < batch.sequences(); ++s) sequence_begin_[s] = mole::Index(s * length);
-    pass_ = {
-        .training = true, .seed = seed, .step = step, .forced = experts_of(batch), .sequence_begin = sequence_begin_};
+    pass_ = {.training = true, .seed = seed, .step = step, .sequence_begin = sequence_begin_};
+    label(batch);
   }
   /// The next calls evaluate `batch`.
-  void start_evaluation(const text::Batch& batch) { pass_ = {.forced = experts_of(batch)}; }
+  void start_evaluation(const text::Batch& batch) {
+    pass_ = {};
+    label(batch);
+  }
 
   void after_step(mole::Index step, mole::Index steps) {
     if (shared_) shared_->after_step(step, steps);
@@ -131,13 +135,13 @@ class Adapter {
   }
 
  private:
-  /// The expert that each token is forced to, for methods that do so.
-  std::span<const int> experts_of(const text::Batch& batch) {
-    if (!method_.domain_experts) return {};
-    forced_.clear();
+  /// Labels tokens with the domain of their text, and forces that expert on them for methods that do so.
+  void label(const text::Batch& batch) {
+    labels_.clear();
     const std::size_t length = batch.inputs.size() / batch.sequences();
-    for (const std::size_t domain : batch.domains) forced_.insert(forced_.end(), length, int(domain));
-    return forced_;
+    for (const std::size_t domain : batch.domains) labels_.insert(labels_.end(), length, int(domain));
+    pass_.labels = labels_;
+    if (method_.domain_experts) pass_.forced = labels_;
   }
 
   void own_weight(Site& site) {
@@ -160,7 +164,7 @@ class Adapter {
   mole::Rng rng_;
   mole::Pass pass_;
   std::vector<mole::Index> sequence_begin_;  // of the current batch
-  std::vector<int> forced_;
+  std::vector<int> labels_;
   std::vector<mole::Matrix<float>> weights_;  // where they are copied
   std::vector<Site> sites_;
   std::unique_ptr<Shared> shared_;

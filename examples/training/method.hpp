@@ -47,9 +47,19 @@ class Shared {
   virtual void after_step(mole::Index, mole::Index) {}
 };
 
+/// One call of a layer, for hooks that need more of it than its trace.
+struct LayerCall {
+  mole::AnyLinear<float>& layer;
+  mole::Index number;          // of the layer, in the order of the calls
+  Shared* shared;              // null where the method has none
+  mole::View<const float> x;   // [N x I]
+  mole::View<float> d_x = {};  // [N x I], accumulated; empty in forward, and where it is not wanted
+};
+
 /// A method is a layer, and what is done to it besides its forward and backward.
 ///
-///   a step:  forward - loss - balancer observes - backward - clip - AdamW - balancer updates - after_step
+///   a step:  before_forward - forward - loss - before_backward - balancer observes - backward
+///            - clip - AdamW - balancer updates - after_step
 ///
 /// What is empty is not done. The hooks keep no state of their own: they are functions of the layer and the step, so
 /// that a run may stop between two steps. The one thing that does count, the balancer, belongs to each layer.
@@ -74,8 +84,12 @@ struct Method {
   /// two learn in turns, each from batches of its own; after it, the others alone.
   std::function<bool(std::string_view name)> chooses = {};
 
+  /// Hands over to the router what the trace has no place for.
+  std::function<void(const LayerCall&)> before_forward = {};
   /// Adds the gradients of the method's own losses.
   std::function<void(mole::Trace<float>&)> loss = {};
+  /// The same for losses of more than the trace.
+  std::function<void(const LayerCall&)> before_backward = {};
   /// Balances without a loss; `experts` is filled in for each layer.
   std::optional<mole::SignBiasBalancer::Options> balancer = {};
   /// After the optimizer's step `step` = 0, 1, ... of `steps`.

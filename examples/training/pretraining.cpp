@@ -19,7 +19,7 @@ Model fresh_model(std::uint64_t seed, const mole::ThreadPool& pool) {
   });
 }
 
-std::string pretrain(Model& model, const text::Corpus& corpus, const Pretraining& options) {
+Pretrained pretrain(Model& model, const text::Corpus& corpus, const Pretraining& options) {
   constexpr std::size_t sequences = 8;
   constexpr double peak_rate = 2e-3;
   const std::string seed = std::to_string(options.seed), steps = std::to_string(options.steps);
@@ -39,7 +39,7 @@ std::string pretrain(Model& model, const text::Corpus& corpus, const Pretraining
   const TrainingResult result = train(model, sampler, training);
   if (result.from_file) std::printf("base: from %s\n", training.file.string().c_str());
   model.freeze();
-  return base;
+  return {base, std::filesystem::absolute(training.file)};
 }
 
 }  // namespace training

@@ -18,11 +18,15 @@ struct Pretraining {
   std::filesystem::path cache;  // a folder; a base that is there is never trained again
 };
 
+struct Pretrained {
+  std::string configuration;   // all that the base depends on: part of that of what is trained on top of it
+  std::filesystem::path file;  // where it is, to be loaded again by SavedAdapter
+};
+
 /// A transformer with random weights, which computes on `pool`.
 Model fresh_model(std::uint64_t seed, const mole::ThreadPool& pool);
 
-/// Trains `model` on the first domain, or loads what an earlier run did, and freezes it. Returns all that the base
-/// depends on, as part of the configuration of what is trained on top of it. Throws as train().
-std::string pretrain(Model& model, const text::Corpus& corpus, const Pretraining& options);
+/// Trains `model` on the first domain, or loads what an earlier run did, and freezes it. Throws as train().
+Pretrained pretrain(Model& model, const text::Corpus& corpus, const Pretraining& options);
 
 }  // namespace training

@@ -92,6 +92,7 @@ void Run::save() {
   if (training_.file.empty()) return;
   mole::CheckpointWriter writer;
   writer.set_text("configuration", training_.configuration);
+  for (const auto& [name, text] : training_.notes) writer.set_text(name, text);
   writer.set_number("step", curve_.size());
   writer.set_number("seed", training_.seed);
   writer.add_parameters("parameters", [this](const mole::AnyLinear<float>::Visitor& f) { for_each_tensor(f); });

@@ -8,6 +8,7 @@
 
 #include <filesystem>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace training {
@@ -20,6 +21,7 @@ struct Training {
   std::uint64_t seed = 0;
   mole::Index steps = 0;
   double peak_rate = 0;
+  std::vector<std::pair<std::string, std::string>> notes = {};  // names and texts that the file has besides
   std::filesystem::path file = {};  // the result, or the state of a stopped run; empty: neither is kept
   bool resume = false;
 };

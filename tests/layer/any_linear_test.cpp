@@ -4,6 +4,8 @@
 #include "core/error_code.hpp"
 #include "mole/method/lora.hpp"
 #include "mole/method/mos.hpp"
+#include "mole/method/noisy_top_k.hpp"
+#include "mole/router/recurrent_router.hpp"
 
 #include "support/catch.hpp"
 #include "support/layers.hpp"
@@ -20,6 +22,14 @@ struct FirstColumns {
     for (Index n = 0; n < x.rows(); ++n)
       for (Index e = 0; e < 4; ++e) logits(n, e) = x(n, e);
   }
+};
+
+struct SilentExpert {
+  using Scalar = float;
+  Index in() const { return 2; }
+  Index out() const { return 2; }
+  Index experts() const { return 1; }
+  void forward(View<const float>, View<const float>, const Routing<float>&, View<float>, auto) const {}
 };
 }  // namespace
 
@@ -157,6 +167,146 @@ TEST_CASE("Layers behind AnyLinear train a pool that they share, until set_train
   CHECK(step() > 0);
   any.set_trainable({});
   CHECK(step() == 0);
+}
+
+TEST_CASE("Two layers behind AnyLinear share a routing, and its gradient reaches the router of the first", "[layer]") {
+  auto first = support::routed_layer<float>({}, support::top_2());
+  auto second = support::routed_layer<float>({.rank = 5}, support::top_2());
+  const auto x = support::random_matrix<float>(9, 11, 1), d_y = support::random_matrix<float>(9, 13, 2);
+  Matrix<float> y(9, 13), y_any(9, 13), d_x(9, 11), d_x_any(9, 11);
+
+  auto first_work = first.workspace(9), second_work = second.workspace(9);
+  auto first_gradients = first.gradients(), second_gradients = second.gradients();
+  first.forward(x, y, first_work);
+  second.apply(x, first_work.routing, y, second_work);
+  second.apply_backward(x, first_work.routing, d_y, first_work.d_gate(), d_x, second_gradients, second_work);
+  first.backward(x, d_y, d_x, first_gradients, first_work);
+
+  AnyLinear<float> q(first, 9), k(second, 9);
+  q.forward(x, y_any);
+  k.apply(x, q.trace().routing, y_any);
+  k.apply_backward(x, q.trace().routing, d_y, q.trace().d_gate(), d_x_any);
+  q.backward(x, d_y, d_x_any);
+
+  CHECK(same_bits(y, y_any));
+  CHECK(same_bits(d_x, d_x_any));
+  CHECK(same_bits(first_gradients.router.weight, q.gradients<decltype(first)>()->router.weight));
+  CHECK(same_bits(second_gradients.experts.lora_B, k.gradients<decltype(second)>()->experts.lora_B));
+  auto alone_work = first.workspace(9);
+  auto alone = first.gradients();
+  first.forward(x, y, alone_work);
+  first.backward(x, d_y, {}, alone, alone_work);
+  CHECK_FALSE(same_bits(alone.router.weight, first_gradients.router.weight));
+}
+
+TEST_CASE("AnyLinear holds experts that have no router, for routings from outside", "[layer]") {
+  Rng rng(1);
+  auto layer = support::with_random_b(
+      ExpertLinear(LowRank<DenseFactors<float>>({.in = 11, .out = 13, .experts = 3, .rank = 2}, rng),
+                   DenseBase(support::random_matrix<float>(13, 11, 6))));
+  AnyLinear<float> any(layer, 4);
+  const auto x = support::random_matrix<float>(4, 11, 1), d_y = support::random_matrix<float>(4, 13, 2);
+  const std::vector<int> labels{2, 0, 1, 2};
+  const auto routing = Routing<float>::from_labels(labels, 3);
+  Matrix<float> y(4, 13), y_any(4, 13), d_x(4, 11), d_x_any(4, 11);
+  std::vector<float> d_gate(4), d_gate_any(4);
+  auto work = layer.workspace(4);
+  auto gradients = layer.gradients();
+  layer.apply(x, routing, y, work);
+  layer.apply_backward(x, routing, d_y, d_gate, d_x, gradients, work);
+  any.apply(x, routing, y_any);
+  any.apply_backward(x, routing, d_y, d_gate_any, d_x_any);
+  CHECK(same_bits(y, y_any));
+  CHECK(same_bits(d_x, d_x_any));
+  CHECK(d_gate == d_gate_any);
+  CHECK(d_gate[0] != 0);
+  CHECK(same_bits(gradients.experts.lora_A, any.gradients<decltype(layer)>()->experts.lora_A));
+  CHECK_FALSE(any.can_merge());
+
+  y_any = y;
+  CHECK(test::code_of([&] { any.forward(x, y_any); }) == ErrorCode::order);
+  CHECK(test::code_of([&] { any.backward(x, d_y, {}); }) == ErrorCode::order);
+  CHECK(test::code_of([&] { any.trace(); }) == ErrorCode::order);
+  CHECK(test::code_of([&] { any.router_scratch<LinearRouter<float>>(); }) == ErrorCode::option);
+  CHECK(same_bits(y, y_any));
+}
+
+TEST_CASE("AnyLinear takes routings of more pairs than its gating has, where it was given room", "[layer]") {
+  const auto layer = support::routed_layer<float>({}, support::top_2());
+  AnyLinear<float> narrow(layer, 3), wide(layer, 3, {}, 12);
+  Matrix<float> gates(3, 4);
+  fill(gates.view(), 0.25f);
+  const auto all = Routing<float>::from_dense(gates);
+  const auto x = support::random_matrix<float>(3, 11, 1);
+  Matrix<float> y(3, 13);
+  CHECK(test::code_of([&] { narrow.apply(x, all, y); }) == ErrorCode::capacity);
+  wide.apply(x, all, y);
+  CHECK(y(0, 0) != 0);
+}
+
+TEST_CASE("AnyLinear refuses the backward of a routing that an inference-only layer applied", "[layer]") {
+  AnyLinear<float> any(ExpertLinear(SilentExpert{}, DenseBase(Matrix<float>(2, 2))), 1);
+  const auto routing = Routing<float>::from_labels(std::vector<int>{0}, 1);
+  const auto x = support::random_matrix<float>(1, 2, 1);
+  Matrix<float> y(1, 2);
+  any.apply(x, routing, y);
+  CHECK(test::code_of([&] { any.apply_backward(x, routing, y, {}, {}); }) == ErrorCode::not_trainable);
+}
+
+TEST_CASE("Recurrent routers behind AnyLinear carry their states from layer to layer and back", "[layer]") {
+  using Router = RecurrentRouter<float>;
+  Rng rng(1);
+  GruCell<float> cell({.in = 5, .width = 4}, rng);
+  const auto make = [&] {
+    return support::with_random_b(MixtureLinear(
+        Router({.in = 6, .experts = 3}, cell, rng), support::top_2(),
+        LowRank<DenseFactors<float>>({.in = 6, .out = 6, .experts = 3, .rank = 2}, rng), NoBase<float>(6, 6)));
+  };
+  auto one = make(), two = make();
+  const auto x = support::random_matrix<float>(5, 6, 1), d_y = support::random_matrix<float>(5, 6, 2);
+  Matrix<float> h(5, 4), h_any(5, 4), d_h(5, 4), d_h_any(5, 4), y(5, 6), y_any(5, 6);
+  auto d_cell = cell.gradients(), d_cell_any = cell.gradients();
+
+  auto work_one = one.workspace(5), work_two = two.workspace(5);
+  auto gradients_one = one.gradients(), gradients_two = two.gradients();
+  work_one.router_scratch.carry = {.out = h, .d_out = d_h, .d_cell = &d_cell};
+  work_two.router_scratch.carry = {.in = h, .d_in = d_h, .d_cell = &d_cell};
+  one.forward(x, y, work_one);
+  two.forward(x, y, work_two);
+  two.backward(x, d_y, {}, gradients_two, work_two);
+  one.backward(x, d_y, {}, gradients_one, work_one);
+
+  std::vector<AnyLinear<float>> model;
+  model.emplace_back(one, 5);
+  model.emplace_back(two, 5);
+  model[0].router_scratch<Router>().carry = {.out = h_any, .d_out = d_h_any, .d_cell = &d_cell_any};
+  model[1].router_scratch<Router>().carry = {.in = h_any, .d_in = d_h_any, .d_cell = &d_cell_any};
+  for (auto& layer : model) layer.forward(x, y_any);
+  for (Index l = 1; l >= 0; --l) model[std::size_t(l)].backward(x, d_y, {});
+
+  CHECK(same_bits(y, y_any));
+  CHECK(same_bits(h, h_any));
+  CHECK(same_bits(d_h, d_h_any));
+  CHECK(d_h(0, 0) != 0);
+  CHECK(same_bits(d_cell.input.weight, d_cell_any.input.weight));
+  CHECK(same_bits(gradients_one.router.input.weight, model[0].gradients<decltype(one)>()->router.input.weight));
+}
+
+TEST_CASE("AnyLinear shows what a noisy router was made of, and refuses to show another router", "[layer]") {
+  using Router = NoisyRouter<LinearRouter<float>>;
+  Rng rng(1);
+  AnyLinear<float> any(noisy_top_k({.experts = 4, .k = 2}, NoBase<float>(11, 13), rng), 6);
+  const auto x = support::random_matrix<float>(6, 11, 1), noise = support::random_matrix<float>(6, 4, 2);
+  Matrix<float> y(6, 13);
+  any.router_scratch<Router>().carry = {.noise = noise};
+  any.forward(x, y, {.training = true});
+  const auto& scratch = any.router_scratch<Router>();
+  for (Index n = 0; n < 6; ++n)
+    for (Index e = 0; e < 4; ++e)
+      CHECK(any.trace().logits()(n, e) == scratch.clean(n, e) + noise(n, e) * scratch.deviation(n, e));
+
+  CHECK(test::code_of([&] { any.router_scratch<LinearRouter<float>>(); }) == ErrorCode::option);
+  CHECK(test::code_of([&] { any.router_scratch<RecurrentRouter<float>>(); }) == ErrorCode::option);
 }
 
 TEST_CASE("An AnyLinear that was moved from says so", "[layer]") {

@@ -6,7 +6,9 @@
 #include "mole/execution/through_eigen.hpp"
 #include "mole/expert/biased_experts.hpp"
 #include "mole/expert/compressed_experts.hpp"
+#include "mole/layer/any_linear.hpp"
 #include "mole/layer/experts_behind_base.hpp"
+#include "mole/method/compressed_experts.hpp"
 #include "support/catch.hpp"
 #include "support/layers.hpp"
 
@@ -204,3 +206,30 @@ using Plain = LowRank<DenseFactors<double>>;
 static_assert(pairs_add_up<Plain> && pairs_add_up<BiasedExperts<Plain>>);
 static_assert(!pairs_add_up<CompressedExperts<Plain>> && !pairs_add_up<BiasedExperts<CompressedExperts<Plain>>>);
 static_assert(!pairs_add_up<ExpertsBehindBase<NoBase<double>, CompressedExperts<Plain>>>);
+
+TEST_CASE("A layer behind AnyLinear has the attribution of the layer inside, but for the rounding of its base",
+          "[stats]") {
+  const auto layer = support::routed_layer<double>({.experts = 5}, Gate{Softmax{}, TopP{.p = 0.8}, Renormalized{}});
+  const auto x = support::random_matrix<double>(9, 11, 8);
+  AnyLinear<double> any(layer, 9);
+  Matrix<double> y(9, 13);
+  any.forward(x, y);
+  const Attribution parts = attribution(any, x, any.trace().routing);
+  const Attribution expected = attribution(layer, x, any.trace().routing);
+  REQUIRE(parts.norm.size() == std::size_t(any.trace().routing.pairs()));
+  for (std::size_t p = 0; p < parts.norm.size(); ++p) {
+    CHECK(std::abs(parts.norm[p] - expected.norm[p]) < 1e-13);
+    CHECK(std::abs(parts.share[p] - expected.share[p]) < 1e-12);
+  }
+  CHECK(code_of([&] { any.backward(x, y, {}); }) == ErrorCode::order);
+  CHECK(code_of([&] { attribution(any, x.view().top(8), any.trace().routing); }) == ErrorCode::shape);
+
+  Rng rng(1);
+  AnyLinear<float> coupled(compressed_experts({.experts = 4, .main = 1, .auxiliary = 1}, NoBase<float>(3, 3), rng), 2);
+  const auto x3 = support::random_matrix<float>(2, 3, 1);
+  Matrix<float> y3(2, 3);
+  coupled.forward(x3, y3);
+  CHECK_FALSE(coupled.pairs_add_up());
+  CHECK(any.pairs_add_up());
+  CHECK(code_of([&] { attribution(coupled, x3, coupled.trace().routing); }) == ErrorCode::option);
+}

@@ -3,6 +3,7 @@
 
 #include "training/command_line.hpp"
 #include "training/methods/block_experts.hpp"
+#include "training/methods/connected_routers.hpp"
 #include "training/methods/shared_pools.hpp"
 #include "training/methods/single_adapters.hpp"
 #include "training/methods/single_ranks.hpp"
@@ -28,9 +29,9 @@ EqualRanks equal_ranks(const std::vector<Site>& sites) {
 std::vector<Method> all_methods(const std::vector<Site>& sites, const mole::ThreadPool& pool) {
   const Execution execution(pool);
   std::vector<Method> methods = methods_of_single_ranks(execution, equal_ranks(sites));
-  for (std::vector<Method> others :
-       {methods_of_block_experts(execution), methods_of_single_adapters(execution, equal_ranks(sites)),
-        methods_of_shared_pools(execution, equal_ranks(sites))})
+  for (std::vector<Method> others : {methods_of_block_experts(execution), methods_of_connected_routers(execution),
+                                     methods_of_single_adapters(execution, equal_ranks(sites)),
+                                     methods_of_shared_pools(execution, equal_ranks(sites))})
     methods.insert(methods.end(), std::move_iterator(others.begin()), std::move_iterator(others.end()));
   return methods;
 }

@@ -19,6 +19,7 @@
 #include "mole/method/mofme.hpp"
 #include "mole/method/mofme_uar.hpp"
 #include "mole/method/mole_threshold.hpp"
+#include "mole/method/switch_transformer.hpp"
 
 namespace training {
 namespace {
@@ -140,6 +141,25 @@ Method llava_mole(const Execution& execution) {
                                            .norm = mole::BalanceNorm::without_experts,
                                            .count = mole::BalanceCount::first_choice,
                                            .scope = mole::BalanceScope::sequence});
+              }};
+}
+
+/// The best expert alone, and no more tokens for it than 1.25 times an even share.
+Method switch_transformer(const Execution& execution) {
+  return {.name = "switch_transformer",
+          .title = "Switch, top-1 of 8 x r4, capacity",
+          .learning_rate = 7e-3,
+          .routed = true,
+          .build =
+              [execution](const Site& site, mole::Rng& rng) {
+                return Method::Layer(mole::switch_transformer(options_for<mole::SwitchTransformerOptions>(),
+                                                              mole::DenseBase{site.weight}, rng, execution),
+                                     site.max_tokens);
+              },
+          .touched = [](const Site& site) { return touched_of_mixture(site); },
+          .loss =
+              [](Trace& trace) {
+                mole::load_balance(trace, {.coefficient = 1e-2, .count = mole::BalanceCount::first_choice});
               }};
 }
 
@@ -355,21 +375,10 @@ Method deepseek_v3(const Execution& execution) {
 }  // namespace
 
 std::vector<Method> methods_of_block_experts(const Execution& execution) {
-  return {mola(execution),
-          mola_allocation(execution),
-          dense(execution),
-          hydralora(execution),
-          llava_mole(execution),
-          mole_threshold(execution),
-          dynamic_moe(execution),
-          dyn_mole(execution),
-          ada_mole(execution),
-          ld_mole(execution),
-          deepseek_moe(execution),
-          deepseek_v3(execution),
-          compressed_experts(execution),
-          mofme(execution),
-          mofme_uar(execution)};
+  return {mola(execution),        mola_allocation(execution),    dense(execution),          hydralora(execution),
+          llava_mole(execution),  switch_transformer(execution), mole_threshold(execution), dynamic_moe(execution),
+          dyn_mole(execution),    ada_mole(execution),           ld_mole(execution),        deepseek_moe(execution),
+          deepseek_v3(execution), compressed_experts(execution), mofme(execution),          mofme_uar(execution)};
 }
 
 }  // namespace training

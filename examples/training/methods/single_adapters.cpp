@@ -10,9 +10,11 @@
 #include "mole/method/loha.hpp"
 #include "mole/method/lokr.hpp"
 #include "mole/method/lora.hpp"
+#include "mole/method/moelora.hpp"
 #include "mole/method/mtl_lora.hpp"
 #include "mole/method/nola.hpp"
 #include "mole/method/oft.hpp"
+#include "mole/method/poly.hpp"
 #include "mole/method/randlora.hpp"
 #include "mole/method/vera.hpp"
 
@@ -154,6 +156,15 @@ Method randlora(const Execution& execution) {
       });
 }
 
+/// A layer of experts that are chosen by the domain of the text alone.
+template <class Experts>
+Method::Layer by_domain(Experts& experts, const Site& site, const Execution& execution) {
+  const mole::Gate forced{mole::Identity{}, mole::TopK{.k = 1}, mole::Unit{}};
+  return Method::Layer(mole::MixtureLinear(mole::NoRouter<float>(site.domains), forced, std::move(experts),
+                                           mole::DenseBase{site.weight}, execution),
+                       site.max_tokens);
+}
+
 /// The domains of the text are its tasks.
 Method mtl_lora(const Execution& execution) {
   constexpr Index rank = 16, up_matrices = 3;
@@ -167,14 +178,57 @@ Method mtl_lora(const Execution& execution) {
                 auto tasks = mole::mtl_lora(
                     {.tasks = site.domains, .rank = rank, .up_matrices = up_matrices, .alpha = scale * double(rank)},
                     base, rng, execution);
-                const mole::Gate forced{mole::Identity{}, mole::TopK{.k = 1}, mole::Unit{}};
-                return Method::Layer(mole::MixtureLinear(mole::NoRouter<float>(site.domains), forced,
-                                                         std::move(tasks.experts()), base, execution),
-                                     site.max_tokens);
+                return by_domain(tasks.experts(), site, execution);
               },
           .touched =
               [](const Site& site) {
                 return Touched{.always = rank * (site.in() + up_matrices * site.out() + rank) + up_matrices};
+              }};
+}
+
+/// The same.
+Method poly(const Execution& execution) {
+  constexpr Index skills = 4, rank = 8, splits = 4;
+  return {
+      .name = "poly",
+      .title = "Poly, 4 skills x r8 in 4 parts, domains as tasks",
+      .learning_rate = 1e-2,
+      .domain_experts = true,
+      .build =
+          [execution](const Site& site, mole::Rng& rng) {
+            auto tasks = mole::poly({.tasks = site.domains,
+                                     .skills = skills,
+                                     .splits = splits,
+                                     .rank = rank,
+                                     .alpha = scale * double(rank)},
+                                    mole::DenseBase{site.weight}, rng, execution);
+            return by_domain(tasks.experts(), site, execution);
+          },
+      .touched =
+          [](const Site& site) { return Touched{.always = lora_parameters(site, skills * rank) + skills * splits}; }};
+}
+
+/// A router that reads the domain, of all experts.
+Method moelora(const Execution& execution) {
+  constexpr Index total_rank = experts * expert_rank, width = 16;
+  return {.name = "moelora",
+          .title = "MOELoRA, all 8 x r4, domains as tasks",
+          .learning_rate = 1e-2,
+          .routed = true,
+          .build =
+              [execution](const Site& site, mole::Rng& rng) {
+                return Method::Layer(mole::moelora({.experts = experts,
+                                                    .tasks = site.domains,
+                                                    .task_width = width,
+                                                    .total_rank = total_rank,
+                                                    .alpha = scale * double(total_rank),
+                                                    .dropout = 0},
+                                                   mole::DenseBase{site.weight}, rng, execution),
+                                     site.max_tokens);
+              },
+          .touched =
+              [](const Site& site) {
+                return Touched{.always = width * (experts + 1), .each = lora_parameters(site, expert_rank)};
               }};
 }
 
@@ -215,6 +269,8 @@ std::vector<Method> methods_of_single_adapters(const Execution& execution, const
           nola(execution),
           randlora(execution),
           mtl_lora(execution),
+          poly(execution),
+          moelora(execution),
           goat(execution)};
 }
 

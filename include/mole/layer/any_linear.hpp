@@ -2,6 +2,7 @@
 // AnyLinear: a layer of any composition behind one type, for hosts that hold many kinds.
 #pragma once
 
+#include "mole/core/call.hpp"
 #include "mole/core/error.hpp"
 #include "mole/core/pass.hpp"
 #include "mole/core/state.hpp"
@@ -12,8 +13,10 @@
 #include <concepts>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 #include <variant>
 
@@ -21,22 +24,32 @@
 
 namespace mole {
 
-/// Owns a MixtureLinear, its workspace and its gradients, and erases its type.
+/// Owns a MixtureLinear or an ExpertLinear, its workspace and its gradients, and erases its type.
 ///
-///   x, d_x [N x I]   y, d_y [N x O]   N <= max_tokens
+///   x, d_x [N x I]   y, d_y [N x O]   N <= max_tokens   d_gate [pairs]
 ///
-/// One AnyLinear serves one call at a time, as it holds the only workspace. Move-only. forward(),
-/// backward() and zero_gradients() do not allocate.
+/// A routing from outside, that of another layer too, is applied by apply():
+///     q.forward(x, y_q);
+///     k.apply(x, q.trace().routing, y_k);
+///     k.apply_backward(x, q.trace().routing, d_y_k, q.trace().d_gate(), d_x);
+///     q.backward(x, d_y_q, d_x);  // d_gate of both layers reaches the router
+/// An ExpertLinear, which has no router, takes a routing in this way alone: its forward(), backward() and trace() throw
+/// Error(order).
+///
+/// One AnyLinear serves one call at a time, as it holds the only workspace. Move-only. No call allocates, but for
+/// set_trainable().
 template <class T>
 class AnyLinear {
  public:
+  using Scalar = T;
   /// f(name, parameter, gradient); an empty gradient is frozen.
   using Visitor = std::function<void(std::string_view name, View<T> parameter, View<T> gradient)>;
 
+  /// `max_pairs` of token and expert beyond what the layer's own gating can choose make room for routings from outside.
   template <class Layer>
   requires std::same_as<typename Layer::Scalar, T> AnyLinear(Layer layer, Index max_tokens,
-                                                             TrainableParts trainable = {})
-      : model_(std::make_unique<Model<Layer>>(std::move(layer), max_tokens, trainable)) {}
+                                                             TrainableParts trainable = {}, Index max_pairs = 0)
+      : model_(std::make_unique<Model<Layer>>(std::move(layer), max_tokens, trainable, max_pairs)) {}
 
   Index in() const { return model().in(); }
   Index out() const { return model().out(); }
@@ -45,6 +58,29 @@ class AnyLinear {
 
   /// Adds to d_x and to the gradients inside. Throws Error(not_trainable) for a layer of inference-only policies.
   void backward(View<const T> x, View<const T> d_y, View<T> d_x) { model().backward(x, d_y, d_x); }
+
+  /// As ExpertLinear::apply and apply_backward.
+  void apply(View<const T> x, const Routing<T>& routing, View<T> y, const Pass& pass = {}) {
+    model().apply(x, routing, y, pass);
+  }
+  void apply_backward(View<const T> x, const Routing<T>& routing, View<const T> d_y, std::span<T> d_gate, View<T> d_x) {
+    model().apply_backward(x, routing, d_y, d_gate, d_x);
+  }
+
+  /// Is what a token gets the sum of what each of its pairs adds? Not so for experts that act on each other.
+  bool pairs_add_up() const { return model().pairs_add_up(); }
+
+  /// What a caller hands over to the router, and finds there between forward and backward:
+  ///     layer.router_scratch<RecurrentRouter<float>>().carry = {.in = h_1, .out = h_2};
+  ///     layer.router_scratch<NoisyRouter<LinearRouter<float>>>().clean   // [max_tokens x E], for a load loss
+  /// Throws Error(option) unless the layer's router is a Router.
+  template <class Router>
+  ScratchOf<Router>& router_scratch() {
+    void* const found = model().router_scratch(&type_of<Router>);
+    require(found != nullptr, ErrorCode::option,
+            "AnyLinear: expected a layer with the router of this router_scratch(), found one with another or none");
+    return *static_cast<ScratchOf<Router>*>(found);
+  }
 
   /// Logits, scores and routing of the last forward: for losses, between forward and backward, and for statistics.
   Trace<T>& trace() { return model().trace(); }
@@ -87,9 +123,18 @@ class AnyLinear {
     return *model_;
   }
 
+  [[noreturn]] static void throw_not_trainable() {
+    throw Error(ErrorCode::not_trainable,
+                "AnyLinear: expected a layer of trainable policies, found inference-only ones");
+  }
+  [[noreturn]] static void throw_without_router(const char* call) {
+    throw Error(ErrorCode::order, std::string("AnyLinear: ") + call +
+                                      ": expected a layer with a router, found one that applies routings from outside");
+  }
+
   using StateVisitor = std::function<void(std::string_view name, StateSpan numbers)>;
 
-  /// Its address names a type of layer, also without run-time type information.
+  /// Its address names a type of layer or router, also without run-time type information.
   template <class Layer>
   static inline char type_of = 0;  // not const: linkers may fold constants into one
 
@@ -100,6 +145,11 @@ class AnyLinear {
     virtual Index out() const = 0;
     virtual void forward(View<const T> x, View<T> y, const Pass& pass) = 0;
     virtual void backward(View<const T> x, View<const T> d_y, View<T> d_x) = 0;
+    virtual void apply(View<const T> x, const Routing<T>& routing, View<T> y, const Pass& pass) = 0;
+    virtual void apply_backward(View<const T> x, const Routing<T>& routing, View<const T> d_y, std::span<T> d_gate,
+                                View<T> d_x) = 0;
+    virtual bool pairs_add_up() const = 0;
+    virtual void* router_scratch(const char* router) = 0;
     virtual Trace<T>& trace() = 0;
     virtual void set_trainable(TrainableParts trainable) = 0;
     virtual void zero_gradients() = 0;
@@ -111,21 +161,50 @@ class AnyLinear {
 
   template <class Layer>
   struct Model final : Interface {
-    Model(Layer l, Index max_tokens, TrainableParts trainable)
-        : layer(std::move(l)), work(layer.workspace(max_tokens)), gradients(layer.gradients(trainable)) {}
+    Model(Layer l, Index max_tokens, TrainableParts trainable, Index max_pairs)
+        : layer(std::move(l)), work(layer.workspace(max_tokens, max_pairs)), gradients(layer.gradients(trainable)) {}
+
+    static constexpr bool routes = requires(Layer & l) { l.router(); };
 
     const char* type() const override { return &type_of<Layer>; }
     Index in() const override { return layer.in(); }
     Index out() const override { return layer.out(); }
-    void forward(View<const T> x, View<T> y, const Pass& pass) override { layer.forward(x, y, work, pass); }
+    void forward(View<const T> x, View<T> y, const Pass& pass) override {
+      if constexpr (routes)
+        layer.forward(x, y, work, pass);
+      else
+        throw_without_router("forward");
+    }
     void backward(View<const T> x, View<const T> d_y, View<T> d_x) override {
-      if constexpr (requires { layer.backward(x, d_y, d_x, gradients, work); })
+      if constexpr (!routes)
+        throw_without_router("backward");
+      else if constexpr (requires { layer.backward(x, d_y, d_x, gradients, work); })
         layer.backward(x, d_y, d_x, gradients, work);
       else
-        throw Error(ErrorCode::not_trainable,
-                    "AnyLinear: expected a layer of trainable policies, found inference-only ones");
+        throw_not_trainable();
     }
-    Trace<T>& trace() override { return work; }
+    void apply(View<const T> x, const Routing<T>& routing, View<T> y, const Pass& pass) override {
+      layer.apply(x, routing, y, work, pass);
+    }
+    void apply_backward(View<const T> x, const Routing<T>& routing, View<const T> d_y, std::span<T> d_gate,
+                        View<T> d_x) override {
+      if constexpr (requires { layer.apply_backward(x, routing, d_y, d_gate, d_x, gradients, work); })
+        layer.apply_backward(x, routing, d_y, d_gate, d_x, gradients, work);
+      else
+        throw_not_trainable();
+    }
+    bool pairs_add_up() const override { return mole::pairs_add_up<std::remove_cvref_t<decltype(layer.experts())>>; }
+    void* router_scratch([[maybe_unused]] const char* router) override {
+      if constexpr (routes)
+        if (router == &type_of<std::remove_cvref_t<decltype(layer.router())>>) return &work.router_scratch;
+      return nullptr;
+    }
+    Trace<T>& trace() override {
+      if constexpr (routes)
+        return work;
+      else
+        throw_without_router("trace");
+    }
     void set_trainable(TrainableParts trainable) override { gradients = layer.gradients(trainable); }
     void zero_gradients() override { set_zero(gradients); }
     void for_each_tensor(const Visitor& f) override { layer.for_each_tensor(f, gradients); }

@@ -11,6 +11,7 @@
 #include <cmath>
 #include <span>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "mole/core/macros_off.hpp"
@@ -41,6 +42,50 @@ Routing<T> pairs_in_slot(const Routing<T>& routing, Index slot) {
   return one;
 }
 
+/// What experts add under a routing, and, where a layer does not show its experts, the same for all routings besides.
+template <class Layer>
+class OutputOfExperts {
+ public:
+  using T = typename Layer::Scalar;
+
+  OutputOfExperts(Layer& layer, View<const T> x, const Routing<T>& routing) : layer_(layer) {
+    check_attribution(x, routing, layer.in(), routing.experts());
+    require(layer.pairs_add_up(), ErrorCode::option,
+            "attribution: expected experts whose pairs add up, found ones that act on each other");
+  }
+  void write(View<const T> x, const Routing<T>& routing, View<T> y, const Pass& pass) const {
+    layer_.apply(x, routing, y, pass);
+  }
+
+ private:
+  Layer& layer_;
+};
+
+template <class Layer>
+requires requires(const Layer& layer) {
+  layer.experts();
+}
+class OutputOfExperts<Layer> {
+ public:
+  using T = typename Layer::Scalar;
+  using Experts = std::remove_cvref_t<decltype(std::declval<const Layer&>().experts())>;
+  static_assert(pairs_add_up<Experts>,
+                "mole: the pairs of these experts act on each other: no part of the output is one pair's");
+
+  OutputOfExperts(const Layer& layer, View<const T> x, const Routing<T>& routing)
+      : layer_((check_attribution(x, routing, layer.in(), Index(layer.experts().experts())), layer)),
+        scratch_(layer.experts(), {.tokens = x.rows(), .pairs = x.rows(), .experts = layer.experts().experts()}) {}
+
+  void write(View<const T> x, const Routing<T>& routing, View<T> y, const Pass& pass) const {
+    fill(y, T(0));
+    layer_.experts().forward(x, View<const T>(), routing, y, Call{layer_.execution(), pass, *scratch_});
+  }
+
+ private:
+  const Layer& layer_;
+  mutable OwnedScratch<Experts> scratch_;
+};
+
 }  // namespace detail
 
 /// Calls f(pair, c) with what each pair of token and expert adds to the token's output:   c = s_e g_e B_e (A_e x)   [O]
@@ -51,24 +96,21 @@ Routing<T> pairs_in_slot(const Routing<T>& routing, Index slot) {
 /// experts of any kind whose pairs add up (CompressedExperts do not, and do not compile), computed by the layer's own
 /// execution, in one pass more than the most experts of a token; `pass` as in the forward that is explained. Throws
 /// Error(shape) for another routing, Error(order) for an unfinished one.  Allocates.
+///
+/// An AnyLinear is attributed by its apply(), base and all, and the base's output taken off again, whose rounding
+/// stays; it needs a forward before its next backward. Throws Error(option) unless its pairs_add_up().
 template <class Layer, class F>
-void for_each_contribution(const Layer& layer, View<const typename Layer::Scalar> x,
+void for_each_contribution(Layer& layer, View<const typename Layer::Scalar> x,
                            const Routing<typename Layer::Scalar>& routing, F&& f, const Pass& pass = {}) {
   using T = typename Layer::Scalar;
-  using Experts = std::remove_cvref_t<decltype(layer.experts())>;
-  static_assert(pairs_add_up<Experts>,
-                "mole: the pairs of these experts act on each other: no part of the output is one pair's");
-  const Experts& experts = layer.experts();
-  detail::check_attribution(x, routing, layer.in(), Index(experts.experts()));
+  const detail::OutputOfExperts<Layer> experts(layer, x, routing);
   Index slots = 0;
   for (Index n = 0; n < routing.tokens(); ++n)
     slots = std::max(slots, routing.first_pair(n + 1) - routing.first_pair(n));
-  OwnedScratch<Experts> scratch(experts, {.tokens = x.rows(), .pairs = x.rows(), .experts = experts.experts()});
   Matrix<T> y(x.rows(), layer.out()), without(x.rows(), layer.out());
   for (Index slot = -1; slot < slots; ++slot) {
     const Routing<T> one = detail::pairs_in_slot(routing, slot);
-    y.set_zero();
-    experts.forward(x, View<const T>(), one, y.view(), Call{layer.execution(), pass, *scratch});
+    experts.write(x, one, y.view(), pass);
     if (slot < 0) {
       without = y;
       continue;
@@ -104,7 +146,7 @@ struct Attribution {
 /// are what each expert adds along the sum of all: negative for one that works against the others.
 /// Arguments and errors of for_each_contribution(), which it calls twice.
 template <class Layer>
-Attribution attribution(const Layer& layer, View<const typename Layer::Scalar> x,
+Attribution attribution(Layer& layer, View<const typename Layer::Scalar> x,
                         const Routing<typename Layer::Scalar>& routing, const Pass& pass = {}) {
   using T = typename Layer::Scalar;
   Attribution parts{std::vector<double>(std::size_t(routing.pairs())), {}};
