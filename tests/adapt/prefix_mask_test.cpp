@@ -27,10 +27,6 @@ Routing<double> routing_of_five() {
   return routing;
 }
 
-std::vector<double> gates_in(const Routing<double>& routing) {
-  return {routing.gates().begin(), routing.gates().end()};
-}
-
 }  // namespace
 
 TEST_CASE("Outside of training the largest logit says how many experts a token keeps, whole", "[adapt]") {
