@@ -101,7 +101,7 @@ std::vector<double> load_of(mole::Trace<T>& trace, const Scratch& scratch, Index
 
 /// The routing of a layer whose experts are not used.
 template <class T, class Layer>
-void expect_routing(Comparison<T>& file, Layer layer, const Matrix<T>& x) {
+void expect_smore_gate(Comparison<T>& file, Layer layer, const Matrix<T>& x) {
   const Index k = layer.gating().select.k, experts = layer.router().outputs();
   file.expect_option("experts", double(experts));
   const auto flags = file.integers("attention_mask");
@@ -165,7 +165,7 @@ Method smore_gate() {
       mole::Rng rng;
       const Experts<T> unused({.in = x.cols(), .out = 1, .experts = router.outputs(), .rank = 1}, rng);
       const auto under = [&](auto gate) {
-        expect_routing(file, mole::MixtureLinear(router, gate, unused, mole::NoBase<T>(x.cols(), 1), execution), x);
+        expect_smore_gate(file, mole::MixtureLinear(router, gate, unused, mole::NoBase<T>(x.cols(), 1), execution), x);
       };
       if (select.k == 1) return under(mole::Gate{mole::Identity{}, select, mole::Raw{}});
       under(mole::Gate{mole::Softmax{}, select, mole::Renormalized{}});
