@@ -182,6 +182,7 @@
 #include "mole/optim/threshold_schedule.hpp"
 #include "mole/optim/threshold_stages.hpp"
 #include "mole/router/balanced_hash.hpp"
+#include "mole/router/chained_router.hpp"
 #include "mole/router/cosine_router.hpp"
 #include "mole/router/deep_router.hpp"
 #include "mole/router/gru_cell.hpp"

@@ -208,6 +208,8 @@ long any_linear_allocations(Layer layer) {
     any.forward(x, y, {.training = true, .step = step});
     load_balance(any.trace());
     any.backward(x, d_y, d_x);
+    any.apply(x, any.trace().routing, y, {.training = true, .step = step});
+    any.apply_backward(x, any.trace().routing, d_y, any.trace().d_gate(), d_x);
     any.zero_gradients();
   }
   return count.found();

@@ -32,6 +32,7 @@ const std::map<std::string, Method>& methods() {
     joined.merge(prototype_methods());
     joined.merge(router_methods());
     joined.merge(routing_methods());
+    joined.merge(smore_methods());
     joined.merge(surgery_methods());
     joined.merge(task_methods());
     return joined;

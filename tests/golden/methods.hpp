@@ -83,6 +83,7 @@ std::map<std::string, Method> online_methods();
 std::map<std::string, Method> prototype_methods();
 std::map<std::string, Method> router_methods();
 std::map<std::string, Method> routing_methods();
+std::map<std::string, Method> smore_methods();
 std::map<std::string, Method> surgery_methods();
 std::map<std::string, Method> task_methods();
 

@@ -12,11 +12,12 @@ using namespace mole;
 
 TEMPLATE_TEST_CASE("DeepRouter keeps the laws of routers, at every depth", "[router]", float, double) {
   Rng rng(1);
-  for (const std::vector<Index>& widths : {std::vector<Index>{}, {7}, {7, 3}, {2, 9, 4}, {1, 2, 3, 4, 5, 6, 7}}) {
-    const DeepRouter<TestType> router({.in = 13, .experts = 5, .widths = widths}, rng);
-    CHECK(laws::broken_router_law(router, 13) == "");
-    CHECK(laws::broken_trainable_router_law(router, 13) == "");
-  }
+  for (const std::vector<Index>& widths : {std::vector<Index>{}, {7}, {7, 3}, {2, 9, 4}, {1, 2, 3, 4, 5, 6, 7}})
+    for (const RouterActivation activation : {RouterActivation::relu, RouterActivation::tanh}) {
+      const DeepRouter<TestType> router({.in = 13, .experts = 5, .widths = widths, .activation = activation}, rng);
+      CHECK(laws::broken_router_law(router, 13) == "");
+      CHECK(laws::broken_trainable_router_law(router, 13) == "");
+    }
 }
 
 TEST_CASE("DeepRouter without a hidden layer is a LinearRouter, with one an MlpRouter", "[router]") {
@@ -33,15 +34,36 @@ TEST_CASE("DeepRouter without a hidden layer is a LinearRouter, with one an MlpR
 
 TEST_CASE("Gradients through every hidden layer agree with central differences, with dropout, too", "[router]") {
   const auto plain = support::routed_layer<double>({}, Gate{Softmax{}, All{}, Raw{}});
-  for (const double rate : {0.0, 0.4}) {
+  for (const auto [rate, activation] :
+       {std::pair(0.0, RouterActivation::relu), std::pair(0.4, RouterActivation::relu),
+        std::pair(0.0, RouterActivation::tanh), std::pair(0.4, RouterActivation::tanh)}) {
     Rng rng(4);
-    const DeepRouter<double> router({.in = 11, .experts = 4, .widths = {9, 6}, .dropout = {.rate = rate, .stream = 5}},
-                                    rng);
+    const DeepRouter<double> router(
+        {.in = 11, .experts = 4, .widths = {9, 6}, .activation = activation, .dropout = {.rate = rate, .stream = 5}},
+        rng);
     MixtureLinear layer(router, plain.gating(), plain.experts(), plain.base(), Reference{});
     const GradientReport report = check_gradients(layer, {.pass = {.training = true, .seed = 2}});
     INFO(report.worst_tensor);
     CHECK(report.worst < 1e-7);
   }
+}
+
+TEST_CASE("A hidden layer of tanh gives the hyperbolic tangent of its linear map", "[router]") {
+  Rng rng(6);
+  const DeepRouter<double> router({.in = 3, .experts = 2, .widths = {4}, .activation = RouterActivation::tanh}, rng);
+  const auto x = support::random_matrix<double>(5, 3, 2);
+  const auto logits = laws::logits_of(router, x);
+  const auto& layers = router.parameters().layers;
+  for (Index n = 0; n < 5; ++n)
+    for (Index e = 0; e < 2; ++e) {
+      long double sum = layers[1].bias(0, e);
+      for (Index j = 0; j < 4; ++j) {
+        long double z = layers[0].bias(0, j);
+        for (Index i = 0; i < 3; ++i) z += (long double)(layers[0].weight(j, i)) * x(n, i);
+        sum += layers[1].weight(e, j) * std::tanh(z);
+      }
+      CHECK(std::abs(logits(n, e) - double(sum)) < 1e-14);
+    }
 }
 
 TEST_CASE("Dropout between layers acts in training only, and keeps the mean", "[router]") {

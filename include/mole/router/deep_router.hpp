@@ -6,6 +6,7 @@
 #include "mole/core/linear_parameters.hpp"
 #include "mole/router/router_policy.hpp"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <string_view>
@@ -15,14 +16,18 @@
 
 namespace mole {
 
+/// What a DeepRouter applies to the elements of its hidden layers.
+enum class RouterActivation { relu, tanh };
+
 struct DeepRouterOptions {
   Index in = 0;
-  Index experts = 0;                              ///< including the extra columns of the gate, if any
-  std::vector<Index> widths = {};                 ///< of the hidden layers, at most 7; none: one linear map with a bias
+  Index experts = 0;               ///< including the extra columns of the gate, if any
+  std::vector<Index> widths = {};  ///< of the hidden layers, at most 7; none: one linear map with a bias
+  RouterActivation activation = RouterActivation::relu;  ///< of each hidden layer
   Dropout dropout = {.rate = 0, .stream = 4000};  ///< of each hidden layer's outputs; layer l draws from stream + l
 };
 
-/// logits = h_L W_L^T + b_L,   h_l = dropout(max(h_(l-1) W_(l-1)^T + b_(l-1), 0)),   h_0 = x.
+/// logits = h_L W_L^T + b_L,   h_l = dropout(act(h_(l-1) W_(l-1)^T + b_(l-1))),   h_0 = x.
 ///
 ///   x [N x I], layer l: weight [H_(l+1) x H_l], bias [1 x H_(l+1)], named "0.weight", "0.bias", "1.weight" ...
 ///
@@ -30,7 +35,7 @@ struct DeepRouterOptions {
 /// their number of inputs. Throws Error(option) for sizes below 1, more than 7 hidden layers, or a dropout rate out of
 /// [0, 1).  Scratch: twice the widths for each token.
 /// Source: X-LoRA 2024, arXiv:2402.07148, as released in huggingface/peft, tuners/xlora/classifier.py; DriftMoE 2025,
-/// arXiv:2507.18464.
+/// arXiv:2507.18464. With tanh: SMoRE, ZimpleX/SMoRE-LLM.
 template <class T>
 class DeepRouter {
  public:
@@ -54,7 +59,8 @@ class DeepRouter {
   };
 
   template <std::uniform_random_bit_generator Generator>
-  DeepRouter(const Options& options, Generator& generator) : hidden_(options.widths.size()), dropout_(options.dropout) {
+  DeepRouter(const Options& options, Generator& generator)
+      : hidden_(options.widths.size()), activation_(options.activation), dropout_(options.dropout) {
     require(hidden_ < most_layers, ErrorCode::option, "DeepRouter: expected at most ", most_layers - 1,
             " hidden layers, found ", hidden_);
     dropout_.check("DeepRouter");
@@ -100,14 +106,16 @@ class DeepRouter {
       const View<T> h = call.scratch.h[l].top(x.rows());
       call.execution.linear(input(l, x, call), parameters_.layers[l].weights(), h);
       for (Index n = 0; n < h.rows(); ++n)
-        for (T& element : h.row(n)) element = std::max(element, T(0));
+        for (T& element : h.row(n))
+          element = activation_ == RouterActivation::relu ? std::max(element, T(0)) : std::tanh(element);
       if (dropout_.acts(call.pass)) of_layer(l).forward(View<const T>(h), h, call.pass);
     }
     call.execution.linear(input(hidden_, x, call), parameters_.layers[hidden_].weights(), logits);
   }
 
-  /// From the last layer to the first:   gradients of a linear map;   d_h_l = d_out W_l / (1 - rate) where h_l > 0;
-  /// d_x += d_out W_0.  A hidden element that was dropped is 0, as one below 0 is.
+  /// From the last layer to the first:   gradients of a linear map;   d_h_l = d_out W_l act' / (1 - rate);
+  /// d_x += d_out W_0.   act' is 1 where h_l > 0 for a ReLU, and 1 - a^2 for a = tanh. A hidden element that was
+  /// dropped is 0, as one below 0 of a ReLU is.
   void backward(View<const T> x, View<const T> d_logits, View<T> d_x, Parameters& gradients, auto call) const {
     View<const T> d_out = d_logits;
     for (std::size_t l = hidden_; l > 0; --l) {
@@ -118,7 +126,7 @@ class DeepRouter {
       call.execution.product_nn(d_out, parameters_.layers[l].weight, d_h);
       const T factor = dropout_.acts(call.pass) ? T(1 / (1 - dropout_.rate)) : T(1);
       for (Index n = 0; n < h.rows(); ++n)
-        for (Index j = 0; j < h.cols(); ++j) d_h(n, j) = h(n, j) > 0 ? factor * d_h(n, j) : T(0);
+        for (Index j = 0; j < h.cols(); ++j) d_h(n, j) = through(h(n, j), d_h(n, j), factor);
       d_out = d_h;
     }
     gradients.layers[0].add_gradients(x, d_out, call.execution);
@@ -126,6 +134,14 @@ class DeepRouter {
   }
 
  private:
+  /// The gradient before the activation, from that of an element h that the dropout multiplied by `factor`. 0 times
+  /// NaN, of a token that is not routed, is 0.
+  T through(T h, T d_h, T factor) const {
+    if (activation_ == RouterActivation::relu) return h > 0 ? factor * d_h : T(0);
+    if (d_h == 0 || (h == 0 && factor != 1)) return T(0);
+    const T a = h / factor;
+    return factor * (1 - a * a) * d_h;
+  }
   Index width(std::size_t hidden) const { return parameters_.layers[hidden].weight.rows(); }
   Dropout of_layer(std::size_t l) const { return {dropout_.rate, dropout_.stream + l}; }
   View<const T> input(std::size_t l, View<const T> x, auto call) const {
@@ -133,6 +149,7 @@ class DeepRouter {
   }
 
   std::size_t hidden_;
+  RouterActivation activation_;
   Dropout dropout_;
   Parameters parameters_;
 };
