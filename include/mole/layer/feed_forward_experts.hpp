@@ -27,8 +27,8 @@ namespace mole {
 /// The products of x with the bases of gate and up are computed once for all experts of a token; everything else, once
 /// for each pair of token and expert. A token without experts keeps its y, and its x, NaN even, reaches nothing. Each
 /// pair draws dropout masks of its own, and each map others: they depend on the pair's place in the call, so a batch in
-/// pieces draws others than the whole. Activations are plain loops, few next to the 3 I products
-/// behind each of their numbers. Scratch: two [tokens x H], and for each pair 2 I + 4 H + O numbers.
+/// pieces draws others than the whole. Activations are plain loops, few next to the 3 I products behind each of their
+/// numbers. Scratch: two [tokens x H], and for each pair 2 I + 4 H + O numbers.
 /// Throws Error(shape) unless the maps fit each other. No allocation after scratch().
 /// Source: Shazeer 2020, arXiv:2002.05202, for the gated block; Li et al. 2024 (MixLoRA), arXiv:2404.15159.
 template <class Experts, class Base, class Activation = SiLU>
