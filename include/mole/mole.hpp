@@ -33,6 +33,7 @@
 #include "mole/expert/low_rank.hpp"
 #include "mole/expert/map_experts.hpp"
 #include "mole/expert/merged_experts.hpp"
+#include "mole/expert/summed_experts.hpp"
 #include "mole/factors/bank_mixture.hpp"
 #include "mole/factors/dense_factors.hpp"
 #include "mole/factors/gated_ranks.hpp"

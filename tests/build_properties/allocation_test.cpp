@@ -168,6 +168,35 @@ auto full_blocks(Execution execution) {
                        FeedForwardExperts{map(in, 40), map(in, 40), map(40, out), GELU{}}, NoBase<float>(in, out),
                        execution};
 }
+/// One expert of averaged parameters a sequence, or two kinds of experts in one.
+template <class Execution>
+auto merged(Execution execution) {
+  Rng rng(3);
+  const MergedExperts<DenseFactors<float>> averaged({.in = in, .out = out, .experts = experts, .rank = 4}, rng);
+  return MixtureLinear{PooledRouter(router()), Gate{Softmax{}, All{}, Raw{}}, averaged, base(), execution};
+}
+template <class Execution>
+auto summed(Execution execution) {
+  Rng rng(3);
+  const MapExperts<DenseMaps<float>> matrices({.in = in, .out = out, .experts = experts}, rng);
+  return MixtureLinear{router(), Gate{Softmax{}, TopK{.k = 2}, Renormalized{}},
+                       SummedExperts{matrices, low_rank({.rank = 4})}, base(), execution};
+}
+/// Allocations of a combiner's forward and backward.
+template <class Combiner, class Execution>
+long combining_allocations(const Combiner& combiner, Execution execution) {
+  const Matrix<float> x = random_matrix(tokens, combiner.experts() * combiner.features()),
+                      d_y = random_matrix(tokens, combiner.out());
+  Matrix<float> y(tokens, combiner.out()), d_x(x.rows(), x.cols());
+  auto gradients = zeros_like(combiner.parameters());
+  OwnedScratch<Combiner> scratch(combiner, {.tokens = tokens});
+  const std::vector<std::uint8_t> allowed(std::size_t(tokens * combiner.experts()), 1);
+  const Pass pass{.allowed = allowed};
+  const AllocationCount count;
+  combiner.forward(x, y.view(), Call{execution, pass, *scratch});
+  combiner.backward(x, d_y, d_x.view(), gradients, Call{execution, pass, *scratch});
+  return count.found();
+}
 
 /// Allocations of whole training steps, the first of an optimizer apart.
 template <class Layer>
@@ -236,6 +265,12 @@ void nothing_allocates(Execution execution) {
   CHECK(training_allocations(labeled(execution)) == 0);
   CHECK(training_allocations(blocks(execution)) == 0);
   CHECK(training_allocations(full_blocks(execution)) == 0);
+  CHECK(training_allocations(merged(execution)) == 0);
+  CHECK(training_allocations(summed(execution)) == 0);
+  Rng rng(1);
+  CHECK(combining_allocations(MlpCombiner<float>({.experts = 3, .features = 20}, rng), execution) == 0);
+  CHECK(combining_allocations(SetAttention<float>({.experts = 3, .features = 20, .layers = 2, .heads = 4}, rng),
+                              execution) == 0);
   CHECK(any_linear_allocations(routed(execution)) == 0);
 }
 

@@ -73,6 +73,8 @@ TEST_CASE("Without attention and feed-forward, SetAttention is the mean over exp
       CHECK(std::abs(y(n, i) - (x(n, i) + x(n, 6 + i) + x(n, 12 + i)) / 3) < 1e-14);
       for (Index e = 0; e < 3; ++e) CHECK(std::abs(found.x(n, e * 6 + i) - d_y(n, i) / 3) < 1e-14);
     }
+  const auto of_allowed = combined(attention, x, {.allowed = some_allowed});
+  for (Index i = 0; i < 6; ++i) CHECK(std::abs(of_allowed(0, i) - (x(0, i) + x(0, 6 + i)) / 2) < 1e-14);
 }
 
 TEST_CASE("SetAttention refuses heads that do not divide the features", "[combiner]") {

@@ -30,7 +30,8 @@ Experts<T> load_scaled_experts(Comparison<T>& file, const ExpertFiles<T>& names)
 template <class T>
 Matrix<T> with_signs_of(const Matrix<T>& expected, Matrix<T> found) {
   for (Index r = 0; r < found.rows(); ++r) {
-    const auto of = found.view().row(r), like = expected.view().row(r);
+    const std::span<T> of = found.view().row(r);
+    const std::span<const T> like = expected.view().row(r);
     if (std::inner_product(of.begin(), of.end(), like.begin(), T(0)) < 0)
       for (T& number : of) number = -number;
   }

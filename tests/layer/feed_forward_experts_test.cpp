@@ -188,6 +188,42 @@ TEST_CASE("Blocks of equal experts and gates that sum to 1 are one block, whoeve
   }
 }
 
+TEST_CASE("Without a d_x, a trained base of a block still gets its gradient", "[layer]") {
+  const auto layer = block_layer(block_of_ranks<double>());
+  const auto x = support::random_matrix<double>(6, block_in, 2), d_y = support::random_matrix<double>(6, block_out, 3);
+  const auto backward = [&](bool wants_d_x) {
+    auto work = layer.workspace(6);
+    auto gradients = layer.gradients();
+    Matrix<double> y(6, block_out), d_x(6, block_in);
+    layer.forward(x, y, work);
+    layer.backward(x, d_y, wants_d_x ? d_x.view() : View<double>(), gradients, work);
+    return gradients;
+  };
+  const auto with = backward(true), without = backward(false);
+  CHECK(support::same_bits(with.experts.gate.base.weight, without.experts.gate.base.weight));
+  CHECK(support::same_bits(with.experts.up.base.bias, without.experts.up.base.bias));
+  CHECK(support::same_bits(with.experts.up.experts.lora_A, without.experts.up.experts.lora_A));
+}
+
+TEST_CASE("Maps of a block draw dropout masks of their own", "[layer]") {
+  // Equal maps gate and up, and a down that sums: relu(g) g is never below 0, unless g and u have seen other masks.
+  const ExpertProjection same{map_ranks<double>(block_in, block_hidden, 1, 0.5),
+                              DenseBase(Matrix<double>(block_hidden, block_in))};
+  Matrix<double> ones(block_out, block_hidden);
+  fill(ones.view(), 1.0);
+  auto down = map_ranks<double>(block_hidden, block_out, 3);
+  down.parameters().lora_B.set_zero();
+  const auto layer =
+      block_layer(FeedForwardExperts{same, same, ExpertProjection{down, DenseBase(std::move(ones))}, ReLU{}});
+  const auto x = support::random_matrix<double>(20, block_in, 2);
+  const auto below_zero = [&](const Pass& pass) {
+    const auto y = support::output(layer, x, pass);
+    return std::ranges::any_of(y.elements(), [](double value) { return value < 0; });
+  };
+  CHECK_FALSE(below_zero({}));
+  CHECK(below_zero({.training = true}));
+}
+
 TEST_CASE("Maps of a block that do not fit each other are refused", "[layer]") {
   const auto map = [](Index in, Index out) {
     return ExpertProjection{map_ranks<double>(in, out, 1), map_base<double>(in, out, 2, false)};

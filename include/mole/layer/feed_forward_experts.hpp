@@ -27,8 +27,8 @@ namespace mole {
 /// The products of x with the bases of gate and up are computed once for all experts of a token; everything else, once
 /// for each pair of token and expert. A token without experts keeps its y, and its x, NaN even, reaches nothing. Each
 /// pair draws dropout masks of its own, and each map others: they depend on the pair's place in the call, so a batch in
-/// pieces draws others than the whole. Activations are plain loops, few next to the 3 I products
-/// behind each of their numbers. Scratch: two [tokens x H], one [tokens x I], and for each pair 2 I + 4 H + O numbers.
+/// pieces draws others than the whole. Activations are plain loops, few next to the 3 I products behind each of their
+/// numbers. Scratch: two [tokens x H], and for each pair 2 I + 4 H + O numbers.
 /// Throws Error(shape) unless the maps fit each other. No allocation after scratch().
 /// Source: Shazeer 2020, arXiv:2002.05202, for the gated block; Li et al. 2024 (MixLoRA), arXiv:2404.15159.
 template <class Experts, class Base, class Activation = SiLU>
@@ -65,7 +65,6 @@ class FeedForwardExperts {
 
   struct Scratch {
     Routing<T> alone;        // a row for each pair, served by its expert with a gate of 1
-    View<T> served;          // [tokens x I], x with 0 where no expert serves
     View<T> of_gate, of_up;  // [tokens x H], what the bases make of x; in backward their gradients
     View<T> x, d_x;          // [pairs x I]
     View<T> gate, up, h;     // [pairs x H]; in backward gate and up hold their gradients
@@ -126,24 +125,22 @@ class FeedForwardExperts {
     const auto of_map = [&](const Projection& map, const CallSize& rows) {
       return ScratchOf<Projection>{scratch_for(map.experts, by_pair, arena), scratch_for(map.base, rows, arena)};
     };
-    return {Routing<T>(by_pair, arena), of_tokens(in()),       of_tokens(hidden()),
-            of_tokens(hidden()),        of_pairs(in()),        of_pairs(in()),
-            of_pairs(hidden()),         of_pairs(hidden()),    of_pairs(hidden()),
-            of_pairs(hidden()),         of_pairs(out()),       of_map(gate_, by_token),
-            of_map(up_, by_token),      of_map(down_, by_pair)};
+    return {
+        Routing<T>(by_pair, arena), of_tokens(hidden()),   of_tokens(hidden()),   of_pairs(in()),     of_pairs(in()),
+        of_pairs(hidden()),         of_pairs(hidden()),    of_pairs(hidden()),    of_pairs(hidden()), of_pairs(out()),
+        of_map(gate_, by_token),    of_map(up_, by_token), of_map(down_, by_pair)};
   }
 
   void forward(View<const T> x, View<const T>, const Routing<T>& routing, View<T> y, auto call) const {
     Scratch& s = call.scratch;
     const Index pairs = routing.pairs();
     lay_out(routing, s.alone);
-    const View<const T> served = served_of(x, routing, call);
     const View<T> rows = s.x.top(pairs);
     call.execution.parallel_for(pairs,
                                 [&](Index p) { std::ranges::copy(x.row(routing.token(p)), rows.row(p).begin()); });
     const View<T> g = s.gate.top(pairs), u = s.up.top(pairs), h = s.h.top(pairs), out = s.y.top(pairs);
-    behind_shared_base(gate_, 0, served, rows, routing, s.of_gate, g, s.gate_map, call);
-    behind_shared_base(up_, 1, served, rows, routing, s.of_up, u, s.up_map, call);
+    behind_shared_base(gate_, 0, x, rows, routing, s.of_gate, g, s.gate_map, call);
+    behind_shared_base(up_, 1, x, rows, routing, s.of_up, u, s.up_map, call);
     call.execution.parallel_for(pairs, [&](Index p) {
       for (Index i = 0; i < h.cols(); ++i) h(p, i) = activation_.value(g(p, i)) * u(p, i);
     });
@@ -199,22 +196,6 @@ class FeedForwardExperts {
     alone.finish();
   }
 
-  /// What a base may see: x itself if every token has an expert.
-  static View<const T> served_of(View<const T> x, const Routing<T>& routing, auto call) {
-    const auto serves = [&](Index n) { return routing.first_pair(n) < routing.first_pair(n + 1); };
-    Index n = 0;
-    while (n < x.rows() && serves(n)) ++n;
-    if (n == x.rows()) return x;
-    const View<T> served = call.scratch.served.top(x.rows());
-    call.execution.parallel_for(x.rows(), [&](Index row) {
-      if (serves(row))
-        std::ranges::copy(x.row(row), served.row(row).begin());
-      else
-        std::ranges::fill(served.row(row), T(0));
-    });
-    return served;
-  }
-
   /// The pass of map number `map`, whose rows are pairs: it has no tokens of the caller's.
   Pass pass_of(Index map, const Pass& pass) const {
     return {.training = pass.training,
@@ -252,7 +233,7 @@ class FeedForwardExperts {
     const View<T> d_shared = of_base.top(x.rows());
     fill(d_shared, T(0));
     add_pairs(routing, d_y, d_shared, call.execution);
-    map.base.backward(served_of(x, routing, call), View<const T>(d_shared), d_x, gradients.base, call.with(s.base));
+    map.base.backward(x, View<const T>(d_shared), d_x, gradients.base, call.with(s.base));
   }
   /// of_tokens_n += of_pairs_p, for the pairs of token n
   static void add_pairs(const Routing<T>& routing, View<const T> of_pairs, View<T> of_tokens, const auto& execution) {
