@@ -39,6 +39,24 @@ struct CombinerGradients {
   }
 };
 
+/// Does an optimizer that steps the combiner by ones move every number of it?
+template <class Combiner>
+bool a_step_moves_all(Combiner combiner) {
+  auto gradients = combiner.gradients();
+  const auto before = combiner.parameters();
+  mole::ParametersOf<Combiner>::for_each_tensor([](std::string_view, auto& tensor) { fill(tensor.view(), 1); },
+                                                gradients);
+  mole::Sgd({.learning_rate = 0.5}).step(combiner, gradients);
+  bool all = true;
+  mole::ParametersOf<Combiner>::for_each_tensor(
+      [&](std::string_view, const auto& was, const auto& is) {
+        for (std::size_t i = 0; i < was.elements().size(); ++i)
+          all = all && std::abs(was.elements()[i] - is.elements()[i] - 0.5) < 1e-12;
+      },
+      before, combiner.parameters());
+  return all;
+}
+
 /// The largest error of all gradients, of 4 inputs.
 template <class Combiner>
 double worst_gradient(Combiner combiner, const mole::Pass& pass) {

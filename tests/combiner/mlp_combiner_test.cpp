@@ -75,3 +75,7 @@ TEST_CASE("MlpCombiner refuses sizes of nothing", "[combiner]") {
   CHECK_THROWS_AS(MlpCombiner<float>({.experts = 0, .features = 4}, rng), Error);
   CHECK_THROWS_AS(MlpCombiner<float>({.experts = 2, .features = 0}, rng), Error);
 }
+
+TEST_CASE("An optimizer steps every tensor of MlpCombiner", "[combiner]") {
+  CHECK(a_step_moves_all(reward_head()));
+}

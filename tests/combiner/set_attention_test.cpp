@@ -82,3 +82,7 @@ TEST_CASE("SetAttention refuses heads that do not divide the features", "[combin
   CHECK_THROWS_AS(SetAttention<float>({.experts = 2, .features = 6, .heads = 4}, rng), Error);
   CHECK_THROWS_AS(SetAttention<float>({.experts = 2, .features = 6, .layers = 9, .heads = 2}, rng), Error);
 }
+
+TEST_CASE("An optimizer steps every tensor of SetAttention", "[combiner]") {
+  CHECK(a_step_moves_all(set_attention()));
+}

@@ -19,8 +19,8 @@ namespace mole {
 ///
 /// What DMoERM makes of a reward of its experts' last hidden states, which stay frozen (an empty d_x). An expert that
 /// is ruled out has features of 0. Linear maps start as U(-1/sqrt(f), 1/sqrt(f)), f their inputs; the slope at 0.25, as
-/// in PyTorch. Throws Error(option) for sizes below 1.  Scratch: [tokens x E F] and 2 [tokens x H]. Source: Quan 2024
-/// (DMoERM), arXiv:2403.01197; quanshr/DMoERM, innermoe/modeling.py.
+/// in PyTorch. Throws Error(option) for sizes below 1.  Scratch: [tokens x E F] and 2 [tokens x H].
+/// Source: Quan 2024 (DMoERM), arXiv:2403.01197; quanshr/DMoERM, innermoe/modeling.py.
 template <class T>
 class MlpCombiner {
  public:
@@ -73,6 +73,12 @@ class MlpCombiner {
   Index out() const { return parameters_.head2.weight.rows(); }
   Parameters& parameters() { return parameters_; }
   const Parameters& parameters() const { return parameters_; }
+  Parameters gradients() const { return zeros_like(parameters_); }
+  /// Calls f(name, parameter, other...) with one View per tensor, for the parameters and each of `others`.
+  template <class F, class... Others>
+  void for_each_tensor(F&& f, Others&... others) {
+    detail::for_each_view<Parameters>(f, parameters_, others...);
+  }
 
   Scratch scratch(const CallSize& size, Arena& arena) const {
     return {arena.matrix<T>(size.tokens, parameters_.head1.weight.cols()), arena.matrix<T>(size.tokens, hidden()),

@@ -82,6 +82,12 @@ class SetAttention {
   Index out() const { return options_.features; }
   Parameters& parameters() { return parameters_; }
   const Parameters& parameters() const { return parameters_; }
+  Parameters gradients() const { return zeros_like(parameters_); }
+  /// Calls f(name, parameter, other...) with one View per tensor, for the parameters and each of `others`.
+  template <class F, class... Others>
+  void for_each_tensor(F&& f, Others&... others) {
+    detail::for_each_view<Parameters>(f, parameters_, others...);
+  }
 
   Scratch scratch(const CallSize& size, Arena& arena) const {
     const Index rows = checked_product("workspace: outputs of experts", size.tokens, experts()), width = features();
