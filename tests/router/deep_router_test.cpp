@@ -34,7 +34,7 @@ TEST_CASE("DeepRouter without a hidden layer is a LinearRouter, with one an MlpR
 
 TEST_CASE("Gradients through every hidden layer agree with central differences, with dropout, too", "[router]") {
   const auto plain = support::routed_layer<double>({}, Gate{Softmax{}, All{}, Raw{}});
-  for (const auto [rate, activation] :
+  for (const auto& [rate, activation] :
        {std::pair(0.0, RouterActivation::relu), std::pair(0.4, RouterActivation::relu),
         std::pair(0.0, RouterActivation::tanh), std::pair(0.4, RouterActivation::tanh)}) {
     Rng rng(4);
