@@ -18,9 +18,10 @@ const Matrix<double>& stack_x() {
   return x;
 }
 
-LowRank<DenseFactors<double>> stack_ranks(Index in, Index out, std::uint64_t seed) {
+LowRank<DenseFactors<double>> stack_ranks(Index inputs, Index outputs, std::uint64_t seed) {
   Rng rng(seed);
-  LowRank<DenseFactors<double>> ranks({.in = in, .out = out, .experts = stack_experts, .rank = 3, .alpha = 6}, rng);
+  LowRank<DenseFactors<double>> ranks({.in = inputs, .out = outputs, .experts = stack_experts, .rank = 3, .alpha = 6},
+                                      rng);
   fill_uniform(ranks.parameters().lora_B.view(), 1, rng);
   return ranks;
 }

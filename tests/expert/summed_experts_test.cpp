@@ -15,10 +15,10 @@ template <class T>
 auto summed_experts(double dropout = 0) {
   Rng rng(1);
   MapExperts<DenseMaps<T>> matrices({.in = 6, .out = 5, .experts = 3}, rng);
-  LowRank<DenseFactors<T>> ranks(
+  LowRank<DenseFactors<T>> lora(
       {.in = 6, .out = 5, .experts = 3, .rank = 2, .alpha = 4, .dropout = {.rate = dropout, .stream = 1}}, rng);
-  fill_uniform(ranks.parameters().lora_B.view(), 1, rng);
-  return SummedExperts{std::move(matrices), std::move(ranks)};
+  fill_uniform(lora.parameters().lora_B.view(), 1, rng);
+  return SummedExperts{std::move(matrices), std::move(lora)};
 }
 
 template <class Execution = Reference>

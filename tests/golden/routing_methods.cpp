@@ -320,9 +320,10 @@ Method prompt_bank() {
     const auto feature = [&](const std::string& name) { return file.matrix("triplet." + name); };
     const Matrix<T> anchor = feature("anchor"), positive = feature("positive"), negative = feature("negative");
     Matrix<T> d_anchor(anchor.rows(), anchor.cols()), d_positive(d_anchor), d_negative(d_anchor);
-    file.expect_number("loss.triplet",
-                       mole::triplet_cosine<T>(anchor, positive, negative, d_anchor.view(), d_positive.view(),
-                                               d_negative.view(), {.margin = file.number("margin")}));
+    const double triplet = mole::triplet_cosine<T>(anchor, positive, negative, d_anchor.view(), d_positive.view(),
+                                                   d_negative.view(), {.margin = file.number("margin")});
+    if (!file.has("loss.triplet")) return;
+    file.expect_number("loss.triplet", triplet);
     file.expect("grad_loss.triplet.triplet.anchor", d_anchor);
     file.expect("grad_loss.triplet.triplet.positive", d_positive);
     file.expect("grad_loss.triplet.triplet.negative", d_negative);
