@@ -26,7 +26,8 @@ TEST_CASE("bradley_terry adds the gradient of its value, over the pairs of diffe
   const std::vector<int> ranks{2, 0, 1, 1, 0, 3}, groups{5, 5, 5, 8, 8, 9};
   std::vector<double> rewards{0.3, -0.2, 0.9, 0.1, 1.4, -5};
   for (bool grouped : {false, true}) {
-    const BradleyTerryOptions options{.coefficient = 0.7, .groups = grouped ? groups : std::vector<int>()};
+    const BradleyTerryOptions options{.coefficient = 0.7,
+                                      .groups = std::span<const int>(groups).first(grouped ? groups.size() : 0)};
     std::vector<double> d(6, 0.0);
     bradley_terry<double>(rewards, ranks, d, options);
     CHECK(gradient_error(std::span<double>(rewards), d,
