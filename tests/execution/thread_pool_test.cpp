@@ -2,6 +2,7 @@
 #include "mole/execution/thread_pool.hpp"
 
 #include "support/catch.hpp"
+#include "support/sanitizers.hpp"
 
 #include <chrono>
 #include <set>
@@ -242,7 +243,7 @@ TEST_CASE("A pool of no thread is refused", "[execution][threads]") {
   }
 }
 
-#if defined(__linux__) && !defined(__SANITIZE_THREAD__) && !defined(__SANITIZE_ADDRESS__)
+#if defined(__linux__) && !MOLE_TEST_THREAD_SANITIZER && !MOLE_TEST_ADDRESS_SANITIZER
 // In a process of its own, as what it changes holds for all of it.
 template <class F>
 bool succeeds_in_a_fork(F f) {

@@ -7,6 +7,7 @@
 #include "mole/testing/factor_laws.hpp"
 #include "support/catch.hpp"
 #include "support/layers.hpp"
+#include "support/sanitizers.hpp"
 #include "support/tolerance.hpp"
 
 using namespace mole;
@@ -217,7 +218,7 @@ TEMPLATE_TEST_CASE("A bank keeps the laws of factors, with frozen atoms and with
   CHECK(laws::broken_factor_law(bank) == "");
 }
 
-#ifndef __SANITIZE_ADDRESS__
+#if !MOLE_TEST_ADDRESS_SANITIZER
 TEST_CASE("A bank that runs out of memory is the one of before", "[factors]") {
   Rng rng(1);
   GrowingBank<float> bank({.in = 1, .out = 1 << 20, .ranks = {2}}, rng);
