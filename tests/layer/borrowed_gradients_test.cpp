@@ -132,3 +132,27 @@ TEST_CASE("Vector banks and module gates refuse theirs", "[layer]") {
                 wrong, gates->gradients(),
                 [](auto& gradients, auto* shared) { gradients.router.second.gates = shared; });
 }
+
+TEST_CASE("What routers share is looked at in every call, behind a wrapper, too", "[layer]") {
+  const auto gates = std::make_shared<ModuleGates<double>>(ModuleGates<double>::Options{.layers = 2, .modules = 3});
+  Rng rng(7);
+  const auto refused = [&](auto router) {
+    const Index experts = router.outputs();
+    LowRank<DenseFactors<double>> lora({.in = borrowing_in, .out = borrowing_out, .experts = experts, .rank = 2}, rng);
+    const MixtureLinear layer(std::move(router), Gate{Identity{}, All{}, Raw{}}, std::move(lora),
+                              DenseBase(support::random_matrix<double>(borrowing_out, borrowing_in, 6)), Reference{});
+    const auto x = support::random_matrix<double>(5, borrowing_in, 1);
+    Matrix<double> y(5, borrowing_out);
+    auto work = layer.workspace(5);
+    layer.forward(x, y, work);
+    gates->parameters().alpha = Matrix<double>(1, 1);
+    CHECK(test::code_of([&] { layer.forward(x, y, work); }) == ErrorCode::shape);
+    gates->parameters().alpha = Matrix<double>(2, 3);
+    CHECK_NOTHROW(layer.forward(x, y, work));
+  };
+  const ModuleRouter<double> shared(gates, 0, 1);
+  refused(shared);
+  refused(JoinedRouter(shared, shared));
+  refused(JoinedRouter(LinearRouter<double>({.in = borrowing_in, .experts = 1}, rng), shared));
+  refused(JoinedRouter(JoinedRouter(shared, shared), shared));
+}

@@ -2,6 +2,7 @@
 // SummedExperts: experts of two kinds in one, such as whole matrices and LoRA on each of them.
 #pragma once
 
+#include "mole/core/pair_parameters.hpp"
 #include "mole/core/state.hpp"
 #include "mole/expert/expert_policy.hpp"
 
@@ -27,27 +28,8 @@ class SummedExperts {
   static constexpr bool borrows = borrows_parameters<First> || borrows_parameters<Second>;
   static constexpr bool pairs_interact = !pairs_add_up<First> || !pairs_add_up<Second>;
 
-  struct Parameters {
-    ParametersOf<First> first;
-    ParametersOf<Second> second;
+  using Parameters = PairParameters<First, Second>;
 
-    template <class F, class... P>
-    static void for_each_tensor(F&& f, P&... p) {
-      for_each_tensor_within<ParametersOf<First>>("first", f, p.first...);
-      for_each_tensor_within<ParametersOf<Second>>("second", f, p.second...);
-    }
-  };
-  /// The parameters in place; converts to Parameters, to make gradients of the same shapes.
-  template <class A, class B>
-  struct Parts {
-    A first;
-    B second;
-    operator Parameters() const { return {first, second}; }
-    template <class F, class... P>
-    static void for_each_tensor(F&& f, P&... p) {
-      Parameters::for_each_tensor(f, p...);
-    }
-  };
   struct Scratch {
     ScratchOf<First> first;
     ScratchOf<Second> second;
@@ -75,14 +57,9 @@ class SummedExperts {
   Second& second() { return second_; }
   const First& first() const { return first_; }
   const Second& second() const { return second_; }
-  auto parameters() {
-    return Parts<decltype(parameters_of(first_)), decltype(parameters_of(second_))>{parameters_of(first_),
-                                                                                    parameters_of(second_)};
-  }
-  auto parameters() const {
-    return Parts<decltype(parameters_of(first_)), decltype(parameters_of(second_))>{parameters_of(first_),
-                                                                                    parameters_of(second_)};
-  }
+  auto parameters() { return detail::pair_in_place(first_, second_); }
+  auto parameters() const { return detail::pair_in_place(first_, second_); }
+
   template <class F>
   void for_each_state(F&& f) {
     for_each_state_within("first", first_, f);

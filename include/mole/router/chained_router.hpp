@@ -2,6 +2,7 @@
 // ChainedRouter: a router that reads what another one makes of its input.
 #pragma once
 
+#include "mole/core/pair_parameters.hpp"
 #include "mole/core/state.hpp"
 #include "mole/router/router_policy.hpp"
 
@@ -33,24 +34,7 @@ class ChainedRouter {
   static constexpr Reads reads = reads_of<First>;
   static constexpr bool borrows = borrows_parameters<First> || borrows_parameters<Second>;
 
-  struct Parameters {
-    ParametersOf<First> first;
-    ParametersOf<Second> second;
-
-    template <class F, class... P>
-    static void for_each_tensor(F&& f, P&... p) {
-      for_each_tensor_within<ParametersOf<First>>("first", f, p.first...);
-      for_each_tensor_within<ParametersOf<Second>>("second", f, p.second...);
-    }
-  };
-
-  /// The parameters in place, without a copy, as those of JoinedRouter.
-  template <class A, class B>
-  struct Parts {
-    A first;
-    B second;
-    operator Parameters() const { return {first, second}; }
-  };
+  using Parameters = PairParameters<First, Second>;
 
   struct Scratch {
     View<T> h, d_h;  // [tokens x H]
@@ -80,14 +64,8 @@ class ChainedRouter {
   Second& second() { return second_; }
   const First& first() const { return first_; }
   const Second& second() const { return second_; }
-  auto parameters() {
-    return Parts<decltype(parameters_of(first_)), decltype(parameters_of(second_))>{parameters_of(first_),
-                                                                                    parameters_of(second_)};
-  }
-  auto parameters() const {
-    return Parts<decltype(parameters_of(first_)), decltype(parameters_of(second_))>{parameters_of(first_),
-                                                                                    parameters_of(second_)};
-  }
+  auto parameters() { return detail::pair_in_place(first_, second_); }
+  auto parameters() const { return detail::pair_in_place(first_, second_); }
 
   template <class F>
   void for_each_state(F&& f) {

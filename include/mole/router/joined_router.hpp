@@ -3,6 +3,7 @@
 #pragma once
 
 #include "mole/core/error.hpp"
+#include "mole/core/pair_parameters.hpp"
 #include "mole/core/state.hpp"
 #include "mole/router/router_policy.hpp"
 
@@ -28,27 +29,9 @@ class JoinedRouter {
   using Scalar = typename First::Scalar;
   using T = Scalar;
   static constexpr Reads reads = reads_of<First>;
+  static constexpr bool borrows = borrows_parameters<First> || borrows_parameters<Second>;
 
-  struct Parameters {
-    ParametersOf<First> first;
-    ParametersOf<Second> second;
-
-    template <class F, class... P>
-    static void for_each_tensor(F&& f, P&... p) {
-      for_each_tensor_within<ParametersOf<First>>("first", f, p.first...);
-      for_each_tensor_within<ParametersOf<Second>>("second", f, p.second...);
-    }
-  };
-
-  /// The parameters in place, in both routers: for_each_tensor visits them through references, without a copy. Converts
-  /// to Parameters, which owns its tensors, to make gradients of the same shapes. A and B are references, or themselves
-  /// the parts of joined routers.
-  template <class A, class B>
-  struct Parts {
-    A first;
-    B second;
-    operator Parameters() const { return {first, second}; }
-  };
+  using Parameters = PairParameters<First, Second>;
 
   struct Scratch {
     ScratchOf<First> first;
@@ -77,14 +60,8 @@ class JoinedRouter {
   Second& second() { return second_; }
   const First& first() const { return first_; }
   const Second& second() const { return second_; }
-  auto parameters() {
-    return Parts<decltype(parameters_of(first_)), decltype(parameters_of(second_))>{parameters_of(first_),
-                                                                                    parameters_of(second_)};
-  }
-  auto parameters() const {
-    return Parts<decltype(parameters_of(first_)), decltype(parameters_of(second_))>{parameters_of(first_),
-                                                                                    parameters_of(second_)};
-  }
+  auto parameters() { return detail::pair_in_place(first_, second_); }
+  auto parameters() const { return detail::pair_in_place(first_, second_); }
 
   template <class F>
   void for_each_state(F&& f) {
