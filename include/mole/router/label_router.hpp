@@ -43,7 +43,7 @@ class LabelRouter {
     }
   };
 
-  /// The parameters in place, without a copy, as those of JoinedRouter.
+  /// The parameters in place; converts to Parameters, to make gradients of the same shapes.
   template <class Embedding, class Of>
   struct Parts {
     Embedding& embedding;

@@ -47,7 +47,7 @@ class LogitOffsets {
     }
   };
 
-  /// The parameters in place, without a copy, as those of JoinedRouter.
+  /// The parameters in place; converts to Parameters, to make gradients of the same shapes.
   template <class Of, class Offsets>
   struct Parts {
     Of router;

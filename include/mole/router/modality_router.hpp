@@ -55,7 +55,7 @@ class ModalityRouter {
     }
   };
 
-  /// The parameters in place, without a copy, as those of JoinedRouter.
+  /// The parameters in place; converts to Parameters, to make gradients of the same shapes.
   template <class Projection, class Of>
   struct Parts {
     Projection& projection;

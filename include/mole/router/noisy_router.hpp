@@ -67,7 +67,7 @@ class NoisyRouter {
     }
   };
 
-  /// The parameters in place, without a copy, as those of JoinedRouter.
+  /// The parameters in place; converts to Parameters, to make gradients of the same shapes.
   template <class Of, class Noise>
   struct Parts {
     Of router;
