@@ -107,13 +107,19 @@ template <class Arch, class T>
 template <Index M, Index Vectors, bool Whole, class Operands>
 void OuterProducts<Arch, T>::compute(const Operands& tile, Index row) {
   Vector sums[std::size_t(M)][std::size_t(Vectors)];
-  const Index last = tile.last;
-  MOLE_UNROLL for (Index i = 0; i < M; ++i) {
-    MOLE_UNROLL for (Index v = 0; v < Vectors; ++v) {
-      const T* const c = tile.c(row + i) + tile.column + v * step;
-      sums[i][v] = !tile.accumulate ? Vector(T(0))
-                   : last == step   ? Vector::load_unaligned(c)
-                                    : load_first<Arch>(c, last);
+  const auto c = tile.c;  // a copy: what is stored to c cannot change it
+  const Index column = tile.column, last = tile.last;
+  const auto at = [&](Index i, Index v) MOLE_INLINE { return c(row + i) + column + v * step; };
+  const bool full = Vectors > 1 || last == step;
+  if (!tile.accumulate) {
+    MOLE_UNROLL for (Index i = 0; i < M; ++i) {
+      MOLE_UNROLL for (Index v = 0; v < Vectors; ++v) sums[i][v] = Vector(T(0));
+    }
+  } else {
+    MOLE_UNROLL for (Index i = 0; i < M; ++i) {
+      MOLE_UNROLL for (Index v = 0; v < Vectors; ++v) {
+        sums[i][v] = full ? Vector::load_unaligned(at(i, v)) : load_first<Arch>(at(i, v), last);
+      }
     }
   }
 
@@ -122,8 +128,9 @@ void OuterProducts<Arch, T>::compute(const Operands& tile, Index row) {
   const auto sweep = [&](auto ask) MOLE_INLINE {
     MOLE_NO_UNROLL for (Index k = 0; k < tile.depth; ++k) {
       Vector b_k[std::size_t(Vectors)];
-      MOLE_UNROLL for (Index v = 0; v < Vectors; ++v)
+      MOLE_UNROLL for (Index v = 0; v < Vectors; ++v) {
         b_k[v] = Whole ? Vector::load_unaligned(b.at(k, v * step)) : load_first<Arch>(b.at(k, v * step), last);
+      }
       ask();
       MOLE_UNROLL for (Index i = 0; i < M; ++i) {
         const Vector factor(a.at(i, k));
@@ -145,11 +152,10 @@ void OuterProducts<Arch, T>::compute(const Operands& tile, Index row) {
 
   MOLE_UNROLL for (Index i = 0; i < M; ++i) {
     MOLE_UNROLL for (Index v = 0; v < Vectors; ++v) {
-      T* const c = tile.c(row + i) + tile.column + v * step;
-      if (last == step)
-        sums[i][v].store_unaligned(c);
+      if (full)
+        sums[i][v].store_unaligned(at(i, v));
       else
-        store_first<Arch>(sums[i][v], c, last);
+        store_first<Arch>(sums[i][v], at(i, v), last);
     }
   }
 }
