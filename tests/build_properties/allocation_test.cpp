@@ -13,6 +13,7 @@
 #include "support/execution_checks.hpp"
 
 #include <cstdlib>
+#include <functional>
 #include <memory>
 
 using namespace mole;

@@ -6,6 +6,7 @@
 #include "support/catch.hpp"
 #include "support/execution_checks.hpp"
 
+#include <functional>
 #include <stdexcept>
 
 using namespace mole;

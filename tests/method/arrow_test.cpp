@@ -5,6 +5,7 @@
 #include "support/catch.hpp"
 
 #include <algorithm>
+#include <functional>
 #include <numeric>
 
 using namespace mole;

@@ -5,6 +5,8 @@
 #include "method/method_checks.hpp"
 #include "support/catch.hpp"
 
+#include <functional>
+
 using namespace mole;
 using namespace method_checks;
 

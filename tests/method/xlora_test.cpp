@@ -5,6 +5,7 @@
 #include "support/catch.hpp"
 
 #include <algorithm>
+#include <functional>
 
 using namespace mole;
 using namespace method_checks;

@@ -19,6 +19,7 @@
 #include "mole/method/vera.hpp"
 
 #include <algorithm>
+#include <functional>
 #include <memory>
 
 namespace training {

@@ -9,7 +9,7 @@
 
 #include <algorithm>
 #include <concepts>
-#include <ranges>
+#include <span>
 #include <type_traits>
 #include <utility>
 
@@ -23,8 +23,11 @@ template <class M>
 concept OwnsElements = std::same_as<M, Matrix<typename M::Scalar>> || requires {
   requires std::same_as<M, typename M::PlainObject>;  // Eigen's Matrix and Array, not its Map, Ref or Block
 } ||(
-    std::ranges::range<M> && !std::ranges::borrowed_range<M> && !requires { typename M::PlainObject; } &&
-    requires(M & m) { m.data(); });
+    !std::ranges::enable_borrowed_range<M> && !requires { typename M::PlainObject; } &&
+    requires(M & m) {
+      m.begin();
+      m.data();
+    });
 
 /// The M of an M&& that is bound to a temporary which owns its elements: what borrows from it would outlive it.
 template <class M>

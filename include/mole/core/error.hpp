@@ -89,6 +89,33 @@ class ErrorPart {
   for (const ErrorPart& part : parts) part.append_to(text);
   throw Error(code, text);
 }
+
+/// The few types that parts come to, so that few functions make an error's text.
+inline const char* plain(const char* text) {
+  return text;
+}
+inline std::string_view plain(std::string_view text) {
+  return text;
+}
+inline std::string_view plain(const std::string& text) {
+  return text;
+}
+inline double plain(double real) {
+  return real;
+}
+template <std::signed_integral Integer>
+long long plain(Integer integer) {
+  return integer;
+}
+template <std::unsigned_integral Integer>
+unsigned long long plain(Integer integer) {
+  return integer;
+}
+
+template <class... Parts>
+[[noreturn]] MOLE_COLD void fail_with(ErrorCode code, Parts... parts) {
+  fail(code, {parts...});
+}
 }  // namespace detail
 
 /// Throws Error(code) unless `holds`; the text is the concatenation of `parts`, strings and numbers.
@@ -96,7 +123,7 @@ class ErrorPart {
 template <class... Parts>
 MOLE_INLINE inline void require(bool holds, ErrorCode code, const Parts&... parts) {
   if (!holds) [[unlikely]]
-    detail::fail(code, {parts...});
+    detail::fail_with(code, detail::plain(parts)...);
 }
 
 /// Throws Error(code) with "<what>: expected <expected>, found <found>" unless the two numbers agree.

@@ -6,8 +6,8 @@
 #include "mole/core/config.hpp"
 
 #include <algorithm>
+#include <compare>
 #include <concepts>
-#include <functional>
 #include <span>
 #include <type_traits>
 #include <utility>
@@ -172,7 +172,7 @@ bool interleaved_overlap(const View<const T>& a, const View<const T>& b) {
 template <class T>
 bool overlap(const View<const T>& a, const View<const T>& b) {
   const auto ends_before = [](const View<const T>& first, const View<const T>& second) {
-    return std::less_equal<>{}(first.row_data(first.rows() - 1) + first.cols(), second.data());
+    return std::compare_three_way{}(first.row_data(first.rows() - 1) + first.cols(), second.data()) <= 0;
   };
   return a.rows() > 0 && b.rows() > 0 && !ends_before(a, b) && !ends_before(b, a) && detail::interleaved_overlap(a, b);
 }
