@@ -60,7 +60,7 @@ TEST_CASE("RandomBasis is linear in its coefficients, over an offset of A", "[fa
   }
 }
 
-TEST_CASE("The numbers of a basis are uniform within the bound of its variant, and of no other basis", "[factors]") {
+TEST_CASE("The numbers of a basis are uniform within the bound of its variant, and of no other row or basis", "[factors]") {
   constexpr Index wide = 2000, rank = 4;
   for (NolaVariant variant : {NolaVariant::llm, NolaVariant::vit}) {
     Rng rng(3);
@@ -82,19 +82,21 @@ TEST_CASE("The numbers of a basis are uniform within the bound of its variant, a
     for (std::size_t m = 0; m < all.size(); ++m) {
       const double bound =
           variant == NolaVariant::llm ? 1 / std::sqrt(2.0) : 1 / std::sqrt(double(rank * (m < 2 ? wide : wide + 1)));
-      double sum = 0, square = 0, most = 0, with_next = 0, with_other = 0;
+      double sum = 0, square = 0, most = 0, with_next = 0, with_other = 0, with_row = 0;
       const auto numbers = all[m].elements();
       const auto other = all[(m + 1) % all.size()].elements();
       for (std::size_t i = 0; i < 7000; ++i) {
         sum += numbers[i], square += numbers[i] * numbers[i], most = std::max(most, std::abs(numbers[i]));
         with_next += numbers[i] * numbers[i + 1], with_other += numbers[i] * other[i];
       }
+      for (std::size_t i = 0; i < 5000; ++i) with_row += numbers[i] * numbers[i + numbers.size() / std::size_t(rank)];
       CHECK(most <= bound * (1 + 1e-12));
       CHECK(most > 0.999 * bound);
       CHECK(std::abs(sum / 7000) < 0.03 * bound);
       CHECK(std::abs(square / 7000 / (bound * bound) - 1.0 / 3) < 0.02);
       CHECK(std::abs(with_next / 7000 / (bound * bound)) < 0.02);
       CHECK(std::abs(with_other / 7000 / (bound * bound)) < 0.02);
+      CHECK(std::abs(with_row / 5000 / (bound * bound)) < 0.02);
     }
   }
 }

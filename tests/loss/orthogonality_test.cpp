@@ -21,7 +21,7 @@ Triplets random_triplets(Index ranks_a, Index ranks_b) {
 }  // namespace
 
 TEST_CASE("orthogonality is the mean distance of each expert's A and B from orthonormal rows", "[loss]") {
-  Triplets p = random_triplets(3, 3), none;
+  Triplets none;
   const auto distance = [](const Matrix<double>& m, Index first, Index rows) {
     double square = 0;
     for (Index i = first; i < first + rows; ++i)
@@ -33,10 +33,15 @@ TEST_CASE("orthogonality is the mean distance of each expert's A and B from orth
     return std::sqrt(square);
   };
   const std::vector<int> ranks{1, 2};
-  const double expected =
-      (distance(p.lora_A, 0, 1) + distance(p.lora_A, 1, 2) + distance(p.lora_B, 0, 1) + distance(p.lora_B, 1, 2)) / 4;
-  CHECK(std::abs(orthogonality(RankBlocks::ragged(ranks), p, none, {.coefficient = 1}) - expected) < 1e-14);
-  CHECK(std::abs(orthogonality(RankBlocks::ragged(ranks), p, none) - expected / 2) < 1e-14);
+  for (bool shared : {false, true}) {
+    const RankBlocks blocks = RankBlocks::ragged(ranks, shared);
+    const Triplets p = random_triplets(blocks.ranks_down(), 3);
+    const double of_a = shared ? distance(p.lora_A, 0, 2) : distance(p.lora_A, 0, 1) + distance(p.lora_A, 1, 2);
+    const double of_b = distance(p.lora_B, 0, 1) + distance(p.lora_B, 1, 2);
+    const double expected = (of_a + of_b) / (shared ? 3 : 4);
+    CHECK(std::abs(orthogonality(blocks, p, none, {.coefficient = 1}) - expected) < 1e-14);
+    CHECK(std::abs(orthogonality(blocks, p, none) - expected / 2) < 1e-14);
+  }
 }
 
 TEST_CASE("orthogonality adds the gradient of its value to what is wanted", "[loss]") {

@@ -68,8 +68,9 @@ double orthogonality(const RankBlocks& blocks, const Parameters& parameters, Par
     auto wanted = d_p.empty() ? d_p.view() : d_p.view().middle_rows(first, rows);
     sum += detail::distance_from_orthonormal(p.view().middle_rows(first, rows), weight, wanted);
   };
+  if (blocks.shared_down()) add(parameters.lora_A, gradients.lora_A, 0, blocks.ranks_down());
   for (Index e = 0; e < blocks.experts(); ++e) {
-    if (e == 0 || !blocks.shared_down()) add(parameters.lora_A, gradients.lora_A, blocks.down(e), blocks.size(e));
+    if (!blocks.shared_down()) add(parameters.lora_A, gradients.lora_A, blocks.down(e), blocks.size(e));
     add(parameters.lora_B, gradients.lora_B, blocks.up(e), blocks.size(e));
   }
   return weight * sum;
