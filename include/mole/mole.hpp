@@ -10,6 +10,8 @@
 #include "mole/base/bf16_base.hpp"
 #include "mole/base/callable_base.hpp"
 #include "mole/base/dense_base.hpp"
+#include "mole/base/four_bit_weight.hpp"
+#include "mole/base/fp4_base.hpp"
 #include "mole/base/half_base.hpp"
 #include "mole/base/int8_block_base.hpp"
 #include "mole/base/int8_row_base.hpp"

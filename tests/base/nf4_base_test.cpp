@@ -46,17 +46,17 @@ TEST_CASE("NF4 pads an odd count with the code of zero", "[base]") {
 
 TEST_CASE("NF4 takes the nearest level; a midpoint goes to the lower", "[base]") {
   for (std::size_t code = 0; code + 1 < 16; ++code) {
-    const float below = kernel::nf4_levels[code], above = kernel::nf4_levels[code + 1];
+    const float below = Nf4Levels::levels[code], above = Nf4Levels::levels[code + 1];
     const float middle = float((double(below) + double(above)) / 2);
     CAPTURE(code);
-    CHECK(int(detail::nf4_code(below)) == int(code));
+    CHECK(int(Nf4Levels::code(below)) == int(code));
     // bitsandbytes' midpoints are those of the unrounded levels: within a rounding of ours.
-    CHECK(int(detail::nf4_code(middle - 1e-6f)) == int(code));
-    CHECK(int(detail::nf4_code(middle + 1e-6f)) == int(code) + 1);
+    CHECK(int(Nf4Levels::code(middle - 1e-6f)) == int(code));
+    CHECK(int(Nf4Levels::code(middle + 1e-6f)) == int(code) + 1);
   }
-  CHECK(int(detail::nf4_code(0.8614784181118011f)) == 14);
-  CHECK(int(detail::nf4_code(std::nextafter(0.8614784181118011f, 1.0f))) == 15);
-  CHECK(int(detail::nf4_code(-0.8480964004993439f)) == 0);
+  CHECK(int(Nf4Levels::code(0.8614784181118011f)) == 14);
+  CHECK(int(Nf4Levels::code(std::nextafter(0.8614784181118011f, 1.0f))) == 15);
+  CHECK(int(Nf4Levels::code(-0.8480964004993439f)) == 0);
 }
 
 TEST_CASE("An NF4 weight is off by 0.1519 absmax at most, and coding it again gives the same bytes", "[base]") {
@@ -151,32 +151,32 @@ TEST_CASE("Nf4Base takes the parts of as many blocks as share one maximum, and o
 }
 
 TEST_CASE("Nf4Base names what does not fit", "[base]") {
-  const Nf4Parts plain = Nf4Weight(Matrix<float>(9, 100)).parts();
-  const Nf4Parts nested = Nf4Weight(Matrix<float>(9, 100), {.double_quantized = true}).parts();
-  const auto text = [](Nf4Parts parts, auto change, ErrorCode code = ErrorCode::shape) {
+  const FourBitParts plain = Nf4Weight(Matrix<float>(9, 100)).parts();
+  const FourBitParts nested = Nf4Weight(Matrix<float>(9, 100), {.double_quantized = true}).parts();
+  const auto text = [](FourBitParts parts, auto change, ErrorCode code = ErrorCode::shape) {
     change(parts);
     return error_text(code, [&] { Nf4Weight{parts}; });
   };
-  CHECK(text(plain, [](Nf4Parts&) {}) == "");
-  CHECK(text(plain, [](Nf4Parts& p) { p.weight.pop_back(); }) ==
+  CHECK(text(plain, [](FourBitParts&) {}) == "");
+  CHECK(text(plain, [](FourBitParts& p) { p.weight.pop_back(); }) ==
         "Nf4Base: size of weight, in bytes: expected 450, found 449");
-  CHECK(text(plain, [](Nf4Parts& p) { p.absmax.push_back(1); }) == "Nf4Base: size of absmax: expected 15, found 16");
-  CHECK(text(nested, [](Nf4Parts& p) { p.nested_codes.pop_back(); }) ==
+  CHECK(text(plain, [](FourBitParts& p) { p.absmax.push_back(1); }) == "Nf4Base: size of absmax: expected 15, found 16");
+  CHECK(text(nested, [](FourBitParts& p) { p.nested_codes.pop_back(); }) ==
         "Nf4Base: size of nested_codes: expected 15, found 14");
-  CHECK(text(nested, [](Nf4Parts& p) { p.nested_absmax.clear(); }) ==
+  CHECK(text(nested, [](FourBitParts& p) { p.nested_absmax.clear(); }) ==
         "Nf4Base: size of nested_absmax: expected 1, found 0");
-  CHECK(text(nested, [](Nf4Parts& p) { p.nested_quant_map.resize(16); }) ==
+  CHECK(text(nested, [](FourBitParts& p) { p.nested_quant_map.resize(16); }) ==
         "Nf4Base: size of nested_quant_map: expected 256, found 16");
-  CHECK(text(nested, [](Nf4Parts& p) { p.absmax.push_back(1); }) == "Nf4Base: size of absmax: expected 0, found 1");
+  CHECK(text(nested, [](FourBitParts& p) { p.absmax.push_back(1); }) == "Nf4Base: size of absmax: expected 0, found 1");
   const float nan = std::numeric_limits<float>::quiet_NaN();
   CHECK(text(
-            plain, [&](Nf4Parts& p) { p.absmax[3] = nan; }, ErrorCode::option) ==
+            plain, [&](FourBitParts& p) { p.absmax[3] = nan; }, ErrorCode::option) ==
         "Nf4Base: expected finite numbers, found nan at (0, 3)");
   CHECK(text(
-            nested, [&](Nf4Parts& p) { p.nested_offset = nan; }, ErrorCode::option) ==
+            nested, [&](FourBitParts& p) { p.nested_offset = nan; }, ErrorCode::option) ==
         "Nf4Base: expected finite numbers, found nan at (0, 0)");
   CHECK(text(
-            plain, [](Nf4Parts& p) { p.block = 100; }, ErrorCode::option) ==
+            plain, [](FourBitParts& p) { p.block = 100; }, ErrorCode::option) ==
         "Nf4Base: expected a block of 32, 64, ... or 4096 elements, found 100");
   Matrix<float> weight(2, 3);
   weight(1, 2) = -std::numeric_limits<float>::infinity();

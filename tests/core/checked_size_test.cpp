@@ -54,7 +54,7 @@ TEST_CASE("Sizes that would wrap are refused wherever memory is made of them", "
   CHECK(code_of([&] { View<float>(std::span(six), -2, -3); }) == ErrorCode::option);
   CHECK(code_of([&] { View<float>(std::span(six), 2, 4); }) == ErrorCode::shape);
   CHECK(code_of([] { Int8BlockWeight(-2, -3, std::vector<std::int8_t>(6), {}); }) == ErrorCode::option);
-  CHECK(code_of([] { Nf4Weight(Nf4Parts{.rows = -2, .cols = -3, .weight = {0, 0, 0}}); }) == ErrorCode::option);
+  CHECK(code_of([] { Nf4Weight(FourBitParts{.rows = -2, .cols = -3, .weight = {0, 0, 0}}); }) == ErrorCode::option);
 }
 
 TEST_CASE("A layer whose pairs or ranks would not fit their ints is refused when its workspace is made", "[core]") {

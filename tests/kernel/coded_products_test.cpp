@@ -5,6 +5,8 @@
 #include "mole/core/matrix.hpp"
 #include "support/catch.hpp"
 
+#include <array>
+
 using namespace mole;
 using namespace mole::test;
 
@@ -29,26 +31,28 @@ struct Int8Weight {
   kernel::Int8Rows weight{};
 };
 
-struct Nf4Weight {
-  Nf4Weight(Index rows, Index cols, Rng& rng) {
+struct FourBitWeight {
+  FourBitWeight(Index rows, Index cols, Rng& rng) {
     for (Index k = 0; k < rows * cols / 2; ++k) codes.push_back(std::uint8_t(rng()));
+    for (float& level : levels) level = float(unit_interval(rng())) - 0.5f;
     for (Index k = 0; k < rows * cols / 32; ++k) maxima.push_back(float(unit_interval(rng())));
-    weight = {codes.data(), {maxima.data()}, cols, 5};
+    weight = {codes.data(), levels.data(), {maxima.data()}, cols, 5};
   }
   float operator()(Index o, Index i) const {
     const Index at = o * weight.cols + i;
     const unsigned byte = codes[std::size_t(at / 2)];
-    return kernel::nf4_levels[at % 2 == 0 ? byte >> 4 : byte & 15u] * maxima[std::size_t(at / 32)];
+    return levels[at % 2 == 0 ? byte >> 4 : byte & 15u] * maxima[std::size_t(at / 32)];
   }
 
   std::vector<std::uint8_t> codes;
+  std::array<float, 16> levels{};
   std::vector<float> maxima;
-  kernel::Nf4Rows<kernel::PlainMaxima> weight{};
+  kernel::FourBitRows<kernel::PlainMaxima> weight{};
 };
 
 template <class Weight>
 std::vector<Index> lengths() {
-  if (std::is_same_v<Weight, Nf4Weight>) return {32, 64, 96, 320};
+  if (std::is_same_v<Weight, FourBitWeight>) return {32, 64, 96, 320};
   return grid<float>();
 }
 
@@ -87,7 +91,8 @@ void check_products(Index length, Index rows, Index tokens, Rng& rng) {
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("Coded products equal plain loops at every edge of their tiles", "[kernel]", Int8Weight, Nf4Weight) {
+TEMPLATE_TEST_CASE("Coded products equal plain loops at every edge of their tiles", "[kernel]", Int8Weight,
+                   FourBitWeight) {
   TestRng rng;
   for (Index length : lengths<TestType>())
     for (Index rows : {1, 3, 4, 8, 9, 13, 33, 70})
@@ -96,10 +101,10 @@ TEMPLATE_TEST_CASE("Coded products equal plain loops at every edge of their tile
 }
 
 TEMPLATE_TEST_CASE("Coded products equal plain loops over weights of more rows or columns than a panel has", "[kernel]",
-                   Int8Weight, Nf4Weight) {
+                   Int8Weight, FourBitWeight) {
   TestRng rng;
   const Index deep = 32768 / Index(sizeof(float)) / Products::width;
-  const Index block = std::is_same_v<TestType, Nf4Weight> ? 32 : 1;
+  const Index block = std::is_same_v<TestType, FourBitWeight> ? 32 : 1;
   for (Index tokens : {23, 24, 47, 48})
     for (Index edge : {deep, 2 * deep}) {
       for (Index rows : {edge - 1, edge, edge + 1}) check_products<TestType>(32, rows, tokens, rng);
@@ -108,7 +113,7 @@ TEMPLATE_TEST_CASE("Coded products equal plain loops over weights of more rows o
 }
 
 TEMPLATE_TEST_CASE("A coded product has the same bits however its outputs are split among calls", "[kernel]",
-                   Int8Weight, Nf4Weight) {
+                   Int8Weight, FourBitWeight) {
   TestRng rng;
   const Index length = 320, rows = 29;
   const TestType w(rows, length, rng);

@@ -15,7 +15,7 @@ namespace mole::kernel {
 ///   load<Arch>(i)               elements i ... i + Pair::size - 1, i a multiple of Pair::size
 ///   load_first<Arch>(i, count)  `count` of them, then anything finite; reads no code beyond them
 ///
-/// and row.address(i), the address of the code of element i; a row is rows.bytes() long (in NF4, rounded down).
+/// and row.address(i), the address of the code of element i; a row is rows.bytes() long (of four bits, rounded down).
 ///
 /// `interleaved` rows put even indices into the first vector of a pair and odd ones into the second; others keep the
 /// order of memory. Rows borrow all that they point to.
@@ -105,7 +105,7 @@ struct Int8Rows {
   Row row(Index o) const { return {codes + o * cols, scales + o * blocks_per_row, shift}; }
 };
 
-/// The largest magnitude of every block of NF4 numbers, uncoded: from block b on.
+/// The largest magnitude of every block of four-bit numbers, uncoded: from block b on.
 struct PlainMaxima {
   const float* values;
 
@@ -124,21 +124,22 @@ struct NestedMaxima {
   NestedMaxima from(Index b) const { return {codes, map, nested, offset, first + b}; }
 };
 
-/// NF4 numbers [rows x cols], two per byte, the higher nibble first, in blocks of 2^shift >= 32. Every row consists of
-/// whole blocks, so it begins with a byte and a block.
+/// Numbers of four bits [rows x cols], indices of one of 16 levels, two per byte, the higher nibble first, in blocks of
+/// 2^shift >= 32. Every row consists of whole blocks, so it begins with a byte and a block.
 template <class Maxima>
-struct Nf4Rows {
+struct FourBitRows {
   static constexpr bool interleaved = true;
 
   struct Row {
     const std::uint8_t* codes;
+    const float* levels;
     Maxima maxima;
     int shift;
 
     const void* address(Index i) const { return codes + (i >> 1); }
     template <class Arch>
     Pair<Arch> load(Index i) const {
-      return load_nf4<Arch>(codes + (i >> 1), maxima(i >> shift));
+      return load_four_bits<Arch>(codes + (i >> 1), levels, maxima(i >> shift));
     }
     template <class Arch>
     Pair<Arch> load_first(Index i, Index) const {
@@ -147,21 +148,23 @@ struct Nf4Rows {
   };
 
   const std::uint8_t* codes;
+  const float* levels;
   Maxima maxima;
   Index cols;
   int shift;
 
   Index bytes() const { return cols / 2; }
-  Row row(Index o) const { return {codes + o * cols / 2, maxima.from(o * cols >> shift), shift}; }
+  Row row(Index o) const { return {codes + o * cols / 2, levels, maxima.from(o * cols >> shift), shift}; }
 };
 
-/// NF4 numbers whose blocks cross rows: each element finds its own nibble and its own block.
+/// Numbers of four bits whose blocks cross rows: each element finds its own nibble and its own block.
 template <class Maxima>
-struct FlatNf4Rows {
+struct FlatFourBitRows {
   static constexpr bool interleaved = false;
 
   struct Row {
     const std::uint8_t* codes;
+    const float* levels;
     Maxima maxima;
     Index begin;  // of the row, in elements of the matrix
     int shift;
@@ -170,7 +173,7 @@ struct FlatNf4Rows {
     float operator()(Index i) const {
       const Index at = begin + i;
       const unsigned byte = codes[at >> 1];
-      return nf4_levels[(at & 1) != 0 ? byte & 15u : byte >> 4] * maxima(at >> shift);
+      return levels[(at & 1) != 0 ? byte & 15u : byte >> 4] * maxima(at >> shift);
     }
     template <class Arch>
     Pair<Arch> load(Index i) const {
@@ -185,12 +188,13 @@ struct FlatNf4Rows {
   };
 
   const std::uint8_t* codes;
+  const float* levels;
   Maxima maxima;
   Index cols;
   int shift;
 
   Index bytes() const { return cols / 2; }
-  Row row(Index o) const { return {codes, maxima, o * cols, shift}; }
+  Row row(Index o) const { return {codes, levels, maxima, o * cols, shift}; }
 };
 
 }  // namespace mole::kernel

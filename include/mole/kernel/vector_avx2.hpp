@@ -2,7 +2,6 @@
 // AVX2: vector operations by its instructions, beyond those of AVX.
 #pragma once
 
-#include "mole/kernel/nf4_levels.hpp"
 #include "mole/kernel/pair.hpp"
 
 #include <cstdint>
@@ -31,9 +30,9 @@ Vector<Arch, float> load_float16(const std::uint16_t* from, xsimd::avx2) {
 #endif
 
 template <class Arch>
-Pair<Arch> load_nf4(const std::uint8_t* from, float scale, xsimd::avx2) {
-  const __m256 lower = _mm256_mul_ps(_mm256_loadu_ps(nf4_levels.data()), _mm256_set1_ps(scale));
-  const __m256 upper = _mm256_mul_ps(_mm256_loadu_ps(nf4_levels.data() + 8), _mm256_set1_ps(scale));
+Pair<Arch> load_four_bits(const std::uint8_t* from, const float* levels, float scale, xsimd::avx2) {
+  const __m256 lower = _mm256_mul_ps(_mm256_loadu_ps(levels), _mm256_set1_ps(scale));
+  const __m256 upper = _mm256_mul_ps(_mm256_loadu_ps(levels + 8), _mm256_set1_ps(scale));
   const __m256i bytes = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)));
   const auto look_up = [&](__m256i code) {  // three bits choose within a half, the fourth, moved to the sign, between
     return _mm256_blendv_ps(_mm256_permutevar8x32_ps(lower, code), _mm256_permutevar8x32_ps(upper, code),

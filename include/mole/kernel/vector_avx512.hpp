@@ -2,7 +2,6 @@
 // AVX-512: vector operations by its instructions.
 #pragma once
 
-#include "mole/kernel/nf4_levels.hpp"
 #include "mole/kernel/pair.hpp"
 
 #include <algorithm>
@@ -130,11 +129,11 @@ Vector<Arch, float> load_float16(const std::uint16_t* from, xsimd::avx512f) {
 }
 
 template <class Arch>
-Pair<Arch> load_nf4(const std::uint8_t* from, float scale, xsimd::avx512f) {
-  const __m512 levels = _mm512_mul_ps(_mm512_loadu_ps(nf4_levels.data()), _mm512_set1_ps(scale));
+Pair<Arch> load_four_bits(const std::uint8_t* from, const float* levels, float scale, xsimd::avx512f) {
+  const __m512 scaled = _mm512_mul_ps(_mm512_loadu_ps(levels), _mm512_set1_ps(scale));
   const __m512i bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
   // The permutation uses the lower four bits of each index.
-  return {_mm512_permutexvar_ps(_mm512_srli_epi32(bytes, 4), levels), _mm512_permutexvar_ps(bytes, levels)};
+  return {_mm512_permutexvar_ps(_mm512_srli_epi32(bytes, 4), scaled), _mm512_permutexvar_ps(bytes, scaled)};
 }
 
 template <class Arch>

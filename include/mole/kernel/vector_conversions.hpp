@@ -2,7 +2,6 @@
 // Vector conversions: from the codes of reduced storage to vectors of floats.
 #pragma once
 
-#include "mole/kernel/nf4_levels.hpp"
 #include "mole/kernel/pair.hpp"
 #include "mole/kernel/vector.hpp"
 
@@ -63,17 +62,17 @@ Vector<Arch, float> load_float16(const std::uint16_t* from, AnyArchitecture) {
   return detail::vector_of<Arch>([from](Index k) { return detail::float_of_half(from[k]); });
 }
 
-/// 2 `step` NF4 numbers from as many nibbles, the higher one of a byte first, times `scale`. The first vector holds the
-/// numbers of even index, the second those of odd index: this takes one table lookup per nibble, half the instructions
-/// that the order in memory needs.
+/// 2 `step` of 16 `levels`, chosen by as many nibbles, the higher one of a byte first, times `scale`. The first vector
+/// holds the numbers of even index, the second those of odd index: this takes one table lookup per nibble, half the
+/// instructions that the order in memory needs.
 template <class Arch>
-Pair<Arch> load_nf4(const std::uint8_t* from, float scale) {
-  return load_nf4<Arch>(from, scale, Tag<Arch>());
+Pair<Arch> load_four_bits(const std::uint8_t* from, const float* levels, float scale) {
+  return load_four_bits<Arch>(from, levels, scale, Tag<Arch>());
 }
 template <class Arch>
-Pair<Arch> load_nf4(const std::uint8_t* from, float scale, AnyArchitecture) {
-  return {detail::vector_of<Arch>([&](Index k) { return nf4_levels[from[k] >> 4] * scale; }),
-          detail::vector_of<Arch>([&](Index k) { return nf4_levels[from[k] & 15] * scale; })};
+Pair<Arch> load_four_bits(const std::uint8_t* from, const float* levels, float scale, AnyArchitecture) {
+  return {detail::vector_of<Arch>([&](Index k) { return levels[from[k] >> 4] * scale; }),
+          detail::vector_of<Arch>([&](Index k) { return levels[from[k] & 15] * scale; })};
 }
 
 /// From the order in memory to even and odd indices.
