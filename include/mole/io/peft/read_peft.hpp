@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: MIT
+// read_peft(): reads a folder that peft saved.
+#pragma once
+
+#include "mole/io/peft/peft_adapter.hpp"
+
+#include <algorithm>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include "mole/core/macros_off.hpp"
+
+namespace mole {
+
+struct ReadPeftOptions {
+  /// Leave out what is not served, such as convolutions, and name it in the report, instead of refusing the adapter.
+  bool partial = false;
+};
+
+/// The adapter in `folder`: adapter_config.json with adapter_model.safetensors, or its shards. LoRA with rsLoRA, DoRA,
+/// lora_bias, patterns of ranks and alphas, target_parameters and embeddings; AdaLoRA, VeRA, RandLoRA, LoHa, LoKr.
+///
+/// Checks names, dtypes, dimensions, that no module lacks a part, and ranks; the numbers are not looked at. Tensors of
+/// no module are `replaced` ones if the configuration names them (modules_to_save, bias) or they are those of a
+/// base_layer, else unused. Throws Error(file) for what is broken or not served, and if nothing is attached to any
+/// module. Memory: the headers; what tensors hold is mapped. Source: huggingface/peft 0.21.2, peft_model.py and
+/// utils/save_and_load.py.
+PeftAdapter read_peft(const std::filesystem::path& folder, const ReadPeftOptions& options = {});
+
+/// The names of the sub-folders with an adapter, in order: peft saves one there for each adapter that is not "default".
+inline std::vector<std::string> peft_adapters_in(const std::filesystem::path& folder) {
+  std::vector<std::string> names;
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator(folder, error))
+    if (std::filesystem::exists(entry.path() / "adapter_config.json", error))
+      names.push_back(entry.path().filename().string());
+  std::ranges::sort(names);
+  return names;
+}
+
+namespace detail {
+
+class PeftReading {
+ public:
+  PeftReading(PeftAdapter& adapter, const ReadPeftOptions& options) : adapter_(adapter), options_(options) {}
+
+  void run() {
+    for (const auto& [name, file] : adapter_.files->tensors()) place(name, {file, &file->at(name)});
+    for (auto& [path, module] : modules_)
+      if (is_complete(module)) adapter_.modules.push_back(std::move(module));
+    if (adapter_.modules.empty() && adapter_.replaced.empty())
+      throw file_error(
+          adapter_.source,
+          "tensors of a " + std::string(name_of(adapter_.config.kind)) +
+              " adapter, such as 'base_model.model.<module>." + std::string(first_suffix()) + "'",
+          adapter_.files->tensors().empty() ? "none" : "'" + adapter_.files->tensors().begin()->first + "'");
+    for (const std::string& target : adapter_.config.target_modules)
+      if (!adapter_.config.target_is_expression && !any_path_ends(target)) adapter_.report.missing.push_back(target);
+    for (const std::string& saved : adapter_.config.modules_to_save)
+      if (std::ranges::none_of(adapter_.replaced, [&](const auto& each) { return is_within(each.first, saved); }))
+        adapter_.report.missing.push_back(saved);
+  }
+
+ private:
+  const PeftConfig& config() const { return adapter_.config; }
+  std::string_view first_suffix() const { return std::ranges::find(peft_keys, config().kind, &PeftKey::kind)->suffix; }
+
+  void place(const std::string& name, PeftTensor tensor) {
+    const PeftPlace place = peft_place(config().kind, name);
+    if (name.find('\0') != name.npos) fail(name, "a name without a character 0", "one");
+    if (!place.key) {
+      std::string own(place.path);
+      const bool of_base = take_base_layers(own);
+      const bool known = of_base || is_saved(own) || (config().bias == "all" && own.ends_with(".bias"));
+      if (known) require_floats(name, tensor);
+      if (known && !adapter_.replaced.emplace(own, tensor).second) fail(name, "one tensor for '" + own + "'", "two");
+      (known ? adapter_.report.used : adapter_.report.unused).push_back(name);
+    } else if (place.key->dimensions == 0 || int(tensor.shape().size()) != place.key->dimensions) {
+      refuse(name, place.path, std::to_string(place.key->dimensions) + " dimensions, of a linear layer",
+             std::to_string(tensor.shape().size()));
+    } else {
+      require_floats(name, tensor);
+      // Sizes must follow from numbers that are there: those beside a 0 may be of any size.
+      if (tensor.entry->bytes.empty() && config().kind != PeftKind::adalora) fail(name, "at least one number", "none");
+      PeftTensors& tensors = place.path.empty() ? adapter_.shared : module(place.path).tensors;
+      tensors.emplace(place.key->suffix, tensor);
+      adapter_.report.used.push_back(name);
+    }
+  }
+
+  PeftModule& module(std::string_view path) {
+    const auto [found, first] = modules_.try_emplace(std::string(path));
+    if (first) {
+      found->second.path = path;
+      std::string own(path);
+      take_base_layers(own);
+      found->second.stacked = std::ranges::any_of(config().target_parameters, [&](const std::string& parameter) {
+        const std::string_view holder = std::string_view(parameter).substr(0, parameter.rfind('.'));
+        return own == holder || own.ends_with("." + std::string(holder));
+      });
+      found->second.scale = found->second.stacked ? 0 : config().scale_of(path);
+    }
+    return found->second;
+  }
+
+  bool is_complete(const PeftModule& module) {
+    if (refused_.contains(module.path)) {
+      for (const auto& [suffix, tensor] : module.tensors) {
+        std::erase(adapter_.report.used, tensor.entry->name);
+        adapter_.report.refused.push_back(tensor.entry->name);
+      }
+      return false;
+    }
+    const auto has = [&](std::string_view suffix) { return module.has(suffix) || adapter_.shared.contains(suffix); };
+    for (const auto& alternatives : peft_needs(config()))
+      if (std::ranges::none_of(alternatives, has))
+        fail(module.path, "a tensor '" + std::string(alternatives.front()) + "'", "none");
+    const auto only_if = [&](bool expected, std::string_view suffix, const char* field) {
+      if (module.has(suffix) != expected)
+        fail(module.path,
+             (expected ? "a tensor '" : "no tensor '") + std::string(suffix) + "' as " + field + " is " +
+                 (expected ? "true" : "false"),
+             expected ? "none" : "one");
+    };
+    if (config().kind == PeftKind::lora) {
+      only_if(config().decomposed, "lora_magnitude_vector", "use_dora");
+      if (!module.has("lora_embedding_A")) only_if(config().lora_bias, "lora_B.bias", "lora_bias");
+      check_ranks(module, "lora_A.weight", "lora_B.weight");
+      check_ranks(module, "lora_embedding_A", "lora_embedding_B");
+    } else if (config().kind == PeftKind::adalora) {
+      check_ranks(module, "lora_A", "lora_B");
+    }
+    return true;
+  }
+
+  /// Ranks of A and B, and of the configuration: a scale for another rank would be wrong.
+  void check_ranks(const PeftModule& module, std::string_view a, std::string_view b) const {
+    if (!module.has(a) || !module.has(b)) return;
+    const Index rank = module.tensors.find(a)->second.shape()[0], of_b = module.tensors.find(b)->second.shape()[1];
+    if (rank != of_b)
+      fail(module.path,
+           "as many columns of '" + std::string(b) + "' as rows of '" + std::string(a) + "', " + std::to_string(rank),
+           std::to_string(of_b));
+    if (config().kind == PeftKind::lora && !module.stacked && rank != config().rank_of(module.path))
+      fail(module.path, "a rank of " + std::to_string(config().rank_of(module.path)) + ", as in adapter_config.json",
+           std::to_string(rank));
+  }
+
+  void require_floats(const std::string& name, const PeftTensor& tensor) const {
+    const Dtype dtype = tensor.entry->dtype;
+    if (dtype != Dtype::f64 && dtype != Dtype::f32 && dtype != Dtype::f16 && dtype != Dtype::bf16)
+      fail(name, "F64, F32, F16 or BF16", std::string(name_of(dtype)));
+  }
+  void refuse(const std::string& name, std::string_view path, const std::string& expected, const std::string& found) {
+    if (!options_.partial) fail(name, expected, found);
+    adapter_.report.refused.push_back(name);
+    refused_.insert(std::string(path));
+    module(path);
+  }
+  [[noreturn]] void fail(const std::string& name, const std::string& expected, const std::string& found) const {
+    throw file_error(adapter_.files->source(), expected + " for '" + name + "'", found);
+  }
+
+  /// Takes peft's own steps out of a path; were there any?
+  static bool take_base_layers(std::string& path) {
+    constexpr std::string_view step = "base_layer";
+    bool any = false;
+    for (std::size_t at = 0; (at = path.find(step, at)) != path.npos;) {
+      const bool begins = at == 0 || path[at - 1] == '.',
+                 ends = at + step.size() == path.size() || path[at + step.size()] == '.';
+      if (begins && ends) {
+        const std::size_t from = at == 0 ? 0 : at - 1;
+        path.erase(from, step.size() + 1);
+        any = true, at = from;
+      } else {
+        at += step.size();
+      }
+    }
+    return any;
+  }
+  /// Is `name`, of a tensor, within a module that ends in `module`?
+  static bool is_within(std::string_view name, std::string_view module) {
+    for (std::size_t dot = name.rfind('.'); dot != name.npos && dot > 0; dot = name.rfind('.', dot - 1)) {
+      const std::string_view holder = name.substr(0, dot);
+      if (holder == module || holder.ends_with("." + std::string(module))) return true;
+    }
+    return false;
+  }
+  bool is_saved(std::string_view name) const {
+    return std::ranges::any_of(config().modules_to_save,
+                               [&](const std::string& module) { return is_within(name, module); });
+  }
+  bool any_path_ends(const std::string& target) const {
+    return std::ranges::any_of(adapter_.modules, [&](const PeftModule& module) {
+      return module.path == target || module.path.ends_with("." + target);
+    });
+  }
+
+  PeftAdapter& adapter_;
+  const ReadPeftOptions& options_;
+  std::map<std::string, PeftModule> modules_;
+  std::set<std::string> refused_;
+};
+
+}  // namespace detail
+
+inline PeftAdapter read_peft(const std::filesystem::path& folder, const ReadPeftOptions& options) {
+  const std::filesystem::path config = folder / "adapter_config.json";
+  std::error_code ignored;
+  if (!std::filesystem::exists(config, ignored)) {
+    const std::vector<std::string> names = peft_adapters_in(folder);
+    throw file_error(folder.string(), "a file adapter_config.json",
+                     names.empty() ? "none" : "adapters in its sub-folders, such as '" + names.front() + "'");
+  }
+  PeftAdapter adapter;
+  adapter.source = folder.string();
+  const MappedFile text(config);
+  adapter.config =
+      PeftConfig::parse({reinterpret_cast<const char*>(text.bytes().data()), text.bytes().size()}, config.string());
+  adapter.files = std::make_shared<const SafetensorsShards>(folder, "adapter_model");
+  detail::PeftReading(adapter, options).run();
+  return adapter;
+}
+
+}  // namespace mole
+
+#include "mole/core/macros_on.hpp"
