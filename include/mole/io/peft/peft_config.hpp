@@ -212,6 +212,7 @@ inline std::string PeftConfig::json() const {
   if (kind == PeftKind::lora || kind == PeftKind::adalora) tree["lora_alpha"] = number(alpha);
   if (kind == PeftKind::loha || kind == PeftKind::lokr) tree["alpha"] = number(alpha);
   if (kind == PeftKind::randlora) tree["randlora_alpha"] = number(alpha);
+  if (kind == PeftKind::adalora) tree["total_step"] = 1;  // peft asks for a schedule, which ends with training
   if (kind == PeftKind::lora || kind == PeftKind::adalora) tree["lora_dropout"] = number(dropout);
   if (kind == PeftKind::vera) tree["vera_dropout"] = number(dropout), tree["save_projection"] = true;
   if (kind == PeftKind::randlora) tree["randlora_dropout"] = number(dropout), tree["save_projection"] = true;

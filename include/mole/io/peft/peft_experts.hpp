@@ -177,9 +177,7 @@ LowRank<DenseFactors<T>> PeftExperts<T>::stacked_lora(std::string_view path, std
   const PeftModule& module = adapter_.at(path);
   require(module.stacked, ErrorCode::option, adapter_.source, ": expected stacked experts at '", path,
           "', found a module without");
-  std::string of_host(path);
-  while (of_host.ends_with(".base_layer")) of_host.resize(of_host.size() - std::string_view(".base_layer").size());
-  of_host += "." + std::string(parameter);
+  const std::string of_host = detail::without_base_layers(path) + "." + std::string(parameter);
   const Matrix<T> a = matrix(module, "lora_A.weight"), by_rank = turned(module, "lora_B.weight");
   const Index rank = adapter_.config.rank_of(of_host);
   require(a.rows() % rank == 0, ErrorCode::shape, adapter_.source, ": expected a multiple of ", rank,

@@ -82,6 +82,17 @@ inline PeftPlace peft_place(PeftKind kind, std::string_view name) {
 }
 
 namespace detail {
+/// A path of the host, without the steps that peft puts in between where it wraps a module.
+inline std::string without_base_layers(std::string_view path) {
+  std::string own;
+  while (!path.empty()) {
+    const std::string_view step = path.substr(0, path.find('.'));
+    if (step != "base_layer") own += (own.empty() ? "" : ".") + std::string(step);
+    path.remove_prefix(std::min(path.size(), step.size() + 1));
+  }
+  return own;
+}
+
 /// Of each list, a module has one tensor at least.
 inline std::vector<std::vector<std::string_view>> peft_needs(const PeftConfig& config) {
   switch (config.kind) {

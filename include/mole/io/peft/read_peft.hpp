@@ -74,8 +74,8 @@ class PeftReading {
     const PeftPlace place = peft_place(config().kind, name);
     if (name.find('\0') != name.npos) fail(name, "a name without a character 0", "one");
     if (!place.key) {
-      std::string own(place.path);
-      const bool of_base = take_base_layers(own);
+      const std::string own = without_base_layers(place.path);
+      const bool of_base = own != place.path;
       const bool known = of_base || is_saved(own) || (config().bias == "all" && own.ends_with(".bias"));
       if (known) require_floats(name, tensor);
       if (known && !adapter_.replaced.emplace(own, tensor).second) fail(name, "one tensor for '" + own + "'", "two");
@@ -97,8 +97,7 @@ class PeftReading {
     const auto [found, first] = modules_.try_emplace(std::string(path));
     if (first) {
       found->second.path = path;
-      std::string own(path);
-      take_base_layers(own);
+      const std::string own = without_base_layers(path);
       found->second.stacked = std::ranges::any_of(config().target_parameters, [&](const std::string& parameter) {
         const std::string_view holder = std::string_view(parameter).substr(0, parameter.rfind('.'));
         return own == holder || own.ends_with("." + std::string(holder));
@@ -166,23 +165,6 @@ class PeftReading {
     throw file_error(adapter_.files->source(), expected + " for '" + name + "'", found);
   }
 
-  /// Takes peft's own steps out of a path; were there any?
-  static bool take_base_layers(std::string& path) {
-    constexpr std::string_view step = "base_layer";
-    bool any = false;
-    for (std::size_t at = 0; (at = path.find(step, at)) != path.npos;) {
-      const bool begins = at == 0 || path[at - 1] == '.',
-                 ends = at + step.size() == path.size() || path[at + step.size()] == '.';
-      if (begins && ends) {
-        const std::size_t from = at == 0 ? 0 : at - 1;
-        path.erase(from, step.size() + 1);
-        any = true, at = from;
-      } else {
-        at += step.size();
-      }
-    }
-    return any;
-  }
   /// Is `name`, of a tensor, within a module that ends in `module`?
   static bool is_within(std::string_view name, std::string_view module) {
     for (std::size_t dot = name.rfind('.'); dot != name.npos && dot > 0; dot = name.rfind('.', dot - 1)) {
