@@ -95,6 +95,8 @@ CASES = {
     "LoKr, a factor": (bert, LoKrConfig(r=2, decompose_factor=2, target_modules=BERT)),
     "LoKr, a factor above the root": (llama, LoKrConfig(r=2, decompose_factor=8, target_modules=LLAMA)),
     "AdaLoRA": (llama, AdaLoraConfig(init_r=6, lora_alpha=9, target_modules=LLAMA, total_step=10)),
+    "AdaLoRA, thinned out": (llama, AdaLoraConfig(init_r=6, target_r=2, lora_alpha=9, target_modules=LLAMA,
+                                                  total_step=10, tinit=1, tfinal=2)),
     "AdaLoRA, BERT": (bert, AdaLoraConfig(init_r=4, target_modules=BERT, total_step=10)),
 }
 
@@ -112,6 +114,15 @@ def randomize(model):
             if parameter.requires_grad and parameter.is_floating_point() and "ranknum" not in name:
                 noise = torch.randn(parameter.shape, generator=generator) * (0.3 / parameter.shape[-1] ** 0.5)
                 parameter.add_(noise.to(parameter.dtype))
+
+
+def thin_out(model):
+    """AdaLoRA at the end of its budget: some ranks are gone."""
+    config = model.peft_config["default"]
+    last = config.total_step - config.tfinal
+    for step in (last - 1, last):
+        model(input_ids=torch.arange(8)[None], labels=torch.arange(8)[None]).loss.backward()
+        model.base_model.update_and_allocate(step)
 
 
 def layers_of(model):
@@ -158,6 +169,8 @@ def check(program, folder, make, config, dtype=torch.float32, shard="1GB"):
     base.save_pretrained(host, max_shard_size=shard)
     model = get_peft_model(base, config, autocast_adapter_dtype=False).eval()
     randomize(model)
+    if getattr(config, "tfinal", 0):
+        thin_out(model)
     model.save_pretrained(saved)
     words = torch.randint(0, WORDS, (2, 7), generator=torch.Generator().manual_seed(3))
     inputs, outputs, logits = run(model, words)

@@ -9,6 +9,8 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <functional>
+#include <map>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -41,6 +43,8 @@ struct PeftConfig {
   bool decompose_both = false;   ///< LoKr: W1, too, may be a product
   Index decompose_factor = 0;    ///< LoKr; 0, in the file -1: near to square roots
   std::vector<PeftPattern> rank_pattern, alpha_pattern;
+  std::map<std::string, Index, std::less<>>
+      kept_ranks;                           ///< AdaLoRA's rank_pattern: of modules that lost some of `rank`
   std::vector<std::string> target_modules;  ///< a single one that is a regular expression: see target_is_expression
   bool target_is_expression = false;
   std::vector<std::string> target_parameters, modules_to_save;
@@ -55,7 +59,10 @@ struct PeftConfig {
   /// A configuration that peft loads, and parse() reads back.
   std::string json() const;
 
-  Index rank_of(std::string_view path) const { return Index(first_match(rank_pattern, path, double(rank))); }
+  Index rank_of(std::string_view path) const {
+    if (const auto kept = kept_ranks.find(path); kept != kept_ranks.end()) return kept->second;
+    return Index(first_match(rank_pattern, path, double(rank)));
+  }
   double alpha_of(std::string_view path) const { return first_match(alpha_pattern, path, alpha); }
   /// What multiplies the update of the module, beside what its tensors hold.
   double scale_of(std::string_view path) const;
@@ -155,7 +162,7 @@ inline PeftConfig PeftConfig::parse(std::string_view json, const std::string& so
     config.decompose_factor = factor == -1 ? 0 : Index(factor);
   }
   fields.read("fan_in_fan_out", config.fan_in_fan_out);
-  // AdaLoRA's rank_pattern lists which ranks are left, and its tensors have no others.
+  if (is_adalora) config.kept_ranks = fields.counts("rank_pattern", ".lora_E");
   if (is_lora || config.kind == PeftKind::loha || config.kind == PeftKind::lokr) {
     fields.read("rank_pattern", config.rank_pattern, true);
     fields.read("alpha_pattern", config.alpha_pattern, false);
@@ -212,6 +219,10 @@ inline std::string PeftConfig::json() const {
   if (kind == PeftKind::lora || kind == PeftKind::adalora) tree["lora_alpha"] = number(alpha);
   if (kind == PeftKind::loha || kind == PeftKind::lokr) tree["alpha"] = number(alpha);
   if (kind == PeftKind::randlora) tree["randlora_alpha"] = number(alpha);
+  for (const auto& [path, kept] : kept_ranks) {  // which of them: the tensors have no others, so the first ones
+    auto& list = tree["rank_pattern"][path + ".lora_E"] = detail::LimitedJson::Tree::array();
+    for (Index i = 0; i < rank; ++i) list.push_back(i < kept);
+  }
   if (kind == PeftKind::adalora) tree["total_step"] = 1;  // peft asks for a schedule, which ends with training
   if (kind == PeftKind::lora || kind == PeftKind::adalora) tree["lora_dropout"] = number(dropout);
   if (kind == PeftKind::vera) tree["vera_dropout"] = number(dropout), tree["save_projection"] = true;

@@ -7,6 +7,8 @@
 #include "mole/io/peft/path_pattern.hpp"
 
 #include <cmath>
+#include <functional>
+#include <map>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -70,6 +72,22 @@ class PeftFields {
         if (error.code() == ErrorCode::file) throw;
         throw Error(ErrorCode::file, source_ + ": " + std::string(name) + ": " + error.what());
       }
+  }
+  /// Of an object of lists of truth values: how many are true, by what comes before `step` in the key.
+  std::map<std::string, Index, std::less<>> counts(std::string_view name, std::string_view step) const {
+    std::map<std::string, Index, std::less<>> counts;
+    const Tree* field = find(name);
+    if (!field) return counts;
+    if (!field->is_object()) wrong(name, "an object", *field);
+    for (const auto& [key, list] : field->items()) {
+      Index& count = counts[key.substr(0, key.rfind(step))];
+      if (!list.is_array()) wrong(name, "lists of truth values", list);
+      for (const Tree& element : list) {
+        if (!element.is_boolean()) wrong(name, "truth values", element);
+        count += element.get<bool>();
+      }
+    }
+    return counts;
   }
   bool is_set(std::string_view name) const {
     const Tree* field = find(name);

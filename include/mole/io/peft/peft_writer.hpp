@@ -206,8 +206,9 @@ class PeftWriter {
             ErrorCode::option, "PeftWriter: expected the path of a module, found '", path, "'");
     require(modules_.empty() || kind == config_.kind, ErrorCode::option, "PeftWriter: expected another module of ",
             name_of(config_.kind), ", found '", path, "' of ", name_of(kind));
-    require(rank >= 1 && std::isfinite(scale), ErrorCode::option, "PeftWriter: expected a rank and a scale at '", path,
-            "', found a rank of ", rank, " and a scale of ", scale);
+    require(rank >= (kind == PeftKind::adalora ? 0 : 1) && std::isfinite(scale), ErrorCode::option,
+            "PeftWriter: expected a rank and a scale at '", path, "', found a rank of ", rank, " and a scale of ",
+            scale);
     const auto [place, first] = modules_.emplace(path, Module{rank, scale});
     require(first, ErrorCode::option, "PeftWriter: expected each path once, found '", path, "' twice");
     config_.kind = kind;
@@ -261,6 +262,7 @@ class PeftWriter {
 
   PeftConfig finished_config() const;
   void add_patterns(PeftConfig& config) const;
+  void add_kept_ranks(PeftConfig& config, double scale) const;
   void add_kronecker(PeftConfig& config) const;
 
   PeftWriterOptions options_;
@@ -357,6 +359,18 @@ inline void PeftWriter::add_patterns(PeftConfig& config) const {
   }
 }
 
+/// The scale is alpha over the initial rank, here the largest, and what peft adds to it.
+inline void PeftWriter::add_kept_ranks(PeftConfig& config, double scale) const {
+  for (const auto& [path, module] : modules_) config.rank = std::max(config.rank, module.rank);
+  require(config.rank >= 1 && scale > 0, ErrorCode::option,
+          "PeftWriter: expected AdaLoRA with ranks and a positive scale, found ", config.rank, " and ", scale);
+  for (const auto& [path, module] : modules_)
+    if (module.rank != config.rank) config.kept_ranks.emplace(path, module.rank);
+  config.alpha = scale * (double(config.rank) + 1e-5);
+  if (const double whole = std::round(config.alpha); float(whole / (double(config.rank) + 1e-5)) == float(scale))
+    config.alpha = whole;
+}
+
 inline void PeftWriter::add_kronecker(PeftConfig& config) const {
   std::vector<Index> candidates{0};
   for (const auto& [path, sizes] : kronecker_) {
@@ -398,14 +412,14 @@ inline PeftConfig PeftWriter::finished_config() const {
     if (config.kind == PeftKind::lokr) add_kronecker(config);
   } else {
     require_all("scale", [](const Module& module) { return float(module.scale); });
-    require_all("rank", [](const Module& module) { return module.rank; });
     config.rank = first.rank;
-    const double alpha = detail::alpha_for(
-        first.scale * (config.kind == PeftKind::adalora ? 1 + 1e-5 / double(first.rank) : 1), first.rank);
+    if (config.kind == PeftKind::adalora)
+      add_kept_ranks(config, first.scale);
+    else
+      require_all("rank", [](const Module& module) { return module.rank; });
+    if (config.kind == PeftKind::randlora) config.alpha = detail::alpha_for(first.scale, first.rank);
     if (config.kind == PeftKind::vera)
       require(first.scale == 1, ErrorCode::option, "PeftWriter: expected VeRA of scale 1, found ", first.scale);
-    else
-      config.alpha = alpha;
   }
   for (const auto& [path, module] : modules_)
     (module.parameter.empty() ? config.target_modules : config.target_parameters).push_back(module.name(path));

@@ -145,7 +145,7 @@ class PeftReading {
       fail(module.path,
            "as many columns of '" + std::string(b) + "' as rows of '" + std::string(a) + "', " + std::to_string(rank),
            std::to_string(of_b));
-    if (config().kind == PeftKind::lora && !module.stacked && rank != config().rank_of(module.path))
+    if (!module.stacked && rank != config().rank_of(module.path))
       fail(module.path, "a rank of " + std::to_string(config().rank_of(module.path)) + ", as in adapter_config.json",
            std::to_string(rank));
   }
