@@ -198,7 +198,7 @@ class PathPattern {
       emit({Kind::begin});
     } else if (take("$") || take("\\Z")) {
       emit({Kind::end});
-    } else if (take("*") || take("+") || take("?")) {
+    } else if (int least = 0, most = 0; take("*") || take("+") || take("?") || counted(least, most)) {
       fail("something to repeat");
     } else {
       const char c = take_any();
