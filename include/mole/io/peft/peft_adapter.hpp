@@ -7,6 +7,7 @@
 #include "mole/io/read_report.hpp"
 #include "mole/io/safetensors_shards.hpp"
 
+#include <algorithm>
 #include <concepts>
 #include <functional>
 #include <map>

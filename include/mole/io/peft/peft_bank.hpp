@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <concepts>
+#include <string>
 #include <string_view>
 #include <utility>
 #include <vector>

@@ -4,9 +4,8 @@
 
 #include "mole/io/peft/peft_config.hpp"
 
+#include <algorithm>
 #include <array>
-#include <optional>
-#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
