@@ -1,15 +1,20 @@
 // SPDX-License-Identifier: MIT
 // Reads an adapter that peft saved, computes what its modules make of given inputs, and writes the adapter again.
 //
-//   round_trip ADAPTER HOST INPUTS OUTPUTS REWRITTEN [F32 | F16 | BF16]
+//   round_trip ADAPTER HOST INPUTS OUTPUTS REWRITTEN [F32 | F16 | BF16 [START]]
 //
 // ADAPTER and HOST are folders, the host's with model.safetensors or shards. INPUTS holds x for each path of a linear
-// layer; OUTPUTS gets y, and for stacked experts and embeddings, which are none, their updates. round_trip.py compares.
+// layer; OUTPUTS gets y, and for stacked experts and embeddings, which are none, their updates. With START, the adapter
+// as it was before training on a base that was changed for it, the two become one LoRA for the base in HOST.
+// round_trip.py compares.
 #include "mole/io/peft/peft_layers.hpp"
 #include "mole/io/peft/peft_writer.hpp"
 #include "mole/io/peft/read_peft.hpp"
+#include "mole/surgery/adapters_of.hpp"
+#include "mole/surgery/concatenate_adapters.hpp"
 
 #include <cstdio>
+#include <optional>
 #include <string>
 
 namespace {
@@ -24,6 +29,17 @@ struct RoundTrip {
   PeftExperts<float> experts{adapter};
   SafetensorsWriter outputs = {};
   PeftWriter rewritten;
+  std::optional<PeftExperts<float>> start;
+
+  AnyLinear<float> layer_of(const PeftModule& module, DenseBase<View<const float>> base) {
+    if (!start) return layers.layer(module.path, base);
+    const auto trained = adapters_of(experts.lora(module.path)), before = adapters_of(start->lora(module.path));
+    const auto joined = concatenate_adapters<float>({{trained[0], 1}, {before[0], -1}}, trained[0].scale).adapter;
+    rewritten.add(module.path, joined);
+    LowRank<DenseFactors<float>> both(DenseFactors<float>(RankBlocks::uniform(1, joined.rank()), {joined.a, joined.b}),
+                                      {float(joined.scale)});
+    return AnyLinear<float>(one_adapter(std::move(both), base, DefaultExecution{}), 64);
+  }
 
   void linear(const PeftModule& module) {
     const std::string weight_name = module.path + ".weight", bias_name = module.path + ".bias";
@@ -34,11 +50,12 @@ struct RoundTrip {
       bias = adapter.replaced.at(bias_name).matrix<float>();
     else if (host.has(bias_name))
       bias = host.matrix<float>(bias_name);
-    auto layer = layers.layer(module.path, DenseBase{weight, bias});
+    auto layer = layer_of(module, DenseBase{weight, bias});
     const Matrix<float> x = inputs.matrix<float>(module.path);
     Matrix<float> y(x.rows(), layer.out());
     layer.forward(x, y);
     outputs.add(module.path, y);
+    if (start) return;
 
     const std::string& path = module.path;
     switch (adapter.config.kind) {
@@ -94,7 +111,9 @@ int main(int count, char** arguments) try {
   RoundTrip trip{.adapter = read_peft(arguments[1]),
                  .host = SafetensorsShards(arguments[2]),
                  .inputs = SafetensorsReader(arguments[3]),
-                 .rewritten = PeftWriter({.dtype = dtype_named(dtype).value()})};
+                 .rewritten = PeftWriter({.dtype = dtype_named(dtype).value()}),
+                 .start = {}};
+  if (count > 7) trip.start.emplace(read_peft(arguments[7]));
   trip.run();
   trip.outputs.write(arguments[4]);
   trip.rewritten.write(arguments[5]);

@@ -79,6 +79,9 @@ CASES = {
     "target_parameters, patterns": (mixtral, LoraConfig(
         r=2, target_modules=[], target_parameters=EXPERTS, rank_pattern={"experts.down_proj": 4},
         alpha_pattern={"gate_up_proj": 3})),
+    "PiSSA": (llama, LoraConfig(r=4, lora_alpha=6, init_lora_weights="pissa", target_modules=LLAMA)),
+    "OLoRA": (bert, LoraConfig(r=4, lora_alpha=6, init_lora_weights="olora", target_modules=BERT)),
+    "rsLoRA from PiSSA": (llama, LoraConfig(r=4, use_rslora=True, init_lora_weights="pissa", target_modules=LLAMA)),
     "DoRA": (llama, LoraConfig(r=4, use_dora=True, target_modules=LLAMA)),
     "DoRA, BERT": (bert, LoraConfig(r=4, use_dora=True, target_modules=BERT)),
     "DoRA, Conv1D": (gpt2, LoraConfig(r=4, use_dora=True, fan_in_fan_out=True, target_modules=GPT2)),
@@ -161,31 +164,8 @@ def worst(expected, found):
     return max(((expected[k] - found[k]).abs().max() / expected[k].abs().max()).item() for k in expected)
 
 
-def check(program, folder, make, config, dtype=torch.float32, shard="1GB"):
-    tolerance = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}[dtype]
-    word = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}[dtype]
-    host, saved, written = (os.path.join(folder, name) for name in ("host", "saved", "written"))
-    base = fresh(make, dtype)
-    base.save_pretrained(host, max_shard_size=shard)
-    model = get_peft_model(base, config, autocast_adapter_dtype=False).eval()
-    randomize(model)
-    if getattr(config, "tfinal", 0):
-        thin_out(model)
-    model.save_pretrained(saved)
-    words = torch.randint(0, WORDS, (2, 7), generator=torch.Generator().manual_seed(3))
-    inputs, outputs, logits = run(model, words)
-    if not inputs:
-        inputs = {"none": torch.zeros(1)}
-    save_file(inputs, os.path.join(folder, "inputs.safetensors"))
-    run_of = subprocess.run([program, saved, host, os.path.join(folder, "inputs.safetensors"),
-                             os.path.join(folder, "outputs.safetensors"), written, word], capture_output=True, text=True)
-    if run_of.returncode != 0:
-        raise AssertionError(run_of.stderr.strip())
-    report = run_of.stdout.replace("; 1 missing: score", "")  # which peft lists for every classifier
-    if "unused" in report or "missing" in report or "refused" in report:
-        raise AssertionError(run_of.stdout.strip())
-    difference = worst(outputs, load_file(os.path.join(folder, "outputs.safetensors")))
-
+def compare_tensors(saved, written):
+    """Bit for bit."""
     old, new = (load_file(os.path.join(path, "adapter_model.safetensors")) for path in (saved, written))
     for name in new:
         if name not in old and "randlora" not in name:
@@ -197,6 +177,40 @@ def check(program, folder, make, config, dtype=torch.float32, shard="1GB"):
             raise AssertionError(f"{name}: not written")
         if not (tensor.shape == new[name].shape and tensor.dtype == new[name].dtype and torch.equal(tensor, new[name])):
             raise AssertionError(f"{name}: written as another tensor")
+
+
+def check(program, folder, make, config, dtype=torch.float32, shard="1GB"):
+    tolerance = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}[dtype]
+    word = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}[dtype]
+    host, saved, written = (os.path.join(folder, name) for name in ("host", "saved", "written"))
+    base = fresh(make, dtype)
+    base.save_pretrained(host, max_shard_size=shard)
+    model = get_peft_model(base, config, autocast_adapter_dtype=False).eval()
+    arguments = [program, saved, host, os.path.join(folder, "inputs.safetensors"),
+                 os.path.join(folder, "outputs.safetensors"), written, word]
+    on_changed_base = isinstance(getattr(config, "init_lora_weights", True), str)
+    if on_changed_base:
+        arguments.append(os.path.join(folder, "start"))
+        model.save_pretrained(arguments[-1])
+    randomize(model)
+    if getattr(config, "tfinal", 0):
+        thin_out(model)
+    model.save_pretrained(saved)
+    words = torch.randint(0, WORDS, (2, 7), generator=torch.Generator().manual_seed(3))
+    inputs, outputs, logits = run(model, words)
+    if not inputs:
+        inputs = {"none": torch.zeros(1)}
+    save_file(inputs, os.path.join(folder, "inputs.safetensors"))
+    run_of = subprocess.run(arguments, capture_output=True, text=True)
+    if run_of.returncode != 0:
+        raise AssertionError(run_of.stderr.strip())
+    report = run_of.stdout.replace("; 1 missing: score", "")  # which peft lists for every classifier
+    if "unused" in report or "missing" in report or "refused" in report:
+        raise AssertionError(run_of.stdout.strip())
+    difference = worst(outputs, load_file(os.path.join(folder, "outputs.safetensors")))
+
+    if not on_changed_base:
+        compare_tensors(saved, written)
     reloaded = PeftModel.from_pretrained(fresh(make, dtype), written, autocast_adapter_dtype=False).eval()
     _, again, logits_again = run(reloaded, words)
     difference_again = worst({**outputs, "logits": logits}, {**again, "logits": logits_again})

@@ -33,6 +33,11 @@ namespace mole {
 class SafetensorsShards {
  public:
   explicit SafetensorsShards(const std::filesystem::path& folder, const std::string& stem = "model");
+  /// Of one file that is open already, such as bytes in memory; `source` is its name in messages.
+  SafetensorsShards(SafetensorsReader reader, std::string source) : source_(std::move(source)) {
+    files_[source_] = std::make_unique<SafetensorsReader>(std::move(reader));
+    add_all(*files_[source_]);
+  }
 
   /// The reader of each tensor, in the order of names.
   const std::map<std::string, const SafetensorsReader*, std::less<>>& tensors() const { return tensors_; }
@@ -69,6 +74,9 @@ class SafetensorsShards {
     return *file->second;
   }
   void open_index(const std::filesystem::path& folder);
+  void add_all(const SafetensorsReader& reader) {
+    for (const SafetensorsEntry& entry : reader.tensors()) tensors_[entry.name] = &reader;
+  }
 
   std::string source_;
   std::map<std::string, std::unique_ptr<SafetensorsReader>> files_;
@@ -81,8 +89,7 @@ inline SafetensorsShards::SafetensorsShards(const std::filesystem::path& folder,
   std::error_code ignored;
   if (std::filesystem::exists(whole, ignored)) {
     source_ = whole.string();
-    const SafetensorsReader& reader = open(whole);
-    for (const SafetensorsEntry& entry : reader.tensors()) tensors_[entry.name] = &reader;
+    add_all(open(whole));
   } else if (std::filesystem::exists(index, ignored)) {
     source_ = index.string();
     open_index(folder);

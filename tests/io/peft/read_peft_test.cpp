@@ -171,6 +171,9 @@ TEST_CASE("Halves, ranks that disagree, wrong dtypes and dimensions are refused 
   PeftFolder nul = of(lora_json.c_str());
   nul.lora(std::string("q\0x", 3), 3, 4, 2);
   CHECK(holds(nul.complaint(), "a name without a character 0"));
+  PeftFolder lengthy = of(lora_json.c_str());
+  lengthy.lora(std::string(1000, 'q'), 3, 4, 2);
+  CHECK(holds(lengthy.complaint(), "expected a name of at most 1000 bytes for 'base_model.model.qqq"));
 }
 
 TEST_CASE("A convolution is refused, or left out and named if a part is enough", "[io]") {

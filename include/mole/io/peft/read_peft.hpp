@@ -34,6 +34,10 @@ struct ReadPeftOptions {
 /// utils/save_and_load.py.
 PeftAdapter read_peft(const std::filesystem::path& folder, const ReadPeftOptions& options = {});
 
+/// The same of what is open already: the text of an adapter_config.json, and the tensors; `source` names both.
+PeftAdapter read_peft(std::string_view config, SafetensorsShards files, const std::string& source,
+                      const ReadPeftOptions& options = {});
+
 /// The names of the sub-folders with an adapter, in order: peft saves one there for each adapter that is not "default".
 inline std::vector<std::string> peft_adapters_in(const std::filesystem::path& folder) {
   std::vector<std::string> names;
@@ -69,12 +73,15 @@ class PeftReading {
   }
 
  private:
+  static constexpr std::size_t max_name = 1000;  // patterns are matched against it
+
   const PeftConfig& config() const { return adapter_.config; }
   std::string_view first_suffix() const { return std::ranges::find(peft_keys, config().kind, &PeftKey::kind)->suffix; }
 
   void place(const std::string& name, PeftTensor tensor) {
     const PeftPlace place = peft_place(config().kind, name);
     if (name.find('\0') != name.npos) fail(name, "a name without a character 0", "one");
+    if (name.size() > max_name) fail(name.substr(0, 60) + " ...", "a name of at most " + std::to_string(max_name) + " bytes", std::to_string(name.size()));
     if (!place.key) {
       const std::string own = without_base_layers(place.path);
       const bool of_base = own != place.path;
@@ -201,12 +208,17 @@ inline PeftAdapter read_peft(const std::filesystem::path& folder, const ReadPeft
     throw file_error(folder.string(), "a file adapter_config.json",
                      names.empty() ? "none" : "adapters in its sub-folders, such as '" + names.front() + "'");
   }
-  PeftAdapter adapter;
-  adapter.source = folder.string();
   const MappedFile text(config);
-  adapter.config =
-      PeftConfig::parse({reinterpret_cast<const char*>(text.bytes().data()), text.bytes().size()}, config.string());
-  adapter.files = std::make_shared<const SafetensorsShards>(folder, "adapter_model");
+  return read_peft({reinterpret_cast<const char*>(text.bytes().data()), text.bytes().size()},
+                   SafetensorsShards(folder, "adapter_model"), folder.string(), options);
+}
+
+inline PeftAdapter read_peft(std::string_view config, SafetensorsShards files, const std::string& source,
+                             const ReadPeftOptions& options) {
+  PeftAdapter adapter;
+  adapter.source = source;
+  adapter.config = PeftConfig::parse(config, source + ", adapter_config.json");
+  adapter.files = std::make_shared<const SafetensorsShards>(std::move(files));
   detail::PeftReading(adapter, options).run();
   return adapter;
 }
