@@ -41,7 +41,8 @@ int main() {
 
   auto work = routed.workspace(4);
   routed.forward(x, y, work);
-  std::printf("token 0 goes to adapter %td of %td: %.4f\n", work.routing.expert(0), bank.experts(), double(y(0, 0)));
+  std::printf("token 0 goes to adapter %d of %td: %.4f\n", int(work.routing.expert(0)), bank.experts(),
+              double(y(0, 0)));
   merged.forward(x, y);
   std::printf("by the mean of both: %.4f\n", double(y(0, 0)));
   std::filesystem::remove_all(folder);

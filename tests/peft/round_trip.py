@@ -55,7 +55,7 @@ def mixtral():
 LLAMA, BERT, GPT2 = ["q_proj", "v_proj", "down_proj"], ["query", "value", "output.dense"], ["c_attn", "c_proj"]
 EXPERTS = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
 
-# name: model, configuration, type of all numbers, size of a shard of the host
+# name: model, configuration, type of all numbers, size of a shard of the host, name of the adapter
 CASES = {
     "LoRA": (llama, LoraConfig(r=4, lora_alpha=6, target_modules=LLAMA, lora_dropout=0.1)),
     "LoRA, BERT": (bert, LoraConfig(r=4, target_modules=BERT, task_type="SEQ_CLS")),
@@ -63,6 +63,7 @@ CASES = {
     "LoRA, bfloat16": (llama, LoraConfig(r=4, target_modules=LLAMA), torch.bfloat16),
     "LoRA, float16": (llama, LoraConfig(r=4, target_modules=LLAMA), torch.float16),
     "LoRA, host in shards": (llama, LoraConfig(r=4, target_modules=LLAMA), torch.float32, "20KB"),
+    "LoRA, in a sub-folder": (llama, LoraConfig(r=4, target_modules=LLAMA), torch.float32, "1GB", "other"),
     "rsLoRA": (llama, LoraConfig(r=4, use_rslora=True, target_modules=LLAMA)),
     "patterns": (llama, LoraConfig(
         r=4, target_modules=LLAMA, rank_pattern={r"layers\.0\..*q_proj": 2, "q_proj": 6, r"^model\.layers.1.mlp.*": 5},
@@ -179,13 +180,14 @@ def compare_tensors(saved, written):
             raise AssertionError(f"{name}: written as another tensor")
 
 
-def check(program, folder, make, config, dtype=torch.float32, shard="1GB"):
+def check(program, folder, make, config, dtype=torch.float32, shard="1GB", adapter="default"):
     tolerance = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}[dtype]
     word = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}[dtype]
     host, saved, written = (os.path.join(folder, name) for name in ("host", "saved", "written"))
     base = fresh(make, dtype)
     base.save_pretrained(host, max_shard_size=shard)
-    model = get_peft_model(base, config, autocast_adapter_dtype=False).eval()
+    model = get_peft_model(base, config, adapter_name=adapter, autocast_adapter_dtype=False).eval()
+    saved_in, saved = saved, os.path.join(saved, "" if adapter == "default" else adapter)  # where peft puts it
     arguments = [program, saved, host, os.path.join(folder, "inputs.safetensors"),
                  os.path.join(folder, "outputs.safetensors"), written, word]
     on_changed_base = isinstance(getattr(config, "init_lora_weights", True), str)
@@ -195,7 +197,7 @@ def check(program, folder, make, config, dtype=torch.float32, shard="1GB"):
     randomize(model)
     if getattr(config, "tfinal", 0):
         thin_out(model)
-    model.save_pretrained(saved)
+    model.save_pretrained(saved_in)
     words = torch.randint(0, WORDS, (2, 7), generator=torch.Generator().manual_seed(3))
     inputs, outputs, logits = run(model, words)
     if not inputs:

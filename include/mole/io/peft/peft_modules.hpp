@@ -164,9 +164,9 @@ inline void PeftModules::add_kronecker(PeftConfig& config) const {
   }
   const auto fits = [&](Index factor) {
     return std::ranges::all_of(kronecker_, [&](const auto& each) {
-      const auto& [path, sizes] = each;
+      const Kronecker& sizes = each.second;
       const auto is_low = [&](std::size_t i) {
-        return 2 * modules_.at(path).rank < std::max(sizes.in[i], sizes.out[i]);
+        return 2 * modules_.at(each.first).rank < std::max(sizes.in[i], sizes.out[i]);
       };
       return peft_factors(sizes.in[0] * sizes.in[1], factor) == sizes.in &&
              peft_factors(sizes.out[0] * sizes.out[1], factor) == sizes.out && is_low(1) == sizes.low2 &&
@@ -182,7 +182,8 @@ inline void PeftModules::add_kronecker(PeftConfig& config) const {
 inline PeftConfig PeftModules::finished_config() const {
   require(!modules_.empty(), ErrorCode::option, "PeftWriter: expected at least 1 module, found 0");
   PeftConfig config = config_;
-  const auto& [first_path, first] = *modules_.begin();
+  const std::string& first_path = modules_.begin()->first;
+  const Module& first = modules_.begin()->second;
   const auto require_all = [&](const char* what, auto value_of) {
     for (const auto& [path, module] : modules_)
       require(value_of(module) == value_of(first), ErrorCode::option, "PeftWriter: expected the same ", what,
