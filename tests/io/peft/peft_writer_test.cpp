@@ -40,7 +40,7 @@ void check_same(const std::map<std::string, Adapter<float>>& adapters) {
 }  // namespace
 
 TEST_CASE("Ranks and scales of any module are written as patterns that fit no other", "[io]") {
-  check_same({{"q", some_adapter(2, 1.5)},
+  check_same({{"q", some_adapter(7, 1.25)},
               {"m.q", some_adapter(3, 0.1)},
               {"m.layers.1.q", some_adapter(2, -2)},
               {"m.layers.11.q", some_adapter(2, 1.5)},
