@@ -63,6 +63,19 @@ TEST_CASE("Biases and weights of the base are replaced ones, under the host's na
   CHECK(holds(twice.complaint(), "one tensor for 'q.bias'"));
 }
 
+TEST_CASE("A module to be saved is found anywhere in a name, and the bias of an adapted one without its wrapper",
+          "[io]") {
+  PeftFolder folder(R"({"peft_type":"LORA","r":2,"bias":"lora_only","modules_to_save":["head","b.head"]})");
+  folder.lora("q", 3, 4, 2).add("base_model.model.b.head.out.weight", {2, 3}).add("base_model.model.q.bias", {4});
+  const PeftAdapter adapter = folder.read();
+  CHECK(adapter.replaced.contains("b.head.out.weight"));
+  CHECK(adapter.replaced.contains("q.bias"));
+  PeftFolder other(R"({"peft_type":"LORA","r":2,"modules_to_save":["head"]})");
+  other.lora("q", 3, 4, 2).add("base_model.model.ahead.weight", {2, 3}).add("base_model.model.head", {2});
+  CHECK(other.read().report.text() ==
+        "2 used; 2 unused: base_model.model.ahead.weight, base_model.model.head; 1 missing: head");
+}
+
 TEST_CASE("Modules of stacked experts are told by target_parameters, at any depth of wrapping", "[io]") {
   PeftFolder folder(R"({"peft_type":"LORA","r":2,"target_parameters":["mlp.experts.up","mlp.experts.down"]})");
   folder.lora("l.mlp.experts.base_layer", 3, 4, 6).lora("l.mlp.experts", 4, 3, 6).lora("l.q", 3, 3, 2);
@@ -171,6 +184,11 @@ TEST_CASE("Halves, ranks that disagree, wrong dtypes and dimensions are refused 
   PeftFolder nul = of(lora_json.c_str());
   nul.lora(std::string("q\0x", 3), 3, 4, 2);
   CHECK(holds(nul.complaint(), "a name without a character 0"));
+  PeftFolder deep = of(lora_json.c_str());
+  std::string steps = "q";
+  for (int i = 0; i < 100; ++i) steps += ".q";
+  deep.lora(steps, 3, 4, 2);
+  CHECK(holds(deep.complaint(), "expected a path of at most 100 steps"));
   PeftFolder lengthy = of(lora_json.c_str());
   lengthy.lora(std::string(1000, 'q'), 3, 4, 2);
   CHECK(holds(lengthy.complaint(), "expected a name of at most 1000 bytes for 'base_model.model.qqq"));

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <concepts>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -27,9 +28,12 @@ LowRank<DenseFactors<T>> peft_bank(const std::vector<PeftAdapter>& adapters, std
   std::vector<int> ranks;
   std::vector<T> scale;
   bool same_dropout = true;
+  const auto experts_of = [](const PeftAdapter& adapter) {  // borrows it
+    return PeftExperts<T>(std::shared_ptr<const PeftAdapter>(std::shared_ptr<const void>(), &adapter));
+  };
   for (const PeftAdapter& adapter : adapters) {
     same_dropout = same_dropout && adapter.config.dropout == adapters.front().config.dropout;
-    if (adapter.has(path)) found.push_back(PeftExperts<T>(adapter).lora(path));
+    if (adapter.has(path)) found.push_back(experts_of(adapter).lora(path));
     ranks.push_back(adapter.has(path) ? int(found.back().blocks().size(0)) : 0);
     scale.push_back(adapter.has(path) ? found.back().scale()[0] : T(0));
   }
@@ -38,8 +42,7 @@ LowRank<DenseFactors<T>> peft_bank(const std::vector<PeftAdapter>& adapters, std
   DenseFactors<T> all = found.front().factors();
   for (std::size_t i = 1; i < found.size(); ++i) all.append(found[i].factors());
   return LowRank<DenseFactors<T>>(DenseFactors<T>(RankBlocks::ragged(ranks), std::move(all.parameters())),
-                                  std::move(scale),
-                                  same_dropout ? PeftExperts<T>(adapters.front()).dropout() : Dropout{});
+                                  std::move(scale), same_dropout ? experts_of(adapters.front()).dropout() : Dropout{});
 }
 
 /// All paths of the adapters, in order, each once.

@@ -36,15 +36,16 @@ namespace mole {
 template <std::floating_point T>
 class PeftExperts {
  public:
-  explicit PeftExperts(PeftAdapter adapter) : adapter_(std::move(adapter)) {}
+  explicit PeftExperts(PeftAdapter adapter) : PeftExperts(std::make_shared<const PeftAdapter>(std::move(adapter))) {}
+  explicit PeftExperts(std::shared_ptr<const PeftAdapter> adapter) : adapter_(std::move(adapter)) {}
 
-  const PeftAdapter& adapter() const { return adapter_; }
-  Dropout dropout() const { return {.rate = adapter_.config.dropout, .stream = 1}; }
+  const PeftAdapter& adapter() const { return *adapter_; }
+  Dropout dropout() const { return {.rate = adapter_->config.dropout, .stream = 1}; }
 
   /// LoRA and rsLoRA.
   LowRank<DenseFactors<T>> lora(std::string_view path) const {
     const PeftModule& module = of_kind(path, PeftKind::lora, "LoRA of a linear layer", "lora_A.weight");
-    require(!module.has("lora_B.bias") && !module.has("lora_magnitude_vector"), ErrorCode::option, adapter_.source,
+    require(!module.has("lora_B.bias") && !module.has("lora_magnitude_vector"), ErrorCode::option, adapter_->source,
             ": expected a LoRA without bias or magnitude, found '", path, "' with one");
     return unbiased(module);
   }
@@ -138,19 +139,19 @@ class PeftExperts {
   }
 
   const PeftModule& of_kind(std::string_view path, PeftKind kind, const char* what, std::string_view suffix) const {
-    const PeftModule& module = adapter_.at(path);
-    require(adapter_.config.kind == kind && (suffix.empty() || module.has(suffix)) && !module.stacked,
-            ErrorCode::option, adapter_.source, ": expected ", what, " at '", path, "', found ",
-            module.stacked ? "stacked experts" : "another module of ", name_of(adapter_.config.kind));
+    const PeftModule& module = adapter_->at(path);
+    require(adapter_->config.kind == kind && (suffix.empty() || module.has(suffix)) && !module.stacked,
+            ErrorCode::option, adapter_->source, ": expected ", what, " at '", path, "', found ",
+            module.stacked ? "stacked experts" : "another module of ", name_of(adapter_->config.kind));
     return module;
   }
 
   Matrix<T> matrix(const PeftModule& module, std::string_view suffix) const {
-    return adapter_.tensor(module, suffix).template matrix<T>();
+    return adapter_->tensor(module, suffix).template matrix<T>();
   }
   /// [columns x rows]
   Matrix<T> turned(const PeftModule& module, std::string_view suffix) const {
-    return adapter_.tensor(module, suffix).template transposed<T>();
+    return adapter_->tensor(module, suffix).template transposed<T>();
   }
 
   template <class Experts, class Parts>
@@ -167,20 +168,20 @@ class PeftExperts {
     return dense(module, matrix(module, "lora_A.weight"), turned(module, "lora_B.weight"));
   }
 
-  PeftAdapter adapter_;
+  std::shared_ptr<const PeftAdapter> adapter_;
   std::shared_ptr<const FrozenPair<T>> pair_;
   std::shared_ptr<const DiagonalBases<T>> bases_;
 };
 
 template <std::floating_point T>
 LowRank<DenseFactors<T>> PeftExperts<T>::stacked_lora(std::string_view path, std::string_view parameter) const {
-  const PeftModule& module = adapter_.at(path);
-  require(module.stacked, ErrorCode::option, adapter_.source, ": expected stacked experts at '", path,
+  const PeftModule& module = adapter_->at(path);
+  require(module.stacked, ErrorCode::option, adapter_->source, ": expected stacked experts at '", path,
           "', found a module without");
   const std::string of_host = detail::without_base_layers(path) + "." + std::string(parameter);
   const Matrix<T> a = matrix(module, "lora_A.weight"), by_rank = turned(module, "lora_B.weight");
-  const Index rank = adapter_.config.rank_of(of_host);
-  require(a.rows() % rank == 0, ErrorCode::shape, adapter_.source, ": expected a multiple of ", rank,
+  const Index rank = adapter_->config.rank_of(of_host);
+  require(a.rows() % rank == 0, ErrorCode::shape, adapter_->source, ": expected a multiple of ", rank,
           " ranks, one for each expert, in '", of_host, "', found ", a.rows());
   const Index experts = a.rows() / rank;
   Matrix<T> b(by_rank.rows(), by_rank.cols());
@@ -188,7 +189,7 @@ LowRank<DenseFactors<T>> PeftExperts<T>::stacked_lora(std::string_view path, std
     for (Index r = 0; r < rank; ++r)
       std::ranges::copy(by_rank.view().row(r * experts + e), b.view().row(e * rank + r).begin());
   return LowRank<DenseFactors<T>>(DenseFactors<T>(RankBlocks::uniform(experts, rank), {a, std::move(b)}),
-                                  std::vector<T>(std::size_t(experts), T(adapter_.config.scale_of(of_host))));
+                                  std::vector<T>(std::size_t(experts), T(adapter_->config.scale_of(of_host))));
 }
 
 }  // namespace mole

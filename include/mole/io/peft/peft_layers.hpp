@@ -30,8 +30,8 @@ struct PeftLayersOptions {
 ///     PeftLayers<float> layers(read_peft(folder), {.max_tokens = 512});
 ///     AnyLinear<float> q = layers.layer("model.layers.0.self_attn.q_proj", DenseBase{weight});
 ///
-/// DoRA measures the base's weight: a base without floats to view is given them, too. Stacked experts and embeddings,
-/// which are no linear layers, are made by PeftExperts. Throws Error(shape) if a base does not fit.
+/// DoRA measures the base's weight: a base other than one that borrows floats is given them, too. Stacked experts and
+/// embeddings, which are no linear layers, are made by PeftExperts. Throws Error(shape) if a base does not fit.
 template <std::floating_point T, class Execution = DefaultExecution>
 class PeftLayers {
  public:
@@ -76,12 +76,10 @@ class PeftLayers {
 
   template <class Base>
   AnyLinear<T> dora(std::string_view path, Base base, View<const T> weight) {
-    if constexpr (requires {
-                    { base.weight() } -> std::same_as<View<const T>>;
-                  })
+    if constexpr (std::same_as<Base, DenseBase<View<const T>>>)  // one that owns it may be copied, and the first gone
       if (!weight) weight = base.weight();
     require(bool(weight), ErrorCode::option, "PeftLayers: expected the base's weight as numbers for DoRA at '", path,
-            "', found a base of another storage");
+            "', found a base that does not borrow them");
     auto experts = experts_.dora(path, weight);
     return made(std::move(experts), std::move(base));
   }

@@ -53,7 +53,11 @@ namespace detail {
 
 class PeftReading {
  public:
-  PeftReading(PeftAdapter& adapter, const ReadPeftOptions& options) : adapter_(adapter), options_(options) {}
+  PeftReading(PeftAdapter& adapter, const ReadPeftOptions& options)
+      : adapter_(adapter), options_(options), saved_(config().modules_to_save.begin(), config().modules_to_save.end()) {
+    for (const std::string& parameter : config().target_parameters)
+      holders_.insert(parameter.substr(0, std::min(parameter.size(), parameter.rfind('.'))));
+  }
 
   void run() {
     for (const auto& [name, file] : adapter_.files->tensors()) place(name, {file, &file->at(name)});
@@ -65,15 +69,12 @@ class PeftReading {
           "tensors of a " + std::string(name_of(adapter_.config.kind)) +
               " adapter, such as 'base_model.model.<module>." + std::string(first_suffix()) + "'",
           adapter_.files->tensors().empty() ? "none" : "'" + adapter_.files->tensors().begin()->first + "'");
-    for (const std::string& target : adapter_.config.target_modules)
-      if (!adapter_.config.target_is_expression && !any_path_ends(target)) adapter_.report.missing.push_back(target);
-    for (const std::string& saved : adapter_.config.modules_to_save)
-      if (std::ranges::none_of(adapter_.replaced, [&](const auto& each) { return is_within(each.first, saved); }))
-        adapter_.report.missing.push_back(saved);
+    report_missing();
   }
 
  private:
-  static constexpr std::size_t max_name = 1000;  // patterns are matched against it
+  static constexpr std::size_t max_name = 1000, max_steps = 100;  // of a path, which is searched for those of others
+  using Names = std::set<std::string, std::less<>>;
 
   const PeftConfig& config() const { return adapter_.config; }
   std::string_view first_suffix() const { return std::ranges::find(peft_keys, config().kind, &PeftKey::kind)->suffix; }
@@ -81,11 +82,15 @@ class PeftReading {
   void place(const std::string& name, PeftTensor tensor) {
     const PeftPlace place = peft_place(config().kind, name);
     if (name.find('\0') != name.npos) fail(name, "a name without a character 0", "one");
-    if (name.size() > max_name) fail(name.substr(0, 60) + " ...", "a name of at most " + std::to_string(max_name) + " bytes", std::to_string(name.size()));
+    if (name.size() > max_name)
+      fail(name.substr(0, 60) + " ...", "a name of at most " + std::to_string(max_name) + " bytes",
+           std::to_string(name.size()));
+    if (std::ranges::count(name, '.') > std::ptrdiff_t(max_steps))
+      fail(name.substr(0, 60) + " ...", "a path of at most " + std::to_string(max_steps) + " steps", "more");
     if (!place.key) {
       const std::string own = without_base_layers(place.path);
       const bool of_base = own != place.path;
-      const bool known = of_base || is_saved(own) || (config().bias == "all" && own.ends_with(".bias"));
+      const bool known = of_base || is_saved(own) || (config().bias != "none" && own.ends_with(".bias"));
       if (known) require_floats(name, tensor);
       if (known && !adapter_.replaced.emplace(own, tensor).second) fail(name, "one tensor for '" + own + "'", "two");
       (known ? adapter_.report.used : adapter_.report.unused).push_back(name);
@@ -107,10 +112,7 @@ class PeftReading {
     if (first) {
       found->second.path = path;
       const std::string own = without_base_layers(path);
-      found->second.stacked = std::ranges::any_of(config().target_parameters, [&](const std::string& parameter) {
-        const std::string_view holder = std::string_view(parameter).substr(0, parameter.rfind('.'));
-        return own == holder || own.ends_with("." + std::string(holder));
-      });
+      found->second.stacked = !end_among(holders_, own).empty();
       found->second.scale = found->second.stacked ? 0 : config().scale_of(path);
     }
     return found->second;
@@ -174,26 +176,43 @@ class PeftReading {
     throw file_error(adapter_.files->source(), expected + " for '" + name + "'", found);
   }
 
-  /// Is `name`, of a tensor, within a module that ends in `module`?
-  static bool is_within(std::string_view name, std::string_view module) {
-    for (std::size_t dot = name.rfind('.'); dot != name.npos && dot > 0; dot = name.rfind('.', dot - 1)) {
-      const std::string_view holder = name.substr(0, dot);
-      if (holder == module || holder.ends_with("." + std::string(module))) return true;
+  /// The name, of `names`, that `path` is or that follows one of its dots; else empty.
+  static std::string_view end_among(const Names& names, std::string_view path) {
+    for (;;) {
+      if (const auto found = names.find(path); found != names.end()) return *found;
+      const std::size_t dot = path.find('.');
+      if (dot == path.npos) return {};
+      path.remove_prefix(dot + 1);
     }
+  }
+  /// Is the tensor within a module to be saved?
+  bool is_saved(std::string_view name) {
+    for (std::size_t dot = name.rfind('.'); dot != name.npos && dot > 0; dot = name.rfind('.', dot - 1))
+      if (const std::string_view found = end_among(saved_, name.substr(0, dot)); !found.empty())
+        return found_.emplace(found), true;
     return false;
   }
-  bool is_saved(std::string_view name) const {
-    return std::ranges::any_of(config().modules_to_save,
-                               [&](const std::string& module) { return is_within(name, module); });
-  }
-  bool any_path_ends(const std::string& target) const {
-    return std::ranges::any_of(adapter_.modules, [&](const PeftModule& module) {
-      return module.path == target || module.path.ends_with("." + target);
-    });
+  /// Of what the configuration names, all that no tensor belongs to.
+  void report_missing() {
+    Names targets, found;
+    if (!config().target_is_expression) targets = {config().target_modules.begin(), config().target_modules.end()};
+    for (const PeftModule& module : adapter_.modules)
+      for (std::string_view path = module.path;;) {
+        if (targets.contains(path)) found.emplace(path);
+        const std::size_t dot = path.find('.');
+        if (dot == path.npos) break;
+        path.remove_prefix(dot + 1);
+      }
+    for (const std::string& target : config().target_modules)
+      if (targets.contains(target) && !found.contains(target)) adapter_.report.missing.push_back(target);
+    for (const std::string& saved : config().modules_to_save)
+      if (!found_.contains(saved)) adapter_.report.missing.push_back(saved);
   }
 
   PeftAdapter& adapter_;
   const ReadPeftOptions& options_;
+  const Names saved_;
+  Names holders_, found_;  // what has a target parameter, and of saved_ what was found
   std::map<std::string, PeftModule> modules_;
   std::set<std::string> refused_;
 };
