@@ -80,6 +80,7 @@ std::map<std::string, Method> home_methods();
 std::map<std::string, Method> hosted_methods();
 std::map<std::string, Method> modulation_methods();
 std::map<std::string, Method> online_methods();
+std::map<std::string, Method> peft_methods();
 std::map<std::string, Method> prototype_methods();
 std::map<std::string, Method> router_methods();
 std::map<std::string, Method> routing_methods();

@@ -154,6 +154,39 @@ TEST_CASE("KroneckerMaps refuse sizes that are none, and parameters that do not 
   CHECK(test::code_of([&] { maps.check_sizes(); }) == ErrorCode::shape);
 }
 
+TEST_CASE("KroneckerMaps of given factors are their product, whatever the sizes", "[maps]") {
+  const auto of = [](Index rows, Index cols, std::uint64_t seed) {
+    return support::random_matrix<double>(rows, cols, seed);
+  };
+  for (const bool whole : {true, false}) {
+    KroneckerMaps<double>::Parameters parameters{.lokr_w1 = of(5, 4, 1)};  // more rows and columns than W2 has
+    if (whole)
+      parameters.lokr_w2 = of(2, 3, 2);
+    else
+      parameters.lokr_w2_a = of(2, 7, 3), parameters.lokr_w2_b = of(7, 3, 4);
+    const MapExperts<KroneckerMaps<double>> experts(KroneckerMaps<double>(parameters), {0.5});
+    CHECK(experts.in() == 12);
+    CHECK(experts.out() == 10);
+    Matrix<double> delta(10, 12);
+    experts.add_delta(0, 1, delta.view());
+    for (Index o = 0; o < 10; ++o)
+      for (Index i = 0; i < 12; ++i) {
+        double w2 = whole ? parameters.lokr_w2(o % 2, i % 3) : 0;
+        for (Index r = 0; r < parameters.lokr_w2_a.cols(); ++r)
+          w2 += parameters.lokr_w2_a(o % 2, r) * parameters.lokr_w2_b(r, i % 3);
+        CHECK(delta(o, i) == Approx(0.5 * parameters.lokr_w1(o / 2, i / 3) * w2).epsilon(1e-12));
+      }
+  }
+  using Maps = KroneckerMaps<double>;
+  for (const auto& wrong :
+       {Maps::Parameters{}, Maps::Parameters{.lokr_w1 = of(1, 1, 1)},
+        Maps::Parameters{.lokr_w1 = of(1, 1, 1), .lokr_w1_a = of(1, 1, 1), .lokr_w2 = of(1, 1, 1)},
+        Maps::Parameters{.lokr_w1 = of(1, 1, 1), .lokr_w2_a = of(1, 2, 1), .lokr_w2_b = of(1, 1, 1)},
+        Maps::Parameters{
+            .lokr_w1_a = of(1, 2, 1), .lokr_w1_b = of(2, 1, 1), .lokr_w2_a = of(1, 1, 1), .lokr_w2_b = of(1, 1, 1)}})
+    CHECK(test::code_of([&] { const Maps maps(wrong); }) == ErrorCode::shape);
+}
+
 TEST_CASE("KroneckerMaps have the numbers that they say", "[maps]") {
   Rng rng;
   const KroneckerMaps<float> maps({.in = 4096, .out = 4096, .rank = 8}, rng);

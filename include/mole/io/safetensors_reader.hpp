@@ -20,11 +20,11 @@ namespace mole {
 
 /// The tensors and the metadata of a file that passed every check of SafetensorsHeader.
 ///
-/// `matrix` and `integers` copy and convert, from any address; `view` borrows without copying, if the file allows.
-/// As a matrix, shape [] is 1 x 1, [n] is 1 x n, [r, c] is r x c, [n, r, c] is n x (r c) and so on. Entries and views
-/// live as long as the reader, or as the bytes that were passed to `from_bytes`. Move-only. Throws Error(file) for a
-/// broken file, a missing tensor or a dtype that the call cannot return, Error(shape) for a shape that it cannot
-/// return.
+/// `matrix`, `transposed` and `integers` copy and convert, from any address; `view` borrows without copying, if the
+/// file allows. As a matrix, shape [] is 1 x 1, [n] is 1 x n, [r, c] is r x c, [n, r, c] is n x (r c) and so on.
+/// Entries and views live as long as the reader, or as the bytes that were passed to `from_bytes`. Move-only. Throws
+/// Error(file) for a broken file, a missing tensor or a dtype that the call cannot return, Error(shape) for a shape
+/// that it cannot return.
 class SafetensorsReader {
  public:
   using Entry = SafetensorsEntry;
@@ -49,6 +49,9 @@ class SafetensorsReader {
   /// A copy of F64, F32, F16 or BF16 as float or double.  O(size)
   template <std::floating_point T>
   Matrix<T> matrix(std::string_view name) const;
+  /// The same with rows as columns.  O(size)
+  template <std::floating_point T>
+  Matrix<T> transposed(std::string_view name) const;
 
   /// A copy of I64, I32, I8 or U8 of any shape, row by row.  O(size)
   std::vector<std::int64_t> integers(std::string_view name) const;
@@ -125,6 +128,15 @@ Matrix<T> SafetensorsReader::matrix(std::string_view name) const {
       throw unsuitable(entry, "F64, F32, F16 or BF16");
   }
   return matrix;
+}
+
+template <std::floating_point T>
+Matrix<T> SafetensorsReader::transposed(std::string_view name) const {
+  const Matrix<T> stored = matrix<T>(name);
+  Matrix<T> turned(stored.cols(), stored.rows());
+  for (Index r = 0; r < stored.rows(); ++r)
+    for (Index c = 0; c < stored.cols(); ++c) turned(c, r) = stored(r, c);
+  return turned;
 }
 
 inline std::vector<std::int64_t> SafetensorsReader::integers(std::string_view name) const {

@@ -2,6 +2,7 @@
 // SafetensorsWriter: writes tensors as a safetensors file.
 #pragma once
 
+#include "mole/core/checked_size.hpp"
 #include "mole/core/view.hpp"
 #include "mole/io/dtype.hpp"
 #include "mole/io/replace_file.hpp"
@@ -38,6 +39,9 @@ class SafetensorsWriter {
   void add_integers(std::string name, std::span<const std::int64_t> integers) { add_row(std::move(name), integers); }
   void add_integers(std::string name, std::span<const std::int32_t> integers) { add_row(std::move(name), integers); }
   void add_integers(std::string name, std::span<const std::uint8_t> integers) { add_row(std::move(name), integers); }
+
+  /// Elements of any dtype, row by row. Throws Error(shape) unless there are as many bytes as shape and dtype say.
+  void add_bytes(std::string name, Dtype dtype, std::vector<Index> shape, std::span<const std::byte> bytes);
 
   /// A later value of the same key replaces the earlier one.
   void set_metadata(std::string key, std::string value) {
@@ -92,6 +96,16 @@ inline void SafetensorsWriter::write(const std::filesystem::path& path) const {
   std::vector<std::span<const std::byte>> parts{std::as_bytes(std::span(&length, 1)), std::as_bytes(std::span(json))};
   for (const Named* tensor : tensors) parts.emplace_back(tensor->second.bytes);
   replace_file(path, parts);
+}
+
+inline void SafetensorsWriter::add_bytes(std::string name, Dtype dtype, std::vector<Index> shape,
+                                         std::span<const std::byte> bytes) {
+  Index elements = 1;
+  for (const Index size : shape) elements = checked_product("SafetensorsWriter: elements", elements, size);
+  const Index bits = checked_product("SafetensorsWriter: bits", elements, bits_of(dtype));
+  require(bits % 8 == 0 && bits / 8 == Index(bytes.size()), ErrorCode::shape, "SafetensorsWriter: expected ", bits,
+          " bits of '", name, "' by its shape and dtype, found ", bytes.size(), " bytes");
+  insert(std::move(name), {dtype, std::move(shape), {bytes.begin(), bytes.end()}});
 }
 
 inline SafetensorsWriter::Tensor& SafetensorsWriter::insert(std::string name, Tensor tensor) {

@@ -108,6 +108,7 @@ class DiagonalMixture {
   Index in() const { return options_.in; }
   Index out() const { return options_.out; }
   Index used_bases() const { return options_.used; }
+  BasisPairing pairing() const { return options_.pairing; }
   const std::shared_ptr<const DiagonalBases<T>>& bases() const { return options_.bases; }
   Parameters& parameters() { return parameters_; }
   const Parameters& parameters() const { return parameters_; }

@@ -14,6 +14,7 @@
 #include <cmath>
 #include <optional>
 #include <string_view>
+#include <tuple>
 #include <utility>
 
 #include "mole/core/macros_off.hpp"
@@ -93,6 +94,27 @@ class KroneckerMaps {
       parameters_.lokr_w2 = rows(k_, n_);
     sizes_ = sizes_of(parameters_);
     reset(generator);
+  }
+
+  /// From existing parameters of one expert, whatever the factors of I and O. Throws Error(shape) unless each of W1 and
+  /// W2 is there once, whole or as two factors.
+  explicit KroneckerMaps(Parameters parameters) : experts_(1), rank_(1), parameters_(std::move(parameters)) {
+    const auto& p = parameters_;
+    const auto rows_and_cols = [&](const Matrix<T>& whole, const Matrix<T>& a, const Matrix<T>& b) {
+      require(whole.empty() ? !a.empty() && a.cols() == b.rows() && !b.empty() : a.empty() && b.empty(),
+              ErrorCode::shape, "KroneckerMaps: expected W1 and W2, each a matrix or two factors of one rank, found [",
+              whole.rows(), " x ", whole.cols(), "], [", a.rows(), " x ", a.cols(), "] and [", b.rows(), " x ",
+              b.cols(), "]");
+      if (whole.empty()) rank_ = a.cols();
+      return whole.empty() ? std::pair(a.rows(), b.cols()) : std::pair(whole.rows(), whole.cols());
+    };
+    std::tie(l_, m_) = rows_and_cols(p.lokr_w1, p.lokr_w1_a, p.lokr_w1_b);
+    const Index rank_of_w1 = rank_;
+    std::tie(k_, n_) = rows_and_cols(p.lokr_w2, p.lokr_w2_a, p.lokr_w2_b);
+    if (!p.lokr_w1_a.empty()) require_equal(ErrorCode::shape, "KroneckerMaps: rank of W2", rank_of_w1, rank_);
+    checked_product("KroneckerMaps: inputs", m_, n_);
+    checked_product("KroneckerMaps: outputs", l_, k_);
+    sizes_ = sizes_of(parameters_);
   }
 
   void check_sizes() const {
