@@ -40,6 +40,8 @@ class Comparison {
   }
 
   bool has(const std::string& name) const { return file_.has(name); }
+  bool has_integers(const std::string& name) const { return file_.integers.contains(name); }
+  std::vector<std::string> names() const { return file_.names(); }
   Matrix<T> matrix(const std::string& name) const {
     const Matrix<double>& stored = tensor_of(file_.numbers, name);
     Matrix<T> converted(stored.rows(), stored.cols());
@@ -129,6 +131,10 @@ class Comparison {
     if (has(name)) return expect(name, found);
     const Matrix<T> zero(found.rows(), found.cols());
     expect(name, zero, found);
+  }
+  /// Something that the file says by several tensors.
+  void expect_that(const std::string& what, bool holds) {
+    if (!holds) fail(what, "expected to be the same, found different");
   }
   void expect_number(const std::string& name, double found) {
     const T value = T(found);

@@ -29,6 +29,7 @@ const std::map<std::string, Method>& methods() {
     joined.merge(hosted_methods());
     joined.merge(modulation_methods());
     joined.merge(online_methods());
+    joined.merge(bnb_methods());
     joined.merge(peft_methods());
     joined.merge(prototype_methods());
     joined.merge(router_methods());

@@ -71,6 +71,7 @@ std::map<std::string, Method> init_methods();
 std::map<std::string, Method> linear_methods();
 std::map<std::string, Method> loss_methods();
 std::map<std::string, Method> block_methods();
+std::map<std::string, Method> bnb_methods();
 std::map<std::string, Method> combiner_methods();
 std::map<std::string, Method> rank_methods();
 std::map<std::string, Method> gate_methods();

@@ -43,6 +43,9 @@ class SafetensorsReader {
   /// All tensors, in the order of their bytes.
   std::span<const Entry> tensors() const { return header_.tensors; }
 
+  /// The path of the file, or the name of the bytes.
+  const std::string& source() const { return source_; }
+
   bool has(std::string_view name) const { return by_name_.contains(name); }
   const Entry& at(std::string_view name) const;
 
