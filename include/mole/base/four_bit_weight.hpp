@@ -36,7 +36,8 @@ struct FourBitParts {
 ///
 /// Double quantization: absmax_b ~ map[q_b] * nested_absmax[b / 256] + offset, with the mean as the offset.
 /// `Levels` has the 16 `levels`, in the order of their codes, code(x), the code of the nearest, and the `name` of the
-/// base in messages.
+/// base in messages. With `signed_scale`, "absmax" is minus the number of the largest magnitude, for levels of which -1
+/// is one and 1 is not.
 /// Decoded one by one in operator(); in vectors by kernel::load_four_bits (vector_conversions.hpp, vector_avx2.hpp,
 /// vector_avx512.hpp), which kernel::FourBitRows calls, or, if blocks cross rows, one by one in
 /// kernel::FlatFourBitRows. Throws Error(option) for NaN and infinities, which would ruin their block.
@@ -127,8 +128,10 @@ FourBitWeight<Levels>::FourBitWeight(View<const float> weight, Options options)
   const auto element = [&](Index at) { return weight(at / parts_.cols, at % parts_.cols); };
   for (Index begin = 0; begin < size; begin += parts_.block) {
     const Index end = std::min(size, begin + parts_.block);
-    float absmax = 0;
-    for (Index at = begin; at < end; ++at) absmax = std::max(absmax, std::abs(element(at)));
+    float largest = 0;
+    for (Index at = begin; at < end; ++at)
+      if (std::abs(element(at)) > std::abs(largest)) largest = element(at);
+    const float absmax = Levels::signed_scale ? -largest : std::abs(largest);
     parts_.absmax.push_back(absmax);
     if (absmax == 0) continue;
     for (Index at = begin; at < end; ++at) {

@@ -13,9 +13,10 @@ namespace mole {
 /// Source: bitsandbytes 95f9af30, functional.py, get_4bit_type.
 struct Fp4Levels {
   static constexpr const char* name = "Fp4Base";
+  static constexpr bool signed_scale = false;
   static constexpr std::array<float, 16> levels{
-      0.0f,  0.0625f / 12,  8.0f / 12,  1.0f,  4.0f / 12,  6.0f / 12,  2.0f / 12,  3.0f / 12,
-      0.0f,  -0.0625f / 12, -8.0f / 12, -1.0f, -4.0f / 12, -6.0f / 12, -2.0f / 12, -3.0f / 12};
+      0.0f, 0.0625f / 12,  8.0f / 12,  1.0f,  4.0f / 12,  6.0f / 12,  2.0f / 12,  3.0f / 12,
+      0.0f, -0.0625f / 12, -8.0f / 12, -1.0f, -4.0f / 12, -6.0f / 12, -2.0f / 12, -3.0f / 12};
 
   /// The code of the nearest level; a tie goes to the lower level, and a positive number near zero to code 8, as in
   /// the release.

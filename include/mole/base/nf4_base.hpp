@@ -12,6 +12,7 @@ namespace mole {
 /// Source: QLoRA (Dettmers et al. 2023, arXiv:2305.14314), appendix E.
 struct Nf4Levels {
   static constexpr const char* name = "Nf4Base";
+  static constexpr bool signed_scale = false;
   static constexpr std::array<float, 16> levels{
       -1.0f,
       -0.6961928009986877f,
