@@ -118,6 +118,14 @@ auto mapped(Execution execution) {
       {.in = in, .out = out, .experts = experts, .rank = 2, .dropout = {.rate = 0.2, .stream = 1}}, rng);
   return MixtureLinear{router(), Gate{Softmax{}, TopK{.k = 2}, Renormalized{}}, products, base(), execution};
 }
+/// Moments are left in the scratch, and added by the caller.
+template <class Execution>
+auto normalized(Execution execution) {
+  Rng rng(3);
+  const MapExperts<NormalizedMaps<DenseMaps<float>>> normal(
+      {.maps = {.in = in, .out = out, .experts = experts, .bias = true}}, rng);
+  return MixtureLinear{router(), Gate{Softmax{}, TopK{.k = 2}, Renormalized{}}, normal, base(), execution};
+}
 /// Modulations of a trained base, under an uncertain router.
 template <class Execution>
 auto modulated(ModulationForm form, Execution execution) {
@@ -257,6 +265,7 @@ void nothing_allocates(Execution execution) {
   CHECK(training_allocations(grown(execution)) == 0);
   CHECK(training_allocations(mixed(execution)) == 0);
   CHECK(training_allocations(mapped(execution)) == 0);
+  CHECK(training_allocations(normalized(execution)) == 0);
   for (ModulationForm form : {ModulationForm::vector, ModulationForm::low_rank, ModulationForm::full})
     CHECK(training_allocations(modulated(form, execution)) == 0);
   CHECK(training_allocations(compressed(execution)) == 0);

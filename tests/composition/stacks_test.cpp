@@ -173,9 +173,15 @@ TEST_CASE("HoME: experts of a hierarchy under masks, with a feature gate before 
   const auto masked = [](std::vector<std::uint8_t> allowed) {
     return Gate{MaskedSoftmax{std::move(allowed)}, All{}, Raw{}};
   };
-  // Experts 0: of all, 1 and 2: of category one, 3: of category two.
-  auto meta = support::routed_layer<double>({.out = stack_width}, masked({1, 1, 1, 1})),
-       first = support::routed_layer<double>({.out = stack_width}, masked({1, 1, 1, 0}));
+  // Experts 0: of all, 1 and 2: of category one, 3: of category two, each normalized by its batch.
+  const auto level = [&](std::uint64_t seed, std::vector<std::uint8_t> allowed) {
+    Rng generator(seed);
+    const MapExperts<NormalizedMaps<DenseMaps<double>>> experts(
+        {.maps = {.in = stack_width, .out = stack_width, .experts = stack_experts}}, generator);
+    return MixtureLinear(LinearRouter<double>({.in = stack_width, .experts = stack_experts}, generator),
+                         masked(std::move(allowed)), experts, NoBase<double>(stack_width, stack_width), Reference{});
+  };
+  auto meta = level(11, {1, 1, 1, 1}), first = level(12, {1, 1, 1, 0});
   auto meta_work = meta.workspace(stack_tokens);
   auto first_work = first.workspace(stack_tokens);
 
@@ -191,8 +197,14 @@ TEST_CASE("HoME: experts of a hierarchy under masks, with a feature gate before 
 
   // Level 1: what is shared, and what is of category one, whose gate never sees expert 3.
   Matrix<double> z_shared(stack_tokens, stack_width), z_first = z_shared, both(stack_tokens, 2 * stack_width);
-  meta.forward(seen, z_shared, meta_work);
-  first.forward(seen, z_first, first_work);
+  meta.forward(seen, z_shared, meta_work, {.training = true});
+  first.forward(seen, z_first, first_work, {.training = true});
+  meta.experts().maps().running().update(meta_work.experts_scratch.maps.batch);
+  first.experts().maps().running().update(first_work.experts_scratch.maps.batch);
+  for (Index o = 0; o < stack_width; ++o) {
+    CHECK(meta.experts().maps().running().mean()(3, o) != 0);
+    CHECK(first.experts().maps().running().mean()(3, o) == 0);  // served nobody
+  }
   CHECK(first_work.routing.load(3) == 0);
   CHECK(meta_work.routing.load(3) == stack_tokens);
 
