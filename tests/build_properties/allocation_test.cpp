@@ -176,6 +176,17 @@ auto full_blocks(Execution execution) {
                        FeedForwardExperts{map(in, 40), map(in, 40), map(40, out), GELU{}}, NoBase<float>(in, out),
                        execution};
 }
+template <class Execution>
+auto plain_blocks(Execution execution) {
+  Rng rng(3);
+  const auto map = [&](Index from, Index to) {
+    return ExpertProjection{
+        MapExperts<DenseMaps<float>>({.in = from, .out = to, .experts = experts, .bias = true}, rng),
+        NoBase<float>(from, to)};
+  };
+  return MixtureLinear{router(), Gate{Softmax{}, TopK{.k = 1}, Raw{}},
+                       FeedForwardExperts{map(in, 40), map(40, out), ReLU{}}, NoBase<float>(in, out), execution};
+}
 /// One expert of averaged parameters a sequence, or two kinds of experts in one.
 template <class Execution>
 auto merged(Execution execution) {
@@ -274,6 +285,7 @@ void nothing_allocates(Execution execution) {
   CHECK(training_allocations(labeled(execution)) == 0);
   CHECK(training_allocations(blocks(execution)) == 0);
   CHECK(training_allocations(full_blocks(execution)) == 0);
+  CHECK(training_allocations(plain_blocks(execution)) == 0);
   CHECK(training_allocations(merged(execution)) == 0);
   CHECK(training_allocations(summed(execution)) == 0);
   Rng rng(1);
