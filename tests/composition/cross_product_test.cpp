@@ -144,10 +144,12 @@ MapExperts<DenseMaps<double>> whole_matrices() {
   Rng rng(1);
   return {{.in = in, .out = out, .experts = gate_experts, .alpha = 3}, rng};
 }
+/// The eps is large, as two rows that are nearly alike have a variance near 0, and differences no longer a derivative.
+constexpr double normal_eps = 4;
 MapExperts<NormalizedMaps<DenseMaps<double>>> normalized_maps() {
   Rng rng(1);
   MapExperts<NormalizedMaps<DenseMaps<double>>> experts(
-      {.maps = {.in = in, .out = out, .experts = gate_experts, .bias = true}, .alpha = 3}, rng);
+      {.maps = {.in = in, .out = out, .experts = gate_experts, .bias = true}, .eps = normal_eps, .alpha = 3}, rng);
   fill_uniform(experts.maps().running().mean(), 1, rng);
   return experts;
 }
@@ -184,7 +186,7 @@ void add_plain(const MapExperts<NormalizedMaps<DenseMaps<double>>>& experts, std
       for (Index i = 0; i < experts.in(); ++i)
         z += parameters.maps.weight(e * experts.out() + o, i) * x[std::size_t(i)];
       const double v = parameters.weight(e, o) * (z - maps.running().mean()(e, o)) /
-                           std::sqrt(maps.running().variance()(e, o) + 1e-5) +
+                           std::sqrt(maps.running().variance()(e, o) + normal_eps) +
                        parameters.bias(e, o);
       y[std::size_t(o)] += routing.gates_of(n)[j] * experts.scale()[std::size_t(e)] * v / (1 + std::exp(-v));
     }
