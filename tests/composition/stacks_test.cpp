@@ -274,7 +274,8 @@ TEST_CASE("HoME: experts of a hierarchy under masks, with a feature gate before 
   fill_uniform(feature.experts().parameters().lora_B.view(), 5, trained);
   const MixtureLinear trained_gates(feature.router(), feature.gating(), feature.experts(),
                                     NoBase<double>(stack_width, stack_width), Reference{});
-  for (double v : support::output(trained_gates, stack_x()).elements()) {
+  const Matrix<double> of_trained = support::output(trained_gates, stack_x());
+  for (double v : of_trained.elements()) {
     const double factor = 2 / (1 + std::exp(-v));
     CHECK((factor > 0 && factor < 2));
   }
