@@ -4,6 +4,7 @@
 #include "core/error_code.hpp"
 #include "mole/router/linear_router.hpp"
 #include "mole/router/mlp_router.hpp"
+#include "mole/router/modality_router.hpp"
 #include "mole/router/noisy_router.hpp"
 #include "mole/router/pooled_router.hpp"
 #include "mole/testing/router_laws.hpp"
@@ -129,4 +130,19 @@ TEST_CASE("A router that looks at tokens of the pass sees none under LabelRouter
     CHECK(std::abs(of_pool(1, e) - mean) < 1e-14);
   }
   CHECK(support::same_bits(logits_of(noisy, pass), logits_of(noisy, later)));  // noise of a label, in any piece
+}
+
+TEST_CASE("A batch of no tokens has no labels, and needs none", "[router]") {
+  const auto layer = labeled_layer();
+  auto work = layer.workspace(3);
+  auto gradients = layer.gradients();
+  Matrix<double> x(0, layer.in()), y(0, layer.out());
+  layer.forward(x, y, work);
+  layer.backward(x, y, x.view(), gradients, work);
+  for (double d : gradients.router.embedding.elements()) CHECK(d == 0);
+  Rng rng(1);
+  const ModalityRouter modal(LinearRouter<double>({.in = 5, .experts = 4}, rng), {.in = 11, .modalities = 2}, rng);
+  laws::Harness<std::remove_const_t<decltype(modal)>> harness(modal, 0);
+  Matrix<double> logits(0, 4);
+  CHECK_NOTHROW(modal.forward(x, logits.view(), harness.call()));
 }

@@ -93,7 +93,7 @@ class LabelRouter {
   }
 
   void forward(View<const T>, View<T> logits, auto call) const {
-    call.pass.check_labels("LabelRouter", labels());
+    call.pass.check_labels("LabelRouter", labels(), logits.rows());
     const View<T> own = call.scratch.logits;
     const Pass pass = of_labels(call.pass);
     forward_router(router_, View<const T>(embedding_), own, Call{call.execution, pass, call.scratch.router});
