@@ -167,11 +167,11 @@ TEST_CASE("LoRA-Mixer trains experts by labels, then the router alone, and serve
 
 TEST_CASE("Uni-MoE: whole experts with LoRA on each map, and gates that see a map of the modality", "[composition]") {
   Rng rng(1);
-  const auto map = [&](Index in, Index out) {
+  const auto map = [&](Index from, Index to) {
     return ExpertProjection{
-        SummedExperts{MapExperts<DenseMaps<double>>({.in = in, .out = out, .experts = stack_experts}, rng),
-                      stack_ranks(in, out, 4)},
-        NoBase<double>(in, out)};
+        SummedExperts{MapExperts<DenseMaps<double>>({.in = from, .out = to, .experts = stack_experts}, rng),
+                      stack_ranks(from, to, 4)},
+        NoBase<double>(from, to)};
   };
   const ModalityRouter router(LinearRouter<double>({.in = 5, .experts = stack_experts}, rng),
                               {.in = stack_width, .modalities = 2}, rng);
