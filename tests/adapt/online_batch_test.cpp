@@ -52,6 +52,16 @@ TEST_CASE("An online batch is state, and refuses what does not fit", "[adapt]") 
   REQUIRE(restored.size() == 1);
   CHECK(restored.x()(0, 1) == 2);
   CHECK(restored.targets()(0, 1) == 1);
+  for (const double size : {-1.0, 3.0, 1e15}) {
+    const auto broken = [&] {
+      restored.for_each_state([&]<class U>(std::string_view name, std::span<U> numbers) {
+        std::ranges::fill(numbers, name == "size" ? U(size) : U(7));
+      });
+    };
+    CHECK_THROWS_AS(broken(), Error);
+    CHECK(restored.size() == 1);
+    CHECK(restored.x()(0, 1) == 2);
+  }
   CHECK_THROWS_AS(batch.add(targets, targets), Error);
   CHECK_THROWS_AS(batch.add(x, x), Error);
   CHECK(batch.add(x, targets));

@@ -102,6 +102,16 @@ TEMPLATE_TEST_CASE("The contrast may be written over either row", "[adapt]", flo
   CHECK(over_weak == apart);
 }
 
+TEST_CASE("Equal passes keep the order of the strong logits, and the logits themselves", "[adapt]") {
+  const std::vector<double> strong{2, 1.5, 0, 1.999, -3};
+  std::vector<double> contrasted(5);
+  for (double beta : {0.0, 0.5, 0.9}) {
+    self_contrast<double>(strong, strong, contrasted, {.beta = beta});
+    for (std::size_t i : {0u, 1u, 2u, 3u}) CHECK(contrasted[i] == strong[i]);
+    CHECK(contrasted[4] == -std::numeric_limits<double>::infinity());
+  }
+}
+
 TEST_CASE("-infinity in the strong row is never in", "[adapt]") {
   CHECK(contrasted<double>({0, -infinity, -infinity}, {1, 1, -infinity}) == Row{-0.5, -infinity, -infinity});
   const std::vector<double> none(3, -infinity);

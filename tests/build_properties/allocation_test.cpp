@@ -119,6 +119,14 @@ auto mapped(Execution execution) {
       {.in = in, .out = out, .experts = experts, .rank = 2, .dropout = {.rate = 0.2, .stream = 1}}, rng);
   return MixtureLinear{router(), Gate{Softmax{}, TopK{.k = 2}, Renormalized{}}, products, base(), execution};
 }
+/// Moments are left in the scratch, and added by the caller.
+template <class Execution>
+auto normalized(Execution execution) {
+  Rng rng(3);
+  const MapExperts<NormalizedMaps<DenseMaps<float>>> normal(
+      {.maps = {.in = in, .out = out, .experts = experts, .bias = true}}, rng);
+  return MixtureLinear{router(), Gate{Softmax{}, TopK{.k = 2}, Renormalized{}}, normal, base(), execution};
+}
 /// Modulations of a trained base, under an uncertain router.
 template <class Execution>
 auto modulated(ModulationForm form, Execution execution) {
@@ -168,6 +176,17 @@ auto full_blocks(Execution execution) {
   return MixtureLinear{router(), Gate{Softmax{}, TopK{.k = 2}, Renormalized{}},
                        FeedForwardExperts{map(in, 40), map(in, 40), map(40, out), GELU{}}, NoBase<float>(in, out),
                        execution};
+}
+template <class Execution>
+auto plain_blocks(Execution execution) {
+  Rng rng(3);
+  const auto map = [&](Index from, Index to) {
+    return ExpertProjection{
+        MapExperts<DenseMaps<float>>({.in = from, .out = to, .experts = experts, .bias = true}, rng),
+        NoBase<float>(from, to)};
+  };
+  return MixtureLinear{router(), Gate{Softmax{}, TopK{.k = 1}, Raw{}},
+                       FeedForwardExperts{map(in, 40), map(40, out), ReLU{}}, NoBase<float>(in, out), execution};
 }
 /// One expert of averaged parameters a sequence, or two kinds of experts in one.
 template <class Execution>
@@ -258,6 +277,7 @@ void nothing_allocates(Execution execution) {
   CHECK(training_allocations(grown(execution)) == 0);
   CHECK(training_allocations(mixed(execution)) == 0);
   CHECK(training_allocations(mapped(execution)) == 0);
+  CHECK(training_allocations(normalized(execution)) == 0);
   for (ModulationForm form : {ModulationForm::vector, ModulationForm::low_rank, ModulationForm::full})
     CHECK(training_allocations(modulated(form, execution)) == 0);
   CHECK(training_allocations(compressed(execution)) == 0);
@@ -266,6 +286,7 @@ void nothing_allocates(Execution execution) {
   CHECK(training_allocations(labeled(execution)) == 0);
   CHECK(training_allocations(blocks(execution)) == 0);
   CHECK(training_allocations(full_blocks(execution)) == 0);
+  CHECK(training_allocations(plain_blocks(execution)) == 0);
   CHECK(training_allocations(merged(execution)) == 0);
   CHECK(training_allocations(summed(execution)) == 0);
   Rng rng(1);

@@ -2,6 +2,7 @@
 // What the tests of all combiners share.
 #pragma once
 
+#include "core/error_code.hpp"
 #include "mole/testing/central_differences.hpp"
 #include "mole/testing/harness.hpp"
 #include "support/catch.hpp"
@@ -76,6 +77,37 @@ double worst_gradient(Combiner combiner, const mole::Pass& pass) {
       },
       combiner.parameters(), found.parameters);
   return worst;
+}
+
+/// Calls that do not fit, or have no forward, are refused, and leave what is there.
+template <class Combiner>
+void refuses_calls_that_do_not_fit(const Combiner& combiner) {
+  using mole::ErrorCode, mole::Matrix, mole::test::code_of;
+  const mole::Index columns = combiner.experts() * combiner.features(), out = combiner.out();
+  const auto x = support::random_matrix<double>(4, columns, 2), d_y = support::random_matrix<double>(4, out, 3),
+             narrow = support::random_matrix<double>(4, columns - 1, 2),
+             many = support::random_matrix<double>(5, columns, 2);
+  mole::laws::Harness<Combiner> harness(combiner, 4);
+  auto gradients = combiner.gradients();
+  Matrix<double> y(4, out), wide(4, out + 1), five(5, out), d_x(4, columns), d_narrow(4, columns - 1);
+  const auto backward = [&](const Matrix<double>& d, Matrix<double>& to) {
+    return code_of([&] { combiner.backward(x, d, to.view(), gradients, harness.call()); });
+  };
+  CHECK(backward(d_y, d_x) == ErrorCode::order);
+  CHECK(code_of([&] { combiner.forward(narrow, y.view(), harness.call()); }) == ErrorCode::shape);
+  CHECK(code_of([&] { combiner.forward(x, wide.view(), harness.call()); }) == ErrorCode::shape);
+  CHECK(code_of([&] { combiner.forward(many, five.view(), harness.call()); }) == ErrorCode::capacity);
+  const std::vector<std::uint8_t> few(std::size_t(3 * combiner.experts()), 1);
+  mole::laws::Harness<Combiner> flagged(combiner, 4, 0, {.allowed = few});
+  CHECK(code_of([&] { combiner.forward(x, y.view(), flagged.call()); }) == ErrorCode::shape);
+  for (double number : y.elements()) CHECK(number == 0);
+
+  combiner.forward(x, y.view(), harness.call());
+  CHECK(backward(wide, d_x) == ErrorCode::shape);
+  CHECK(backward(d_y, d_narrow) == ErrorCode::shape);
+  for (double number : d_x.elements()) CHECK(number == 0);
+  CHECK_FALSE(backward(d_y, d_x));
+  CHECK(backward(d_y, d_x) == ErrorCode::order);
 }
 
 /// Are results and gradients the same bits whatever the experts hold that are ruled out, NaN even?

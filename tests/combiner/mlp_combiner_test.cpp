@@ -76,6 +76,10 @@ TEST_CASE("MlpCombiner refuses sizes of nothing", "[combiner]") {
   CHECK_THROWS_AS(MlpCombiner<float>({.experts = 2, .features = 0}, rng), Error);
 }
 
+TEST_CASE("MlpCombiner refuses calls that do not fit, and a backward without a forward", "[combiner]") {
+  refuses_calls_that_do_not_fit(reward_head());
+}
+
 TEST_CASE("An optimizer steps every tensor of MlpCombiner", "[combiner]") {
   CHECK(a_step_moves_all(reward_head()));
 }

@@ -83,6 +83,10 @@ TEST_CASE("SetAttention refuses heads that do not divide the features", "[combin
   CHECK_THROWS_AS(SetAttention<float>({.experts = 2, .features = 6, .layers = 9, .heads = 2}, rng), Error);
 }
 
+TEST_CASE("SetAttention refuses calls that do not fit, and a backward without a forward", "[combiner]") {
+  refuses_calls_that_do_not_fit(set_attention());
+}
+
 TEST_CASE("An optimizer steps every tensor of SetAttention", "[combiner]") {
   CHECK(a_step_moves_all(set_attention()));
 }

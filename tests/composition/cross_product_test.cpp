@@ -144,6 +144,15 @@ MapExperts<DenseMaps<double>> whole_matrices() {
   Rng rng(1);
   return {{.in = in, .out = out, .experts = gate_experts, .alpha = 3}, rng};
 }
+/// The eps is large, as two rows that are nearly alike have a variance near 0, and differences no longer a derivative.
+constexpr double normal_eps = 4;
+MapExperts<NormalizedMaps<DenseMaps<double>>> normalized_maps() {
+  Rng rng(1);
+  MapExperts<NormalizedMaps<DenseMaps<double>>> experts(
+      {.maps = {.in = in, .out = out, .experts = gate_experts, .bias = true}, .eps = normal_eps, .alpha = 3}, rng);
+  fill_uniform(experts.maps().running().mean(), 1, rng);
+  return experts;
+}
 MapExperts<FeatureModulation<double>> modulations(ModulationForm form) {
   Rng rng(1);
   return {{.features = in, .experts = gate_experts, .form = form, .rank = 2, .alpha = 3}, rng};
@@ -163,6 +172,25 @@ void add_plain(const Experts& experts, std::span<const double> x, const Routing<
     experts.add_delta(routing.experts_of(n)[j], routing.gates_of(n)[j], weight.view());
   for (std::size_t o = 0; o < y.size(); ++o)
     for (std::size_t i = 0; i < x.size(); ++i) y[o] += weight(Index(o), Index(i)) * x[i];
+}
+
+/// y += sum_e g_e s_e silu(w_e o (W_e x + b_e - mean_e) / sqrt(variance_e + eps) + c_e)
+void add_plain(const MapExperts<NormalizedMaps<DenseMaps<double>>>& experts, std::span<const double> x,
+               const Routing<double>& routing, Index n, std::span<double> y) {
+  const auto& maps = experts.maps();
+  const auto parameters = experts.parameters();
+  for (std::size_t j = 0; j < routing.experts_of(n).size(); ++j) {
+    const Index e = routing.experts_of(n)[j];
+    for (Index o = 0; o < experts.out(); ++o) {
+      double z = parameters.maps.bias(e, o);
+      for (Index i = 0; i < experts.in(); ++i)
+        z += parameters.maps.weight(e * experts.out() + o, i) * x[std::size_t(i)];
+      const double v = parameters.weight(e, o) * (z - maps.running().mean()(e, o)) /
+                           std::sqrt(maps.running().variance()(e, o) + normal_eps) +
+                       parameters.bias(e, o);
+      y[std::size_t(o)] += routing.gates_of(n)[j] * experts.scale()[std::size_t(e)] * v / (1 + std::exp(-v));
+    }
+  }
 }
 
 /// y += sum_e g_e ((P_e x + p_e) o x + Q_e x + q_e)
@@ -346,6 +374,9 @@ TEST_CASE("Random bases between diagonals under every gate", "[composition]") {
 }
 TEST_CASE("Whole matrices under every gate", "[composition]") {
   check_under_every_gate(whole_matrices());
+}
+TEST_CASE("Normalized experts under every gate", "[composition]") {
+  check_under_every_gate(normalized_maps());
 }
 TEST_CASE("Modulations under every gate", "[composition]") {
   for (ModulationForm form :

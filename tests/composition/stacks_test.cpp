@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Methods that are more than one layer, put together of what there is: LoRA-Mixer, Uni-MoE, MoVA, HoME, Uni-RAG.
+// Methods that are more than one layer, put together of what there is: X-LoRA, LoRA-Mixer, Uni-MoE, MoVA, HoME,
+// Uni-RAG.
 #include "mole/mole.hpp"
 #include "mole/testing/central_differences.hpp"
 #include "support/catch.hpp"
@@ -40,6 +41,78 @@ std::vector<Index> touched_rows(const Matrix<double>& gradient) {
 
 }  // namespace
 
+TEST_CASE(
+    "X-LoRA: the base alone gives hidden states, a classifier of these mixes adapters of all layers in a second pass",
+    "[composition]") {
+  constexpr Index wide = 13;
+  Rng rng(1);
+  auto routing = xlora<double>({.hidden = wide,
+                                .layers = 2,
+                                .experts = stack_experts,
+                                .depth = 2,
+                                .width = 6,
+                                .dropout = 0.3,
+                                .k = 3,
+                                .global_scaling_weight = 1.5},
+                               rng, Reference{});
+  const ExpertLinear first(stack_ranks(stack_width, wide, 4),
+                           DenseBase(support::random_matrix<double>(wide, stack_width, 5)), Reference{}),
+      second(stack_ranks(wide, wide, 6), DenseBase(support::random_matrix<double>(wide, wide, 7)), Reference{});
+  auto first_work = first.workspace(stack_tokens);
+  auto second_work = second.workspace(stack_tokens);
+  auto work = routing.workspace(stack_tokens);
+  Matrix<double> between(stack_tokens, wide), y(stack_tokens, wide);
+  const auto pass_through = [&](const Routing<double>& of_first, const Routing<double>& of_second) {
+    first.apply(stack_x(), of_first, between, first_work);
+    second.apply(between, of_second, y, second_work);
+  };
+
+  const auto nobody = Routing<double>::from_dense(Matrix<double>(stack_tokens, stack_experts));
+  pass_through(nobody, nobody);
+  Matrix<double> base(stack_tokens, wide), twice = base;
+  Reference{}.product_nt(stack_x(), first.base().weight(), base.view());
+  Reference{}.product_nt(base, second.base().weight(), twice.view());
+  CHECK(support::same_bits(y, twice));
+  const Matrix<double> hidden = y;  // no gradient passes here
+
+  const Pass pass{.training = true, .seed = 3};
+  const auto d_y = support::random_matrix<double>(stack_tokens, wide, 8);
+  const auto loss = [&] {
+    routing.route(hidden, work, pass);
+    pass_through(work.routing(0), work.routing(1));
+    return dot_of(y, d_y);
+  };
+  loss();
+  for (Index m : {0, 1})
+    for (Index n = 0; n < stack_tokens; ++n) {
+      const auto gates = work.routing(m).gates_of(n);
+      CHECK(gates.size() == 3);
+      CHECK(std::accumulate(gates.begin(), gates.end(), 0.0) < 1.5);
+    }
+  auto gradients = routing.gradients();
+  auto of_first = first.gradients({.experts = false}), of_second = second.gradients({.experts = false});
+  Matrix<double> d_between(stack_tokens, wide), d_x(stack_tokens, stack_width);
+  second.apply_backward(between, work.routing(1), d_y, work.d_gate(1), d_between, of_second, second_work);
+  first.apply_backward(stack_x(), work.routing(0), d_between, work.d_gate(0), d_x, of_first, first_work);
+  routing.route_backward(hidden, {}, gradients, work);
+  auto& layers = routing.router().parameters().layers;
+  for (std::size_t l : {0u, 1u}) {
+    CHECK(laws::gradient_error(layers[l].weight.elements(), gradients.layers[l].weight.elements(), loss) < 1e-6);
+    CHECK(laws::gradient_error(layers[l].bias.elements(), gradients.layers[l].bias.elements(), loss) < 1e-6);
+  }
+
+  // Dropout of the classifier is there in training alone; layers may share one decision.
+  loss();
+  const double dropped = work.logits()(0, 0);
+  routing.route(hidden, work);
+  CHECK(work.logits()(0, 0) != dropped);
+  const auto shared = xlora<double>({.hidden = wide, .experts = stack_experts}, rng, Reference{});
+  auto shared_work = shared.workspace(stack_tokens);
+  shared.route(hidden, shared_work);
+  pass_through(shared_work.routing(0), shared_work.routing(0));
+  CHECK(shared_work.routing(0).pairs() == stack_tokens * stack_experts);
+}
+
 TEST_CASE("LoRA-Mixer trains experts by labels, then the router alone, and serves the k best", "[composition]") {
   auto layer = support::routed_layer<double>({}, Gate{Softmax{}, TopK{stack_experts}, Renormalized{}});
   auto work = layer.workspace(stack_tokens);
@@ -70,6 +143,8 @@ TEST_CASE("LoRA-Mixer trains experts by labels, then the router alone, and serve
   };
   const double before = soft_loss();
   CHECK(work.routing.pairs() == stack_tokens * stack_experts);
+  auto all = support::routed_layer<double>({}, Gate{Softmax{}, All{}, Raw{}});  // the softmax as it is
+  CHECK(support::largest_difference(support::output(all, stack_x()), y) < 1e-13);
   layer.backward(stack_x(), d_y, d_x, of_router, work);
   CHECK(touched_rows(of_router.router.weight).size() == std::size_t(stack_experts));
   CHECK(laws::gradient_error(layer.router().parameters().weight.elements(), of_router.router.weight.elements(),
@@ -92,11 +167,11 @@ TEST_CASE("LoRA-Mixer trains experts by labels, then the router alone, and serve
 
 TEST_CASE("Uni-MoE: whole experts with LoRA on each map, and gates that see a map of the modality", "[composition]") {
   Rng rng(1);
-  const auto map = [&](Index in, Index out) {
+  const auto map = [&](Index from, Index to) {
     return ExpertProjection{
-        SummedExperts{MapExperts<DenseMaps<double>>({.in = in, .out = out, .experts = stack_experts}, rng),
-                      stack_ranks(in, out, 4)},
-        NoBase<double>(in, out)};
+        SummedExperts{MapExperts<DenseMaps<double>>({.in = from, .out = to, .experts = stack_experts}, rng),
+                      stack_ranks(from, to, 4)},
+        NoBase<double>(from, to)};
   };
   const ModalityRouter router(LinearRouter<double>({.in = 5, .experts = stack_experts}, rng),
                               {.in = stack_width, .modalities = 2}, rng);
@@ -156,6 +231,7 @@ TEST_CASE("MoVA: a coarse choice masks the fine gate of each image, over the mea
     if (!gates.empty()) CHECK(std::abs(std::accumulate(gates.begin(), gates.end(), 0.0) - 1) < 1e-14);
     for (int e : work.routing.experts_of(n)) CHECK(allowed[std::size_t(n * stack_experts + e)] == 1);
   }
+  CHECK(work.routing.gates_of(4)[0] == 1);  // one expert alone, whatever its logit
   const auto y = support::output(layer, stack_x(), pass);
   for (Index n : {2, 3})
     for (double value : y.view().row(n)) CHECK(value == 0);
@@ -173,12 +249,19 @@ TEST_CASE("HoME: experts of a hierarchy under masks, with a feature gate before 
   const auto masked = [](std::vector<std::uint8_t> allowed) {
     return Gate{MaskedSoftmax{std::move(allowed)}, All{}, Raw{}};
   };
-  // Experts 0: of all, 1 and 2: of category one, 3: of category two.
-  auto meta = support::routed_layer<double>({.out = stack_width}, masked({1, 1, 1, 1})),
-       first = support::routed_layer<double>({.out = stack_width}, masked({1, 1, 1, 0}));
+  // Experts 0: of all, 1 and 2: of category one, 3: of category two, each normalized by its batch.
+  const auto level = [&](std::uint64_t seed, std::vector<std::uint8_t> allowed) {
+    Rng generator(seed);
+    const MapExperts<NormalizedMaps<DenseMaps<double>>> experts(
+        {.maps = {.in = stack_width, .out = stack_width, .experts = stack_experts}}, generator);
+    return MixtureLinear(LinearRouter<double>({.in = stack_width, .experts = stack_experts}, generator),
+                         masked(std::move(allowed)), experts, NoBase<double>(stack_width, stack_width), Reference{});
+  };
+  auto meta = level(11, {1, 1, 1, 1}), first = level(12, {1, 1, 1, 0});
   auto meta_work = meta.workspace(stack_tokens);
   auto first_work = first.workspace(stack_tokens);
 
+  Rng trained(8);
   // A feature gate whose second factor is 0 multiplies x by 2 sigmoid(0) = 1.
   auto feature = support::routed_layer<double>({.out = stack_width, .experts = 2}, Gate{Softmax{}, All{}, Raw{}});
   feature.experts().parameters().lora_B.set_zero();
@@ -188,11 +271,25 @@ TEST_CASE("HoME: experts of a hierarchy under masks, with a feature gate before 
   for (std::size_t i = 0; i < seen.elements().size(); ++i)
     seen.elements()[i] = 2 / (1 + std::exp(-seen.elements()[i])) * stack_x().elements()[i];
   CHECK(support::same_bits(seen, stack_x()));
+  fill_uniform(feature.experts().parameters().lora_B.view(), 5, trained);
+  const MixtureLinear trained_gates(feature.router(), feature.gating(), feature.experts(),
+                                    NoBase<double>(stack_width, stack_width), Reference{});
+  const Matrix<double> of_trained = support::output(trained_gates, stack_x());
+  for (double v : of_trained.elements()) {
+    const double factor = 2 / (1 + std::exp(-v));
+    CHECK((factor > 0 && factor < 2));
+  }
 
   // Level 1: what is shared, and what is of category one, whose gate never sees expert 3.
   Matrix<double> z_shared(stack_tokens, stack_width), z_first = z_shared, both(stack_tokens, 2 * stack_width);
-  meta.forward(seen, z_shared, meta_work);
-  first.forward(seen, z_first, first_work);
+  meta.forward(seen, z_shared, meta_work, {.training = true});
+  first.forward(seen, z_first, first_work, {.training = true});
+  meta.experts().maps().running().update(meta_work.experts_scratch.maps.batch);
+  first.experts().maps().running().update(first_work.experts_scratch.maps.batch);
+  for (Index o = 0; o < stack_width; ++o) {
+    CHECK(meta.experts().maps().running().mean()(3, o) != 0);
+    CHECK(first.experts().maps().running().mean()(3, o) == 0);  // served nobody
+  }
   CHECK(first_work.routing.load(3) == 0);
   CHECK(meta_work.routing.load(3) == stack_tokens);
 

@@ -47,10 +47,11 @@ TEST_CASE("Labels are checked for the tokens that are routed, and missing where 
   const std::vector<std::uint8_t> routed{1, 0, 1};
   CHECK(Pass{}.label(7) == 0);
   CHECK(Pass{.labels = labels}.label(1) == 5);
-  CHECK_NOTHROW(Pass{}.check_labels("test", 1));
-  CHECK_THROWS_AS(Pass{}.check_labels("test", 2), Error);
-  CHECK_THROWS_AS(Pass{.labels = labels}.check_labels("test", 5), Error);
-  CHECK_NOTHROW(Pass{.labels = labels}.check_labels("test", 6));
-  CHECK_NOTHROW((Pass{.routed = routed, .labels = labels}.check_labels("test", 3)));
+  CHECK_NOTHROW(Pass{}.check_labels("test", 1, 3));
+  CHECK_THROWS_AS(Pass{}.check_labels("test", 2, 3), Error);
+  CHECK_NOTHROW(Pass{}.check_labels("test", 2, 0));  // an empty batch has empty labels
+  CHECK_THROWS_AS(Pass{.labels = labels}.check_labels("test", 5, 3), Error);
+  CHECK_NOTHROW(Pass{.labels = labels}.check_labels("test", 6, 3));
+  CHECK_NOTHROW((Pass{.routed = routed, .labels = labels}.check_labels("test", 3, 3)));
   CHECK_THROWS_AS(Pass{.labels = labels}.check(4, 1), Error);
 }

@@ -101,3 +101,32 @@ TEST_CASE("An expert that serves nobody may hold NaN: maps", "[expert]") {
     check_unchosen(MapExperts<BlockRotation<double>>(
         {.in = wide, .out = narrow, .experts = three, .block = 4, .weight = weight.view(), .form = form}, rng));
 }
+
+TEST_CASE("An expert that serves nobody may hold NaN: matrices, normalized ones with their moments, and whole blocks",
+          "[expert]") {
+  Rng rng(1);
+  const auto dense = [&](Index from, Index to) {
+    return MapExperts<DenseMaps<double>>({.in = from, .out = to, .experts = three, .bias = true}, rng);
+  };
+  check_unchosen(dense(wide, narrow));
+  check_unchosen(BiasedExperts(dense(wide, narrow)));
+  MapExperts<NormalizedMaps<DenseMaps<double>>> normalized(
+      {.maps = {.in = wide, .out = narrow, .experts = three, .bias = true}}, rng);
+  fill(normalized.maps().running().mean().middle_rows(2, 1), std::numeric_limits<double>::quiet_NaN());
+  fill(normalized.maps().running().variance().middle_rows(2, 1), std::numeric_limits<double>::quiet_NaN());
+  check_unchosen(normalized);
+  const auto ranks = [&](Index from, Index to) {
+    return LowRank<DenseFactors<double>>({.in = from, .out = to, .experts = three, .rank = 2}, rng);
+  };
+  check_unchosen(SummedExperts(dense(wide, narrow), ranks(wide, narrow)));
+  check_unchosen(MergedExperts<DenseFactors<double>>({.in = wide, .out = narrow, .experts = three, .rank = 2}, rng));
+  const auto map = [](auto experts) {
+    const Index from = experts.in(), to = experts.out();
+    return ExpertProjection{std::move(experts), NoBase<double>(from, to)};
+  };
+  const auto gate = map(dense(wide, 4)), up = map(dense(wide, 4)), down = map(dense(4, narrow));
+  check_unchosen(FeedForwardExperts{gate, up, down});
+  check_unchosen(FeedForwardExperts{up, down, GELU{}});
+  const auto thin_gate = map(ranks(wide, 4)), thin_up = map(ranks(wide, 4)), thin_down = map(ranks(4, narrow));
+  check_unchosen(FeedForwardExperts{thin_gate, thin_up, thin_down});
+}

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
-// The first level of HoME: feature gates, gates under a hierarchy and self-gates of this library, over normalized
-// experts of the host: home.
+// The first level of HoME: feature gates, gates under a hierarchy and self-gates over normalized experts: home.
 #include "golden/methods.hpp"
 #include "golden/routed_layers.hpp"
+#include "mole/testing/harness.hpp"
 
 #include <array>
 #include <cmath>
@@ -84,89 +84,58 @@ class FeatureGate {
   Matrix<T> v_;
 };
 
-/// silu(batchnorm(linear)) of the host.
-template <class T>
+/// silu(batchnorm(linear)).
+template <class T, class Execution>
 class NormalizedExpert {
+  using Maps = mole::NormalizedMaps<mole::DenseMaps<T>>;
+
  public:
-  NormalizedExpert(const Comparison<T>& file, const std::string& name)
-      : name_("experts." + name),
-        map_(load_linear(file, name_ + ".linear")),
-        scale_(file.matrix(name_ + ".norm.weight")),
-        shift_(file.matrix(name_ + ".norm.bias")),
-        mean_(file.matrix(name_ + ".norm.running_mean")),
-        variance_(file.matrix(name_ + ".norm.running_var")),
-        eps_(T(file.number("bn_eps"))),
-        momentum_(T(file.number("bn_momentum"))),
-        training_(file.flag("training")) {}
+  NormalizedExpert(const Comparison<T>& file, const std::string& name, const Execution& execution)
+      : name_("experts." + name), maps_(load(file, name_)), training_(file.flag("training")), execution_(execution) {}
 
   Matrix<T> out, d_out;
 
   void forward(Comparison<T>& file, const Matrix<T>& u) {
-    out = d_out = normal_ = Matrix<T>(u.rows(), map_.weight.rows());
-    inverse_.assign(std::size_t(out.cols()), 0);
-    for (Index o = 0; o < out.cols(); ++o) {
-      T mean = 0, variance = 0;
-      for (Index n = 0; n < u.rows(); ++n) {
-        T& z = normal_(n, o) = map_.bias(0, o);
-        for (Index i = 0; i < u.cols(); ++i) z += map_.weight(o, i) * u(n, i);
-        mean += z / T(u.rows());
-      }
-      for (Index n = 0; n < u.rows(); ++n) variance += (normal_(n, o) - mean) * (normal_(n, o) - mean) / T(u.rows());
-      if (training_) {
-        mean_(0, o) += momentum_ * (mean - mean_(0, o));
-        variance_(0, o) += momentum_ * (variance * T(u.rows()) / T(u.rows() - 1) - variance_(0, o));
-      } else {
-        mean = mean_(0, o), variance = variance_(0, o);
-      }
-      const T inverse = inverse_[std::size_t(o)] = 1 / std::sqrt(variance + eps_);
-      for (Index n = 0; n < u.rows(); ++n) {
-        normal_(n, o) = (normal_(n, o) - mean) * inverse;
-        const T v = scaled(n, o);
-        out(n, o) = v * sigmoid(v);
-      }
-    }
-    file.expect_optional("after." + name_ + ".norm.running_mean", mean_);
-    file.expect_optional("after." + name_ + ".norm.running_var", variance_);
+    out = d_out = Matrix<T>(u.rows(), maps_.out());
+    harness_.emplace(maps_, mole::CallSize{.tokens = u.rows()}, mole::Pass{.training = training_}, execution_);
+    maps_.prepare(harness_->call());
+    maps_.map(0, u, out.view(), harness_->call());
+    maps_.running().update(harness_->scratch().batch);
+    file.expect_optional("after." + name_ + ".norm.running_mean", View<const T>(maps_.running().mean()));
+    file.expect_optional("after." + name_ + ".norm.running_var", View<const T>(maps_.running().variance()));
   }
 
-  void backward(Comparison<T>& file, const Matrix<T>& u, Matrix<T>& d_u) const {
-    Matrix<T> d_weight(map_.weight.rows(), map_.weight.cols()), d_bias(1, map_.weight.rows()), d_scale = d_bias,
-                                                                                               d_shift = d_bias;
-    for (Index o = 0; o < out.cols(); ++o) {
-      std::vector<T> d(std::size_t(u.rows()));
-      for (Index n = 0; n < u.rows(); ++n) {
-        const T v = scaled(n, o), s = sigmoid(v);
-        d[std::size_t(n)] = d_out(n, o) * (s + v * s * (1 - s));
-        d_scale(0, o) += d[std::size_t(n)] * normal_(n, o);
-        d_shift(0, o) += d[std::size_t(n)];
-      }
-      for (Index n = 0; n < u.rows(); ++n) {
-        T d_z = d[std::size_t(n)];
-        if (training_) d_z -= (d_shift(0, o) + normal_(n, o) * d_scale(0, o)) / T(u.rows());
-        d_z *= scale_(0, o) * inverse_[std::size_t(o)];
-        d_bias(0, o) += d_z;
-        for (Index i = 0; i < u.cols(); ++i) {
-          d_weight(o, i) += d_z * u(n, i);
-          d_u(n, i) += d_z * map_.weight(o, i);
-        }
-      }
-    }
-    file.expect_gradient("grad." + name_ + ".linear.weight", d_weight);
-    file.expect_gradient("grad." + name_ + ".linear.bias", d_bias);
-    file.expect_gradient("grad." + name_ + ".norm.weight", d_scale);
-    file.expect_gradient("grad." + name_ + ".norm.bias", d_shift);
+  void backward(Comparison<T>& file, const Matrix<T>& u, Matrix<T>& d_u) {
+    auto gradients = mole::zeros_like(mole::ParametersOf<Maps>(maps_.parameters()));
+    maps_.begin_backward(gradients, harness_->call());
+    maps_.map_backward(0, u, d_out, d_u.view(), gradients, harness_->call());
+    file.expect_gradient("grad." + name_ + ".linear.weight", gradients.maps.weight);
+    file.expect_gradient("grad." + name_ + ".linear.bias", gradients.maps.bias);
+    file.expect_gradient("grad." + name_ + ".norm.weight", gradients.weight);
+    file.expect_gradient("grad." + name_ + ".norm.bias", gradients.bias);
   }
 
  private:
-  T scaled(Index n, Index o) const { return scale_(0, o) * normal_(n, o) + shift_(0, o); }
+  static Maps load(const Comparison<T>& file, const std::string& name) {
+    const auto linear = load_linear(file, name + ".linear");
+    mole::Rng rng;
+    mole::DenseMaps<T> map({.in = linear.weight.cols(), .out = linear.weight.rows(), .bias = true}, rng);
+    map.parameters() = {linear.weight, linear.bias};
+    Maps maps(map, file.number("bn_eps"), file.number("bn_momentum"));
+    auto parameters = maps.parameters();
+    parameters.weight = file.matrix(name + ".norm.weight");
+    parameters.bias = file.matrix(name + ".norm.bias");
+    mole::copy(file.matrix(name + ".norm.running_mean"), maps.running().mean());
+    mole::copy(file.matrix(name + ".norm.running_var"), maps.running().variance());
+    maps.check_sizes();
+    return maps;
+  }
 
   std::string name_;
-  mole::LinearParameters<T> map_;
-  Matrix<T> scale_, shift_, mean_, variance_;
-  T eps_, momentum_;
+  Maps maps_;
   bool training_;
-  Matrix<T> normal_;
-  std::vector<T> inverse_;
+  Execution execution_;
+  std::optional<mole::laws::Harness<Maps, Execution>> harness_;
 };
 
 /// The sum over some experts of their gate times their output, the gates from a router of the file for these alone.
@@ -178,17 +147,17 @@ class GatedSum {
            const Execution& execution)
       : name_(std::move(name)), allowed_(allowed), layer_(load(file, name_, score, allowed, execution)) {}
 
-  void forward(const Matrix<T>& u, const std::vector<NormalizedExpert<T>*>& experts, Matrix<T>& y) {
+  void forward(const Matrix<T>& u, const std::vector<NormalizedExpert<T, Execution>*>& experts, Matrix<T>& y) {
     work_.emplace(layer_.workspace(u.rows()));
     layer_.route(u, *work_);
     for_each_pair([&](Index n, int e, T gate, T&) {
       for (Index o = 0; o < y.cols(); ++o) y(n, o) += gate * experts[std::size_t(e)]->out(n, o);
     });
   }
-  void backward(Comparison<T>& file, const Matrix<T>& u, const std::vector<NormalizedExpert<T>*>& experts,
+  void backward(Comparison<T>& file, const Matrix<T>& u, const std::vector<NormalizedExpert<T, Execution>*>& experts,
                 const Matrix<T>& d_y, Matrix<T>& d_u) {
     for_each_pair([&](Index n, int e, T gate, T& d_gate) {
-      NormalizedExpert<T>& expert = *experts[std::size_t(e)];
+      NormalizedExpert<T, Execution>& expert = *experts[std::size_t(e)];
       for (Index o = 0; o < d_y.cols(); ++o) {
         d_gate += d_y(n, o) * expert.out(n, o);
         expert.d_out(n, o) += gate * d_y(n, o);
@@ -252,7 +221,7 @@ class Home {
     for (const char* kind : kinds) {
       const Index count = file.integer(std::string(kind) == "shared" ? "shared_experts" : "category_experts");
       for (Index e = 0; e < count; ++e) {
-        experts_.emplace_back(file, std::string(kind) + "." + std::to_string(e));
+        experts_.emplace_back(file, std::string(kind) + "." + std::to_string(e), execution);
         kind_.push_back(kind);
       }
       feature_gates_.emplace_back(file, kind, execution);
@@ -269,7 +238,7 @@ class Home {
         if (kind_[e] == kinds[c]) all_[e]->forward(file_, gated[c]);
     }
     for (std::size_t c = 0; c < kinds.size(); ++c) {
-      std::vector<NormalizedExpert<T>*> own;
+      std::vector<NormalizedExpert<T, Execution>*> own;
       std::vector<std::uint8_t> seen;
       for (std::size_t e = 0; e < all_.size(); ++e) {
         if (kind_[e] == kinds[c]) own.push_back(all_[e]);
@@ -302,7 +271,7 @@ class Home {
  private:
   template <class Gate, class SelfGate>
   void check_output(const std::string& kind, Gate& gate, SelfGate self_gate,
-                    const std::vector<NormalizedExpert<T>*>& own, const Matrix<T>& u, Matrix<T>& d_u) {
+                    const std::vector<NormalizedExpert<T, Execution>*>& own, const Matrix<T>& u, Matrix<T>& d_u) {
     Matrix<T> y(u.rows(), own.front()->out.cols());
     gate.forward(u, all_, y);
     self_gate.forward(u, own, y);
@@ -316,9 +285,9 @@ class Home {
 
   Comparison<T>& file_;
   Execution execution_;
-  std::deque<NormalizedExpert<T>> experts_;
+  std::deque<NormalizedExpert<T, Execution>> experts_;
   std::vector<std::string> kind_;
-  std::vector<NormalizedExpert<T>*> all_;
+  std::vector<NormalizedExpert<T, Execution>*> all_;
   std::deque<FeatureGate<T, Execution>> feature_gates_;
 };
 

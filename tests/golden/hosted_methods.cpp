@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 // Routings of experts that belong to the host, or to no layer of this library: sparse-unified, mova,
-// mixer-gate; or that the host thins out: mc-odp.
+// mixer-gate; or that the host thins out: mc-odp; and the logits of a host under two of them: scmoe-contrast.
 #include "golden/methods.hpp"
 #include "golden/routed_layers.hpp"
+#include "mole/surgery/deal_units.hpp"
 
 #include <cmath>
 #include <numbers>
@@ -65,7 +66,7 @@ class NeuronGroup {
 /// Experts 0 ... E - 1, then the shared one.
 template <class T>
 std::vector<NeuronGroup<T>> load_neurons(Comparison<T>& file) {
-  const Matrix<T> importance = file.matrix("importance");  // of the neurons, by which the release has dealt them
+  const Matrix<T> importance = file.matrix("importance");
   const auto neurons = file.integers("neurons.experts"), shared = file.integers("neurons.shared");
   const Index experts = file.integer("experts"), size = Index(neurons.size()) / experts;
   file.expect_option("d_ff", double(importance.size()));
@@ -73,6 +74,12 @@ std::vector<NeuronGroup<T>> load_neurons(Comparison<T>& file) {
   file.expect_option("shared_neurons", double(shared.size()));
   if (Index(file.number("shared_ratio") * double(importance.size())) != Index(shared.size()))
     file.refuse("shared_ratio", "that of the shared neurons");
+  const auto dealt = mole::deal_units(std::vector<double>(importance.elements().begin(), importance.elements().end()),
+                                      {.experts = experts, .shared = Index(shared.size())});
+  std::vector<std::int64_t> of_experts;
+  for (const auto& units : dealt.experts) of_experts.insert(of_experts.end(), units.begin(), units.end());
+  file.expect_optional("neurons.experts", of_experts);
+  file.expect_optional("neurons.shared", std::vector<std::int64_t>(dealt.shared.begin(), dealt.shared.end()));
   std::vector<NeuronGroup<T>> groups;
   for (Index e = 0; e < experts; ++e)
     groups.emplace_back(file, std::vector<std::int64_t>(neurons.begin() + e * size, neurons.begin() + (e + 1) * size));
@@ -339,10 +346,45 @@ Method mc_odp() {
   });
 }
 
+// ---- scmoe-contrast
+
+/// Logits of a strong and of a weak pass, divided by temperatures of the host. -infinity is stored as 0.
+Method scmoe_contrast() {
+  return offline([]<class T>(Comparison<T>& file) {
+    if (file.has_option("blocked_token")) file.refuse("blocked_token", "None");
+    Matrix<T> strong = file.matrix("strong"), weak = file.matrix("weak");
+    file.expect_option("rows", double(strong.rows()));
+    file.expect_option("vocabulary", double(strong.cols()));
+    for (T& logit : strong.elements()) logit /= T(file.number("strong_temperature"));
+    for (T& logit : weak.elements()) logit /= T(file.number("weak_temperature"));
+    Matrix<T> contrasted(strong.rows(), strong.cols()), cutoff(strong.rows(), 1);
+    std::vector<std::int64_t> valid, next;
+    for (Index n = 0; n < strong.rows(); ++n) {
+      const auto row = contrasted.view().row(n);
+      mole::self_contrast<T>(strong.view().row(n), weak.view().row(n), row,
+                             {.alpha = file.number("alpha"), .beta = file.number("beta")});
+      cutoff(n, 0) = T(std::log(file.number("alpha")) + double(std::ranges::max(strong.view().row(n))));
+      next.push_back(std::ranges::max_element(row) - row.begin());
+      for (T& logit : row) {
+        valid.push_back(std::isinf(logit) ? 0 : 1);
+        if (std::isinf(logit)) logit = 0;
+      }
+    }
+    file.expect("contrasted", contrasted);
+    file.expect_optional("cutoff", cutoff);
+    file.expect_optional("valid", valid);
+    file.expect_optional("next", next);
+  });
+}
+
 }  // namespace
 
 std::map<std::string, Method> hosted_methods() {
-  return {{"sparse-unified", sparse_unified()}, {"mova", mova()}, {"mixer-gate", mixer_gate()}, {"mc-odp", mc_odp()}};
+  return {{"sparse-unified", sparse_unified()},
+          {"mova", mova()},
+          {"mixer-gate", mixer_gate()},
+          {"mc-odp", mc_odp()},
+          {"scmoe-contrast", scmoe_contrast()}};
 }
 
 }  // namespace golden

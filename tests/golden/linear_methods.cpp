@@ -91,6 +91,15 @@ Method top_k(const LoadBalanceOptions& balance, bool float32_counts = false) {
   });
 }
 
+/// The release stores a scaling that its forward does not apply.
+Method rocket() {
+  return under_every_execution([]<class T>(Comparison<T>& file, auto execution) {
+    file.ignore_option("stored_scaling");
+    check_routed(file, mole::Gate{mole::Softmax{}, mole::TopK{.k = file.integer("top_k")}, mole::Renormalized{}},
+                 execution, {});
+  });
+}
+
 Method dense() {
   return under_every_execution([]<class T>(Comparison<T>& file, auto execution) {
     check_routed(file, mole::Gate{mole::Softmax{}, mole::All{}, mole::Raw{}}, execution, {});
@@ -108,6 +117,7 @@ std::map<std::string, Method> linear_methods() {
           {"mola-moepeft", top_k(one)},
           {"mole-topk", top_k(k, true)},
           {"mixtral", top_k(k)},
+          {"rocket", rocket()},
           {"unimoe", top_k(first)},
           {"loramoe", dense()},
           {"loramoe-moepeft", dense()},

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT
 // Offline changes of adapters and experts: merge-cat, merge-linear, merge-magnitude-prune, merge-svd, merge-ties,
-// merge-ties-svd, lora-lego, sub-moe.
+// merge-ties-svd, lora-lego, sub-moe, rocket-diversity.
 #include "golden/methods.hpp"
 #include "golden/parameters.hpp"
 #include "mole/expert/low_rank.hpp"
 #include "mole/factors/dense_factors.hpp"
 #include "mole/surgery/concatenate_adapters.hpp"
+#include "mole/surgery/diverse_groups.hpp"
 #include "mole/surgery/lego_merge.hpp"
 #include "mole/surgery/merge_factors.hpp"
 #include "mole/surgery/merge_updates.hpp"
@@ -157,10 +158,47 @@ Method sub_moe() {
   });
 }
 
+/// Adapters that are least alike, for a mixture to start with.
+Method rocket_diversity() {
+  return offline([]<class T>(Comparison<T>& file) {
+    std::vector<std::string> names;  // "['q.lora_A', ...]"
+    std::istringstream words(file.text("tensors"));
+    for (std::string word; std::getline(words, word, '\'');)
+      if (word.find("lora") != std::string::npos) names.push_back(word);
+    std::string listed;
+    for (const std::string& name : names) listed += (listed.empty() ? "['" : ", '") + name + "'";
+    if (listed + "]" != file.text("tensors")) file.refuse("tensors", "names in quotation marks");
+    const Index count = file.integer("adapters");
+    std::vector<Matrix<T>> tensors;
+    for (Index i = 0; i < count; ++i)
+      for (const std::string& name : names)
+        tensors.push_back(file.matrix("adapters." + std::to_string(i) + "." + name));
+    std::vector<std::vector<View<const T>>> adapters;
+    for (Index i = 0; i < count; ++i) {
+      const auto first = tensors.begin() + i * Index(names.size());
+      adapters.emplace_back(first, first + Index(names.size()));
+    }
+    const Matrix<double> similarity = mole::tensor_similarity<T>(adapters);
+    Matrix<T> pairs(count, count);
+    std::ranges::transform(similarity.elements(), pairs.elements().begin(), [](double v) { return T(v); });
+    file.expect_optional("pair_score", pairs);
+    const auto best = mole::diverse_groups(similarity, file.integer("group"), Index(file.matrix("best.scores").size()));
+    Matrix<T> scores(1, Index(best.size()));
+    std::vector<std::int64_t> members;
+    for (std::size_t g = 0; g < best.size(); ++g) {
+      scores(0, Index(g)) = T(best[g].score);
+      members.insert(members.end(), best[g].members.begin(), best[g].members.end());
+    }
+    file.expect("best.scores", scores);
+    file.expect_optional("best.groups", members);
+  });
+}
+
 }  // namespace
 
 std::map<std::string, Method> surgery_methods() {
   return {{"lora-lego", lora_lego()},
+          {"rocket-diversity", rocket_diversity()},
           {"sub-moe", sub_moe()},
           {"merge-cat", merge("cat")},
           {"merge-linear", merge("linear")},

@@ -634,6 +634,55 @@ TEST_CASE("A layer of erased type reads FlyLoRA's A, too", "[io]") {
   CHECK(same_bits(columns, run.layer.experts().factors().projection().columns));
 }
 
+TEST_CASE("Training of normalized experts, resumed from a checkpoint behind AnyLinear, goes on with the same bits",
+          "[io]") {
+  using Experts = MapExperts<NormalizedMaps<DenseMaps<float>>>;
+  const auto layer_of = [](std::uint64_t seed) {
+    Rng rng(seed);
+    const Experts experts({.maps = {.in = 5, .out = 7, .experts = 3, .bias = true}}, rng);
+    return MixtureLinear(LinearRouter<float>({.in = 5, .experts = 3}, rng), support::top_2(), experts,
+                         NoBase<float>(5, 7), Reference{});
+  };
+  using Layer = decltype(layer_of(1));
+  struct Run {
+    AnyLinear<float> layer;
+    Sgd<float> optimizer{{.learning_rate = 0.05}};
+
+    void take_step(std::uint64_t step) {
+      const auto x = support::random_matrix<float>(12, 5, step), target = support::random_matrix<float>(12, 7, step);
+      Matrix<float> y(12, 7), d_x(12, 5);
+      layer.forward(x, y, {.training = true});
+      for (std::size_t i = 0; i < y.elements().size(); ++i) y.elements()[i] -= target.elements()[i];
+      layer.backward(x, y, d_x);
+      auto* const inside = layer.target<Layer>();
+      inside->experts().maps().running().update(layer.workspace<Layer>()->experts_scratch.maps.batch);
+      optimizer.step([&](auto&& f) { layer.for_each_tensor(f); });
+      layer.zero_gradients();
+    }
+    Matrix<float> evaluated() {
+      Matrix<float> y(9, 7);
+      layer.forward(support::random_matrix<float>(9, 5, 99), y);
+      return y;
+    }
+  };
+  const TemporaryFolder folder;
+  Run run{AnyLinear<float>(layer_of(1), 20)}, resumed{AnyLinear<float>(layer_of(2), 20)};
+  for (std::uint64_t step = 0; step < 4; ++step) run.take_step(step);
+  CheckpointWriter writer;
+  const auto walk = [](Run& of) { return [&of](auto&& f) { of.layer.for_each_tensor(f); }; };
+  writer.add_parameters("layer", walk(run));
+  writer.add_state("state", run.layer);
+  writer.write(folder / "normalized.safetensors");
+  const CheckpointReader reader(folder / "normalized.safetensors");
+  reader.read_parameters("layer", walk(resumed));
+  reader.read_state("state", resumed.layer);
+  CHECK(same_bits(run.evaluated(), resumed.evaluated()));
+  for (std::uint64_t step = 4; step < 7; ++step) run.take_step(step), resumed.take_step(step);
+  CHECK(same_bits(run.evaluated(), resumed.evaluated()));
+  using Other = decltype(support::routed_layer<float>({}, support::top_2()));
+  CHECK(run.layer.workspace<Other>() == nullptr);
+}
+
 TEST_CASE("A projection that is none is refused, and no other state is changed by it", "[io]") {
   const TemporaryFolder folder;
   const auto path = folder / "fly.safetensors";

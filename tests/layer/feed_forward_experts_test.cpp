@@ -56,6 +56,28 @@ auto block_of_matrices() {
                             GELU{}};
 }
 
+/// Of two maps, without one that gates.
+template <class T, class Activation = ReLU>
+auto plain_block(Activation activation = {}, double dropout = 0) {
+  return FeedForwardExperts{
+      ExpertProjection{map_ranks<T>(block_in, block_hidden, 2, dropout), map_base<T>(block_in, block_hidden, 21, true)},
+      ExpertProjection{map_ranks<T>(block_hidden, block_out, 3, dropout),
+                       map_base<T>(block_hidden, block_out, 31, true)},
+      activation};
+}
+
+/// The same of whole matrices with biases, of `experts` blocks.
+auto plain_block_of_matrices(Index experts = block_experts, Index hidden = block_hidden) {
+  Rng rng(4);
+  const auto map = [&](Index in, Index out) {
+    return ExpertProjection{
+        MapExperts<DenseMaps<double>>({.in = in, .out = out, .experts = experts, .bias = true}, rng),
+        NoBase<double>(in, out)};
+  };
+  auto up = map(block_in, hidden), down = map(hidden, block_out);
+  return FeedForwardExperts{std::move(up), std::move(down), GELU{}};
+}
+
 template <class Experts, class Execution = Reference>
 auto block_layer(Experts experts, Execution execution = {}) {
   using T = typename Experts::Scalar;
@@ -100,6 +122,79 @@ TEST_CASE("A mixture of feed-forward blocks is the gated sum of whole blocks", "
       }
       for (Index o = 0; o < block_out; ++o) CHECK(std::abs(double(y(n, o) - expected[std::size_t(o)])) < 1e-12);
     }
+  }
+}
+
+TEST_CASE("A block without a gate map is down of the activation of up", "[layer]") {
+  const auto layer = block_layer(plain_block<double>());
+  const auto x = support::random_matrix<double>(9, block_in, 2);
+  Matrix<double> y(9, block_out);
+  auto work = layer.workspace(9);
+  layer.forward(x, y, work);
+  for (Index n = 0; n < 9; ++n) {
+    const std::vector<long double> row(x.view().row(n).begin(), x.view().row(n).end());
+    std::vector<long double> expected(std::size_t(block_out), 0);
+    for (Index p = work.routing.first_pair(n); p < work.routing.first_pair(n + 1); ++p) {
+      const Index e = work.routing.expert(p);
+      auto h = mapped(layer.experts().up(), e, row);
+      for (long double& unit : h) unit = std::max(unit, 0.0L);
+      const auto out = mapped(layer.experts().down(), e, h);
+      for (std::size_t o = 0; o < out.size(); ++o) expected[o] += work.routing.gate(p) * out[o];
+    }
+    for (Index o = 0; o < block_out; ++o) CHECK(std::abs(double(y(n, o) - expected[std::size_t(o)])) < 1e-12);
+  }
+  std::vector<std::string> names;
+  auto copied = layer;
+  copied.for_each_tensor([&](std::string_view name, View<double>) { names.emplace_back(name); });
+  std::vector<std::string> found{"router.weight"};
+  for (const char* map : {"up", "down"})
+    for (const char* tensor : {"experts.lora_A", "experts.lora_B", "base.weight", "base.bias"})
+      found.push_back(std::string("experts.") + map + "." + tensor);
+  CHECK(names == found);
+}
+
+TEST_CASE("Blocks without a gate map keep the laws of experts, and have exact gradients", "[layer][expert]") {
+  CHECK(laws::broken_expert_law(plain_block<float>()) == "");
+  CHECK(laws::broken_expert_law(plain_block_of_matrices()) == "");
+  const auto exact = [](auto layer, const Pass& pass = {}) {
+    return check_gradients(layer, {.pass = pass}).passed(1e-7);
+  };
+  CHECK(exact(block_layer(plain_block<double>())));
+  CHECK(exact(block_layer(plain_block<double>(GELU{}), Simd<>{})));
+  CHECK(exact(block_layer(plain_block_of_matrices(), Simd<>{})));
+  CHECK(exact(block_layer(plain_block<double>(SiLU{}, 0.3)), {.training = true, .seed = 3}));
+}
+
+TEST_CASE("The parts of a block, its hidden units dealt out, add up to the block, biases too", "[layer]") {
+  const auto whole = plain_block_of_matrices(1, 8);
+  for (const Index parts : {1, 2, 4}) {
+    auto split = plain_block_of_matrices(parts, 8 / parts);
+    const auto& up = whole.up().experts.parameters();
+    const auto& down = whole.down().experts.parameters();
+    auto& up_parts = split.up().experts.parameters();
+    auto& down_parts = split.down().experts.parameters();
+    for (Index unit = 0; unit < 8; ++unit) {
+      const Index part = unit / (8 / parts), own = unit % (8 / parts);
+      std::ranges::copy(up.weight.view().row(unit), up_parts.weight.view().row(unit).begin());
+      up_parts.bias(part, own) = up.bias(0, unit);
+      for (Index o = 0; o < block_out; ++o) down_parts.weight(part * block_out + o, own) = down.weight(o, unit);
+    }
+    for (Index part = 0; part < parts; ++part)
+      for (Index o = 0; o < block_out; ++o) down_parts.bias(part, o) = down.bias(0, o) / double(parts);
+
+    // Equal rows of the router: the parts tie, and each has a share of 1 / parts, times parts.
+    Rng rng(5);
+    const auto layer_of = [&](auto experts) {
+      LinearRouter<double> router({.in = block_in, .experts = experts.experts()}, rng);
+      for (Index e = 1; e < experts.experts(); ++e)
+        std::ranges::copy(router.parameters().weight.view().row(0), router.parameters().weight.view().row_data(e));
+      const auto count = experts.experts();
+      return MixtureLinear(router, Gate{Softmax{}, TopK{count}, Renormalized{double(count)}}, std::move(experts),
+                           NoBase<double>(block_in, block_out), Reference{});
+    };
+    const auto x = support::random_matrix<double>(9, block_in, 2);
+    CHECK(support::largest_difference(support::output(layer_of(whole), x), support::output(layer_of(split), x)) <
+          1e-13);
   }
 }
 
@@ -231,6 +326,7 @@ TEST_CASE("Maps of a block that do not fit each other are refused", "[layer]") {
   CHECK(test::code_of([&] { FeedForwardExperts{map(5, 9), map(5, 8), map(9, 6)}; }) == ErrorCode::shape);
   CHECK(test::code_of([&] { FeedForwardExperts{map(5, 9), map(4, 9), map(9, 6)}; }) == ErrorCode::shape);
   CHECK(test::code_of([&] { FeedForwardExperts{map(5, 9), map(5, 9), map(8, 6)}; }) == ErrorCode::shape);
+  CHECK(test::code_of([&] { FeedForwardExperts{map(5, 9), map(8, 6)}; }) == ErrorCode::shape);
   const ExpertProjection unfit{map_ranks<double>(5, 9, 1), map_base<double>(5, 8, 2, false)};
   CHECK(test::code_of([&] { FeedForwardExperts{unfit, unfit, map(8, 6)}; }) == ErrorCode::shape);
 }

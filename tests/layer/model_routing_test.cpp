@@ -189,6 +189,10 @@ TEST_CASE("ModelRouting refuses parts that do not fit, calls out of turn and lay
   auto wrong = gradients;
   wrong.weight = Matrix<double>(2, 2);
   CHECK(code_of([&] { routing.route_backward(h, d_h, wrong, work); }) == ErrorCode::shape);
+  auto same = h;
+  routing.route(same, work);
+  CHECK(code_of([&] { routing.route_backward(same, same.view(), gradients, work); }) == ErrorCode::shape);
+  routing.route(h, work);
   CHECK_NOTHROW(routing.route_backward(h, d_h, gradients, work));
   CHECK(code_of([&] { routing.route_backward(h, d_h, gradients, work); }) == ErrorCode::order);
   routing.route(Matrix<double>(0, hidden_of_model), work);

@@ -53,6 +53,23 @@ TEST_CASE("The load of an expert is how likely its clean logit passes what it ha
              cv({normal_probability(-3.8), normal_probability(-1.8), normal_probability(0.2)})));
 }
 
+TEST_CASE("Without noise an expert above what it has to be above counts 1, one below 0, and no gradient is infinite",
+          "[loss]") {
+  for (LoadThreshold threshold : {LoadThreshold::without_it, LoadThreshold::kth}) {
+    Trace<double> trace = empty_trace(1, 4);
+    Matrix<double> clean(1, 4), deviation(1, 4), d_clean(1, 4), d_deviation(1, 4);
+    for (Index e = 0; e < 4; ++e) trace.logits()(0, e) = clean(0, e) = double(e);
+    const double value = load_cv2(trace, {clean, deviation, d_clean, d_deviation}, {.k = 2, .threshold = threshold});
+    // Tutel's threshold of the second best is its own logit.
+    const double own = threshold == LoadThreshold::kth ? 0.5 : 1;
+    const double loads[] = {0, 0, own, 1};
+    CHECK(near(value, SquaredCv::of(4, true, 1e-10, [&](Index e) { return loads[e]; }).value()));
+    CHECK(all_zero(d_clean.elements()));
+    CHECK(all_zero(d_deviation.elements()));
+    CHECK(all_zero(elements(trace.d_logits())));
+  }
+}
+
 TEST_CASE("The load loss adds the gradients of its value, also through its thresholds", "[loss]") {
   const std::vector<std::uint8_t> mask{1, 0, 1, 1, 1, 1};
   for (LoadThreshold threshold : {LoadThreshold::without_it, LoadThreshold::kth})

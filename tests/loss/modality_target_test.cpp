@@ -66,5 +66,10 @@ TEST_CASE("modality_target refuses labels and sizes that do not fit, before it a
   CHECK(code_of([&] { modality_target(trace, std::vector<int>{0, 3}, wishes()); }) == ErrorCode::option);
   CHECK(code_of([&] { modality_target(trace, std::vector<int>{0, -1}, wishes()); }) == ErrorCode::option);
   CHECK(code_of([&] { modality_target(trace, std::vector<int>{0, 1}, Matrix<double>(3, 4)); }) == ErrorCode::shape);
+  for (const double number : {-0.5, std::nan(""), HUGE_VAL}) {
+    Matrix<double> wrong = wishes();
+    wrong(1, 2) = number;
+    CHECK(code_of([&] { modality_target(trace, std::vector<int>{0, 1}, wrong); }) == ErrorCode::option);
+  }
   CHECK(all_zero(elements(trace.d_scores())));
 }

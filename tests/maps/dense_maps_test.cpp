@@ -82,6 +82,28 @@ TEST_CASE("DenseMaps keep the laws of experts, have exact gradients, and the sam
   for (std::size_t i = 0; i < one.size(); ++i) CHECK(support::same_bits(one[i], three[i]));
 }
 
+TEST_CASE("DenseMaps may have biases, with exact gradients, which cannot be merged", "[maps]") {
+  Rng rng(1);
+  const MapExperts<DenseMaps<double>> experts({.in = 5, .out = 7, .experts = 3, .bias = true}, rng),
+      unbiased(DenseMaps<double>({.in = 5, .out = 7, .experts = 3}, rng), {1, 1, 1});
+  CHECK(laws::broken_expert_law(experts) == "");
+  auto layer = dense_layer(experts, Reference{}), plain = dense_layer(unbiased, Reference{});
+  plain.experts().parameters().weight = experts.parameters().weight;
+  CHECK(check_gradients(layer).passed(1e-8));
+  const auto x = support::random_matrix<double>(9, 5, 3);
+  Matrix<double> y(9, 7), expected(9, 7), w(7, 5);
+  auto work = layer.workspace(9), plain_work = plain.workspace(9);
+  layer.forward(x, y, work), plain.forward(x, expected, plain_work);
+  for (Index p = 0; p < work.routing.pairs(); ++p)
+    for (Index o = 0; o < 7; ++o)
+      expected(work.routing.token(p), o) += work.routing.gate(p) * experts.parameters().bias(work.routing.expert(p), o);
+  CHECK(support::largest_difference(y, expected) < 1e-14);
+  CHECK(test::code_of([&] { experts.add_delta(0, 1, w.view()); }) == ErrorCode::option);
+  for (double number : w.elements()) CHECK(number == 0);
+  layer.experts().parameters().bias = Matrix<double>(3, 6);
+  CHECK(test::code_of([&] { layer.forward(x, y, work); }) == ErrorCode::shape);
+}
+
 TEST_CASE("DenseMaps start within the bound of their inputs, or at 0", "[maps]") {
   Rng rng(1);
   const DenseMaps<double> maps({.in = 100, .out = 30}, rng), zero({.in = 100, .out = 30, .zero = true}, rng);

@@ -8,6 +8,16 @@
 using namespace mole;
 using namespace method_checks;
 
+TEST_CASE("deepseek_moe has 64 routed experts and 2 shared ones, of which 6 and 2 serve", "[method]") {
+  Rng rng(1);
+  const auto layer = deepseek_moe({}, DenseBase{weight, bias}, rng);
+  CHECK(layer.experts().experts() == 66);
+  CHECK(layer.router().outputs() == 64);
+  auto work = layer.workspace(1);
+  layer.route(support::random_matrix<double>(1, layer.in(), 3), work);
+  CHECK(work.routing.pairs() == 8);
+}
+
 TEST_CASE("deepseek_moe has shared experts behind the routed ones", "[method]") {
   Rng rng(1);
   auto layer = deepseek_moe({.experts = 9, .shared = 2, .rank = 2, .k = 3}, DenseBase{weight, bias}, rng);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "mole/method/mixlora.hpp"
 
+#include "core/error_code.hpp"
 #include "method/method_checks.hpp"
 #include "mole/mole.hpp"
 #include "support/catch.hpp"
@@ -51,6 +52,11 @@ TEST_CASE("MixLoRA's defaults are 2 of 8 experts of rank 8 at scale 2 on each ma
     CHECK(map->experts.blocks().size(0) == 8);
     CHECK(map->experts.scale()[0] == 2);
   }
+  double square = 0;
+  for (double number : layer.router().parameters().weight.elements()) square += number * number;
+  const double deviation = std::sqrt(square / double(layer.router().parameters().weight.size()));
+  CHECK((deviation > 0.014 && deviation < 0.026));
+  CHECK(test::code_of([] { mixlora_of({.router_deviation = -1}); }) == ErrorCode::option);
 }
 
 TEST_CASE("MixLoRA has exact gradients under its gates: k best, top-p, one with a capacity", "[method]") {

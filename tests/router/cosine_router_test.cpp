@@ -108,6 +108,20 @@ TEST_CASE("CosineRouter's gradients are those of its logits", "[router]") {
       tested.parameters(), found.parameters);
 }
 
+TEST_CASE("No logit of CosineRouter is beyond its scale, also at the ends of float", "[router]") {
+  Rng rng(2);
+  CosineRouter<float> tested({.in = 6, .experts = 5, .learned_scale = true}, rng);
+  for (const float size : {1e-18f, 1e-3f, 1.0f, 1e3f, 1e18f}) {
+    Matrix<float> x = support::random_matrix<float>(7, 6, 3);
+    for (float& number : x.elements()) number *= size;
+    tested.parameters().prototypes = support::random_matrix<float>(5, 6, 4);
+    for (float& number : tested.parameters().prototypes.elements()) number *= size;
+    std::ranges::copy(x.view().row(0), tested.parameters().prototypes.view().row_data(0));
+    const auto logits = laws::logits_of(tested, x);
+    for (float logit : logits.elements()) CHECK(std::abs(logit) <= float(tested.scale()) * (1 + 1e-6f));
+  }
+}
+
 TEST_CASE("CosineRouter's scale ends at 100, and so does its gradient", "[router]") {
   auto tested = router(0, true);
   const auto x = support::random_matrix<double>(tokens, in, 5),

@@ -4,6 +4,9 @@
 #include "core/error_code.hpp"
 #include "mole/router/linear_router.hpp"
 #include "mole/router/mlp_router.hpp"
+#include "mole/router/modality_router.hpp"
+#include "mole/router/noisy_router.hpp"
+#include "mole/router/pooled_router.hpp"
 #include "mole/testing/router_laws.hpp"
 #include "support/catch.hpp"
 #include "support/layers.hpp"
@@ -95,4 +98,51 @@ TEST_CASE("LabelRouter refuses no label, and an embedding that does not fit", "[
   auto layer = labeled_layer();
   layer.router().parameters().embedding = Matrix<double>(3, 4);
   CHECK(test::code_of([&] { layer.workspace(2); }) == ErrorCode::shape);
+}
+
+TEST_CASE("A router that looks at tokens of the pass sees none under LabelRouter, whose rows are labels", "[router]") {
+  Rng rng(2);
+  const LinearRouter<double> inner({.in = 5, .experts = 4}, rng);
+  const PooledRouter pool(inner);
+  const NoisyRouter noise(inner, {.floor = 1});
+  const LabelRouter pooled(pool, 3, rng);
+  const LabelRouter noisy(noise, 3, rng);
+  const std::vector<int> labels{2, 0};
+  const std::vector<std::uint8_t> routed{0, 1};
+  const std::vector<Index> starts{0, 1};
+  const auto x = random_matrix<double>(2, 11, 3), d_logits = random_matrix<double>(2, 4, 4);
+  const auto logits_of = [&](const auto& router, const Pass& pass) {
+    Matrix<double> logits(2, 4), d_x(2, 11);
+    laws::Harness<std::remove_cvref_t<decltype(router)>> harness(router, 2, 0, pass);
+    auto gradients = zeros_like(ParametersOf<std::remove_cvref_t<decltype(router)>>(parameters_of(router)));
+    router.forward(x, logits.view(), harness.call());
+    router.backward(x, d_logits, d_x.view(), gradients, harness.call());
+    return logits;
+  };
+  const Pass pass{.training = true, .routed = routed, .labels = labels, .sequence_begin = starts};
+  Pass later = pass;
+  later.first_token = 40;
+  const auto of_pool = logits_of(pooled, pass);  // the mean of all labels
+  for (Index e = 0; e < 4; ++e) {
+    double mean = 0;
+    for (Index l = 0; l < 3; ++l)
+      for (Index i = 0; i < 5; ++i) mean += pooled.parameters().embedding(l, i) * inner.parameters().weight(e, i) / 3;
+    CHECK(std::abs(of_pool(1, e) - mean) < 1e-14);
+  }
+  CHECK(support::same_bits(logits_of(noisy, pass), logits_of(noisy, later)));  // noise of a label, in any piece
+}
+
+TEST_CASE("A batch of no tokens has no labels, and needs none", "[router]") {
+  const auto layer = labeled_layer();
+  auto work = layer.workspace(3);
+  auto gradients = layer.gradients();
+  Matrix<double> x(0, layer.in()), y(0, layer.out());
+  layer.forward(x, y, work);
+  layer.backward(x, y, x.view(), gradients, work);
+  for (double d : gradients.router.embedding.elements()) CHECK(d == 0);
+  Rng rng(1);
+  const ModalityRouter modal(LinearRouter<double>({.in = 5, .experts = 4}, rng), {.in = 11, .modalities = 2}, rng);
+  laws::Harness<std::remove_const_t<decltype(modal)>> harness(modal, 0);
+  Matrix<double> logits(0, 4);
+  CHECK_NOTHROW(modal.forward(x, logits.view(), harness.call()));
 }

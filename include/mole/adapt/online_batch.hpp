@@ -66,11 +66,16 @@ class OnlineBatch {
   View<const T> x() const { return x_.view().top(size()); }
   View<const T> targets() const { return targets_.view().top(size()); }
 
+  /// Throws Error(option) for a size that the batch cannot have, before the samples are visited.
   template <class F>
   void for_each_state(F&& f) {
+    std::int64_t size = size_;
+    f("size", std::span<std::int64_t>(&size, 1));
+    require(size >= 0 && size <= x_.rows(), ErrorCode::option, "OnlineBatch: expected a size from 0 to ", x_.rows(),
+            ", found ", size);
+    size_ = size;
     f("x", std::span<T>(x_.elements()));
     f("targets", std::span<T>(targets_.elements()));
-    f("size", std::span<std::int64_t>(&size_, 1));
   }
 
  private:

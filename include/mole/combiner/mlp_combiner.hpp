@@ -46,8 +46,9 @@ class MlpCombiner {
   };
 
   struct Scratch {
-    View<T> seen;    // [tokens x E F], where experts are ruled out
-    View<T> h, d_h;  // [tokens x H]; d_h first holds prelu(h)
+    View<T> seen;     // [tokens x E F], where experts are ruled out
+    View<T> h, d_h;   // [tokens x H]; d_h first holds prelu(h)
+    Index rows = -1;  // of the forward that has no backward yet
   };
 
   template <std::uniform_random_bit_generator Generator>
@@ -86,12 +87,17 @@ class MlpCombiner {
   }
 
   void forward(View<const T> x, View<T> y, auto call) const {
+    detail::check_combiner_call("MlpCombiner", *this, x, y, call.pass, call.scratch.h.rows());
+    call.scratch.rows = x.rows();
     const View<T> h = call.scratch.h.top(x.rows());
     call.execution.linear(seen(x, call), parameters_.head1.weights(), h);
     call.execution.linear(activated(h, call), parameters_.head2.weights(), y);
   }
 
   void backward(View<const T> x, View<const T> d_y, View<T> d_x, Parameters& gradients, auto call) const {
+    detail::check_combiner_backward("MlpCombiner", *this, x, d_y, d_x, call.pass, call.scratch.h.rows(),
+                                    call.scratch.rows);
+    call.scratch.rows = -1;
     const View<T> h = call.scratch.h.top(x.rows());
     gradients.head2.add_gradients(activated(h, call), d_y, call.execution);
     const View<T> d_h = call.scratch.d_h.top(x.rows());

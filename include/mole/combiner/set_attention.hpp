@@ -54,6 +54,7 @@ class SetAttention {
     View<T> f;                 // [sets' rows x F], in backward its gradient
     std::array<typename Layer::Scratch, most_layers> layers;
     typename Layer::Spare spare;
+    Index room = 0, rows = -1;  // tokens; rows: of the forward that has no backward yet
   };
 
   template <std::uniform_random_bit_generator Generator>
@@ -91,7 +92,7 @@ class SetAttention {
 
   Scratch scratch(const CallSize& size, Arena& arena) const {
     const Index rows = checked_product("workspace: outputs of experts", size.tokens, experts()), width = features();
-    Scratch s{arena.vector<int>(size.tokens + 1), arena.matrix<T>(rows, width), {}, {}};
+    Scratch s{arena.vector<int>(size.tokens + 1), arena.matrix<T>(rows, width), {}, {}, size.tokens};
     for (std::size_t l = 0; l < layers(); ++l)
       s.layers[l] = typename Layer::Scratch(rows, width, options_.heads, experts(), arena);
     s.spare = {arena.matrix<T>(rows, width), arena.matrix<T>(rows, width), arena.matrix<T>(rows, 2 * width),
@@ -101,6 +102,8 @@ class SetAttention {
 
   void forward(View<const T> x, View<T> y, auto call) const {
     Scratch& s = call.scratch;
+    detail::check_combiner_call("SetAttention", *this, x, y, call.pass, s.room);
+    s.rows = x.rows();
     s.begin.assign(1, 0);
     for (Index n = 0; n < x.rows(); ++n) {
       int row = s.begin.back();
@@ -118,6 +121,8 @@ class SetAttention {
 
   void backward(View<const T> x, View<const T> d_y, View<T> d_x, Parameters& gradients, auto call) const {
     Scratch& s = call.scratch;
+    detail::check_combiner_backward("SetAttention", *this, x, d_y, d_x, call.pass, s.room, s.rows);
+    s.rows = -1;
     const View<T> d_f = s.f.top(s.begin.back());
     fill(d_f, T(0));
     for_each_row(s, [&](Index n, Index row, T share) {

@@ -62,11 +62,11 @@ struct Pass {
     return key(*this) == key(other);
   }
 
-  /// Throws Error(option), naming `who`, unless the labels of all routed tokens are from 0 to `count` - 1, and given if
-  /// there are several.
-  void check_labels(std::string_view who, Index count) const {
-    require(count <= 1 || !labels.empty(), ErrorCode::option, who, ": expected labels of the tokens in the pass, of ",
-            count, " kinds, found none");
+  /// Throws Error(option), naming `who`, unless the labels of all routed ones of `tokens` tokens are from 0 to `count`
+  /// - 1, and given if there are several and a token to have one.
+  void check_labels(std::string_view who, Index count, Index tokens) const {
+    require(count <= 1 || tokens == 0 || !labels.empty(), ErrorCode::option, who,
+            ": expected labels of the tokens in the pass, of ", count, " kinds, found none");
     for (std::size_t n = 0; n < labels.size(); ++n)
       require(!routes(Index(n)) || (labels[n] >= 0 && labels[n] < count), ErrorCode::option, who,
               ": expected labels from 0 to ", count - 1, ", found ", labels[n]);

@@ -111,6 +111,13 @@ class AnyLinear {
     return model().type() == &type_of<Layer> ? &static_cast<Model<Layer>*>(model_.get())->gradients : nullptr;
   }
 
+  /// The workspace inside if the layer is a Layer, else null: for what its experts leave between forward and backward.
+  ///     any.target<Layer>()->experts().maps().running().update(any.workspace<Layer>()->experts_scratch.maps.batch);
+  template <class Layer>
+  typename Layer::Workspace* workspace() {
+    return model().type() == &type_of<Layer> ? &static_cast<Model<Layer>*>(model_.get())->work : nullptr;
+  }
+
   /// As the functions of surgery/merge.hpp.
   void merge_into(View<T> weight) const { model().merge_into(weight); }
   std::string merge_obstacle() const { return model().merge_obstacle(); }

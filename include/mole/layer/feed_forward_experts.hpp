@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// FeedForwardExperts: experts that are whole gated feed-forward blocks.
+// FeedForwardExperts: experts that are whole feed-forward blocks, gated or not.
 #pragma once
 
 #include "mole/core/activation.hpp"
@@ -8,16 +8,62 @@
 #include "mole/layer/expert_projection.hpp"
 
 #include <algorithm>
+#include <type_traits>
 #include <utility>
 
 #include "mole/core/macros_off.hpp"
 
 namespace mole {
 
-/// y_n += sum over the chosen e of gate_ne down_e(act(gate_e x_n) o up_e x_n)
+namespace detail {
+/// What a block has of each of its maps.
+template <class OfMap, bool gated>
+struct OfBlock {
+  OfMap gate, up, down;
+};
+template <class OfMap>
+struct OfBlock<OfMap, false> {
+  OfMap up, down;
+};
+
+/// Parameters, or gradients, of the maps, which own their tensors.
+template <class OfMap, bool gated>
+struct BlockParameters : OfBlock<OfMap, gated> {
+  template <class F, class... P>
+  static void for_each_tensor(F&& f, P&... p) {
+    if constexpr (gated) for_each_tensor_within<OfMap>("gate", f, p.gate...);
+    for_each_tensor_within<OfMap>("up", f, p.up...);
+    for_each_tensor_within<OfMap>("down", f, p.down...);
+  }
+};
+
+/// The parameters in place; converts to those that own their tensors, to make gradients of the same shapes.
+template <class Parameters, class InPlace, bool gated>
+struct BlockInPlace : OfBlock<InPlace, gated> {
+  operator Parameters() const {
+    if constexpr (gated)
+      return {{this->gate, this->up, this->down}};
+    else
+      return {{this->up, this->down}};
+  }
+  template <class F, class... P>
+  static void for_each_tensor(F&& f, P&... p) {
+    Parameters::for_each_tensor(f, p...);
+  }
+};
+
+/// In the place of a map that a block does not have.
+struct NoMap {};
+}  // namespace detail
+
+/// y_n += sum over the chosen e of gate_ne down_e(act(gate_e x_n) o up_e x_n), or, of two maps alone,
+///        sum over the chosen e of gate_ne down_e(act(up_e x_n))
 ///
-///   each of the three maps is   base(.) + what expert e adds to it
+///   each of the maps is   base(.) + what expert e adds to it
 ///   x [N x I], gate and up map I to H, down maps H to O, y [N x O]
+///
+///     FeedForwardExperts{gate, up, down}              gated, as in LLaMA and Mixtral
+///     FeedForwardExperts{up, down, ReLU{}}            without a gate map, as in Switch, T5 and BERT
 ///
 /// These are the experts of a layer whose own base is none: NoBase(I, O). LoRA experts on the three linear maps of a
 /// frozen block make MixLoRA; MapExperts<DenseMaps> without bases, the full experts of Mixtral, OLMoE or DeepSeekMoE.
@@ -31,7 +77,7 @@ namespace mole {
 /// numbers. Scratch: two [tokens x H], and for each pair 2 I + 4 H + O numbers.
 /// Throws Error(shape) unless the maps fit each other. No allocation after scratch().
 /// Source: Shazeer 2020, arXiv:2002.05202, for the gated block; Li et al. 2024 (MixLoRA), arXiv:2404.15159.
-template <class Experts, class Base, class Activation = SiLU>
+template <class Experts, class Base, class Activation = SiLU, bool gated = true>
 class FeedForwardExperts {
   static_assert(ActivationPolicy<Activation>,
                 "mole: Activation does not model ActivationPolicy (mole/core/activation.hpp)");
@@ -42,26 +88,8 @@ class FeedForwardExperts {
   using Projection = ExpertProjection<Experts, Base>;
   static constexpr bool borrows = borrows_parameters<Projection>;
 
-  struct Parameters {
-    ParametersOf<Projection> gate, up, down;
-
-    template <class F, class... P>
-    static void for_each_tensor(F&& f, P&... p) {
-      for_each_tensor_within<ParametersOf<Projection>>("gate", f, p.gate...);
-      for_each_tensor_within<ParametersOf<Projection>>("up", f, p.up...);
-      for_each_tensor_within<ParametersOf<Projection>>("down", f, p.down...);
-    }
-  };
-  /// The parameters in place; converts to Parameters, to make gradients of the same shapes.
-  template <class OfMap>
-  struct Parts {
-    OfMap gate, up, down;
-    operator Parameters() const { return {gate, up, down}; }
-    template <class F, class... P>
-    static void for_each_tensor(F&& f, P&... p) {
-      Parameters::for_each_tensor(f, p...);
-    }
-  };
+  /// `gate` is there in a gated block alone.
+  using Parameters = detail::BlockParameters<ParametersOf<Projection>, gated>;
 
   struct Scratch {
     Routing<T> alone;        // a row for each pair, served by its expert with a gate of 1
@@ -73,45 +101,51 @@ class FeedForwardExperts {
     ScratchOf<Projection> gate_map, up_map, down_map;
   };
 
-  FeedForwardExperts(Projection gate, Projection up, Projection down, Activation activation = {})
-      : gate_(std::move(gate)), up_(std::move(up)), down_(std::move(down)), activation_(activation) {
+  FeedForwardExperts(Projection gate, Projection up, Projection down, Activation activation = {}) requires gated
+      : gate_(std::move(gate)),
+        up_(std::move(up)),
+        down_(std::move(down)),
+        activation_(activation) {
+    check_sizes();
+  }
+  FeedForwardExperts(Projection up, Projection down, Activation activation = {}) requires(!gated)
+      : up_(std::move(up)), down_(std::move(down)), activation_(activation) {
     check_sizes();
   }
 
   void check_sizes() const {
-    for (const Projection* map : {&gate_, &up_, &down_}) {
-      map->check_sizes();
-      expect("experts of each map", experts(), Index(map->experts.experts()));
+    up_.check_sizes();
+    down_.check_sizes();
+    expect("experts of down, those of up", experts(), Index(down_.experts.experts()));
+    expect("inputs of down, outputs of up", up_.out(), down_.in());
+    if constexpr (gated) {
+      gate_.check_sizes();
+      expect("experts of gate, those of up", experts(), Index(gate_.experts.experts()));
+      expect("inputs of gate, those of up", up_.in(), gate_.in());
+      expect("outputs of gate, those of up", up_.out(), gate_.out());
     }
-    expect("inputs of up, those of gate", gate_.in(), up_.in());
-    expect("outputs of up, those of gate", gate_.out(), up_.out());
-    expect("inputs of down, outputs of gate", gate_.out(), down_.in());
   }
   void check_gradients(const Parameters& gradients) const {
-    gate_.check_gradients(gradients.gate);
+    if constexpr (gated) gate_.check_gradients(gradients.gate);
     up_.check_gradients(gradients.up);
     down_.check_gradients(gradients.down);
   }
 
-  Index experts() const { return gate_.experts.experts(); }
-  Index in() const { return gate_.in(); }
-  Index hidden() const { return gate_.out(); }
+  Index experts() const { return up_.experts.experts(); }
+  Index in() const { return up_.in(); }
+  Index hidden() const { return up_.out(); }
   Index out() const { return down_.out(); }
-  Projection& gate() { return gate_; }
+  Projection& gate() requires gated { return gate_; }
   Projection& up() { return up_; }
   Projection& down() { return down_; }
-  const Projection& gate() const { return gate_; }
+  const Projection& gate() const requires gated { return gate_; }
   const Projection& up() const { return up_; }
   const Projection& down() const { return down_; }
-  auto parameters() {
-    return Parts<decltype(gate_.parameters())>{gate_.parameters(), up_.parameters(), down_.parameters()};
-  }
-  auto parameters() const {
-    return Parts<decltype(gate_.parameters())>{gate_.parameters(), up_.parameters(), down_.parameters()};
-  }
+  auto parameters() { return in_place(*this); }
+  auto parameters() const { return in_place(*this); }
   template <class F>
   void for_each_state(F&& f) {
-    for_each_state_within("gate", gate_, f);
+    if constexpr (gated) for_each_state_within("gate", gate_, f);
     for_each_state_within("up", up_, f);
     for_each_state_within("down", down_, f);
   }
@@ -125,10 +159,13 @@ class FeedForwardExperts {
     const auto of_map = [&](const Projection& map, const CallSize& rows) {
       return ScratchOf<Projection>{scratch_for(map.experts, by_pair, arena), scratch_for(map.base, rows, arena)};
     };
-    return {
-        Routing<T>(by_pair, arena), of_tokens(hidden()),   of_tokens(hidden()),   of_pairs(in()),     of_pairs(in()),
-        of_pairs(hidden()),         of_pairs(hidden()),    of_pairs(hidden()),    of_pairs(hidden()), of_pairs(out()),
-        of_map(gate_, by_token),    of_map(up_, by_token), of_map(down_, by_pair)};
+    const Index of_gate = gated ? hidden() : 0;
+    Scratch s{
+        Routing<T>(by_pair, arena), of_tokens(of_gate),    of_tokens(hidden()),   of_pairs(in()),     of_pairs(in()),
+        of_pairs(of_gate),          of_pairs(hidden()),    of_pairs(hidden()),    of_pairs(hidden()), of_pairs(out()),
+        ScratchOf<Projection>(),    of_map(up_, by_token), of_map(down_, by_pair)};
+    if constexpr (gated) s.gate_map = of_map(gate_, by_token);
+    return s;
   }
 
   void forward(View<const T> x, View<const T>, const Routing<T>& routing, View<T> y, auto call) const {
@@ -139,10 +176,11 @@ class FeedForwardExperts {
     call.execution.parallel_for(pairs,
                                 [&](Index p) { std::ranges::copy(x.row(routing.token(p)), rows.row(p).begin()); });
     const View<T> g = s.gate.top(pairs), u = s.up.top(pairs), h = s.h.top(pairs), out = s.y.top(pairs);
-    behind_shared_base(gate_, 0, x, rows, routing, s.of_gate, g, s.gate_map, call);
+    if constexpr (gated) behind_shared_base(gate_, 0, x, rows, routing, s.of_gate, g, s.gate_map, call);
     behind_shared_base(up_, 1, x, rows, routing, s.of_up, u, s.up_map, call);
     call.execution.parallel_for(pairs, [&](Index p) {
-      for (Index i = 0; i < h.cols(); ++i) h(p, i) = activation_.value(g(p, i)) * u(p, i);
+      for (Index i = 0; i < h.cols(); ++i)
+        h(p, i) = gated ? activation_.value(g(p, i)) * u(p, i) : activation_.value(u(p, i));
     });
     down_.base.forward(h, out, call.with(s.down_map.base));
     add(down_, 2, h, out, s.down_map, call);
@@ -170,14 +208,20 @@ class FeedForwardExperts {
     const View<T> g = s.gate.top(pairs), u = s.up.top(pairs);
     call.execution.parallel_for(pairs, [&](Index p) {
       for (Index i = 0; i < h.cols(); ++i) {
-        const T d = d_h(p, i), z = g(p, i);
-        g(p, i) = d * u(p, i) * activation_.derivative(z);
-        u(p, i) = d * activation_.value(z);
+        const T d = d_h(p, i);
+        if constexpr (gated) {
+          const T z = g(p, i);
+          g(p, i) = d * u(p, i) * activation_.derivative(z);
+          u(p, i) = d * activation_.value(z);
+        } else {
+          u(p, i) = d * activation_.derivative(u(p, i));
+        }
       }
     });
     const View<T> d_rows = d_x ? s.d_x.top(pairs) : View<T>();
     if (d_rows) fill(d_rows, T(0));
-    behind_shared_base_backward(gate_, 0, x, routing, g, d_rows, d_x, s.of_gate, gradients.gate, s.gate_map, call);
+    if constexpr (gated)
+      behind_shared_base_backward(gate_, 0, x, routing, g, d_rows, d_x, s.of_gate, gradients.gate, s.gate_map, call);
     behind_shared_base_backward(up_, 1, x, routing, u, d_rows, d_x, s.of_up, gradients.up, s.up_map, call);
     if (d_x) add_pairs(routing, d_rows, d_x, call.execution);
   }
@@ -186,6 +230,15 @@ class FeedForwardExperts {
   static void expect(const char* what, Index expected, Index found) {
     require(expected == found, ErrorCode::shape, "FeedForwardExperts: ", what, ": expected ", expected, ", found ",
             found);
+  }
+  template <class Self>
+  static auto in_place(Self& self) {
+    using OfMap = decltype(self.up_.parameters());
+    using InPlace = detail::BlockInPlace<Parameters, OfMap, gated>;
+    if constexpr (gated)
+      return InPlace{{self.gate_.parameters(), self.up_.parameters(), self.down_.parameters()}};
+    else
+      return InPlace{{self.up_.parameters(), self.down_.parameters()}};
   }
   static void lay_out(const Routing<T>& routing, Routing<T>& alone) {
     alone.start(routing.experts());
@@ -243,9 +296,23 @@ class FeedForwardExperts {
     });
   }
 
-  Projection gate_, up_, down_;
+  [[no_unique_address]] std::conditional_t<gated, Projection, detail::NoMap> gate_;
+  Projection up_, down_;
   [[no_unique_address]] Activation activation_;
 };
+
+template <class Experts, class Base>
+FeedForwardExperts(ExpertProjection<Experts, Base>, ExpertProjection<Experts, Base>, ExpertProjection<Experts, Base>)
+    -> FeedForwardExperts<Experts, Base>;
+template <class Experts, class Base, ActivationPolicy Activation>
+FeedForwardExperts(ExpertProjection<Experts, Base>, ExpertProjection<Experts, Base>, ExpertProjection<Experts, Base>,
+                   Activation) -> FeedForwardExperts<Experts, Base, Activation>;
+template <class Experts, class Base>
+FeedForwardExperts(ExpertProjection<Experts, Base>, ExpertProjection<Experts, Base>)
+    -> FeedForwardExperts<Experts, Base, SiLU, false>;
+template <class Experts, class Base, ActivationPolicy Activation>
+FeedForwardExperts(ExpertProjection<Experts, Base>, ExpertProjection<Experts, Base>, Activation)
+    -> FeedForwardExperts<Experts, Base, Activation, false>;
 
 }  // namespace mole
 

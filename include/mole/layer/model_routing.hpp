@@ -148,6 +148,8 @@ class ModelRouting {
     require(!d_x || (d_x.rows() == x.rows() && d_x.cols() == x.cols()), ErrorCode::shape,
             "route_backward: expected a d_x of [", x.rows(), " x ", x.cols(), "], found [", d_x.rows(), " x ",
             d_x.cols(), "]");
+    require(!overlap(x, View<const T>(d_x)), ErrorCode::shape,
+            "route_backward: expected d_x in other memory than x, found both in the same");
     detail::require_gradients_of(router_, gradients, "router");
     work.calls_.spend();
     const View<T> d_logits = work.d_logits_.view().top(x.rows());

@@ -46,14 +46,14 @@ struct NoisyLogits {
 /// coefficient * CV^2(load),   load_e = sum over tokens of Phi((clean_ne - threshold_ne) / deviation_ne)
 ///
 /// Phi is the normal distribution function: the probability that expert e is among the k of the token when its noise is
-/// drawn again. The noisy logits are trace.logits(). Adds gradients to d_clean, d_deviation and, through the
-/// thresholds, to d_logits, or to d_scores with of_scores. Where there is no threshold, as k experts or fewer are
-/// possible, each counts 1 and has no gradient. Masked tokens and excluded experts do not count, nor does an expert
-/// that is excluded for every token. Ties go to the lower index. Throws Error(shape) if sizes disagree; Error(option)
-/// for k or a deviation that is not above 0, an epsilon outside [0, 1e30], or a coefficient beyond float
-/// (in_float_range).  O(N E k); takes 2 E doubles from `memory`.
-/// Source: Shazeer et al. 2017, arXiv:1701.06538, eq. 8-11. Tutel, impls/losses.py: deviation 1 / E, threshold kth,
-/// half of the sum with importance_cv2().
+/// drawn again; without noise, a deviation of 0, it is 1 above the threshold, 1/2 on it and 0 below, without a
+/// gradient. The noisy logits are trace.logits(). Adds gradients to d_clean, d_deviation and, through the thresholds,
+/// to d_logits, or to d_scores with of_scores. Where there is no threshold, as k experts or fewer are possible, each
+/// counts 1 and has no gradient. Masked tokens and excluded experts do not count, nor does an expert that is excluded
+/// for every token. Ties go to the lower index. Throws Error(shape) if sizes disagree; Error(option) for k or a
+/// deviation that is not above 0, an epsilon outside [0, 1e30], or a coefficient beyond float (in_float_range).  O(N E
+/// k); takes 2 E doubles from `memory`. Source: Shazeer et al. 2017, arXiv:1701.06538, eq. 8-11. Tutel,
+/// impls/losses.py: deviation 1 / E, threshold kth, half of the sum with importance_cv2().
 template <class T>
 double load_cv2(Trace<T>& trace, const NoisyLogits<std::type_identity_t<T>>& noisy, const LoadCv2Options& options = {},
                 std::pmr::memory_resource* memory = std::pmr::get_default_resource()) {
@@ -105,7 +105,8 @@ double load_cv2(Trace<T>& trace, const NoisyLogits<std::type_identity_t<T>>& noi
     return noisy.deviation ? double(noisy.deviation(n, e)) : options.deviation;
   };
   const auto standardized = [&](Index n, Index e, Index threshold) {
-    return (double(noisy.clean(n, e)) - double(compared(n, threshold))) / deviation(n, e);
+    const double above = double(noisy.clean(n, e)) - double(compared(n, threshold));
+    return above == 0 ? 0 : above / deviation(n, e);
   };
   std::pmr::vector<double> load(std::size_t(experts), 0.0, memory), d_load(std::size_t(experts), 0.0, memory);
   for_each_pair([&](Index n, Index e, Index threshold) {
@@ -116,7 +117,7 @@ double load_cv2(Trace<T>& trace, const NoisyLogits<std::type_identity_t<T>>& noi
       [&](Index e) { return !trace.excluded(0, trace.tokens(), e); });
   for (std::size_t e = 0; e < load.size(); ++e) d_load[e] = options.coefficient * cv.derivative(load[e]);
   for_each_pair([&](Index n, Index e, Index threshold) {
-    if (threshold < 0) return;
+    if (threshold < 0 || deviation(n, e) == 0) return;
     const double z = standardized(n, e, threshold);
     const double d = d_load[std::size_t(e)] * std::exp(-z * z / 2) / std::sqrt(2 * std::numbers::pi) / deviation(n, e);
     if (noisy.d_clean) noisy.d_clean(n, e) += T(d);

@@ -29,7 +29,7 @@ struct ModalityTargetOptions {
 /// A mean over tokens weighs each modality by its share of them, as released. Adds its gradient to d_scores; a score
 /// that is at its target has none. Masked tokens and excluded experts do not count, 0 when none counts; a modality that
 /// wants nobody asks for scores of 0. Throws Error(shape) if sizes disagree, Error(option) for a label that is no row
-/// of `preferred` or a coefficient beyond float (in_float_range).  O(N E), no allocation.
+/// of `preferred`, for preferences that are no numbers from 0 up, or for a coefficient beyond float (in_float_range).  O(N E), no allocation.
 /// Source: Uni-MoE, arXiv:2405.11273; HITsz-TMG/Uni-MoE, Uni_MoE_8e, which does not divide.
 template <class T>
 double modality_target(Trace<T>& trace, std::span<const int> labels, View<const std::type_identity_t<T>> preferred,
@@ -42,6 +42,10 @@ double modality_target(Trace<T>& trace, std::span<const int> labels, View<const 
     require(!trace.pass.counts(n) || (labels[std::size_t(n)] >= 0 && labels[std::size_t(n)] < preferred.rows()),
             ErrorCode::option, "modality_target: expected labels below ", preferred.rows(), ", found ",
             labels[std::size_t(n)]);
+  for (Index m = 0; m < preferred.rows(); ++m)
+    for (T wanted : preferred.row(m))
+      require(wanted >= 0 && std::isfinite(wanted), ErrorCode::option,
+              "modality_target: expected finite preferences from 0 up, found ", double(wanted));
   const double share = options.coefficient / double(std::max<Index>(1, trace.counted_tokens()));
   double value = 0;
   for (Index n = 0; n < trace.tokens(); ++n) {

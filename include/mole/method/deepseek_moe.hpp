@@ -20,11 +20,12 @@ enum class DeepseekMoeGates { raw, renormalized };
 
 /// Dai et al. 2024 (DeepSeekMoE), arXiv:2401.06066; its experts are feed-forward networks, here LoRA pairs.
 /// Fine-grained means a small rank: splitting N experts into m parts each gives mN experts of rank / m, of which k m
-/// are chosen.
+/// are chosen. Numbers of experts are those of the release of 16B parameters, 64 routed and 2 shared; ranks are small,
+/// as their sum is 132.
 /// Shared experts come last, have no score and gate 1.
 /// Its loss: load_balance, coefficient 1e-3 to 1e-2, BalanceScope::global or sequence.
 struct DeepseekMoeOptions {
-  Index experts = 64;  ///< including the shared ones
+  Index experts = 66;  ///< including the shared ones
   Index shared = 2;
   Index rank = 2;
   Index k = 6;

@@ -13,7 +13,8 @@ namespace mole {
 
 /// DeepSeek-AI 2024 (DeepSeek-V3), arXiv:2412.19437, 2.1.2; released as deepseek-ai/DeepSeek-V3 (inference). The bias
 /// starts at 0 and is moved between steps, by 1e-3 times the sign of the missing load; the release has it only in its
-/// largest model. The value of a group is the sum of its two best experts with a bias, its best expert without one.
+/// largest model. 32 routed experts, of which 4 serve, are an eighth of the release's 256, of which 8 do, as a layer
+/// has one pair for each; groups and route_scale are the release's. The value of a group is the sum of its two best experts with a bias, its best expert without one.
 struct DeepseekV3Options {
   Index experts = 33;  ///< including the shared ones
   Index shared = 1;

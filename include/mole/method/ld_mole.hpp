@@ -16,6 +16,8 @@ namespace mole {
 /// Zhuang et al. 2025 (LD-MoLE), arXiv:2509.25684; released as eshentw/LD-MoLE, where all layers of one width share the
 /// network of lambda, and where the router sees x as the adapters do, after dropout. Here both are up to the caller:
 /// the first with a router of the caller's own, the second with dropout left at 0.
+/// The release starts the last bias of lambda's network at -2.5, so that a fresh layer mixes more experts:
+/// layer.router().second().parameters().output.bias; here it starts as any, at about 0.
 /// Its losses: load_balance over the gates, router_z, and sparsity_target.
 struct LdMoleOptions {
   Index experts = 8;

@@ -16,7 +16,8 @@ namespace mole {
 /// The gate of the chosen expert is 1, not its probability, so the output gives the router no gradient: it learns from
 /// load_balance with BalanceNorm::without_experts, BalanceScope::sequence, coefficient 1e-2. One layer of a block
 /// routes; its siblings use that routing through apply() and apply_backward(). The release runs its inference script
-/// densely: that is loramoe() with a biased router.
+/// densely: that is loramoe() with a biased router. Rank 32 and alpha 64 are that script's; the published checkpoint is
+/// named for an alpha of 16, and the paper has both.
 struct LlavaMoleOptions {
   Index experts = 3;
   Index rank = 32;

@@ -12,7 +12,8 @@
 namespace mole {
 
 /// Dou et al. 2023 (LoRAMoE), arXiv:2312.09979, with the loss localized_balance; Tian et al. 2024 (HydraLoRA),
-/// arXiv:2404.19245, whose experts share one down-projection.
+/// arXiv:2404.19245, whose experts share one down-projection. Rank 4 and alpha 32 are those of LoRAMoE's paper; the
+/// template of MoE-PEFT has 24 and 48.
 struct LoramoeOptions {
   Index experts = 6;
   Index rank = 4;

@@ -18,7 +18,8 @@ namespace mole {
 ///
 ///   labels in Pass::labels, from 0 to L - 1   embedding [L x D], D the router's inputs   logits [N x E]
 ///
-/// x is not read and gets no gradient. The router runs once for each label, not for each token. The embedding starts as
+/// x is not read and gets no gradient. The router runs once for each label, not for each token, under a pass without
+/// what belongs to tokens: it cannot be one of labels, and its random numbers are a label's. The embedding starts as
 /// N(0, 1). What the label of an unrouted token is does not matter. Throws Error(option) for less than 1 label;
 /// forward() throws Error(option) for a label out of range, and for none where L is above 1.
 /// Source: Liu et al. 2023 (MOELoRA), arXiv:2310.18339, with a linear router and a softmax over all experts.
@@ -92,9 +93,10 @@ class LabelRouter {
   }
 
   void forward(View<const T>, View<T> logits, auto call) const {
-    call.pass.check_labels("LabelRouter", labels());
+    call.pass.check_labels("LabelRouter", labels(), logits.rows());
     const View<T> own = call.scratch.logits;
-    forward_router(router_, View<const T>(embedding_), own, call.with(call.scratch.router));
+    const Pass pass = of_labels(call.pass);
+    forward_router(router_, View<const T>(embedding_), own, Call{call.execution, pass, call.scratch.router});
     for (Index n = 0; n < logits.rows(); ++n)
       for (Index e = 0; e < logits.cols(); ++e) logits(n, e) = own(label(call.pass, n), e);
   }
@@ -106,11 +108,15 @@ class LabelRouter {
     fill(own, T(0));
     for (Index n = 0; n < d_logits.rows(); ++n)
       for (Index e = 0; e < d_logits.cols(); ++e) own(label(call.pass, n), e) += d_logits(n, e);
+    const Pass pass = of_labels(call.pass);
     router_.backward(View<const T>(embedding_), View<const T>(own), gradients.embedding.view(), gradients.router,
-                     call.with(call.scratch.router));
+                     Call{call.execution, pass, call.scratch.router});
   }
 
  private:
+  static Pass of_labels(const Pass& pass) {
+    return {.training = pass.training, .seed = pass.seed, .layer = pass.layer, .step = pass.step};
+  }
   static Index label(const Pass& pass, Index token) { return pass.routes(token) ? pass.label(token) : 0; }
 
   Router router_;

@@ -117,7 +117,7 @@ class ModalityRouter {
   }
 
   void forward(View<const T> x, View<T> logits, auto call) const {
-    call.pass.check_labels("ModalityRouter", modalities());
+    call.pass.check_labels("ModalityRouter", modalities(), x.rows());
     const View<T> projected = call.scratch.projected.top(x.rows());
     for_each_run(x.rows(), call.pass, [&](Index first, Index tokens, Index m) {
       call.execution.linear(x.middle_rows(first, tokens), map(m), projected.middle_rows(first, tokens));
