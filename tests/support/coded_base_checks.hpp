@@ -2,6 +2,7 @@
 // check_coded_base(): the checks of every base in reduced storage, whatever its code.
 #pragma once
 
+#include "core/error_code.hpp"
 #include "mole/base/coded_base.hpp"
 #include "mole/execution/simd.hpp"
 #include "mole/execution/thread_pool.hpp"
@@ -197,17 +198,6 @@ void check_coded_base(typename Base::Options options = {}) {
   CHECK(empty.out() == 0);
   TestRng rng;
   products_equal_plain_loops(make(View<const float>(weight.data(), 4, 0), {}), Simd<>{}, 3, rng);
-}
-
-/// The text of the Error that f throws; empty when it throws none.
-template <class F>
-std::string error_text(ErrorCode code, F f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    return error.code() == code ? error.what() : "another code: " + std::string(error.what());
-  }
-  return "";
 }
 
 }  // namespace mole::test
