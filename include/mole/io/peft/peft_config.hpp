@@ -42,16 +42,17 @@ struct PeftConfig {
   bool fan_in_fan_out = false;   ///< the base's weight is stored [I x O]; A and B are not
   bool decompose_both = false;   ///< LoKr: W1, too, may be a product
   Index decompose_factor = 0;    ///< LoKr; 0, in the file -1: near to square roots
-  std::vector<PeftPattern> rank_pattern, alpha_pattern;
-  std::map<std::string, Index, std::less<>>
-      kept_ranks;                           ///< AdaLoRA's rank_pattern: of modules that lost some of `rank`
-  std::vector<std::string> target_modules;  ///< a single one that is a regular expression: see target_is_expression
+  std::vector<PeftPattern> rank_pattern = {}, alpha_pattern = {};
+  std::map<std::string, Index, std::less<>> kept_ranks =
+      {};  ///< AdaLoRA's rank_pattern: of modules that lost some of `rank`
+  std::vector<std::string> target_modules =
+      {};  ///< a single one that is a regular expression: see target_is_expression
   bool target_is_expression = false;
-  std::vector<std::string> target_parameters, modules_to_save;
+  std::vector<std::string> target_parameters = {}, modules_to_save = {};
   std::string bias = "none";  ///< which biases of the base are saved with the adapter: none, all, or lora_only
-  std::string init;           ///< init_lora_weights if it is a text, such as pissa
-  std::string base;           ///< base_model_name_or_path
-  std::string task;           ///< task_type
+  std::string init = {};      ///< init_lora_weights if it is a text, such as pissa
+  std::string base = {};      ///< base_model_name_or_path
+  std::string task = {};      ///< task_type
 
   /// Throws Error(file), naming `source` and the field, for what is no configuration of an adapter, a field of a wrong
   /// type, and every switch that changes what an adapter computes and is not served. Other fields are ignored.
