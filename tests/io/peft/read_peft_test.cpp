@@ -43,6 +43,17 @@ TEST_CASE("Views stay valid in a copy of the adapter, after the first is gone", 
   CHECK(copy.tensor(copy.at("q"), "lora_A.weight").view<float>()(1, 2) == 2.5f);
 }
 
+TEST_CASE("An adapter in memory is read as one in a folder", "[io]") {
+  PeftFolder folder(lora_json);
+  folder.lora("q", 3, 4, 2);
+  const std::string content = content_of(folder.path() / "adapter_model.safetensors");
+  const auto bytes = std::as_bytes(std::span(content));
+  const PeftAdapter adapter =
+      read_peft(lora_json, SafetensorsShards(SafetensorsReader::from_bytes(bytes, "bytes"), "bytes"), "bytes");
+  CHECK(adapter.at("q").scale == 3);
+  CHECK(adapter.tensor(adapter.at("q"), "lora_A.weight").matrix<float>()(1, 2) == 2.5f);
+}
+
 TEST_CASE("The report names what is unused, and what the configuration promises and the file lacks", "[io]") {
   PeftFolder folder(R"({"peft_type":"LORA","r":2,"target_modules":["q","v"],"modules_to_save":["score","head"]})");
   folder.lora("m.q", 3, 4, 2).add("base_model.model.rope.inv_freq", {4}).add("base_model.model.score.weight", {2, 3});
