@@ -195,6 +195,9 @@ TEST_CASE("Halves, ranks that disagree, wrong dtypes and dimensions are refused 
   PeftFolder nul = of(lora_json.c_str());
   nul.lora(std::string("q\0x", 3), 3, 4, 2);
   CHECK(holds(nul.complaint(), "a name without a character 0"));
+  PeftFolder twice = of(lora_json.c_str());
+  twice.lora("q", 3, 4, 2).add("q.lora_A.weight", {2, 3});
+  CHECK(holds(twice.complaint(), "expected one tensor 'lora_A.weight' of its module for 'q.lora_A.weight', found two"));
   PeftFolder deep = of(lora_json.c_str());
   std::string steps = "q";
   for (int i = 0; i < 100; ++i) steps += ".q";

@@ -43,11 +43,9 @@ struct PeftConfig {
   bool decompose_both = false;   ///< LoKr: W1, too, may be a product
   Index decompose_factor = 0;    ///< LoKr; 0, in the file -1: near to square roots
   std::vector<PeftPattern> rank_pattern = {}, alpha_pattern = {};
-  std::map<std::string, Index, std::less<>> kept_ranks =
-      {};  ///< AdaLoRA's rank_pattern: of modules that lost some of `rank`
-  std::vector<std::string> target_modules =
-      {};  ///< a single one that is a regular expression: see target_is_expression
-  bool target_is_expression = false;
+  std::map<std::string, Index, std::less<>> kept_ranks = {};  ///< AdaLoRA: of modules that lost some of `rank`
+  std::vector<std::string> target_modules = {};
+  bool target_is_expression = false;  ///< there is one target, a regular expression
   std::vector<std::string> target_parameters = {}, modules_to_save = {};
   std::string bias = "none";  ///< which biases of the base are saved with the adapter: none, all, or lora_only
   std::string init = {};      ///< init_lora_weights if it is a text, such as pissa

@@ -87,14 +87,17 @@ class PeftModules {
     config_.kind = kind;
     return place->second;
   }
-  /// Is this the first module, whose pair or bases are written for all? Throws if those of this one are others.
-  bool shares(const std::string& path, std::uint64_t fingerprint) {
-    if (!shared_) return shared_ = fingerprint, true;
-    require(*shared_ == fingerprint, ErrorCode::option, "PeftWriter: expected '", path,
+  /// Throws unless the frozen matrices of this module are those of the first.
+  void require_shared(const std::string& path, std::uint64_t fingerprint) const {
+    require(!shared_ || *shared_ == fingerprint, ErrorCode::option, "PeftWriter: expected '", path,
             "' over the frozen matrices of the first module, found it over others");
-    return false;
   }
-
+  /// Are they to be written? They are those of the first module.
+  bool share(std::uint64_t fingerprint) {
+    const bool first = !shared_;
+    shared_ = fingerprint;
+    return first;
+  }
   Module& at(const std::string& path) { return modules_.at(path); }
   void set_kronecker(const std::string& path, const Kronecker& sizes) { kronecker_.emplace(path, sizes); }
 
