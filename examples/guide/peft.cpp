@@ -12,6 +12,7 @@
 int main() {
   const std::filesystem::path folder = std::filesystem::temp_directory_path() / "mole-guide-peft";
   const std::string q_path = "model.layers.0.self_attn.q_proj";
+  std::filesystem::remove_all(folder);
   mole::Rng rng(1);
   mole::Matrix<float> weights(16, 16), x(4, 16), y(4, 16);
   fill_uniform(weights.view(), 1, rng);
