@@ -143,6 +143,22 @@ TEST_CASE("Adapters in sub-folders are listed, and named where one is expected",
   }
 }
 
+TEST_CASE("All adapters of a folder are read at once, its own first", "[io]") {
+  PeftFolder folder(lora_json), code(lora_json), math(lora_json);
+  folder.lora("q", 3, 4, 2), code.lora("v", 3, 4, 2), math.lora("q", 3, 4, 2);
+  std::filesystem::copy(code.path(), folder.path() / "code");
+  CHECK(read_peft_adapters(folder.path()).size() == 2);
+  CHECK(read_peft_adapters(folder.path())[1].has("v"));
+  std::filesystem::copy(math.path(), folder.path() / "a");
+  std::filesystem::remove(folder.path() / "adapter_config.json");
+  const auto adapters = read_peft_adapters(folder.path());
+  REQUIRE(adapters.size() == 2);
+  CHECK(adapters[0].has("q"));
+  CHECK(adapters[1].has("v"));
+  const TemporaryFolder empty;
+  CHECK_THROWS_AS(read_peft_adapters(empty / ""), Error);
+}
+
 TEST_CASE("Shards of an adapter are read through their index", "[io]") {
   PeftFolder folder(lora_json);
   folder.lora("q", 3, 4, 2);

@@ -49,6 +49,19 @@ inline std::vector<std::string> peft_adapters_in(const std::filesystem::path& fo
   return names;
 }
 
+/// All adapters of a folder: its own, if it has one, then those in its sub-folders, in the order of their names. Throws
+/// Error(file) as read_peft(), and for a folder without any.
+inline std::vector<PeftAdapter> read_peft_adapters(const std::filesystem::path& folder,
+                                                   const ReadPeftOptions& options = {}) {
+  const std::vector<std::string> names = peft_adapters_in(folder);
+  std::vector<PeftAdapter> adapters;
+  std::error_code ignored;
+  if (names.empty() || std::filesystem::exists(folder / "adapter_config.json", ignored))
+    adapters.push_back(read_peft(folder, options));
+  for (const std::string& name : names) adapters.push_back(read_peft(folder / name, options));
+  return adapters;
+}
+
 namespace detail {
 
 class PeftReading {
