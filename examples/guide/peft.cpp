@@ -12,6 +12,7 @@
 int main() {
   const std::filesystem::path folder = std::filesystem::temp_directory_path() / "mole-guide-peft";
   const std::string q_path = "model.layers.0.self_attn.q_proj";
+  std::filesystem::remove_all(folder);
   mole::Rng rng(1);
   mole::Matrix<float> weights(16, 16), x(4, 16), y(4, 16);
   fill_uniform(weights.view(), 1, rng);
@@ -24,8 +25,7 @@ int main() {
     writer.write(folder / ("rank" + std::to_string(rank)));
   }
 
-  std::vector<mole::PeftAdapter> adapters;
-  for (const std::string& name : mole::peft_adapters_in(folder)) adapters.push_back(mole::read_peft(folder / name));
+  const std::vector<mole::PeftAdapter> adapters = mole::read_peft_adapters(folder);  // in its sub-folders
   std::printf("%s\n", adapters[0].report.text().c_str());  // 2 used: no tensor was missing, refused or left over
 
   auto bank = mole::peft_bank<float>(adapters, q_path);  // an expert for each, of its own rank and scale

@@ -5,6 +5,7 @@
 //
 //   clang++ -std=c++20 -Iinclude -fsanitize=fuzzer,address,undefined tests/fuzz/peft_fuzz.cpp
 //   any compiler: -DMOLE_FUZZ_REPLAY makes a program that runs the files given to it
+#include "mole/io/peft/peft_config_json.hpp"
 #include "mole/io/peft/peft_experts.hpp"
 #include "mole/io/peft/read_peft.hpp"
 
@@ -43,7 +44,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   attempt([&] {
     const auto parsed = mole::PeftConfig::parse(config, "fuzz");
     parsed.scale_of({reinterpret_cast<const char*>(tensors.data()), std::min<std::size_t>(tensors.size(), 200)});
-    mole::PeftConfig::parse(parsed.json(), "own");
+    mole::PeftConfig::parse(mole::json_of(parsed), "own");
   });
   for (const bool partial : {false, true})
     attempt([&] {

@@ -318,3 +318,14 @@ TEST_CASE("A reader keeps its tensors when it moves", "[io]") {
   CHECK(second.integers("a") == std::vector<std::int64_t>{7});
   CHECK(second.matrix<float>("b")(0, 1) == -2.0f);
 }
+
+TEST_CASE("A tensor is read with its rows as columns, if that is asked for", "[io]") {
+  const std::vector<std::byte> file =
+      file_of(R"({"w":{"dtype":"BF16","shape":[2,3],"data_offsets":[0,12]}})",
+              std::string("\x80\x3f\0\x40\x40\x40\x80\x40\xa0\x40\xc0\x40", 12));  // 1 2 3, 4 5 6
+  const auto reader = SafetensorsReader::from_bytes(file, "w");
+  const Matrix<float> turned = reader.transposed<float>("w");
+  REQUIRE(turned.rows() == 3);
+  for (Index r = 0; r < 3; ++r)
+    for (Index c = 0; c < 2; ++c) CHECK(turned(r, c) == float(3 * c + r + 1));
+}

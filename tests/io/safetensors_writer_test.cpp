@@ -135,3 +135,19 @@ TEST_CASE("A write that fails leaves the file that was there", "[io]") {
   CHECK(content_of(folder / "f/kept") == "old");
   CHECK(folder.entries() == 1);
 }
+
+TEST_CASE("Bytes of any dtype and shape are written as they are, if their number is right", "[io]") {
+  const TemporaryFolder folder;
+  const std::array<std::byte, 12> bytes{std::byte(1), std::byte(255)};
+  SafetensorsWriter writer;
+  writer.add_bytes("three", Dtype::bf16, {1, 2, 3}, bytes);
+  writer.add_bytes("none", Dtype::f64, {0, 5}, {});
+  CHECK_THROWS_AS(writer.add_bytes("short", Dtype::f32, {2, 2}, bytes), Error);
+  CHECK_THROWS_AS(writer.add_bytes("half a byte", Dtype::f4, {1}, {}), Error);
+  CHECK_THROWS_AS(writer.add_bytes("huge", Dtype::f32, {Index(1) << 40, Index(1) << 40}, bytes), Error);
+  writer.write(folder / "file");
+  const SafetensorsReader reader(folder / "file");
+  CHECK(reader.tensors().size() == 2);
+  CHECK(reader.at("three").shape == std::vector<Index>{1, 2, 3});
+  CHECK(std::ranges::equal(reader.at("three").bytes, bytes));
+}

@@ -159,7 +159,8 @@ TEST_CASE("KroneckerMaps of given factors are their product, whatever the sizes"
     return support::random_matrix<double>(rows, cols, seed);
   };
   for (const bool whole : {true, false}) {
-    KroneckerMaps<double>::Parameters parameters{.lokr_w1 = of(5, 4, 1)};  // more rows and columns than W2 has
+    KroneckerMaps<double>::Parameters parameters;
+    parameters.lokr_w1 = of(5, 4, 1);  // more rows and columns than W2 has
     if (whole)
       parameters.lokr_w2 = of(2, 3, 2);
     else
@@ -178,12 +179,11 @@ TEST_CASE("KroneckerMaps of given factors are their product, whatever the sizes"
       }
   }
   using Maps = KroneckerMaps<double>;
-  for (const auto& wrong :
-       {Maps::Parameters{}, Maps::Parameters{.lokr_w1 = of(1, 1, 1)},
-        Maps::Parameters{.lokr_w1 = of(1, 1, 1), .lokr_w1_a = of(1, 1, 1), .lokr_w2 = of(1, 1, 1)},
-        Maps::Parameters{.lokr_w1 = of(1, 1, 1), .lokr_w2_a = of(1, 2, 1), .lokr_w2_b = of(1, 1, 1)},
-        Maps::Parameters{
-            .lokr_w1_a = of(1, 2, 1), .lokr_w1_b = of(2, 1, 1), .lokr_w2_a = of(1, 1, 1), .lokr_w2_b = of(1, 1, 1)}})
+  const Matrix<double> none, one(1, 1), row(1, 2), column(2, 1);
+  for (const Maps::Parameters& wrong :
+       {Maps::Parameters{none, none, none, none, none, none}, Maps::Parameters{one, none, none, none, none, none},
+        Maps::Parameters{one, one, none, one, none, none}, Maps::Parameters{one, none, none, none, row, one},
+        Maps::Parameters{none, row, column, none, one, one}})
     CHECK(test::code_of([&] { const Maps maps(wrong); }) == ErrorCode::shape);
 }
 

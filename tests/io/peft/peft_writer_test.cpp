@@ -127,6 +127,7 @@ TEST_CASE("What one folder of peft cannot hold is refused, and nothing is writte
   vera.add("q", LowRank<SharedFrozen<float>>({.in = 5, .out = 4, .pair = pair}, rng));
   CHECK(holds(text_of([&] { vera.add("v", LowRank<SharedFrozen<float>>({.in = 5, .out = 4, .pair = other}, rng)); }),
               "over the frozen matrices of the first module"));
+  vera.add("v", LowRank<SharedFrozen<float>>({.in = 4, .out = 3, .pair = pair}, rng));  // the refused one left no trace
 
   PeftWriter lokr;
   lokr.add("q", MapExperts<KroneckerMaps<float>>({.in = 12, .out = 12, .rank = 1, .factor = 2}, rng));

@@ -43,6 +43,17 @@ TEST_CASE("Views stay valid in a copy of the adapter, after the first is gone", 
   CHECK(copy.tensor(copy.at("q"), "lora_A.weight").view<float>()(1, 2) == 2.5f);
 }
 
+TEST_CASE("An adapter in memory is read as one in a folder", "[io]") {
+  PeftFolder folder(lora_json);
+  folder.lora("q", 3, 4, 2);
+  const std::string content = content_of(folder.path() / "adapter_model.safetensors");
+  const auto bytes = std::as_bytes(std::span(content));
+  const PeftAdapter adapter =
+      read_peft(lora_json, SafetensorsShards(SafetensorsReader::from_bytes(bytes, "bytes"), "bytes"), "bytes");
+  CHECK(adapter.at("q").scale == 3);
+  CHECK(adapter.tensor(adapter.at("q"), "lora_A.weight").matrix<float>()(1, 2) == 2.5f);
+}
+
 TEST_CASE("The report names what is unused, and what the configuration promises and the file lacks", "[io]") {
   PeftFolder folder(R"({"peft_type":"LORA","r":2,"target_modules":["q","v"],"modules_to_save":["score","head"]})");
   folder.lora("m.q", 3, 4, 2).add("base_model.model.rope.inv_freq", {4}).add("base_model.model.score.weight", {2, 3});
@@ -132,6 +143,22 @@ TEST_CASE("Adapters in sub-folders are listed, and named where one is expected",
   }
 }
 
+TEST_CASE("All adapters of a folder are read at once, its own first", "[io]") {
+  PeftFolder folder(lora_json), code(lora_json), math(lora_json);
+  folder.lora("q", 3, 4, 2), code.lora("v", 3, 4, 2), math.lora("q", 3, 4, 2);
+  std::filesystem::copy(code.path(), folder.path() / "code");
+  CHECK(read_peft_adapters(folder.path()).size() == 2);
+  CHECK(read_peft_adapters(folder.path())[1].has("v"));
+  std::filesystem::copy(math.path(), folder.path() / "a");
+  std::filesystem::remove(folder.path() / "adapter_config.json");
+  const auto adapters = read_peft_adapters(folder.path());
+  REQUIRE(adapters.size() == 2);
+  CHECK(adapters[0].has("q"));
+  CHECK(adapters[1].has("v"));
+  const TemporaryFolder empty;
+  CHECK_THROWS_AS(read_peft_adapters(empty / ""), Error);
+}
+
 TEST_CASE("Shards of an adapter are read through their index", "[io]") {
   PeftFolder folder(lora_json);
   folder.lora("q", 3, 4, 2);
@@ -184,6 +211,9 @@ TEST_CASE("Halves, ranks that disagree, wrong dtypes and dimensions are refused 
   PeftFolder nul = of(lora_json.c_str());
   nul.lora(std::string("q\0x", 3), 3, 4, 2);
   CHECK(holds(nul.complaint(), "a name without a character 0"));
+  PeftFolder twice = of(lora_json.c_str());
+  twice.lora("q", 3, 4, 2).add("q.lora_A.weight", {2, 3});
+  CHECK(holds(twice.complaint(), "expected one tensor 'lora_A.weight' of its module for 'q.lora_A.weight', found two"));
   PeftFolder deep = of(lora_json.c_str());
   std::string steps = "q";
   for (int i = 0; i < 100; ++i) steps += ".q";

@@ -42,22 +42,19 @@ struct PeftConfig {
   bool fan_in_fan_out = false;   ///< the base's weight is stored [I x O]; A and B are not
   bool decompose_both = false;   ///< LoKr: W1, too, may be a product
   Index decompose_factor = 0;    ///< LoKr; 0, in the file -1: near to square roots
-  std::vector<PeftPattern> rank_pattern, alpha_pattern;
-  std::map<std::string, Index, std::less<>>
-      kept_ranks;                           ///< AdaLoRA's rank_pattern: of modules that lost some of `rank`
-  std::vector<std::string> target_modules;  ///< a single one that is a regular expression: see target_is_expression
-  bool target_is_expression = false;
-  std::vector<std::string> target_parameters, modules_to_save;
+  std::vector<PeftPattern> rank_pattern = {}, alpha_pattern = {};
+  std::map<std::string, Index, std::less<>> kept_ranks = {};  ///< AdaLoRA: of modules that lost some of `rank`
+  std::vector<std::string> target_modules = {};
+  bool target_is_expression = false;  ///< there is one target, a regular expression
+  std::vector<std::string> target_parameters = {}, modules_to_save = {};
   std::string bias = "none";  ///< which biases of the base are saved with the adapter: none, all, or lora_only
-  std::string init;           ///< init_lora_weights if it is a text, such as pissa
-  std::string base;           ///< base_model_name_or_path
-  std::string task;           ///< task_type
+  std::string init = {};      ///< init_lora_weights if it is a text, such as pissa
+  std::string base = {};      ///< base_model_name_or_path
+  std::string task = {};      ///< task_type
 
   /// Throws Error(file), naming `source` and the field, for what is no configuration of an adapter, a field of a wrong
   /// type, and every switch that changes what an adapter computes and is not served. Other fields are ignored.
   static PeftConfig parse(std::string_view json, const std::string& source);
-  /// A configuration that peft loads, and parse() reads back.
-  std::string json() const;
 
   Index rank_of(std::string_view path) const {
     if (const auto kept = kept_ranks.find(path); kept != kept_ranks.end()) return kept->second;
@@ -112,61 +109,86 @@ inline std::string_view name_of(PeftKind kind) {
   return detail::peft_kinds[std::size_t(kind)].second;
 }
 
-inline PeftConfig PeftConfig::parse(std::string_view json, const std::string& source) {
-  const detail::LimitedJson::Tree tree = detail::LimitedJson::object(json, source);
-  const detail::PeftFields fields(tree, source);
+namespace detail {
+
+inline PeftKind peft_kind(const PeftFields& fields, const std::string& source) {
   const auto* type = fields.find("peft_type");
   if (!type) throw file_error(source, "a 'peft_type', as in peft's adapter_config.json", "none");
-  PeftConfig config;
-  const std::string type_name = fields.text("peft_type", *type);
-  const auto kind = std::ranges::find(detail::peft_kinds, type_name, [](const auto& known) { return known.second; });
-  if (kind == detail::peft_kinds.end())
-    throw file_error(source, "a peft_type of " + detail::known_peft_kinds(), "'" + type_name + "'");
-  config.kind = kind->first;
-  for (const std::string_view name : detail::unserved_peft_fields)
-    if (fields.is_set(name))
-      throw file_error(source, "an adapter without '" + std::string(name) + "', which is not served",
-                       fields.find(name)->dump().substr(0, 60));
+  const std::string name = fields.text("peft_type", *type);
+  const auto kind = std::ranges::find(peft_kinds, name, [](const auto& known) { return known.second; });
+  if (kind == peft_kinds.end()) throw file_error(source, "a peft_type of " + known_peft_kinds(), "'" + name + "'");
+  return kind->first;
+}
 
-  const bool is_lora = config.kind == PeftKind::lora, is_adalora = config.kind == PeftKind::adalora;
-  if (config.kind == PeftKind::vera) config.rank = 256;
-  if (config.kind == PeftKind::randlora) config.rank = 32, config.alpha = 640;
-  if (is_adalora) config.rank = 12;
-  fields.read(is_adalora ? "init_r" : "r", config.rank);
-  if (config.kind != PeftKind::vera)
-    fields.read(is_lora || is_adalora               ? "lora_alpha"
-                : config.kind == PeftKind::randlora ? "randlora_alpha"
-                                                    : "alpha",
-                config.alpha);
-  if (is_lora || is_adalora) fields.read("lora_dropout", config.dropout);
-  if (config.kind == PeftKind::vera) fields.read("vera_dropout", config.dropout);
-  if (config.kind == PeftKind::randlora) fields.read("randlora_dropout", config.dropout);
-  if (!(config.dropout >= 0 && config.dropout < 1))
-    throw file_error(source, "a dropout of at least 0 and below 1", std::to_string(config.dropout));
-  if (is_lora) {
+/// Rank, alpha and dropout, whose names and defaults depend on the kind.
+inline void read_sizes(const PeftFields& fields, PeftConfig& config) {
+  const auto read = [&](const char* rank, const char* alpha, const char* dropout) {
+    fields.read(rank, config.rank);
+    if (alpha) fields.read(alpha, config.alpha);
+    if (dropout) fields.read(dropout, config.dropout);
+  };
+  switch (config.kind) {
+    case PeftKind::lora:
+      return read("r", "lora_alpha", "lora_dropout");
+    case PeftKind::adalora:
+      config.rank = 12;
+      return read("init_r", "lora_alpha", "lora_dropout");
+    case PeftKind::vera:
+      config.rank = 256;
+      return read("r", nullptr, "vera_dropout");
+    case PeftKind::randlora:
+      config.rank = 32, config.alpha = 640;
+      return read("r", "randlora_alpha", "randlora_dropout");
+    case PeftKind::loha:
+    case PeftKind::lokr:
+      return read("r", "alpha", nullptr);
+  }
+}
+
+/// What only some kinds have.
+inline void read_switches(const PeftFields& fields, PeftConfig& config) {
+  if (config.kind == PeftKind::lora) {
     fields.read("use_rslora", config.rank_stabilized);
     fields.read("use_dora", config.decomposed);
     fields.read("lora_bias", config.lora_bias);
     fields.read("target_parameters", config.target_parameters);
-    if (config.decomposed && config.lora_bias)
-      throw file_error(source, "use_dora or lora_bias, not both, as in peft", "both");
   }
-  if (const auto* init = fields.find("init_lora_weights"); init && init->is_string())
-    config.init = fields.text("init_lora_weights", *init);
   if (config.kind == PeftKind::lokr) {
     fields.read("decompose_both", config.decompose_both);
     double factor = -1;
     fields.read("decompose_factor", factor);
-    if (!(factor == -1 || (factor >= 1 && factor <= 1 << 30)))
-      throw file_error(source, "a decompose_factor of -1 or at least 1", std::to_string(factor));
-    config.decompose_factor = factor == -1 ? 0 : Index(factor);
+    config.decompose_factor = factor == -1 ? 0 : factor >= 1 && factor <= 1 << 30 ? Index(factor) : -1;
   }
-  fields.read("fan_in_fan_out", config.fan_in_fan_out);
-  if (is_adalora) config.kept_ranks = fields.counts("rank_pattern", ".lora_E");
-  if (is_lora || config.kind == PeftKind::loha || config.kind == PeftKind::lokr) {
+  if (config.kind == PeftKind::adalora) {
+    config.kept_ranks = fields.counts("rank_pattern", ".lora_E", config.rank);
+  } else if (config.kind != PeftKind::vera && config.kind != PeftKind::randlora) {
     fields.read("rank_pattern", config.rank_pattern, true);
     fields.read("alpha_pattern", config.alpha_pattern, false);
   }
+}
+
+}  // namespace detail
+
+inline PeftConfig PeftConfig::parse(std::string_view json, const std::string& source) {
+  const detail::LimitedJson::Tree tree = detail::LimitedJson::object(json, source);
+  const detail::PeftFields fields(tree, source);
+  PeftConfig config;
+  config.kind = detail::peft_kind(fields, source);
+  for (const std::string_view name : detail::unserved_peft_fields)
+    if (fields.is_set(name))
+      throw file_error(source, "an adapter without '" + std::string(name) + "', which is not served",
+                       fields.find(name)->dump().substr(0, 60));
+  detail::read_sizes(fields, config);
+  detail::read_switches(fields, config);
+  if (!(config.dropout >= 0 && config.dropout < 1))
+    throw file_error(source, "a dropout of at least 0 and below 1", std::to_string(config.dropout));
+  if (config.decomposed && config.lora_bias)
+    throw file_error(source, "use_dora or lora_bias, not both, as in peft", "both");
+  if (config.decompose_factor < 0)
+    throw file_error(source, "a decompose_factor of -1 or at least 1", fields.find("decompose_factor")->dump());
+  if (const auto* init = fields.find("init_lora_weights"); init && init->is_string())
+    config.init = fields.text("init_lora_weights", *init);
+  fields.read("fan_in_fan_out", config.fan_in_fan_out);
   fields.read("target_modules", config.target_modules);
   config.target_is_expression = fields.find("target_modules") && fields.find("target_modules")->is_string();
   fields.read("modules_to_save", config.modules_to_save);
@@ -195,63 +217,6 @@ inline bool PeftConfig::changes_base() const {
   for (char& c : lower) c = c >= 'A' && c <= 'Z' ? char(c - 'A' + 'a') : c;
   return std::ranges::any_of(detail::base_changing_inits,
                              [&](std::string_view begins) { return lower.starts_with(begins); });
-}
-
-inline std::string PeftConfig::json() const {
-  detail::LimitedJson::Tree tree;
-  const auto number = [](double value) -> detail::LimitedJson::Tree {  // whole numbers as such
-    if (value == std::floor(value) && std::abs(value) < 1e15) return std::int64_t(value);
-    return value;
-  };
-  const auto text_or_null = [](const std::string& text) -> detail::LimitedJson::Tree {
-    return text.empty() ? detail::LimitedJson::Tree(nullptr) : detail::LimitedJson::Tree(text);
-  };
-  const auto patterns = [&](const std::vector<PeftPattern>& of) {
-    auto object = detail::LimitedJson::Tree::object();
-    for (const PeftPattern& each : of) object[each.pattern.expression()] = number(each.value);
-    return object;
-  };
-  tree["peft_type"] = name_of(kind);
-  tree["task_type"] = text_or_null(task);
-  tree["base_model_name_or_path"] = text_or_null(base);
-  tree["inference_mode"] = true;
-  tree[kind == PeftKind::adalora ? "init_r" : "r"] = rank;
-  if (kind == PeftKind::lora || kind == PeftKind::adalora) tree["lora_alpha"] = number(alpha);
-  if (kind == PeftKind::loha || kind == PeftKind::lokr) tree["alpha"] = number(alpha);
-  if (kind == PeftKind::randlora) tree["randlora_alpha"] = number(alpha);
-  for (const auto& [path, kept] : kept_ranks) {  // which of them: the tensors have no others, so the first ones
-    auto& list = tree["rank_pattern"][path + ".lora_E"] = detail::LimitedJson::Tree::array();
-    for (Index i = 0; i < rank; ++i) list.push_back(i < kept);
-  }
-  if (kind == PeftKind::adalora) tree["total_step"] = 1;  // peft asks for a schedule, which ends with training
-  if (kind == PeftKind::lora || kind == PeftKind::adalora) tree["lora_dropout"] = number(dropout);
-  if (kind == PeftKind::vera) tree["vera_dropout"] = number(dropout), tree["save_projection"] = true;
-  if (kind == PeftKind::randlora) tree["randlora_dropout"] = number(dropout), tree["save_projection"] = true;
-  if (kind == PeftKind::lora) {
-    tree["use_rslora"] = rank_stabilized;
-    tree["use_dora"] = decomposed;
-    tree["lora_bias"] = lora_bias;
-    if (!target_parameters.empty()) tree["target_parameters"] = target_parameters;
-    if (!init.empty()) tree["init_lora_weights"] = init;
-  }
-  if (kind == PeftKind::lokr) {
-    tree["decompose_both"] = decompose_both;
-    tree["decompose_factor"] = decompose_factor == 0 ? -1 : decompose_factor;
-  }
-  if (kind == PeftKind::lora || kind == PeftKind::loha || kind == PeftKind::lokr) {
-    tree["rank_pattern"] = patterns(rank_pattern);
-    tree["alpha_pattern"] = patterns(alpha_pattern);
-  }
-  if (kind != PeftKind::loha && kind != PeftKind::lokr) {
-    tree["fan_in_fan_out"] = fan_in_fan_out;
-    tree["bias"] = bias;
-  }
-  if (target_is_expression && target_modules.size() == 1)
-    tree["target_modules"] = target_modules.front();
-  else
-    tree["target_modules"] = target_modules;
-  if (!modules_to_save.empty()) tree["modules_to_save"] = modules_to_save;
-  return tree.dump(2) + "\n";
 }
 
 }  // namespace mole

@@ -73,15 +73,16 @@ class PeftFields {
         throw Error(ErrorCode::file, source_ + ": " + std::string(name) + ": " + error.what());
       }
   }
-  /// Of an object of lists of truth values: how many are true, by what comes before `step` in the key.
-  std::map<std::string, Index, std::less<>> counts(std::string_view name, std::string_view step) const {
+  /// Of an object of lists of `size` truth values: how many are true, by what comes before `step` in the key.
+  std::map<std::string, Index, std::less<>> counts(std::string_view name, std::string_view step, Index size) const {
     std::map<std::string, Index, std::less<>> counts;
     const Tree* field = find(name);
     if (!field) return counts;
     if (!field->is_object()) wrong(name, "an object", *field);
     for (const auto& [key, list] : field->items()) {
       Index& count = counts[key.substr(0, key.rfind(step))];
-      if (!list.is_array()) wrong(name, "lists of truth values", list);
+      if (!list.is_array() || Index(list.size()) != size)
+        wrong(name, "lists of " + std::to_string(size) + " truth values, one for each rank,", list);
       for (const Tree& element : list) {
         if (!element.is_boolean()) wrong(name, "truth values", element);
         count += element.get<bool>();

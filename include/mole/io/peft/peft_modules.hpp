@@ -4,6 +4,7 @@
 
 #include "mole/core/error.hpp"
 #include "mole/io/peft/peft_adapter.hpp"
+#include "mole/io/peft/peft_config_json.hpp"
 #include "mole/io/replace_file.hpp"
 #include "mole/io/safetensors_writer.hpp"
 
@@ -25,10 +26,11 @@
 
 namespace mole::detail {
 
-/// alpha with alpha / rank = scale, a whole number if one gives this scale in float.
-inline double alpha_for(double scale, Index rank) {
-  const double alpha = scale * double(rank), whole = std::round(alpha);
-  return float(whole / double(rank)) == float(scale) ? whole : alpha;
+/// alpha with alpha / over = scale, a whole number if one gives this scale, in float where that is what it is.
+inline double alpha_for(double scale, double over) {
+  const double alpha = scale * over, whole = std::round(alpha);
+  const bool is_float = double(float(scale)) == scale;
+  return (is_float ? double(float(whole / over)) : whole / over) == scale ? whole : alpha;
 }
 
 /// The whole of a path, and no other that ends in it, as a regular expression.
@@ -85,14 +87,17 @@ class PeftModules {
     config_.kind = kind;
     return place->second;
   }
-  /// Is this the first module, whose pair or bases are written for all? Throws if those of this one are others.
-  bool shares(const std::string& path, std::uint64_t fingerprint) {
-    if (!shared_) return shared_ = fingerprint, true;
-    require(*shared_ == fingerprint, ErrorCode::option, "PeftWriter: expected '", path,
+  /// Throws unless the frozen matrices of this module are those of the first.
+  void require_shared(const std::string& path, std::uint64_t fingerprint) const {
+    require(!shared_ || *shared_ == fingerprint, ErrorCode::option, "PeftWriter: expected '", path,
             "' over the frozen matrices of the first module, found it over others");
-    return false;
   }
-
+  /// Are they to be written? They are those of the first module.
+  bool share(std::uint64_t fingerprint) {
+    const bool first = !shared_;
+    shared_ = fingerprint;
+    return first;
+  }
   Module& at(const std::string& path) { return modules_.at(path); }
   void set_kronecker(const std::string& path, const Kronecker& sizes) { kronecker_.emplace(path, sizes); }
 
@@ -133,7 +138,7 @@ inline void PeftModules::add_patterns(PeftConfig& config) const {
     return std::ranges::max_element(counts, {}, [](const auto& count) { return count.second; })->first;
   };
   const auto rank = [](const Module& module) { return double(module.rank); };
-  const auto alpha = [](const Module& module) { return alpha_for(module.scale, module.rank); };
+  const auto alpha = [](const Module& module) { return alpha_for(module.scale, double(module.rank)); };
   config.rank = Index(most_common(rank));
   config.alpha = most_common(alpha);
   for (const auto& [path, module] : modules_) {
@@ -151,9 +156,7 @@ inline void PeftModules::add_kept_ranks(PeftConfig& config, double scale) const 
           "PeftWriter: expected AdaLoRA with ranks and a positive scale, found ", config.rank, " and ", scale);
   for (const auto& [path, module] : modules_)
     if (module.rank != config.rank) config.kept_ranks.emplace(path, module.rank);
-  config.alpha = scale * (double(config.rank) + 1e-5);
-  if (const double whole = std::round(config.alpha); float(whole / (double(config.rank) + 1e-5)) == float(scale))
-    config.alpha = whole;
+  config.alpha = alpha_for(scale, double(config.rank) + 1e-5);
 }
 
 inline void PeftModules::add_kronecker(PeftConfig& config) const {
@@ -203,7 +206,7 @@ inline PeftConfig PeftModules::finished_config() const {
       add_kept_ranks(config, first.scale);
     else
       require_all("rank", [](const Module& module) { return module.rank; });
-    if (config.kind == PeftKind::randlora) config.alpha = alpha_for(first.scale, first.rank);
+    if (config.kind == PeftKind::randlora) config.alpha = alpha_for(first.scale, double(first.rank));
     if (config.kind == PeftKind::vera)
       require(first.scale == 1, ErrorCode::option, "PeftWriter: expected VeRA of scale 1, found ", first.scale);
   }
@@ -230,7 +233,7 @@ inline void PeftModules::write(const std::filesystem::path& folder) const {
   std::filesystem::create_directories(folder, error);
   if (error) throw file_error(folder.string(), "a folder, or a path for one", error.message());
   writer.write(folder / "adapter_model.safetensors");
-  const std::string json = config.json();
+  const std::string json = json_of(config);
   const std::span<const std::byte> bytes = std::as_bytes(std::span(json));
   replace_file(folder / "adapter_config.json", std::span(&bytes, 1));
 }

@@ -18,6 +18,7 @@
 #include "mole/surgery/weighted_adapter.hpp"
 
 #include <algorithm>
+#include <cstdint>
 #include <filesystem>
 #include <span>
 #include <string>
@@ -98,10 +99,12 @@ class PeftWriter {
   template <class T>
   void add(const std::string& path, const LowRank<SharedFrozen<T>>& experts) {
     const auto& pair = *experts.factors().pair();
+    const std::uint64_t fingerprint = pair.fingerprint();
+    modules_.require_shared(path, fingerprint);
     open(path, PeftKind::vera, experts.blocks().size(0), experts);
     put_vector<T>(path, "vera_lambda_b", experts.parameters().lambda_b);
     put_vector<T>(path, "vera_lambda_d", experts.parameters().lambda_d);
-    if (!modules_.shares(path, pair.fingerprint())) return;
+    if (!modules_.share(fingerprint)) return;
     put<T>("", "vera_A", pair.a);
     put_turned<T>("", "vera_B", pair.b);
   }
@@ -113,10 +116,12 @@ class PeftWriter {
     require(experts.maps().pairing() == BasisPairing::flattened && bases.in_memory(), ErrorCode::option,
             "PeftWriter: expected bases in memory and the flattened pairing of rows, which is peft's, at '", path,
             "', found others");
+    const std::uint64_t fingerprint = bases.fingerprint();
+    modules_.require_shared(path, fingerprint);
     open(path, PeftKind::randlora, rank, experts);
     put<T>(path, "randlora_lambda", experts.parameters().randlora_lambda);
     put<T>(path, "randlora_gamma", experts.parameters().randlora_gamma);
-    if (!modules_.shares(path, bases.fingerprint())) return;
+    if (!modules_.share(fingerprint)) return;
     const Index large = bases.options().large_side;
     Matrix<T> b(large, n * rank);
     for (Index each = 0; each < n; ++each) {

@@ -30,8 +30,8 @@ struct ReadPeftOptions {
 /// Checks names, dtypes, dimensions, that no module lacks a part, and ranks; the numbers are not looked at. Tensors of
 /// no module are `replaced` ones if the configuration names them (modules_to_save, bias) or they are those of a
 /// base_layer, else unused. Throws Error(file) for what is broken or not served, and if nothing is attached to any
-/// module. Memory: the headers; what tensors hold is mapped. Source: huggingface/peft 0.21.2, peft_model.py and
-/// utils/save_and_load.py.
+/// module.  O(n log n) for n tensors; what they hold is mapped, not read.
+/// Source: huggingface/peft 0.21.2, peft_model.py and utils/save_and_load.py.
 PeftAdapter read_peft(const std::filesystem::path& folder, const ReadPeftOptions& options = {});
 
 /// The same of what is open already: the text of an adapter_config.json, and the tensors; `source` names both.
@@ -49,6 +49,19 @@ inline std::vector<std::string> peft_adapters_in(const std::filesystem::path& fo
   return names;
 }
 
+/// All adapters of a folder: its own, if it has one, then those in its sub-folders, in the order of their names. Throws
+/// Error(file) as read_peft(), and for a folder without any.
+inline std::vector<PeftAdapter> read_peft_adapters(const std::filesystem::path& folder,
+                                                   const ReadPeftOptions& options = {}) {
+  const std::vector<std::string> names = peft_adapters_in(folder);
+  std::vector<PeftAdapter> adapters;
+  std::error_code ignored;
+  if (names.empty() || std::filesystem::exists(folder / "adapter_config.json", ignored))
+    adapters.push_back(read_peft(folder, options));
+  for (const std::string& name : names) adapters.push_back(read_peft(folder / name, options));
+  return adapters;
+}
+
 namespace detail {
 
 class PeftReading {
@@ -61,8 +74,12 @@ class PeftReading {
 
   void run() {
     for (const auto& [name, file] : adapter_.files->tensors()) place(name, {file, &file->at(name)});
-    for (auto& [path, module] : modules_)
-      if (is_complete(module)) adapter_.modules.push_back(std::move(module));
+    for (auto& [path, module] : modules_) {
+      const bool complete = is_complete(module);
+      for (const auto& [suffix, tensor] : module.tensors)
+        (complete ? adapter_.report.used : adapter_.report.refused).push_back(tensor.entry->name);
+      if (complete) adapter_.modules.push_back(std::move(module));
+    }
     if (adapter_.modules.empty() && adapter_.replaced.empty())
       throw file_error(
           adapter_.source,
@@ -102,8 +119,9 @@ class PeftReading {
       // Sizes must follow from numbers that are there: those beside a 0 may be of any size.
       if (tensor.entry->bytes.empty() && config().kind != PeftKind::adalora) fail(name, "at least one number", "none");
       PeftTensors& tensors = place.path.empty() ? adapter_.shared : module(place.path).tensors;
-      tensors.emplace(place.key->suffix, tensor);
-      adapter_.report.used.push_back(name);
+      if (!tensors.emplace(place.key->suffix, tensor).second)
+        fail(name, "one tensor '" + std::string(place.key->suffix) + "' of its module", "two");
+      if (place.path.empty()) adapter_.report.used.push_back(name);
     }
   }
 
@@ -119,13 +137,7 @@ class PeftReading {
   }
 
   bool is_complete(const PeftModule& module) {
-    if (refused_.contains(module.path)) {
-      for (const auto& [suffix, tensor] : module.tensors) {
-        std::erase(adapter_.report.used, tensor.entry->name);
-        adapter_.report.refused.push_back(tensor.entry->name);
-      }
-      return false;
-    }
+    if (refused_.contains(module.path)) return false;
     const auto has = [&](std::string_view suffix) { return module.has(suffix) || adapter_.shared.contains(suffix); };
     for (const auto& alternatives : peft_needs(config()))
       if (std::ranges::none_of(alternatives, has))
