@@ -6,6 +6,8 @@
 //   any compiler: -DMOLE_FUZZ_REPLAY makes a program that runs the files given to it
 #include "mole/io/bitsandbytes.hpp"
 
+#include "replay.hpp"
+
 #include <cstdint>
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
@@ -28,12 +30,3 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   }
   return 0;
 }
-
-#ifdef MOLE_FUZZ_REPLAY
-int main(int count, char** paths) {
-  for (int i = 1; i < count; ++i) {
-    const mole::MappedFile file(paths[i]);
-    LLVMFuzzerTestOneInput(reinterpret_cast<const std::uint8_t*>(file.bytes().data()), file.bytes().size());
-  }
-}
-#endif

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MIT
-// Feeds arbitrary bytes to what reads GGUF files: every tensor as a matrix and as the weight of a base, and the whole as
-// an adapter, which is written again if it can be. They load or throw mole::Error.
+// Feeds arbitrary bytes to what reads GGUF files: every tensor as a matrix and as the weight of a base, and the whole
+// as an adapter, which is written again if it can be. They load or throw mole::Error.
 //
 //   clang++ -std=c++20 -Iinclude -fsanitize=fuzzer,address,undefined tests/fuzz/gguf_fuzz.cpp
 //   any compiler: -DMOLE_FUZZ_REPLAY makes a program that runs the files given to it
 #include "mole/io/gguf/gguf_lora.hpp"
 #include "mole/io/gguf/gguf_weight.hpp"
+
+#include "replay.hpp"
 
 #include <cstdint>
 
@@ -31,12 +33,3 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   });
   return 0;
 }
-
-#ifdef MOLE_FUZZ_REPLAY
-int main(int count, char** paths) {
-  for (int i = 1; i < count; ++i) {
-    const mole::MappedFile file(paths[i]);
-    LLVMFuzzerTestOneInput(reinterpret_cast<const std::uint8_t*>(file.bytes().data()), file.bytes().size());
-  }
-}
-#endif

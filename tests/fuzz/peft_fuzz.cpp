@@ -9,6 +9,8 @@
 #include "mole/io/peft/peft_experts.hpp"
 #include "mole/io/peft/read_peft.hpp"
 
+#include "replay.hpp"
+
 #include <algorithm>
 #include <cstdint>
 
@@ -54,12 +56,3 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     });
   return 0;
 }
-
-#ifdef MOLE_FUZZ_REPLAY
-int main(int count, char** paths) {
-  for (int i = 1; i < count; ++i) {
-    const mole::MappedFile file(paths[i]);
-    LLVMFuzzerTestOneInput(reinterpret_cast<const std::uint8_t*>(file.bytes().data()), file.bytes().size());
-  }
-}
-#endif

@@ -8,6 +8,8 @@
 #include "mole/io/safetensors_reader.hpp"
 #include "mole/stats/routing_trace.hpp"
 
+#include "replay.hpp"
+
 #include <cstdint>
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
@@ -30,12 +32,3 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   });
   return 0;
 }
-
-#ifdef MOLE_FUZZ_REPLAY
-int main(int count, char** paths) {
-  for (int i = 1; i < count; ++i) {
-    const mole::MappedFile file(paths[i]);
-    LLVMFuzzerTestOneInput(reinterpret_cast<const std::uint8_t*>(file.bytes().data()), file.bytes().size());
-  }
-}
-#endif

@@ -4,16 +4,15 @@
 
 #include "mole/core/checked_size.hpp"
 #include "mole/core/matrix.hpp"
-#include "mole/core/reduced_floats.hpp"
+#include "mole/io/file_cursor.hpp"
 #include "mole/io/file_error.hpp"
-#include "mole/io/gguf/gguf_type.hpp"
+#include "mole/io/gguf/gguf_entry.hpp"
 #include "mole/io/mapped_file.hpp"
 
 #include <array>
 #include <bit>
 #include <concepts>
 #include <cstring>
-#include <functional>
 #include <limits>
 #include <map>
 #include <optional>
@@ -34,14 +33,6 @@ struct GgufArray {
 /// A value of the metadata. Integers of any width are std::int64_t, but for an unsigned one beyond it, which is a
 /// double.
 using GgufValue = std::variant<std::int64_t, double, bool, std::string, GgufArray>;
-
-/// One tensor of a GGUF file; its bytes are borrowed from the file.
-struct GgufEntry {
-  std::string name;
-  GgufType type;
-  std::vector<Index> shape;  ///< as PyTorch has it, the last dimension lies together: the reverse of the file's
-  std::span<const std::byte> bytes;
-};
 
 /// The tensors and the metadata of a file of version 2 or 3, little endian.
 ///
@@ -86,7 +77,7 @@ class GgufReader {
   }
 
  private:
-  class Cursor;
+  using Cursor = detail::FileCursor;
   /// A tensor whose bytes are not looked up yet.
   struct Claim {
     GgufEntry entry;
@@ -110,40 +101,6 @@ class GgufReader {
   std::map<std::string, GgufValue, std::less<>> metadata_;
   std::vector<GgufEntry> tensors_;
   std::map<std::string, std::size_t, std::less<>> by_name_;
-};
-
-/// Reads one thing after the other, never beyond the end.
-class GgufReader::Cursor {
- public:
-  Cursor(std::span<const std::byte> file, const std::string& source) : file_(file), source_(source) {}
-
-  std::size_t at() const { return at_; }
-  std::size_t left() const { return file_.size() - at_; }
-
-  std::span<const std::byte> bytes(std::uint64_t count, const std::string& what) {
-    if (count > left())
-      throw file_error(source_, std::to_string(count) + " bytes of " + what,
-                       std::to_string(left()) + " to the end of the file");
-    const auto taken = file_.subspan(at_, std::size_t(count));
-    at_ += taken.size();
-    return taken;
-  }
-  template <class Number>
-  Number number(const std::string& what) {
-    Number number;
-    std::memcpy(&number, bytes(sizeof number, what).data(), sizeof number);
-    return number;
-  }
-  std::string text(const std::string& what) {
-    const auto length = number<std::uint64_t>("the length of " + what);
-    const auto text = bytes(length, what);
-    return {reinterpret_cast<const char*>(text.data()), text.size()};
-  }
-
- private:
-  std::span<const std::byte> file_;
-  const std::string& source_;
-  std::size_t at_ = 0;
 };
 
 inline void GgufReader::parse(std::span<const std::byte> file) {
@@ -267,47 +224,6 @@ inline GgufReader::Claim GgufReader::read_claim(Cursor& cursor) const {
   return claim;
 }
 
-namespace detail {
-
-/// f(number) for each element, in the order of the tensor.
-template <class F>
-void for_each_gguf_element(const GgufEntry& entry, const std::string& source, F f) {
-  const std::byte* const begin = entry.bytes.data();
-  const auto each = [&]<class Stored>(Stored, auto decode) {
-    for (std::size_t at = 0; at < entry.bytes.size(); at += sizeof(Stored)) {
-      Stored element;
-      std::memcpy(&element, begin + at, sizeof element);
-      f(decode(element));
-    }
-  };
-  const auto each_block = [&](std::size_t size, auto decode) {
-    for (std::size_t at = 0; at < entry.bytes.size(); at += size) {
-      std::uint16_t scale;
-      std::memcpy(&scale, begin + at, sizeof scale);
-      for (std::size_t i = 0; i < 32; ++i) f(from_float16(scale) * float(decode(begin + at + sizeof scale, i)));
-    }
-  };
-  switch (entry.type) {
-    case GgufType::f32:
-      return each(float{}, std::identity{});
-    case GgufType::f64:
-      return each(double{}, std::identity{});
-    case GgufType::f16:
-      return each(std::uint16_t{}, from_float16);
-    case GgufType::bf16:
-      return each(std::uint16_t{}, from_bfloat16);
-    case GgufType::q8_0:
-      return each_block(34, [](const std::byte* codes, std::size_t i) { return int(std::int8_t(codes[i])); });
-    case GgufType::q4_0:  // the lower half of a block is in the lower nibbles
-      return each_block(18, [](const std::byte* codes, std::size_t i) {
-        return int(std::uint8_t(codes[i % 16]) >> (i < 16 ? 0 : 4) & 15) - 8;
-      });
-  }
-  throw file_error(source, "F32, F16, BF16, F64, Q8_0 or Q4_0 for '" + entry.name + "'", name_of(entry.type));
-}
-
-}  // namespace detail
-
 template <std::floating_point T>
 Matrix<T> GgufReader::matrix(std::string_view name) const {
   const GgufEntry& entry = at(name);
@@ -316,7 +232,7 @@ Matrix<T> GgufReader::matrix(std::string_view name) const {
     cols = checked_product("GGUF: columns", cols, entry.shape[d]);
   Matrix<T> matrix(entry.shape.size() < 2 ? 1 : entry.shape[0], cols);
   T* to = matrix.data();
-  detail::for_each_gguf_element(entry, source_, [&](auto number) { *to++ = T(number); });
+  detail::for_each_gguf_number(entry, source_, [&](auto number) { *to++ = T(number); });
   return matrix;
 }
 

@@ -23,16 +23,6 @@ using GgufWeight =
 
 namespace detail {
 
-/// Blocks of a scale in 16 bits and the codes of 32 elements: f(scale, codes).
-template <class F>
-void for_each_gguf_block(const GgufEntry& entry, std::size_t bytes, F f) {
-  for (std::size_t at = 0; at < entry.bytes.size(); at += bytes) {
-    std::uint16_t scale;
-    std::memcpy(&scale, entry.bytes.data() + at, sizeof scale);
-    f(from_float16(scale), reinterpret_cast<const std::uint8_t*>(entry.bytes.data()) + at + sizeof scale);
-  }
-}
-
 inline Int8BlockWeight q8_0_weight(const GgufEntry& entry) {
   std::vector<std::int8_t> codes;
   std::vector<float> scales;
