@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MIT
-// Built with flags that let clang reassociate sums, which no macro shows: probabilities must be right all the same.
+// Built with flags that let clang reassociate sums and products, which no macro shows: probabilities and capacities must
+// be right all the same.
 #include "mole/gating/score/softmax.hpp"
+#include "mole/gating/select/expert_capacity.hpp"
+#include "mole/gating/select/top_k.hpp"
 #include "mole/kernel/vector_loops.hpp"
 
 #include <cmath>
@@ -17,5 +20,11 @@ int main() {
   for (std::size_t e = 0; e < logits.size(); ++e)
     error = std::fmax(error, std::fabs(double(scores[e]) - std::exp(double(logits[e])) / sum));
   std::printf("largest error of a probability: %.2g\n", error);
-  return error < 1e-6 ? 0 : 1;
+  // 100 / 10 * 1.1 = 11; with 1.1 / 10 first, a little more, and so 12.
+  volatile double factor = 1.1;
+  volatile mole::Index tokens = 100, experts = 10;
+  const mole::ExpertCapacity select{mole::TopK{1}, {.factor = factor}};
+  const mole::Index capacity = select.capacity(tokens, tokens, experts);
+  std::printf("capacity of 100 tokens, 10 experts, factor 1.1: %td\n", capacity);
+  return error < 1e-6 && capacity == 11 ? 0 : 1;
 }

@@ -32,7 +32,7 @@ Step step(Layer layer, float junk, const Pass& pass) {
   for (Index n = 0; n < tokens; ++n)
     if (!pass.routes(n)) {
       fill(x.view().middle_rows(n, 1), junk);
-      fill(d_y.view().middle_rows(n, 1), 0);
+      fill(d_y.view().middle_rows(n, 1), Layer::has_trainable_base ? 0 : junk);  // a base serves every token
     }
   Matrix<float> y(tokens, layer.out()), d_x(tokens, layer.in());
   auto work = layer.workspace(tokens);

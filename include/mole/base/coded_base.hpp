@@ -5,6 +5,7 @@
 #include "mole/base/base_policy.hpp"
 #include "mole/core/bias_view.hpp"
 #include "mole/core/error.hpp"
+#include "mole/core/lasting_view.hpp"
 #include "mole/core/matrix.hpp"
 #include "mole/kernel/coded_products.hpp"
 
@@ -55,6 +56,10 @@ class CodedBase {
   using Scalar = float;
   using Options = typename Code::Options;
 
+  template <detail::TransposedMatrix M, class... Rest>
+  explicit CodedBase(const M&, Rest&&...) : code_(View<const float>()) {
+    detail::refuse_transposed_weight<M>();
+  }
   /// Rounds `weight` to the nearest codes; copies the bias.
   explicit CodedBase(View<const float> weight, BiasView<float> bias = {}, Options options = {})
       : CodedBase(Code(weight, options), bias) {}

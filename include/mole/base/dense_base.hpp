@@ -5,6 +5,7 @@
 #include "mole/base/base_policy.hpp"
 #include "mole/core/bias_view.hpp"
 #include "mole/core/error.hpp"
+#include "mole/core/lasting_view.hpp"
 #include "mole/core/linear_parameters.hpp"
 
 #include <algorithm>
@@ -16,29 +17,6 @@
 #include "mole/core/macros_off.hpp"
 
 namespace mole {
-
-namespace detail {
-/// Containers and matrices that own their elements.
-template <class M>
-concept OwnsElements = std::same_as<M, Matrix<typename M::Scalar>> || requires {
-  requires std::same_as<M, typename M::PlainObject>;  // Eigen's Matrix and Array, not its Map, Ref or Block
-} ||(
-    !std::ranges::enable_borrowed_range<M> && !requires { typename M::PlainObject; } &&
-    requires(M & m) {
-      m.begin();
-      m.data();
-    });
-
-/// The M of an M&& that is bound to a temporary which owns its elements: what borrows from it would outlive it.
-template <class M>
-concept OwningTemporary = !std::is_lvalue_reference_v<M> && OwnsElements<std::remove_const_t<M>>;
-
-/// A row-major expression of a column-major matrix: its transpose.
-template <class M>
-concept TransposedMatrix = RowMajorMatrix<M> && requires(const M& m) {
-  requires ColumnMajorMatrix<decltype(m.nestedExpression())>;
-};
-}  // namespace detail
 
 /// y = x W^T (+ b).
 ///
@@ -66,11 +44,7 @@ class DenseBase {
   requires(!owning && detail::OwningTemporary<B>) DenseBase(View<const T> weight, B&& bias)
   = delete;
   template <detail::TransposedMatrix M, class... Bias>
-  requires(!owning) explicit DenseBase(const M&, Bias&&...) {
-    static_assert(!detail::TransposedMatrix<M>,
-                  "mole: the transpose of a column-major matrix as a weight [O x I]: where it holds [I x O], pass "
-                  "View<const T>(m.transpose()); where it holds [O x I], pass a row-major copy");
-  }
+  requires(!owning) explicit DenseBase(const M&, Bias&&...) { detail::refuse_transposed_weight<M>(); }
   explicit DenseBase(Matrix<T> weight, BiasView<T> bias = {}) requires owning : linear_{std::move(weight), {}} {
     if (!bias.empty()) linear_.bias = Matrix<T>(1, bias.size());
     std::ranges::copy(std::span(bias.row().data(), std::size_t(bias.size())), linear_.bias.elements().begin());
@@ -117,6 +91,8 @@ template <class T, class... Bias>
 DenseBase(const Matrix<T>&, Bias&&...) -> DenseBase<View<const T>>;
 template <class T, class... Bias>
 DenseBase(Matrix<T>&&, Bias&&...) -> DenseBase<Matrix<T>>;
+template <ColumnMajorMatrix M, class... Bias>  // for the words of View, which does not take it
+DenseBase(const M&, Bias&&...)->DenseBase<View<const std::remove_cvref_t<decltype(*std::declval<const M&>().data())>>>;
 template <RowMajorMatrix M, class... Bias>
 DenseBase(const M&, Bias&&...)
     -> DenseBase<View<const std::remove_cvref_t<decltype(*std::declval<const M&>().data())>>>;

@@ -35,6 +35,10 @@ class PackedBase {
     std::pmr::memory_resource* memory = std::pmr::get_default_resource();
   };
 
+  template <detail::TransposedMatrix M, class... Rest>
+  explicit PackedBase(const M&, Rest&&...) {
+    detail::refuse_transposed_weight<M>();
+  }
   explicit PackedBase(View<const T> weight) : PackedBase(weight, {}, Options{}) {}
   PackedBase(View<const T> weight, const Options& options) : PackedBase(weight, {}, options) {}
   PackedBase(View<const T> weight, BiasView<T> bias, const Options& options = {})
@@ -79,6 +83,8 @@ class PackedBase {
 
 template <class T, class... Rest>
 PackedBase(View<T>, const Rest&...) -> PackedBase<std::remove_const_t<T>>;
+template <ColumnMajorMatrix M, class... Rest>  // for the words of View, which does not take it
+PackedBase(const M&, const Rest&...)->PackedBase<std::remove_cvref_t<decltype(*std::declval<const M&>().data())>>;
 template <RowMajorMatrix M, class... Rest>
 PackedBase(const M&, const Rest&...) -> PackedBase<std::remove_cvref_t<decltype(*std::declval<const M&>().data())>>;
 template <class T, class... Rest>

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "mole/core/dropout.hpp"
+#include "mole/core/lasting_view.hpp"
 #include "mole/core/matrix.hpp"
 #include "mole/core/rank/scaling.hpp"
 #include "mole/core/row.hpp"
@@ -52,9 +53,9 @@ class BlockRotation {
     Index in = 0;
     Index out = 0;
     Index experts = 1;
-    Index block = 32;           ///< b
-    bool shared_block = false;  ///< one Q for all blocks
-    View<const T> weight = {};  ///< W [O x I]
+    Index block = 32;                  ///< b
+    bool shared_block = false;         ///< one Q for all blocks
+    LastingView<const T> weight = {};  ///< W [O x I]
     RotationForm form = RotationForm::neumann;
     Index terms = 5;                   ///< of the series
     std::optional<double> alpha = {};  ///< of no effect: a rotation has no scale
@@ -93,9 +94,9 @@ class BlockRotation {
     require(parameters_.oft_R.rows() == rows() && parameters_.oft_R.cols() == numbers_of_block(), ErrorCode::shape,
             "BlockRotation: expected an oft_R of [", rows(), " x ", numbers_of_block(), "], found [",
             parameters_.oft_R.rows(), " x ", parameters_.oft_R.cols(), "]");
-    require(options_.weight.rows() == out() && options_.weight.cols() == in(), ErrorCode::shape,
-            "BlockRotation: expected a weight of [", out(), " x ", in(), "], found [", options_.weight.rows(), " x ",
-            options_.weight.cols(), "]");
+    require(weight().rows() == out() && weight().cols() == in(), ErrorCode::shape,
+            "BlockRotation: expected a weight of [", out(), " x ", in(), "], found [", weight().rows(), " x ",
+            weight().cols(), "]");
   }
 
   Index experts() const { return options_.experts; }
@@ -137,7 +138,7 @@ class BlockRotation {
 
   /// y = W (x R - x)
   void map(Index expert, View<const T> x, View<T> y, auto call) const {
-    call.execution.product_nt(turned(expert, x, call), options_.weight, y);
+    call.execution.product_nt(turned(expert, x, call), weight(), y);
   }
 
   void begin_backward(Parameters&, auto call) const { fill(call.scratch.d_blocks, T(0)); }
@@ -148,7 +149,7 @@ class BlockRotation {
     const Scratch& s = call.scratch;
     const View<T> d = s.d_turned.top(x.rows());
     fill(d, T(0));
-    call.execution.product_nn(d_y, options_.weight, d);
+    call.execution.product_nn(d_y, weight(), d);
     if (!gradients.oft_R.empty())  // rows of R, of which blocks that share one have several inputs
       call.execution.parallel_for(blocks_of_expert() * block(), [&](Index row) {
         for (Index i = row; i < in(); i += blocks_of_expert() * block())
@@ -176,11 +177,11 @@ class BlockRotation {
   }
 
   void add_delta(Index expert, T factor, View<T> w, auto call) const {
-    require(experts() == 1 || !overlap(options_.weight, View<const T>(w)), ErrorCode::not_mergeable,
+    require(experts() == 1 || !overlap(weight(), View<const T>(w)), ErrorCode::not_mergeable,
             "BlockRotation: expected a copy of the weight to merge several experts into, found the weight itself");
     std::vector<T> row(static_cast<std::size_t>(in()));
     for (Index o = 0; o < out(); ++o) {
-      std::copy_n(options_.weight.row_data(o), in(), row.begin());
+      std::copy_n(weight().row_data(o), in(), row.begin());
       for (Index i = 0; i < in(); ++i)
         w(o, i) +=
             factor * detail::dot(row.data() + i / block() * block(), block_row(expert, i, call.scratch), block());
@@ -188,6 +189,7 @@ class BlockRotation {
   }
 
  private:
+  View<const T> weight() const { return options_.weight; }
   /// The matrices [b x b] of a block. 0: Q. 1: R - 1. The series has H_1 ... H_last from 2 on, then one to work with;
   /// Cayley's form S = (1 + Q)^-1, then two to work with.
   struct Steps {

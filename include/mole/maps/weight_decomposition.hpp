@@ -3,6 +3,7 @@
 #pragma once
 
 #include "mole/core/dropout.hpp"
+#include "mole/core/lasting_view.hpp"
 #include "mole/core/matrix.hpp"
 #include "mole/core/random.hpp"
 #include "mole/core/rank/scaling.hpp"
@@ -48,7 +49,7 @@ class WeightDecomposition {
     Index out = 0;
     Index experts = 1;
     Index rank = 8;
-    View<const T> weight = {};         ///< W [O x I]
+    LastingView<const T> weight = {};  ///< W [O x I]
     bool exact_norm = false;           ///< n depends on A and B in backward, too
     std::optional<double> alpha = {};  ///< unset: s = 1
     Scaling scaling = Scaling::alpha_over_rank;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "mole/base/dense_base.hpp"
+#include "mole/core/lasting_view.hpp"
 #include "mole/expert/map_experts.hpp"
 #include "mole/maps/weight_decomposition.hpp"
 #include "mole/method/one_adapter.hpp"
@@ -27,7 +28,7 @@ struct DoraOptions {
 /// `weight` is that of the base, in memory that outlives the layer; what the base adds to it is W x + b. Throws
 /// Error(shape) unless both have equal sizes.
 template <BasePolicy Base, class Generator, class Execution = DefaultExecution>
-auto dora(const DoraOptions& options, View<const typename Base::Scalar> weight, Base base, Generator& generator,
+auto dora(const DoraOptions& options, LastingView<const typename Base::Scalar> weight, Base base, Generator& generator,
           Execution execution = {}) {
   using T = typename Base::Scalar;
   MapExperts<WeightDecomposition<T>> experts({.in = base.in(),

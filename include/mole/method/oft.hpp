@@ -3,6 +3,7 @@
 #pragma once
 
 #include "mole/base/dense_base.hpp"
+#include "mole/core/lasting_view.hpp"
 #include "mole/expert/map_experts.hpp"
 #include "mole/maps/block_rotation.hpp"
 #include "mole/method/one_adapter.hpp"
@@ -27,7 +28,7 @@ struct OftOptions {
 /// `weight` is that of the base, in memory that outlives the layer. Throws Error(option) unless the inputs are a
 /// multiple of the block.
 template <BasePolicy Base, class Generator, class Execution = DefaultExecution>
-auto oft(const OftOptions& options, View<const typename Base::Scalar> weight, Base base, Generator& generator,
+auto oft(const OftOptions& options, LastingView<const typename Base::Scalar> weight, Base base, Generator& generator,
          Execution execution = {}) {
   using T = typename Base::Scalar;
   MapExperts<BlockRotation<T>> experts({.in = base.in(),

@@ -11,6 +11,8 @@
 #include "support/random_matrix.hpp"
 #include "support/selected.hpp"
 
+#include <limits>
+
 using namespace mole;
 
 namespace {
@@ -169,4 +171,15 @@ TEST_CASE("ExpertCapacity refuses options that do not fit", "[gating]") {
   CHECK(support::refuses(ExpertCapacity{TopK{2}, CapacityOptions{.min = -1}}, 4));
   CHECK(support::refuses(ExpertCapacity{TopK{2}, CapacityOptions{.multiple = 0}}, 4));
   CHECK(support::refuses(ExpertCapacity{TopK{5}}, 4));
+}
+
+TEST_CASE("A capacity beyond every number of pairs is one for all of them", "[gating]") {
+  constexpr Index most = std::numeric_limits<Index>::max();
+  for (const Index multiple : {Index(1), Index(2), Index(64), most}) {
+    const ExpertCapacity select{TopK{1}, {.min = most, .multiple = multiple}};
+    select.check(10);
+    CHECK(select.capacity(100, 100, 10) >= 100);
+  }
+  const ExpertCapacity large{TopK{1}, {.min = 1, .multiple = most}};
+  CHECK(large.capacity(100, 100, 10) == most);
 }

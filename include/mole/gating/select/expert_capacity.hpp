@@ -108,7 +108,8 @@ struct ExpertCapacity {
     if (options.fixed > 0) return options.fixed;
     const double even = std::min(rounded(tokens, choices, experts), double(choices));
     const Index least = std::max(options.min, Index(even)), over = least % options.multiple;
-    return over == 0 ? least : least + options.multiple - over;
+    const Index up = options.multiple - over;  // where there is no number so large, more than anybody asks for
+    return over == 0 || least > std::numeric_limits<Index>::max() - up ? least : least + up;
   }
 
   template <class F>
@@ -204,7 +205,11 @@ struct ExpertCapacity {
     }
   }
 
+  /// In the order in which it is written, whatever a compiler may reorder: 100 / 10 * 1.1 is 11, not a little more.
   double rounded(Index tokens, Index choices, Index experts) const {
+#if defined(__clang__)
+#pragma clang fp reassociate(off)
+#endif
     if (options.rounding == CapacityRounding::of_each_choice)
       return double(select.max_chosen(experts)) *
              std::floor(std::ceil(double(tokens) / double(experts)) * options.factor);
