@@ -27,7 +27,7 @@ set(own_headers
   "testing/.*                     : testing/.* layer/.* core/.* kernel/.* execution/.* ([a-z]+/)?[a-z]+/[a-z_]+_policy\\.hpp"
   "io/peft/peft_(experts|bank|layers|writer)\\.hpp : .*"
   "io/(bitsandbytes|gguf/gguf_(lora|weight))\\.hpp : .*"
-  "io/(layer/.*|moe_peft/moe_peft_layers\\.hpp) : .*"
+  "io/(layer/.*|(moe_peft/moe_peft|xlora/xlora)_layers\\.hpp) : .*"
   "(loss|init|surgery|adapt|stats|io)/.* : OWN/.* layer/.* core/.* ([a-z]+/)?[a-z]+/[a-z]+_policy\\.hpp"
   "(interop|distributed)/.*       : .*")
 
