@@ -201,6 +201,12 @@ TEST_CASE("X-LoRA of peft takes adapters that are given, in the order of its con
   CHECK(adapter.config.adapters == std::vector<std::string>{"0", "1", "2"});
   check_xlora(folder, 1, [&](auto h, Index m) { return softmax_of(part_of(scalings(folder, peft_maps, true, h), m)); });
 
+  XloraFolder left_out = folder;
+  left_out.classifier.erase(peft_maps[0] + ".weight");
+  left_out.classifier.erase(peft_maps[0] + ".bias");
+  CHECK(left_out.complaint() ==
+        "expected a classifier of 3 maps, its xlora_depth, found 2; peft 0.21.2 does not save "
+        "those whose number is also the name of an adapter");
   const TemporaryFolder written;
   folder.write(written);
   CHECK(error_text(ErrorCode::file, [&] { read_xlora(written / ""); }).find("adapter_config.json") !=

@@ -4,8 +4,10 @@
 
 #include "mole/io/peft/read_peft.hpp"
 
+#include <algorithm>
 #include <cstddef>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -58,9 +60,11 @@ struct XloraAdapter {
 /// adapter, or that of peft, adapter_config.json (XLORA) with adapter_model.safetensors.
 ///
 /// peft saves no adapters beside the classifier: then, and to take others, `adapters` are given, in the order of the
-/// configuration. Otherwise they are read from the sub-folders of their names. Checks names, sizes and dtypes of the
-/// classifier. Throws Error(file) for what is broken or does not fit, adapters that are not there or not as many.
-/// Source: EricLBuehler/xlora; huggingface/peft 0.21.2, tuners/xlora.
+/// configuration. As peft 0.21.2 names them "0", "1" ..., it also leaves out maps of the classifier with these numbers;
+/// such a file, which peft itself loads with random numbers in their place, is refused. Otherwise they are read from
+/// the sub-folders of their names. Checks names, sizes and dtypes of the classifier. Throws Error(file) for what is
+/// broken or does not fit, adapters that are not there or not as many. Source: EricLBuehler/xlora; huggingface/peft
+/// 0.21.2, tuners/xlora.
 XloraAdapter read_xlora(const std::filesystem::path& folder, std::vector<PeftAdapter> adapters = {});
 
 /// The same of what is open already: configuration, classifier and adapters; `source` names them.
@@ -146,7 +150,10 @@ inline void read_xlora_classifier(XloraAdapter& adapter) {
   }
   if (Index(maps.size()) != config.depth)
     throw file_error(files.source(), "a classifier of " + std::to_string(config.depth) + " maps, its xlora_depth",
-                     std::to_string(maps.size()));
+                     std::to_string(maps.size()) +
+                         (std::ranges::find(config.adapters, "0") == config.adapters.end()
+                              ? ""
+                              : "; peft 0.21.2 does not save those whose number is also the name of an adapter"));
   Index in = config.hidden_size;
   for (auto& [number, parts] : maps) {
     const auto weight = parts.find("weight"), bias = parts.find("bias");
