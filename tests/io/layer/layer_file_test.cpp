@@ -232,7 +232,7 @@ TEST_CASE("A description that does not fit is refused by layer, field, what was 
   CHECK(complaint("\"method\":\"mola\"", "\"method\":\"lola\"") ==
         "layer 'layer': expected one of lora, mola, loramoe, smora, flylora for 'method', found lola");
   CHECK(complaint("\"method\":\"mola\"", "\"method\":\"lora\"") ==
-        "layer 'layer': expected a NoRouter for 'router', found a LinearRouter");
+        "layer 'layer': expected type NoRouter for 'router', found LinearRouter");
   CHECK(complaint("\"in\":10", "\"in\":11") == "layer 'layer': expected 10, of the base, for 'in', found 11");
   CHECK(complaint("\"k\":2", "\"k\":5") == "layer 'layer': TopK: expected k from 1 to 4 experts, found 5");
   CHECK(complaint("\"k\":2", "\"k\":2.5") == "layer 'layer': gating: select: expected an integer for 'k', found 2.5");
@@ -248,7 +248,7 @@ TEST_CASE("A description that does not fit is refused by layer, field, what was 
         "layer 'layer': expected each key of an object once, found 'k' twice");
   CHECK(complaint("}", "").starts_with("layer 'layer': expected "));
   CHECK(complaint("\"type\":\"TopK\"", "\"type\":\"All\"") ==
-        "layer 'layer': gating: expected a TopK for 'select', found a All");
+        "layer 'layer': gating: expected type TopK for 'select', found All");
   CHECK(complaint("[2,2,2,2]", "[2,2,2]").starts_with("layer 'layer': "));
   CHECK(complaint("[2,2,2,2]", "[2,2,2,3]")
             .starts_with("expected 9 x 10 for 'layer.parameters.experts.lora_A', found 8 x 10"));

@@ -2,7 +2,7 @@
 // LayerKinds: the compositions that a program can make from a file, by the names of their methods.
 #pragma once
 
-#include "mole/io/layer/policy_description.hpp"
+#include "mole/io/layer/preset_descriptions.hpp"
 #include "mole/layer/mixture_linear.hpp"
 
 #include <concepts>
