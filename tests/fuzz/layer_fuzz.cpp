@@ -5,6 +5,7 @@
 //   clang++ -std=c++20 -Iinclude -fsanitize=fuzzer,address,undefined tests/fuzz/layer_fuzz.cpp
 //   any compiler: -DMOLE_FUZZ_REPLAY makes a program that runs the files given to it
 #include "mole/io/layer/layer_file.hpp"
+#include "mole/method/dyn_mole.hpp"
 #include "mole/method/flylora.hpp"
 #include "mole/method/lora.hpp"
 #include "mole/method/loramoe.hpp"
@@ -31,6 +32,7 @@ std::vector<std::vector<std::byte>> files_of_presets() {
   add(mole::lora({.rank = 2}, Base{weight}, rng));
   add(mole::mola({.experts = 3, .rank = 2}, Base{weight}, rng));
   add(mole::loramoe({.experts = 3, .rank = 2, .shared_down = true}, Base{weight}, rng));
+  add(mole::dyn_mole({.experts = 3, .rank = 2}, Base{weight}, rng));
   add(mole::smora({.rank = 4, .k = 2, .rank_partition = 2}, Base{weight}, rng));
   add(mole::flylora({.rank = 4, .k = 2}, Base{weight}, rng));
   return files;

@@ -6,6 +6,7 @@
 #include "mole/base/callable_base.hpp"
 #include "mole/base/nf4_base.hpp"
 #include "mole/gating/score/sigmoid.hpp"
+#include "mole/method/dyn_mole.hpp"
 #include "mole/method/flylora.hpp"
 #include "mole/method/lora.hpp"
 #include "mole/method/loramoe.hpp"
@@ -40,6 +41,13 @@ void for_each_method(const auto& base, F f) {
   trained("mola", mola({.experts = 4, .rank = 2, .k = 3}, base, rng));
   trained("loramoe", loramoe({.experts = 3, .rank = 2}, base, rng));
   trained("loramoe", loramoe({.experts = 3, .rank = 2, .shared_down = true}, base, rng));
+  trained("dyn_mole", dyn_mole({.experts = 4,
+                                .rank = 2,
+                                .p = 0.5,
+                                .keep_top_k = 1,
+                                .entropy_threshold = 0.8,
+                                .entropy = {.family = EntropyFamily::renyi, .order = 2, .shift = 1e-4}},
+                               base, rng));
   trained("smora", smora({.rank = 8, .k = 3, .rank_partition = 2, .dropout = 0.25}, base, rng));
   trained("flylora", flylora({.rank = 8, .k = 2, .select = FlySelect::signed_value, .detached = true}, base, rng));
 }
@@ -110,14 +118,14 @@ TEST_CASE("A file of many layers, of several methods, reports what was read of i
   });
   writer.write(folder / "layers.safetensors");
   LayerReader reader(folder / "layers.safetensors");
-  REQUIRE(reader.names().size() == 6);
+  REQUIRE(reader.names().size() == 7);
   CHECK(reader.report().used.empty());
   for (const std::string& name : reader.names()) CHECK(reader.read(name, base).out() == 6);
   CHECK(reader.report().unused.empty());
   CHECK(reader.report().used.size() == SafetensorsReader(folder / "layers.safetensors").tensors().size());
   CHECK(error_text(ErrorCode::file, [&] {
           read_layer(folder / "layers.safetensors", base);
-        }).ends_with("expected one layer, found 6"));
+        }).ends_with("expected one layer, found 7"));
   CHECK(error_text(ErrorCode::file, [&] {
           reader.read("q", base);
         }).ends_with("expected metadata 'q.description', found none of that name"));
@@ -218,7 +226,7 @@ TEST_CASE("A user's own composition is written and read by a registry with it", 
   CHECK(read.target<decltype(layer)>() != nullptr);
   CHECK(error_text(ErrorCode::file, [&] {
           read_layer(folder / "own.safetensors", DenseBase{weight_of_layers});
-        }).ends_with("expected one of lora, mola, loramoe, smora, flylora for 'method', found own"));
+        }).ends_with("expected one of lora, mola, loramoe, dyn_mole, smora, flylora for 'method', found own"));
   CHECK(code_of([&] { kinds.with<NoRouter<float>, Own, Experts>("mola"); }) == ErrorCode::option);
   AnyLinear<float> of_another_kind(std::move(layer), 1);
   LayerWriter writer;
@@ -230,7 +238,7 @@ TEST_CASE("A description that does not fit is refused by layer, field, what was 
   CHECK(complaint("nothing", "") == "");
   CHECK(complaint("\"version\":1", "\"version\":2") == "layer 'layer': expected 1 for 'version', found 2");
   CHECK(complaint("\"method\":\"mola\"", "\"method\":\"lola\"") ==
-        "layer 'layer': expected one of lora, mola, loramoe, smora, flylora for 'method', found lola");
+        "layer 'layer': expected one of lora, mola, loramoe, dyn_mole, smora, flylora for 'method', found lola");
   CHECK(complaint("\"method\":\"mola\"", "\"method\":\"lora\"") ==
         "layer 'layer': expected type NoRouter for 'router', found LinearRouter");
   CHECK(complaint("\"in\":10", "\"in\":11") == "layer 'layer': expected 10, of the base, for 'in', found 11");

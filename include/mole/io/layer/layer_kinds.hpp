@@ -72,7 +72,7 @@ class LayerKinds {
 };
 
 /// lora (rsLoRA); mola (also MixLoRA on a linear layer, GOAT, and any other mixture of that composition); loramoe (also
-/// HydraLoRA); smora; flylora. Ranks, scales and options are those of the layer, whatever preset has made it.
+/// HydraLoRA); dyn_mole; smora; flylora. Ranks, scales and options are those of the layer, whatever preset has made it.
 template <class T>
 auto preset_kinds() {
   using Lora = LowRank<DenseFactors<T>>;
@@ -80,6 +80,7 @@ auto preset_kinds() {
       .template with<NoRouter<T>, Gate<Identity, All, Unit>, Lora>("lora")
       .template with<LinearRouter<T>, Gate<Softmax, TopK, Renormalized>, Lora>("mola")
       .template with<LinearRouter<T>, Gate<Softmax, All, Raw>, Lora>("loramoe")
+      .template with<LinearRouter<T>, Gate<Softmax, EntropyHybrid, Raw>, Lora>("dyn_mole")
       .template with<RepeatedRouter<T>, Gate<BiasedSigmoid<T>, TopK, Renormalized>, Lora>("smora")
       .template with<LatentRouter<T>, Gate<Magnitude, TopK, Unit>, LowRank<SparseProjection<T>>>("flylora");
 }

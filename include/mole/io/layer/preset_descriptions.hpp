@@ -11,7 +11,9 @@
 #include "mole/gating/score/magnitude.hpp"
 #include "mole/gating/score/softmax.hpp"
 #include "mole/gating/select/all.hpp"
+#include "mole/gating/select/entropy_hybrid.hpp"
 #include "mole/gating/select/top_k.hpp"
+#include "mole/gating/select/top_p.hpp"
 #include "mole/gating/weigh/raw.hpp"
 #include "mole/gating/weigh/renormalized.hpp"
 #include "mole/gating/weigh/unit.hpp"
@@ -122,6 +124,46 @@ struct PolicyDescription<TopK> {
   static constexpr const char* name = "TopK";
   static void write(const TopK& select, LayerFieldsWriter& to) { to.set("k", select.k); }
   static TopK read(const LayerFieldsReader& from) { return {.k = from.integer("k")}; }
+};
+template <>
+struct PolicyDescription<TopP> {
+  static constexpr const char* name = "TopP";
+  static void write(const TopP& select, LayerFieldsWriter& to) {
+    to.set("p", select.p);
+    to.set("crossing", select.crossing);
+    to.set("min_k", select.min_k);
+    to.set("max_k", select.max_k);
+    to.set("strict", select.strict);
+  }
+  static TopP read(const LayerFieldsReader& from) {
+    return {.p = from.number("p"),
+            .crossing = from.flag("crossing"),
+            .min_k = from.integer("min_k"),
+            .max_k = from.integer("max_k"),
+            .strict = from.flag("strict")};
+  }
+};
+template <>
+struct PolicyDescription<EntropyHybrid> {
+  static constexpr const char* name = "EntropyHybrid";
+  static void write(const EntropyHybrid& select, LayerFieldsWriter& to) {
+    to.set("confident", detail::described(select.confident));
+    to.set("threshold", select.threshold);
+    to.set("entropy", select.entropy.family == EntropyFamily::renyi ? "renyi" : "tsallis");
+    to.set("order", select.entropy.order);
+    to.set("shift", select.entropy.shift);
+    to.set("offset", select.entropy.offset);
+  }
+  static EntropyHybrid read(const LayerFieldsReader& from) {
+    const std::string family = from.text("entropy");
+    if (family != "renyi" && family != "tsallis") throw from.error("renyi or tsallis", "entropy", family);
+    return {.confident = detail::policy_of<TopP>(from, "confident"),
+            .threshold = from.number("threshold"),
+            .entropy = {.family = family == "renyi" ? EntropyFamily::renyi : EntropyFamily::tsallis,
+                        .order = from.number("order"),
+                        .shift = from.number("shift"),
+                        .offset = from.number("offset")}};
+  }
 };
 template <>
 struct PolicyDescription<Renormalized> {
