@@ -7,6 +7,10 @@
 // layer; OUTPUTS gets y, and for stacked experts and embeddings, which are none, their updates. With START, the adapter
 // as it was before training on a base that was changed for it, the two become one LoRA for the base in HOST.
 // round_trip.py compares.
+//
+//   round_trip --xlora XLORA HOST INPUTS OUTPUTS ADAPTER...   see xlora_round_trip.hpp
+#include "xlora_round_trip.hpp"
+
 #include "mole/io/peft/peft_layers.hpp"
 #include "mole/io/peft/peft_writer.hpp"
 #include "mole/io/peft/read_peft.hpp"
@@ -106,6 +110,7 @@ struct RoundTrip {
 }  // namespace
 
 int main(int count, char** arguments) try {
+  if (count > 6 && std::string(arguments[1]) == "--xlora") return xlora_round_trip(count - 2, arguments + 2);
   if (count < 6) return std::fprintf(stderr, "round_trip: expected 5 arguments, found %d\n", count - 1), 2;
   const std::string dtype = count > 6 ? arguments[6] : "F32";
   RoundTrip trip{.adapter = read_peft(arguments[1]),

@@ -5,7 +5,8 @@
 
 PROGRAM is round_trip.cpp, built. For each kind of adapter: peft saves one with random numbers, for a small random model of
 transformers; PROGRAM computes its layers for inputs that were taken from peft's model, and writes the adapter again; peft
-loads what was written. Outputs of both must be those of peft, and the written tensors the original ones.
+loads what was written. Outputs of both must be those of peft, and the written tensors the original ones. X-LoRA, which is
+read alone, is compared by its scalings and the outputs of its layers.
 """
 import os
 import subprocess
@@ -20,7 +21,7 @@ warnings.filterwarnings("ignore")
 import torch
 import transformers
 from peft import (AdaLoraConfig, LoHaConfig, LoKrConfig, LoraConfig, PeftModel, RandLoraConfig, VeraConfig,
-                  get_peft_model)
+                  XLoraConfig, get_peft_model)
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import load_file, save_file
 
@@ -102,6 +103,16 @@ CASES = {
     "AdaLoRA, thinned out": (llama, AdaLoraConfig(init_r=6, target_r=2, lora_alpha=9, target_modules=LLAMA,
                                                   total_step=10, tinit=1, tfinal=2)),
     "AdaLoRA, BERT": (bert, AdaLoraConfig(init_r=4, target_modules=BERT, total_step=10)),
+}
+
+# Options of X-LoRA over three adapters of ranks 2, 3 and 4.
+XLORA_CASES = {
+    "X-LoRA": {},
+    "X-LoRA, layerwise, deep, top 2": dict(layerwise_scalings=True, xlora_depth=3, xlora_size=12, top_k_lora=2),
+    "X-LoRA, layerwise, without dropout": dict(layerwise_scalings=True, xlora_depth=2, xlora_size=12, xlora_dropout_p=0.0,
+                                               softmax_temperature=0.5, global_scaling_weight=1.5),
+    "X-LoRA, softmax of the top 2": dict(enable_softmax=False, enable_softmax_topk=True, top_k_lora=2),
+    "X-LoRA, logits": dict(enable_softmax=False, xlora_depth=2, xlora_size=12),
 }
 
 
@@ -222,6 +233,60 @@ def check(program, folder, make, config, dtype=torch.float32, shard="1GB", adapt
     return difference, difference_again
 
 
+def check_xlora(program, folder, options):
+    host, saved = os.path.join(folder, "host"), os.path.join(folder, "saved")
+    fresh(llama, torch.float32).save_pretrained(host)
+    adapters = {}
+    for number, rank in enumerate((2, 3, 4)):
+        adapter = get_peft_model(fresh(llama, torch.float32), LoraConfig(
+            r=rank, lora_alpha=5, lora_dropout=0.1, target_modules=LLAMA)).eval()
+        randomize(adapter)
+        adapters[str(number)] = os.path.join(folder, f"adapter{number}")
+        adapter.save_pretrained(adapters[str(number)])
+    base = fresh(llama, torch.float32)
+    base.config.use_cache = False
+    model = get_peft_model(base, XLoraConfig(
+        task_type="CAUSAL_LM", hidden_size=32, adapters=dict(adapters), **options)).eval()
+    randomize(model)
+    model.save_pretrained(saved)
+    # peft 0.21.2 takes layers.0 for a part of the adapter "0", and leaves it out.
+    classifier = model.internal_xlora_classifier
+    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items() if "xlora_classifier" in name},
+              os.path.join(saved, "adapter_model.safetensors"))
+
+    inputs, outputs, hooks, layers = {}, {}, [], []
+    hooks.append(classifier.layers[0].register_forward_hook(
+        lambda module, args, result: inputs.update(hidden=args[0].detach().flatten(0, -2).clone())))
+    names = [(name, module) for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)
+             and hasattr(module, "lora_A")]
+    for number, (name, module) in enumerate(names):
+        key = f"{number}:" + name[name.index("model.layers."):]
+        layers.append(module)
+
+        def hook(module, args, result, key=key):
+            inputs[key] = args[0].detach().flatten(0, -2).clone()
+            outputs[key] = result.detach().flatten(0, -2).contiguous()
+        hooks.append(module.register_forward_hook(hook))
+    words = torch.randint(0, WORDS, (2, 7), generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        model(input_ids=words)
+        scalings = model.internal_xlora_scalings
+        kept = [layer.forward.__self__.get_maybe_topk_scalings(scalings).flatten(0, 1) for layer in layers]
+    outputs["scalings"] = torch.cat(kept if classifier.config.layerwise_scalings else kept[:1], dim=1).contiguous()
+    save_file(inputs, os.path.join(folder, "inputs.safetensors"))
+    run_of = subprocess.run([program, "--xlora", saved, host, os.path.join(folder, "inputs.safetensors"),
+                             os.path.join(folder, "outputs.safetensors"), *adapters.values()],
+                            capture_output=True, text=True)
+    if run_of.returncode != 0:
+        raise AssertionError(run_of.stderr.strip())
+    if "unused" in run_of.stdout:
+        raise AssertionError(run_of.stdout.strip())
+    difference = worst(outputs, load_file(os.path.join(folder, "outputs.safetensors")))
+    if not difference <= 1e-5:
+        raise AssertionError(f"read: expected within 1e-5, found {difference:g}")
+    return difference
+
+
 def main():
     program, only = sys.argv[1], sys.argv[2:]
     failures = 0
@@ -235,7 +300,16 @@ def main():
             except Exception as error:  # one case must not hide the others
                 failures += 1
                 print(f"FAILED {name}: {type(error).__name__}: {error}", flush=True)
-    print(f"round_trip: {len(only or CASES)} kinds of adapters, {failures} failed")
+    for name, options in XLORA_CASES.items():
+        if only and name not in only:
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                print(f"ran    {name}: {check_xlora(program, folder, options):.1e} as read", flush=True)
+            except Exception as error:
+                failures += 1
+                print(f"FAILED {name}: {type(error).__name__}: {error}", flush=True)
+    print(f"round_trip: {len(only or {**CASES, **XLORA_CASES})} kinds of adapters, {failures} failed")
     return failures != 0
 
 

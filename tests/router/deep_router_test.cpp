@@ -13,7 +13,7 @@ using namespace mole;
 TEMPLATE_TEST_CASE("DeepRouter keeps the laws of routers, at every depth", "[router]", float, double) {
   Rng rng(1);
   for (const std::vector<Index>& widths : {std::vector<Index>{}, {7}, {7, 3}, {2, 9, 4}, {1, 2, 3, 4, 5, 6, 7}})
-    for (const RouterActivation activation : {RouterActivation::relu, RouterActivation::tanh}) {
+    for (const RouterActivation activation : {RouterActivation::relu, RouterActivation::tanh, RouterActivation::none}) {
       const DeepRouter<TestType> router({.in = 13, .experts = 5, .widths = widths, .activation = activation}, rng);
       CHECK(laws::broken_router_law(router, 13) == "");
       CHECK(laws::broken_trainable_router_law(router, 13) == "");
@@ -36,7 +36,8 @@ TEST_CASE("Gradients through every hidden layer agree with central differences, 
   const auto plain = support::routed_layer<double>({}, Gate{Softmax{}, All{}, Raw{}});
   for (const auto& [rate, activation] :
        {std::pair(0.0, RouterActivation::relu), std::pair(0.4, RouterActivation::relu),
-        std::pair(0.0, RouterActivation::tanh), std::pair(0.4, RouterActivation::tanh)}) {
+        std::pair(0.0, RouterActivation::tanh), std::pair(0.4, RouterActivation::tanh),
+        std::pair(0.0, RouterActivation::none), std::pair(0.4, RouterActivation::none)}) {
     Rng rng(4);
     const DeepRouter<double> router(
         {.in = 11, .experts = 4, .widths = {9, 6}, .activation = activation, .dropout = {.rate = rate, .stream = 5}},

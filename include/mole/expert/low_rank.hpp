@@ -113,6 +113,7 @@ class LowRank {
   const Factors& factors() const { return factors_; }
   std::span<T> scale() { return scale_; }
   std::span<const T> scale() const { return scale_; }
+  const Dropout& dropout() const { return dropout_; }
   decltype(auto) parameters() { return parameters_of(factors_); }
   decltype(auto) parameters() const { return parameters_of(factors_); }
 

@@ -92,6 +92,7 @@ class SparseProjection {
   Index in() const { return in_; }
   Index out() const { return parameters_.lora_B.cols(); }
   Index nonzeros() const { return nonzeros_; }
+  bool detached() const { return detached_; }
   const RankBlocks& blocks() const { return blocks_; }
   Parameters& parameters() { return parameters_; }
   const Parameters& parameters() const { return parameters_; }

@@ -120,7 +120,8 @@ class CheckpointWriter {
 /// kinds. A mismatch throws an Error with file, tensor, what was expected and what was found, and nothing has changed.
 class CheckpointReader {
  public:
-  explicit CheckpointReader(const std::filesystem::path& path) : reader_(path), source_(path.string()) {
+  explicit CheckpointReader(const std::filesystem::path& path) : CheckpointReader(SafetensorsReader(path)) {}
+  explicit CheckpointReader(SafetensorsReader reader) : reader_(std::move(reader)), source_(reader_.source()) {
     const std::string found = text_or("format", "none");
     if (found != "mole.checkpoint.2") throw file_error(source_, "format mole.checkpoint.2", found);
   }
@@ -203,6 +204,8 @@ class CheckpointReader {
     const auto found = reader_.metadata().find(name);
     return found == reader_.metadata().end() ? fallback : found->second;
   }
+  /// All tensors and all texts.
+  const SafetensorsReader& tensors() const { return reader_; }
   void read_rng(const std::string& name, Rng& rng) const { rng.set_counter(number(name)); }
   std::vector<double> numbers(const std::string& name) const {
     const Matrix<double> stored = reader_.matrix<double>(name);

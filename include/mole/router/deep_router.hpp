@@ -17,7 +17,7 @@
 namespace mole {
 
 /// What a DeepRouter applies to the elements of its hidden layers.
-enum class RouterActivation { relu, tanh };
+enum class RouterActivation { relu, tanh, none };
 
 struct DeepRouterOptions {
   Index in = 0;
@@ -106,16 +106,15 @@ class DeepRouter {
       const View<T> h = call.scratch.h[l].top(x.rows());
       call.execution.linear(input(l, x, call), parameters_.layers[l].weights(), h);
       for (Index n = 0; n < h.rows(); ++n)
-        for (T& element : h.row(n))
-          element = activation_ == RouterActivation::relu ? std::max(element, T(0)) : std::tanh(element);
+        for (T& element : h.row(n)) element = activated(element);
       if (dropout_.acts(call.pass)) of_layer(l).forward(View<const T>(h), h, call.pass);
     }
     call.execution.linear(input(hidden_, x, call), parameters_.layers[hidden_].weights(), logits);
   }
 
   /// From the last layer to the first:   gradients of a linear map;   d_h_l = d_out W_l act' / (1 - rate);
-  /// d_x += d_out W_0.   act' is 1 where h_l > 0 for a ReLU, and 1 - a^2 for a = tanh. A hidden element that was
-  /// dropped is 0, as one below 0 of a ReLU is.
+  /// d_x += d_out W_0.   act' is 1 where h_l > 0 for a ReLU, 1 - a^2 for a = tanh, and 1 without one. A hidden element
+  /// that was dropped is 0, as one below 0 of a ReLU is.
   void backward(View<const T> x, View<const T> d_logits, View<T> d_x, Parameters& gradients, auto call) const {
     View<const T> d_out = d_logits;
     for (std::size_t l = hidden_; l > 0; --l) {
@@ -134,11 +133,16 @@ class DeepRouter {
   }
 
  private:
+  T activated(T z) const {
+    if (activation_ == RouterActivation::none) return z;
+    return activation_ == RouterActivation::relu ? std::max(z, T(0)) : std::tanh(z);
+  }
   /// The gradient before the activation, from that of an element h that the dropout multiplied by `factor`. 0 times
   /// NaN, of a token that is not routed, is 0.
   T through(T h, T d_h, T factor) const {
     if (activation_ == RouterActivation::relu) return h > 0 ? factor * d_h : T(0);
     if (d_h == 0 || (h == 0 && factor != 1)) return T(0);
+    if (activation_ == RouterActivation::none) return factor * d_h;
     const T a = h / factor;
     return factor * (1 - a * a) * d_h;
   }

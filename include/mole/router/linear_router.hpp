@@ -66,6 +66,8 @@ class LinearRouter {
   Parameters& parameters() { return parameters_; }
   const Parameters& parameters() const { return parameters_; }
 
+  const Dropout& dropout() const { return dropout_; }
+
   View<const T> input_weight() const { return parameters_.weight; }
   bool fuses_d_x(const Pass& pass) const { return !dropout_.acts(pass); }
 

@@ -36,6 +36,8 @@ class RepeatedRouter {
 
   Index outputs() const { return router_.outputs() * times_; }
   Index in() const { return router_.in(); }
+  const LinearRouter<T>& router() const { return router_; }
+  Index times() const { return times_; }
   Parameters& parameters() { return router_.parameters(); }
   const Parameters& parameters() const { return router_.parameters(); }
 

@@ -1,0 +1,230 @@
+// SPDX-License-Identifier: MIT
+// LayerWriter, LayerReader, write_layer(), read_layer(): layers with what they are composed of.
+#pragma once
+
+#include "mole/io/checkpoint.hpp"
+#include "mole/io/layer/base_fingerprint.hpp"
+#include "mole/io/layer/layer_kinds.hpp"
+#include "mole/io/limited_json.hpp"
+#include "mole/io/read_report.hpp"
+#include "mole/layer/any_linear.hpp"
+
+#include <cstdio>
+#include <filesystem>
+#include <optional>
+#include <set>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "mole/core/macros_off.hpp"
+
+namespace mole {
+
+namespace detail {
+inline std::string fingerprint_text(std::optional<std::uint64_t> fingerprint) {
+  if (!fingerprint) return "unknown";
+  char digits[17];
+  std::snprintf(digits, sizeof digits, "%016llx", static_cast<unsigned long long>(*fingerprint));
+  return digits;
+}
+
+/// What a layer has beside its base, which is the caller's.
+template <class Layer>
+struct WithoutBase {
+  Layer& layer;
+
+  template <class F>
+  void for_each_tensor(F&& f) {
+    layer.for_each_tensor([&](std::string_view name, auto tensor, auto...) {
+      if (!name.starts_with("base.")) f(name, tensor);
+    });
+  }
+  template <class F>
+  void for_each_state(F&& f) {
+    layer.for_each_state([&](std::string_view name, auto numbers) {
+      if (!name.starts_with("base.")) f(name, numbers);
+    });
+  }
+};
+
+inline const std::string layer_key = ".description";
+inline constexpr Index layer_version = 1;
+}  // namespace detail
+
+/// Collects layers by name, then writes them at once.
+///
+/// A layer is its composition, options, router and experts; the base is not in the file but for its fingerprint. The
+/// file is a checkpoint (io/checkpoint.hpp) with a description of each layer in its metadata:
+///
+///     "<name>.description": {"version": 1, "method": "mola", "in": 768, "out": 768, "base": "16 hexadecimal digits",
+///         "router": {"type": "LinearRouter", ...}, "gating": {...}, "experts": {...}}
+///
+/// with the tensors <name>.parameters.<tensor> and <name>.state.<state>. Equal layers give equal bytes.
+/// Throws Error(option) for a name that is given twice.
+class LayerWriter {
+ public:
+  template <class Router, class Gating, class Experts, class Base, class Execution,
+            class Kinds = PresetKinds<typename Base::Scalar>>
+  void add(const std::string& name, MixtureLinear<Router, Gating, Experts, Base, Execution>& layer,
+           const Kinds& kinds = preset_kinds<typename Base::Scalar>()) {
+    using Kind = LayerKind<Router, Gating, Experts>;
+    static_assert(Kinds::template has<Kind>,
+                  "mole: expected a layer whose composition is among the LayerKinds; LayerKinds::with() adds it");
+    LayerFieldsWriter fields;
+    fields.set("version", detail::layer_version);
+    fields.set("method", kinds.template method<Kind>());
+    fields.set("in", layer.in());
+    fields.set("out", layer.out());
+    fields.set("base", detail::fingerprint_text(base_fingerprint(std::as_const(layer).base())));
+    fields.set("router", detail::described(std::as_const(layer).router()));
+    fields.set("gating", detail::described(std::as_const(layer).gating()));
+    fields.set("experts", detail::described(std::as_const(layer).experts()));
+    writer_.set_text(name + detail::layer_key, fields.text());
+    detail::WithoutBase<std::remove_reference_t<decltype(layer)>> all{layer};
+    writer_.add_layer(name, all);
+  }
+
+  /// A layer that read_layer() gave back for a Base. Throws Error(option) if it holds none of these kinds on a Base.
+  template <BasePolicy Base, class Execution = DefaultExecution, class Kinds = PresetKinds<typename Base::Scalar>>
+  void add(const std::string& name, AnyLinear<typename Base::Scalar>& layer,
+           const Kinds& kinds = preset_kinds<typename Base::Scalar>()) {
+    bool found = false;
+    kinds.for_each([&]<class Kind>(const Kind&) {
+      if (auto* inner = layer.template target<typename Kind::template Layer<Base, Execution>>())
+        add(name, *inner, kinds), found = true;
+    });
+    require(found, ErrorCode::option, "LayerWriter: expected '", name, "' of one of the kinds ", kinds.methods(),
+            ", on the base and execution of add(), found another layer");
+  }
+
+  /// As CheckpointWriter::write.
+  void write(const std::filesystem::path& path) const { writer_.write(path); }
+
+ private:
+  CheckpointWriter writer_;
+};
+
+struct ReadLayerOptions {
+  Index max_tokens = 1;  ///< of one call
+  TrainableParts trainable = {};
+  Index max_pairs = 0;      ///< as of AnyLinear
+  bool other_base = false;  ///< true: also onto a base with another fingerprint, or with none that could be compared
+};
+
+/// Makes layers of a file, each on the base that it is given.
+///
+/// Throws Error(file), with file, layer, what was expected and what was found, for a version, method, policy, option or
+/// tensor that is unknown, absent, left over or does not fit, for a base of other sizes, and for one with another
+/// fingerprint. Takes memory by what the file holds, not by what it says.
+class LayerReader {
+ public:
+  explicit LayerReader(const std::filesystem::path& path) : LayerReader(SafetensorsReader(path)) {}
+  explicit LayerReader(SafetensorsReader reader) : file_(std::move(reader)) {
+    for (const auto& [key, text] : file_.tensors().metadata())
+      if (key.ends_with(detail::layer_key)) names_.push_back(key.substr(0, key.size() - detail::layer_key.size()));
+    if (names_.empty()) throw file_error(source(), "a '<name>.description' in the metadata", "none");
+  }
+
+  /// Of all layers, in order.
+  const std::vector<std::string>& names() const { return names_; }
+  /// The description of a layer, JSON.
+  std::string description(const std::string& name) const { return file_.text(name + detail::layer_key); }
+  const std::string& source() const { return file_.tensors().source(); }
+
+  template <BasePolicy Base, class Execution = DefaultExecution, class Kinds = PresetKinds<typename Base::Scalar>>
+  AnyLinear<typename Base::Scalar> read(const std::string& name, Base base, const ReadLayerOptions& options = {},
+                                        const Kinds& kinds = preset_kinds<typename Base::Scalar>(),
+                                        Execution execution = {}) {
+    const std::string where = source() + ": layer '" + name + "'";
+    const LayerFieldsReader fields(detail::LimitedJson::object(description(name), where), where, numbers(), base.in(),
+                                   base.out());
+    check(fields, base_fingerprint(base), options);
+    const std::string method = fields.text("method");
+    std::optional<AnyLinear<typename Base::Scalar>> made;
+    kinds.for_each([&]<class Kind>(const Kind& kind) {
+      if (kind.method == method)
+        made.emplace(layer<Kind>(name, fields, std::move(base), std::move(execution)), options.max_tokens,
+                     options.trainable, options.max_pairs);
+    });
+    if (!made) throw fields.error("one of " + kinds.methods(), "method", method);
+    read_.insert(name);
+    return std::move(*made);
+  }
+
+  /// The tensors of the layers that were read are used, all others not.
+  ReadReport report() const {
+    ReadReport report;
+    for (const SafetensorsEntry& tensor : file_.tensors().tensors()) {
+      bool used = false;
+      for (const std::string& name : read_)
+        used = used || tensor.name.starts_with(name + ".parameters.") || tensor.name.starts_with(name + ".state.");
+      (used ? report.used : report.unused).push_back(tensor.name);
+    }
+    return report;
+  }
+
+ private:
+  Index numbers() const {
+    Index numbers = 0;
+    for (const SafetensorsEntry& tensor : file_.tensors().tensors()) numbers += Index(tensor.bytes.size());
+    return numbers / 4;  // parameters and state have four bytes at least
+  }
+
+  static void check(const LayerFieldsReader& fields, std::optional<std::uint64_t> fingerprint,
+                    const ReadLayerOptions& options) {
+    if (const Index version = fields.integer("version"); version != detail::layer_version)
+      throw fields.error(std::to_string(detail::layer_version), "version", std::to_string(version));
+    for (const auto& [name, size] : {std::pair{"in", fields.in()}, {"out", fields.out()}})
+      if (const Index found = fields.integer(name); found != size)
+        throw fields.error(std::to_string(size) + ", of the base,", name, std::to_string(found));
+    const std::string found = detail::fingerprint_text(fingerprint), trained = fields.text("base");
+    if (trained != "unknown" && found != trained && !options.other_base)
+      throw fields.error(found + ", of the weight of the base that is given, or other_base,", "base", trained);
+  }
+
+  template <class Kind, class Base, class Execution>
+  auto layer(const std::string& name, const LayerFieldsReader& fields, Base base, Execution execution) const try {
+    typename Kind::template Layer<Base, Execution> layer{detail::policy_of<typename Kind::Router>(fields, "router"),
+                                                         detail::policy_of<typename Kind::Gating>(fields, "gating"),
+                                                         detail::policy_of<typename Kind::Experts>(fields, "experts"),
+                                                         std::move(base), std::move(execution)};
+    fields.end();
+    detail::WithoutBase<decltype(layer)> all{layer};
+    file_.read_layer(name, all);
+    return layer;
+  } catch (const Error& error) {
+    if (error.code() == ErrorCode::file) throw;
+    throw Error(ErrorCode::file, source() + ": layer '" + name + "': " + error.what());
+  }
+
+  CheckpointReader file_;
+  std::vector<std::string> names_;
+  std::set<std::string> read_;
+};
+
+/// A file of one layer.
+template <class Router, class Gating, class Experts, class Base, class Execution,
+          class Kinds = PresetKinds<typename Base::Scalar>>
+void write_layer(const std::filesystem::path& path, MixtureLinear<Router, Gating, Experts, Base, Execution>& layer,
+                 const Kinds& kinds = preset_kinds<typename Base::Scalar>()) {
+  LayerWriter writer;
+  writer.add("layer", layer, kinds);
+  writer.write(path);
+}
+
+/// Throws as LayerReader does, and Error(file) for a file of several layers.
+template <BasePolicy Base, class Execution = DefaultExecution, class Kinds = PresetKinds<typename Base::Scalar>>
+AnyLinear<typename Base::Scalar> read_layer(const std::filesystem::path& path, Base base,
+                                            const ReadLayerOptions& options = {},
+                                            const Kinds& kinds = preset_kinds<typename Base::Scalar>(),
+                                            Execution execution = {}) {
+  LayerReader reader(path);
+  if (reader.names().size() != 1) throw file_error(reader.source(), "one layer", std::to_string(reader.names().size()));
+  return reader.read(reader.names().front(), std::move(base), options, kinds, std::move(execution));
+}
+
+}  // namespace mole
+
+#include "mole/core/macros_on.hpp"
