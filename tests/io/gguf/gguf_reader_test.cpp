@@ -54,7 +54,7 @@ struct GgufText {
 };
 
 /// One F32 tensor "w" of two numbers.
-GgufText small_file() {
+GgufText small_gguf() {
   return GgufText().head(3, 1, 0).tensor("w", {2}, 0, 0).pad().put(1.5f).put(-2.0f);
 }
 
@@ -88,8 +88,8 @@ TEST_CASE("Values of every kind, and tensors with the last dimension together, a
 }
 
 TEST_CASE("A GGUF file cut anywhere is refused", "[io]") {
-  const std::string whole = small_file().bytes;
-  CHECK(small_file().complaint() == "");
+  const std::string whole = small_gguf().bytes;
+  CHECK(small_gguf().complaint() == "");
   for (std::size_t size = 0; size < whole.size(); ++size) {
     CAPTURE(size);
     CHECK_FALSE(GgufText{whole.substr(0, size)}.complaint().empty());
