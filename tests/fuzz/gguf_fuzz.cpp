@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // Feeds arbitrary bytes to what reads GGUF files: every tensor as a matrix and as the weight of a base, and the whole
-// as an adapter, which is written again if it can be. They load or throw mole::Error.
+// as an adapter. They load or throw mole::Error.
 //
 //   clang++ -std=c++20 -Iinclude -fsanitize=fuzzer,address,undefined tests/fuzz/gguf_fuzz.cpp
 //   any compiler: -DMOLE_FUZZ_REPLAY makes a program that runs the files given to it

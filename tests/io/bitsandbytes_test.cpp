@@ -3,6 +3,7 @@
 
 #include "temporary_folder.hpp"
 
+#include "core/error_code.hpp"
 #include "mole/io/safetensors_shards.hpp"
 #include "mole/method/lora.hpp"
 #include "mole/testing/random_matrix.hpp"
@@ -57,14 +58,9 @@ struct StateDictOfQ {
   }
   /// The message without the path, which differs.
   std::string complaint() const {
-    try {
-      read();
-      return {};
-    } catch (const Error& error) {
-      CHECK(error.code() == ErrorCode::file);
-      const std::string text = error.what();
-      return text.substr(text.find("model.safetensors: ") + 19);
-    }
+    const std::string text = error_text(ErrorCode::file, [&] { read(); });
+    const std::string name = "model.safetensors: ";
+    return text.empty() ? text : text.substr(text.find(name) + name.size());
   }
 };
 

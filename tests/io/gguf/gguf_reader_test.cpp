@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "mole/io/gguf/gguf_reader.hpp"
 
-#include "io/temporary_folder.hpp"
-#include "mole/io/gguf/gguf_writer.hpp"
-#include "mole/testing/random_matrix.hpp"
+#include "core/error_code.hpp"
 #include "support/catch.hpp"
 
 #include <cstring>
@@ -43,13 +41,7 @@ struct GgufText {
   }
   GgufReader read() const { return GgufReader::from_bytes(std::as_bytes(std::span(bytes)), "test"); }
   std::string complaint() const {
-    try {
-      read();
-      return {};
-    } catch (const Error& error) {
-      CHECK(error.code() == ErrorCode::file);
-      return error.what();
-    }
+    return error_text(ErrorCode::file, [&] { read(); });
   }
 };
 
