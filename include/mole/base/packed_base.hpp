@@ -5,6 +5,7 @@
 #include "mole/base/base_policy.hpp"
 #include "mole/core/bias_view.hpp"
 #include "mole/core/error.hpp"
+#include "mole/core/lasting_view.hpp"
 #include "mole/core/matrix.hpp"
 
 #include <memory>
