@@ -86,3 +86,73 @@ TEST_CASE("Of a matrix that was moved from nothing is left", "[core]") {
   matrix = Matrix<float>(2, 5);
   CHECK((matrix.rows() == 2 && matrix.view().cols() == 5));
 }
+
+TEST_CASE("A matrix lives in memory of the caller, and stays there when it is moved or assigned its shape", "[core]") {
+  std::array<float, 6> host{1, 2, 3, 4, 5, 6};
+  Matrix<float> matrix = Matrix<float>::borrow(View<float>(host.data(), 2, 3));
+  CHECK(matrix.borrows());
+  CHECK(matrix(1, 2) == 6);
+  matrix(0, 1) = 9;
+  CHECK(host[1] == 9);
+
+  Matrix<float> moved = std::move(matrix);
+  CHECK((matrix.empty() && !matrix.borrows() && moved.data() == host.data()));
+  const Matrix<float> ones = [] {
+    Matrix<float> made(2, 3);
+    std::ranges::fill(made.elements(), 1);
+    return made;
+  }();
+  moved = ones;
+  CHECK((moved.data() == host.data() && host[5] == 1));
+  moved = Matrix<float>(2, 3);
+  CHECK((moved.data() == host.data() && host[5] == 0));
+  Matrix<float> given(2, 3);
+  given(1, 1) = 4;
+  moved = std::move(given);
+  CHECK((moved.data() == host.data() && host[4] == 4 && given.empty()));
+  Matrix<float>& same = moved;
+  moved = same;
+  moved = std::move(same);
+  CHECK((moved.data() == host.data() && host[4] == 4));
+  moved.set_zero();
+  CHECK(host[4] == 0);
+}
+
+TEST_CASE("A copy of a matrix with the caller, and one that takes another shape, have memory of their own", "[core]") {
+  std::array<float, 6> host{1, 2, 3, 4, 5, 6};
+  Matrix<float> matrix = Matrix<float>::borrow(View<float>(host.data(), 2, 3));
+  const Matrix<float> copy = matrix;
+  CHECK((!copy.borrows() && copy.data() != host.data() && copy(1, 2) == 6));
+  Matrix<float> assigned;
+  assigned = matrix;
+  CHECK((!assigned.borrows() && assigned(1, 2) == 6));
+  Matrix<float> taken(1, 1);
+  taken = std::move(matrix);
+  CHECK((taken.borrows() && taken.data() == host.data()));
+  taken = Matrix<float>(3, 2);
+  CHECK((!taken.borrows() && taken.rows() == 3 && host[5] == 6));
+  CountingResource memory;
+  Matrix<float> elsewhere(1, 2, &memory);
+  elsewhere = copy;  // of another resource
+  CHECK((elsewhere.rows() == 2 && elsewhere(1, 2) == 6));
+  elsewhere = Matrix<float>(4, 4);
+  CHECK((elsewhere.rows() == 4 && elsewhere(3, 3) == 0 && memory.allocations > 1));
+}
+
+TEST_CASE("Numbers move to the caller's memory and back; what does not fit is refused", "[core]") {
+  std::array<double, 8> host{};
+  Matrix<double> matrix(2, 3);
+  matrix(1, 2) = 7;
+  matrix.live_in(View<double>(host.data() + 1, 2, 3));
+  CHECK((matrix.borrows() && host[6] == 7));
+  matrix.live_in(View<double>(host.data() + 1, 2, 3));  // where it lives already
+  CHECK(host[6] == 7);
+  CHECK_THROWS_WITH(matrix.live_in(View<double>(host.data(), 3, 2)),
+                    "Matrix: expected memory of [2 x 3], found [3 x 2]");
+  CHECK_THROWS_WITH(matrix.live_in(View<double>(host.data(), 2, 3, 4)),
+                    "Matrix: expected rows without gaps, found a stride of 4 for 3 columns");
+  CHECK(matrix.data() == host.data() + 1);
+  matrix.live_here();
+  host.fill(0);
+  CHECK((!matrix.borrows() && matrix(1, 2) == 7));
+}

@@ -124,6 +124,23 @@ void for_each_view(F& f, Own& own, Others&... others) {
 }
 }  // namespace detail
 
+namespace detail {
+/// Lets the numbers of the tensors that `own` has live in place(name, tensor); where that is empty, in memory of
+/// theirs.
+template <class Parameters, class Place, class Own>
+void move_tensors(Place& place, Own& own) {
+  Parameters::for_each_tensor(
+      [&place](std::string_view name, auto& tensor) {
+        if (tensor.empty()) return;
+        if (const auto memory = place(name, tensor.view()))
+          tensor.live_in(memory);
+        else
+          tensor.live_here();
+      },
+      own);
+}
+}  // namespace detail
+
 /// Tensors of the shapes of `parameters`, all zero: gradients to accumulate into.
 template <class Parameters>
 Parameters zeros_like(const Parameters& parameters) {

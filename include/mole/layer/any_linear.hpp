@@ -90,6 +90,10 @@ class AnyLinear {
   void set_trainable(TrainableParts trainable) { model().set_trainable(trainable); }
   void zero_gradients() { model().zero_gradients(); }
   void for_each_tensor(const Visitor& f) { model().for_each_tensor(f); }
+  /// As ExpertLinear::move_tensors, of the parameters and of the gradients inside.
+  using Place = std::function<View<T>(std::string_view name, View<T> tensor)>;
+  void move_tensors(const Place& place) { model().move_tensors(place); }
+  void move_gradients(const Place& place) { model().move_gradients(place); }
   /// As MixtureLinear::for_each_state.
   template <class F>
   void for_each_state(F&& f) {
@@ -161,6 +165,8 @@ class AnyLinear {
     virtual void set_trainable(TrainableParts trainable) = 0;
     virtual void zero_gradients() = 0;
     virtual void for_each_tensor(const Visitor& f) = 0;
+    virtual void move_tensors(const Place& place) = 0;
+    virtual void move_gradients(const Place& place) = 0;
     virtual void for_each_state(const StateVisitor& f) = 0;
     virtual void merge_into(View<T> weight) const = 0;
     virtual std::string merge_obstacle() const = 0;
@@ -215,6 +221,10 @@ class AnyLinear {
     void set_trainable(TrainableParts trainable) override { gradients = layer.gradients(trainable); }
     void zero_gradients() override { set_zero(gradients); }
     void for_each_tensor(const Visitor& f) override { layer.for_each_tensor(f, gradients); }
+    void move_tensors(const Place& place) override { layer.move_tensors(place); }
+    void move_gradients(const Place& place) override {
+      detail::move_tensors<typename Layer::Gradients>(place, gradients);
+    }
     void for_each_state(const StateVisitor& f) override { layer.for_each_state(f); }
     void merge_into(View<T> weight) const override { mole::merge_into(layer, weight); }
     std::string merge_obstacle() const override { return mole::merge_obstacle(layer); }

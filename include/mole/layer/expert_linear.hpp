@@ -95,11 +95,17 @@ class ExpertLinear {
   /// such as gradients.
   template <class F, class... Others>
   void for_each_tensor(F&& f, Others&... others) {
-    struct Own {
-      decltype(parameters_of(std::declval<Experts&>())) experts;
-      decltype(parameters_of(std::declval<Base&>())) base;
-    } own{parameters_of(experts_), parameters_of(base_)};
+    auto own = own_parameters();
     detail::for_each_view<Gradients>(f, own, others...);
+  }
+
+  /// Moves the numbers of each tensor to the memory that place(name, tensor) returns for it, a View of the tensor's
+  /// shape without gaps, where they live from now on; an empty view stands for memory of the tensor's own. Throws
+  /// Error(shape) for another shape, at the tensor that it belongs to: bind_parameters() checks before it moves any.
+  template <class Place>
+  void move_tensors(Place&& place) {
+    auto own = own_parameters();
+    detail::move_tensors<Gradients>(place, own);
   }
 
   /// Calls f(name, span) for all state that is no parameter: scales, frozen atoms and projections. A checkpoint holds
@@ -125,6 +131,15 @@ class ExpertLinear {
   }
 
  protected:
+  /// References to the parameters of the parts.
+  auto own_parameters() {
+    struct {
+      decltype(parameters_of(std::declval<Experts&>())) experts;
+      decltype(parameters_of(std::declval<Base&>())) base;
+    } own{parameters_of(experts_), parameters_of(base_)};
+    return own;
+  }
+
   /// Lets `work` serve this layer, as whose workspace it was made or not.
   void prepare(Workspace& work) const {
     if (const std::uint64_t own = shape(); work.shape != own) adapt(work, own);

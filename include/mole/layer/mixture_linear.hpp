@@ -81,12 +81,15 @@ class MixtureLinear : public ExpertLinear<Experts, Base, Execution> {
   /// As ExpertLinear::for_each_tensor, the router's tensors first.
   template <class F, class... Others>
   void for_each_tensor(F&& f, Others&... others) {
-    struct Own {
-      decltype(parameters_of(std::declval<Router&>())) router;
-      decltype(parameters_of(std::declval<Experts&>())) experts;
-      decltype(parameters_of(std::declval<Base&>())) base;
-    } own{parameters_of(router_), parameters_of(Half::experts_), parameters_of(Half::base_)};
+    auto own = own_parameters();
     detail::for_each_view<Gradients>(f, own, others...);
+  }
+
+  /// As ExpertLinear::move_tensors.
+  template <class Place>
+  void move_tensors(Place&& place) {
+    auto own = own_parameters();
+    detail::move_tensors<Gradients>(place, own);
   }
 
   /// As ExpertLinear::for_each_state, after "router.bias", "gating.select.bias" and so on.
@@ -184,6 +187,16 @@ class MixtureLinear : public ExpertLinear<Experts, Base, Execution> {
   }
 
  private:
+  /// References to the parameters of the parts.
+  auto own_parameters() {
+    struct {
+      decltype(parameters_of(std::declval<Router&>())) router;
+      decltype(parameters_of(std::declval<Experts&>())) experts;
+      decltype(parameters_of(std::declval<Base&>())) base;
+    } own{parameters_of(router_), parameters_of(Half::experts_), parameters_of(Half::base_)};
+    return own;
+  }
+
   static typename Half::Workspace& half(Workspace& work) { return work; }
   static std::span<T> wanted_d_gate(Workspace& work) {
     return gates_have_gradient<Gating> ? work.d_gate() : std::span<T>();

@@ -117,6 +117,11 @@ class ModelRouting {
     auto&& own = parameters_of(router_);
     detail::for_each_view<Gradients>(f, own, others...);
   }
+  /// As ExpertLinear::move_tensors.
+  template <class Place>
+  void move_tensors(Place&& place) {
+    detail::move_tensors<Gradients>(place, parameters_of(router_));
+  }
   template <class F>
   void for_each_state(F&& f) {
     for_each_state_within("router", router_, f);

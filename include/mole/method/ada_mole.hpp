@@ -28,9 +28,9 @@ struct AdaMoleOptions {
 template <BasePolicy Base, class Generator, class Execution = DefaultExecution>
 auto ada_mole(const AdaMoleOptions& options, Base base, Generator& generator, Execution execution = {}) {
   using T = typename Base::Scalar;
-  return lora_mixture(options,
-                      JoinedRouter(LinearRouter<T>({.in = base.in(), .experts = options.experts}, generator),
-                                   LinearRouter<T>({.in = base.in(), .experts = 1, .bias = true}, generator)),
+  LinearRouter<T> threshold({.in = base.in(), .experts = 1, .bias = true}, generator);
+  LinearRouter<T> router({.in = base.in(), .experts = options.experts}, generator);
+  return lora_mixture(options, JoinedRouter(std::move(router), std::move(threshold)),
                       Gate{SoftmaxWithThreshold{options.max_threshold}, LearnedThreshold{}, Shifted{}}, std::move(base),
                       generator, std::move(execution));
 }

@@ -34,9 +34,9 @@ struct LdMoleOptions {
 template <BasePolicy Base, class Generator, class Execution = DefaultExecution>
 auto ld_mole(const LdMoleOptions& options, Base base, Generator& generator, Execution execution = {}) {
   using T = typename Base::Scalar;
-  return lora_mixture(options,
-                      JoinedRouter(LinearRouter<T>({.in = base.in(), .experts = options.experts}, generator),
-                                   MlpRouter<T>({.in = base.in(), .hidden = options.hidden, .experts = 1}, generator)),
+  MlpRouter<T> lambda({.in = base.in(), .hidden = options.hidden, .experts = 1}, generator);
+  LinearRouter<T> router({.in = base.in(), .experts = options.experts}, generator);
+  return lora_mixture(options, JoinedRouter(std::move(router), std::move(lambda)),
                       Gate{LearnedSparsegen{options.epsilon}, Threshold{.threshold = 0, .strict = true}, Raw{}},
                       std::move(base), generator, std::move(execution));
 }

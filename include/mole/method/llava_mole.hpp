@@ -29,8 +29,9 @@ struct LlavaMoleOptions {
 template <BasePolicy Base, class Generator, class Execution = DefaultExecution>
 auto llava_mole(const LlavaMoleOptions& options, Base base, Generator& generator, Execution execution = {}) {
   using T = typename Base::Scalar;
-  return lora_mixture(options, LinearRouter<T>({.in = base.in(), .experts = options.experts, .bias = true}, generator),
-                      Gate{Softmax{}, TopK{.k = 1}, Unit{}}, std::move(base), generator, std::move(execution));
+  LinearRouter<T> router({.in = base.in(), .experts = options.experts, .bias = true}, generator);
+  return lora_mixture(options, std::move(router), Gate{Softmax{}, TopK{.k = 1}, Unit{}}, std::move(base), generator,
+                      std::move(execution));
 }
 
 }  // namespace mole

@@ -92,6 +92,8 @@ TEST_CASE("A layer of any kind is made without naming its type", "[io]") {
                                                                                         {"randlora_gamma", {2, 4}}});
     auto layer = PeftLayers<float>(adapter, {.max_tokens = 3}).layer("q", base);
     check_layer(layer, weight, delta_of(PeftExperts<float>(adapter).randlora("q", 4, 4)));
+    auto owning = PeftLayers<float>(adapter, {.max_tokens = 3}).layer("q", DenseBase{Matrix<float>(weight)});
+    check_layer(owning, weight, delta_of(PeftExperts<float>(adapter).randlora("q", 4, 4)));
   }
   {
     const auto adapter =

@@ -84,8 +84,9 @@ class PeftLayers {
     return made(std::move(experts), std::move(base));
   }
 
+  /// `base` by reference, as the call's other argument may read it.
   template <class Experts, class Base>
-  AnyLinear<T> made(Experts experts, Base base) const {
+  AnyLinear<T> made(Experts experts, Base&& base) const {
     return AnyLinear<T>(one_adapter(std::move(experts), std::move(base), execution_), options_.max_tokens);
   }
 
