@@ -2,10 +2,7 @@
 #include "mole/layer/any_linear.hpp"
 
 #include "core/error_code.hpp"
-#include "mole/method/lora.hpp"
-#include "mole/method/mos.hpp"
-#include "mole/method/noisy_top_k.hpp"
-#include "mole/router/recurrent_router.hpp"
+#include "mole/mole.hpp"
 
 #include "support/catch.hpp"
 #include "support/layers.hpp"
@@ -316,4 +313,179 @@ TEST_CASE("An AnyLinear that was moved from says so", "[layer]") {
   CHECK(test::code_of([&] { layer.zero_gradients(); }) == ErrorCode::order);
   CHECK(test::code_of([&] { layer.can_merge(); }) == ErrorCode::order);
   CHECK(taken.in() == 11);
+}
+
+TEST_CASE("Calls of one AnyLinear in workspaces of their own do not disturb each other", "[layer][threads]") {
+  auto layer = support::routed_layer<float>({}, support::top_2());
+  const AnyLinear<float> any(layer, 1);
+  constexpr int calls = 4;
+  std::vector<Matrix<float>> xs, ys, d_xs;
+  std::vector<AnyLinear<float>::Workspace> works;
+  std::vector<AnyLinear<float>::Gradients> gradients;
+  for (int c = 0; c < calls; ++c) {
+    xs.push_back(support::random_matrix<float>(10, 11, std::uint64_t(c)));
+    ys.emplace_back(10, 13), d_xs.emplace_back(10, 11);
+    works.push_back(any.new_workspace(10)), gradients.push_back(any.new_gradients());
+  }
+  const auto d_y = support::random_matrix<float>(10, 13, 9);
+  ThreadPool pool(3);
+  pool.parallel_for(calls, [&](Index c) {
+    const auto i = std::size_t(c);
+    any.forward(xs[i], ys[i], works[i]);
+  });
+  pool.parallel_for(calls, [&](Index c) {  // all forwards came first
+    const auto i = std::size_t(c);
+    any.backward(xs[i], d_y, d_xs[i], gradients[i], works[i]);
+  });
+  for (int c = 0; c < calls; ++c) {
+    const auto i = std::size_t(c);
+    Matrix<float> y(10, 13), d_x(10, 11);
+    auto work = layer.workspace(10);
+    auto expected = layer.gradients();
+    layer.forward(xs[i], y, work);
+    layer.backward(xs[i], d_y, d_x, expected, work);
+    CHECK(same_bits(ys[i], y));
+    CHECK(same_bits(d_xs[i], d_x));
+    CHECK(works[i].trace().routing.pairs() == 20);
+  }
+}
+
+TEST_CASE("The patterns of an autograd host are right, or refused", "[layer]") {
+  auto layer = support::routed_layer<float>({}, support::top_2());
+  AnyLinear<float> any(layer, 10);
+  const auto x = support::random_matrix<float>(10, 11, 1), other = support::random_matrix<float>(10, 11, 3),
+             d_y = support::random_matrix<float>(10, 13, 2);
+  Matrix<float> y(10, 13), y_other(10, 13), d_x(10, 11), expected(10, 11);
+  any.forward(x, y);
+  any.backward(x, d_y, expected);
+
+  // backward twice; a forward of something else between forward and backward
+  CHECK(test::code_of([&] { any.backward(x, d_y, d_x); }) == ErrorCode::order);
+  any.forward(x, y);
+  any.forward(other, y_other);
+  CHECK(test::code_of([&] { any.backward(x, d_y, d_x); }) == ErrorCode::order);
+  CHECK(std::ranges::count(d_x.elements(), 0.f) == d_x.size());
+
+  // ... in a workspace of its own; and from x alone
+  auto work = any.new_workspace(10);
+  any.forward(x, y);
+  any.forward(other, y_other, work);
+  any.backward(x, d_y, d_x);
+  CHECK(same_bits(d_x, expected));
+  d_x.set_zero();
+  any.forward(other, y_other);
+  any.recompute(x);
+  any.backward(x, d_y, d_x);
+  CHECK(same_bits(d_x, expected));
+  d_x.set_zero();
+  auto gradients = any.new_gradients(), same = any.new_gradients();
+  auto large = any.new_workspace(10);
+  for (auto* g : {&gradients, &same}) {  // each graph node recomputes
+    any.recompute(x, large);
+    any.backward(x, d_y, d_x, *g, large);
+  }
+  std::vector<std::vector<float>> found(2);
+  std::size_t which = 0;
+  for (auto* g : {&gradients, &same}) {
+    any.for_each_tensor(
+        [&](std::string_view, View<float>, View<float> d) {
+          for (Index r = 0; r < d.rows(); ++r)
+            found[which].insert(found[which].end(), d.row_data(r), d.row_data(r) + d.cols());
+        },
+        *g);
+    ++which;
+  }
+  CHECK((!found[0].empty() && found[0] == found[1]));
+}
+
+TEST_CASE("What belongs to a layer of another type is refused", "[layer]") {
+  Rng rng(1);
+  AnyLinear<float> any(support::routed_layer<float>({}, support::top_2()), 10);
+  const AnyLinear<float> other(lora({.rank = 2}, DenseBase(support::random_matrix<float>(13, 11, 1)), rng), 10);
+  auto work = other.new_workspace(10);
+  auto gradients = other.new_gradients();
+  const auto x = support::random_matrix<float>(10, 11, 1);
+  Matrix<float> y(10, 13);
+  CHECK(test::code_of([&] { any.forward(x, y, work); }) == ErrorCode::order);
+  CHECK(test::code_of([&] { any.recompute(x, work); }) == ErrorCode::order);
+  auto own = any.new_workspace(10);
+  any.forward(x, y, own);
+  CHECK(test::code_of([&] { any.backward(x, y, {}, gradients, own); }) == ErrorCode::order);
+  CHECK(test::code_of([&] { any.for_each_tensor([](auto...) {}, gradients); }) == ErrorCode::order);
+}
+
+TEST_CASE("A clone is a layer of its own, and a workspace grows when it is asked to", "[layer]") {
+  AnyLinear<float> any(support::routed_layer<float>({}, support::top_2()), 4);
+  AnyLinear<float> clone = any.clone();
+  CHECK(clone.max_tokens() == 4);
+  const auto x = support::random_matrix<float>(10, 11, 1);
+  Matrix<float> y(10, 13), y_clone(10, 13);
+  CHECK(test::code_of([&] { any.forward(x, y); }) == ErrorCode::capacity);
+  any.reserve(10);
+  any.forward(x, y);
+  any.reserve(5);
+  CHECK(any.max_tokens() == 10);
+  any.forward(x, y);
+  CHECK(test::code_of([&] { clone.forward(x, y_clone); }) == ErrorCode::capacity);
+  clone.reserve(10);
+  clone.forward(x, y_clone);
+  CHECK(same_bits(y, y_clone));
+  any.for_each_tensor([](std::string_view, View<float> tensor, View<float>) { tensor(0, 0) += 1; });
+  clone.forward(x, y_clone);
+  CHECK(same_bits(y, y_clone));  // not the original's new numbers
+}
+
+TEST_CASE("AnyLinear takes a new base of its type and sizes", "[layer]") {
+  auto weight = support::random_matrix<float>(13, 11, 1), moved = support::random_matrix<float>(13, 11, 2);
+  Rng rng(1);
+  AnyLinear<float> any(lora({.rank = 2}, PackedBase<float>(weight), rng), 4);
+  const auto x = support::random_matrix<float>(4, 11, 1);
+  Matrix<float> y(4, 13), expected(4, 13);
+  any.set_base(PackedBase<float>(moved));
+  any.forward(x, y);
+  Rng again(1);
+  AnyLinear<float>(lora({.rank = 2}, PackedBase<float>(moved), again), 4).forward(x, expected);
+  CHECK(same_bits(y, expected));
+  CHECK(test::code_of([&] { any.set_base(DenseBase{weight}); }) == ErrorCode::option);
+  const auto small = support::random_matrix<float>(12, 11, 2);
+  CHECK(test::code_of([&] { any.set_base(PackedBase<float>(small)); }) == ErrorCode::shape);
+  any.forward(x, y);
+  CHECK(same_bits(y, expected));
+}
+
+TEST_CASE("A layer for inference alone gives the same bits, and has no backward", "[layer]") {
+  auto layer = support::routed_layer<float>({}, support::top_2());
+  AnyLinear<float> any(layer, 10), inference = AnyLinear<float>::for_inference(layer, 10);
+  const auto x = support::random_matrix<float>(10, 11, 1);
+  Matrix<float> y(10, 13), y_inference(10, 13);
+  any.forward(x, y);
+  inference.forward(x, y_inference);
+  CHECK(same_bits(y, y_inference));
+  CHECK(test::code_of([&] { inference.backward(x, y, {}); }) == ErrorCode::not_trainable);
+  CHECK(test::code_of([&] { inference.recompute(x); }) == ErrorCode::not_trainable);
+  CHECK(test::code_of([&] { inference.apply_backward(x, inference.trace().routing, y, {}, {}); }) ==
+        ErrorCode::not_trainable);
+}
+
+TEST_CASE("An optimizer steps a layer of erased type as the layer inside", "[layer]") {
+  auto layer = support::routed_layer<float>({}, support::top_2());
+  AnyLinear<float> any(layer, 10);
+  const auto x = support::random_matrix<float>(10, 11, 1), d_y = support::random_matrix<float>(10, 13, 2);
+  Matrix<float> y(10, 13);
+  auto work = layer.workspace(10);
+  auto gradients = layer.gradients();
+  AdamW adamw({.learning_rate = 1e-2}), adamw_any({.learning_rate = 1e-2});
+  layer.forward(x, y, work);
+  layer.backward(x, d_y, View<float>(), gradients, work);
+  clip_norm(layer, gradients, 0.5);
+  adamw.step(layer, gradients);
+  any.forward(x, y);
+  any.backward(x, d_y, {});
+  clip_norm(any, 0.5);
+  adamw_any.step(any);
+  any.for_each_tensor([&](std::string_view name, View<float> found, View<float>) {
+    layer.for_each_tensor([&](std::string_view own, View<float> expected) {
+      if (own == name) CHECK(same_bits(found, expected));
+    });
+  });
 }

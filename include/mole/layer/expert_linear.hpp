@@ -58,6 +58,13 @@ class ExpertLinear {
   /// for_each_tensor() and for_each_state() show the same numbers, whose sizes cannot change.
   Experts& experts() { return shape_.may_change(), experts_; }
   Base& base() { return shape_.may_change(), base_; }
+  /// Replaces the base by one of the same sizes: of a weight that the host has moved, or changed after it was packed.
+  /// Throws Error(shape) for other sizes, and stays as it was.
+  void set_base(Base base) {
+    check_base(base);
+    base_ = std::move(base);
+    shape_ = {};
+  }
   const Experts& experts() const { return experts_; }
   const Base& base() const { return base_; }
   const Execution& execution() const { return execution_; }
@@ -152,9 +159,12 @@ class ExpertLinear {
   /// Throws unless the parts fit each other.
   void check_parts() const {
     detail::check_sizes(experts_);
-    detail::check_sizes(base_);
-    require_equal(ErrorCode::shape, "layer: inputs of the base", Index(experts_.in()), Index(base_.in()));
-    require_equal(ErrorCode::shape, "layer: outputs of the base", Index(experts_.out()), Index(base_.out()));
+    check_base(base_);
+  }
+  void check_base(const Base& base) const {
+    detail::check_sizes(base);
+    require_equal(ErrorCode::shape, "layer: inputs of the base", Index(experts_.in()), Index(base.in()));
+    require_equal(ErrorCode::shape, "layer: outputs of the base", Index(experts_.out()), Index(base.out()));
   }
   /// What a workspace of this layer is laid out for. Throws unless the layer has parts, and these fit each other.
   std::uint64_t shape() const {

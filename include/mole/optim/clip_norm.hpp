@@ -6,6 +6,7 @@
 #include "mole/core/view.hpp"
 
 #include <cmath>
+#include <functional>
 #include <string_view>
 
 #include "mole/core/macros_off.hpp"
@@ -40,6 +41,14 @@ double clip_norm(Walk&& walk, double max_norm) {
 template <class Layer, class Gradients>
 double clip_norm(Layer& layer, Gradients& gradients, double max_norm) {
   return clip_norm([&](auto&& f) { layer.for_each_tensor(f, gradients); }, max_norm);
+}
+/// ... or of a layer that holds them, such as AnyLinear.
+template <class Layer>
+requires requires {
+  typename Layer::Visitor;
+}
+double clip_norm(Layer& layer, double max_norm) {
+  return clip_norm([&](auto&& f) { layer.for_each_tensor(std::ref(f)); }, max_norm);
 }
 
 }  // namespace mole

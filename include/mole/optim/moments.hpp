@@ -8,6 +8,7 @@
 
 #include <array>
 #include <cstdio>
+#include <functional>
 #include <initializer_list>
 #include <span>
 #include <string>
@@ -129,6 +130,12 @@ class MomentOptimizer {
   template <class Layer, class Gradients>
   void step(Layer& layer, Gradients& gradients) {
     step([&](auto&& f) { layer.for_each_tensor(f, gradients); });
+  }
+  /// ... or of a layer that holds its gradients, such as AnyLinear.
+  template <class Layer>
+  requires requires { typename Layer::Visitor; }
+  void step(Layer& layer) {
+    step([&](auto&& f) { layer.for_each_tensor(std::ref(f)); });
   }
 
   /// Makes zero state for the tensors of `walk`, as the first step does. Throws Error(option) for a group of parameters
