@@ -48,7 +48,7 @@ class Comparison {
         pool_(options.threads),
         model_(training::fresh_model(options.seed, pool_)),
         context_(std::size_t(model_.options().context)),
-        evaluation_(corpus_.domains, context_, std::size_t(options_.windows)),
+        evaluation_(corpus_.domains, context_, options_.windows),
         methods_(training::all_methods(sites(), pool_)),
         chosen_(choose_methods()) {
     std::filesystem::create_directories(options.out);

@@ -19,8 +19,8 @@ Options parse_options(int count, char** arguments) {
                  training::names_of(training::all_methods({}, mole::ThreadPool(1))),
       .switches = {{"--only", "Compare just what --method names", &options.only},
                    {"--resume", "Go on from where Ctrl-C stopped the run in --out", &options.resume}},
-      .counts = {{"--rounds", "Forward passes of each model that its speed is the median of", &options.rounds, 1, 1000},
-                 {"--windows", "Windows of 128 bytes of each domain's held-out text", &options.windows, 1, 100'000}}};
+      .counts = {
+          {"--rounds", "Forward passes of each model that its speed is the median of", &options.rounds, 1, 1000}}};
   training::parse(count, arguments, program, options);
   if (options.only && options.methods.empty())
     throw training::Exit{2, "adapt: --only: expected --method with it, found none (see --help)\n"};

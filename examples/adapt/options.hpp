@@ -9,7 +9,6 @@ namespace adapt {
 struct Options : training::RunOptions {
   bool only = false;  // without the default methods
   long rounds = 15;   // forward passes of each model that its speed is the median of
-  long windows = 96;  // held-out windows of each domain
   bool resume = false;
 };
 

@@ -45,7 +45,7 @@ class Sequence {
         pool_(options.threads),
         model_(training::fresh_model(options.seed, pool_)),
         context_(std::size_t(model_.options().context)),
-        evaluation_(corpus_.domains, context_),
+        evaluation_(corpus_.domains, context_, options.windows),
         methods_(training::task_methods(options.rank, pool_)),
         chosen_(training::choose("continual", methods_, options.methods)) {
     std::filesystem::create_directories(options.out);

@@ -30,6 +30,9 @@ void parse(int count, char** arguments, const Program& program, RunOptions& opti
   app.add_option("--base-steps", options.base_steps, "Steps of the base, 1,024 bytes each")
       ->check(steps)
       ->capture_default_str();
+  app.add_option("--windows", options.windows, "Windows of 128 bytes of each domain's held-out text")
+      ->check(CLI::Range(1, 100'000))
+      ->capture_default_str();
   app.add_option("--lr", options.learning_rate,
                  "Peak learning rate of every adapter (default: each method's own, tuned)")
       ->check(CLI::PositiveNumber);

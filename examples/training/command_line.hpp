@@ -20,6 +20,7 @@ struct RunOptions {
   long steps = 300;        // of a training of an adapter
   std::size_t batch = 16;  // sequences of a step of an adapter
   long base_steps = 800;
+  std::size_t windows = 96;  // held-out windows of each domain
   double learning_rate = 0;  // 0: each method's own
   std::filesystem::path out;
   std::filesystem::path cache;  // of the base; empty: beside the program

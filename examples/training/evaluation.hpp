@@ -23,7 +23,7 @@ class Evaluation {
   using AfterBatch = std::function<void(const text::Batch&)>;
 
   /// Of up to `most` windows of each domain. Throws std::runtime_error for a domain without a window.
-  Evaluation(const std::vector<text::Domain>& domains, std::size_t context, std::size_t most = 96);
+  Evaluation(const std::vector<text::Domain>& domains, std::size_t context, std::size_t most);
 
   /// Of a model that `adapter` is attached to, if there is one.
   DomainBits bits(

@@ -4,7 +4,7 @@
 set -eu
 program=$1
 . tests/examples/program_checks.sh
-texts="$texts --rounds 1 --windows 8"
+texts="$texts --rounds 1"
 run() { "$program" $texts "$@" >"$work/log" 2>&1 || fail "failed: $*"; }
 same() { cmp -s "$work/$1" "$work/$2" || fail "$1 and $2 differ"; }
 

@@ -14,7 +14,7 @@ fail() {
 cat include/mole/*/*.hpp | head -c 34000 >"$work/library"
 cat tests/*/*.cpp | head -c 34000 >"$work/tests"
 cat examples/*/*.hpp | head -c 34000 >"$work/examples"
-texts="$work/library $work/tests $work/examples --cache $work/cache --base-steps 4 --batch 2"
+texts="$work/library $work/tests $work/examples --cache $work/cache --base-steps 4 --batch 2 --windows 2"
 
 # stop STEP ARGUMENTS...: Ctrl-C after a step of a run, of the adapters' training once the base is cached.
 stop() {

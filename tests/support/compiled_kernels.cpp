@@ -3,3 +3,5 @@
 
 MOLE_TEST_KERNELS(, float)
 MOLE_TEST_KERNELS(, double)
+MOLE_TEST_EIGEN(, float)
+MOLE_TEST_EIGEN(, double)

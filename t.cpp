@@ -1,0 +1,1 @@
+#include "mole/io/peft/peft_layers.hpp"
