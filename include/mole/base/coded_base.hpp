@@ -180,8 +180,7 @@ inline void require_finite(const char* what, View<const float> weight) {
 inline int shift_of_block(const char* what, Index block) {
   for (int shift = 5; shift <= 12; ++shift)
     if (block == Index(1) << shift) return shift;
-  throw Error(ErrorCode::option,
-              std::string(what) + ": expected a block of 32, 64, ... or 4096 elements, found " + std::to_string(block));
+  fail(ErrorCode::option, {what, ": expected a block of 32, 64, ... or 4096 elements, found ", block});
 }
 }  // namespace detail
 

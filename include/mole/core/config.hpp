@@ -6,9 +6,6 @@
 #error "mole needs C++20: compile with -std=c++20, or link the CMake target mole::mole, which asks for it"
 #include <mole_needs_a_newer_standard>  // there is no such file, so that nothing of the thousand errors that would follow is shown
 #endif
-#if defined(__GNUC__) && !defined(__cpp_exceptions)
-#error "mole reports errors by exceptions: compile without -fno-exceptions"
-#endif
 #if !__has_include(<memory_resource>)
 #error "mole needs <memory_resource>: libstdc++, or libc++ from 16 on"
 #include <mole_needs_memory_resource>

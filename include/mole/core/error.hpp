@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: MIT
-// Error: the one exception of mole, with a stable code.
+// Error: the one exception of mole, with a stable code; and what a program without exceptions has instead.
 #pragma once
 
 #include "mole/core/config.hpp"
 
 #include <array>
+#include <atomic>
 #include <concepts>
 #include <cstdio>
+#include <cstdlib>
+#include <exception>
 #include <initializer_list>
 #include <stdexcept>
 #include <string>
@@ -39,7 +42,63 @@ class Error : public std::runtime_error {
   ErrorCode code_;
 };
 
+/// What a program that is compiled without exceptions (-fno-exceptions) calls where others get an Error. It may end the
+/// thread or the program, or jump; if it returns, the program is aborted. All units that include mole are compiled
+/// alike in this.
+using ErrorHandler = void (*)(ErrorCode code, const char* text);
+
 namespace detail {
+inline void print_error(ErrorCode code, const char* text) {
+  std::fprintf(stderr, "mole: error %d: %s\n", int(code), text);
+}
+inline std::atomic<ErrorHandler> error_handler = &print_error;
+}  // namespace detail
+
+/// Sets the handler, and returns the one before; null stands for the first, which prints to stderr.
+inline ErrorHandler set_error_handler(ErrorHandler handler) {
+  return detail::error_handler.exchange(handler != nullptr ? handler : &detail::print_error);
+}
+
+namespace detail {
+[[noreturn]] inline void raise(ErrorCode code, const std::string& text) {
+#ifdef __cpp_exceptions
+  throw Error(code, text);
+#else
+  error_handler.load()(code, text.c_str());
+  std::abort();
+#endif
+}
+
+/// f(), and undo() if it throws.
+template <class F, class Undo>
+void or_undo(F f, [[maybe_unused]] Undo undo) {
+#ifdef __cpp_exceptions
+  try {
+    f();
+  } catch (...) {
+    undo();
+    throw;
+  }
+#else
+  f();
+#endif
+}
+
+/// f(); what it throws.
+template <class F>
+std::exception_ptr caught(F f) {
+#ifdef __cpp_exceptions
+  try {
+    f();
+  } catch (...) {
+    return std::current_exception();
+  }
+#else
+  f();
+#endif
+  return nullptr;
+}
+
 /// One piece of an error's text. Trivial, and made into text only by fail(): a require() that holds costs its
 /// condition, and one that stands a hundred times in a program costs its compiler little.
 class ErrorPart {
@@ -87,7 +146,7 @@ class ErrorPart {
 [[noreturn]] inline void fail(ErrorCode code, std::initializer_list<ErrorPart> parts) {
   std::string text;
   for (const ErrorPart& part : parts) part.append_to(text);
-  throw Error(code, text);
+  raise(code, text);
 }
 
 /// The few types that parts come to, so that few functions make an error's text.

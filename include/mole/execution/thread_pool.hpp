@@ -76,12 +76,11 @@ class ThreadPool {
   /// it read of the next loop, and the caller waits for tasks, never for threads.
   struct Pool {
     explicit Pool(int threads) {
-      try {
-        for (int i = 0; i < threads; ++i) workers.emplace_back([this] { work(); });
-      } catch (...) {
-        stop();
-        throw;
-      }
+      detail::or_undo(
+          [&] {
+            for (int i = 0; i < threads; ++i) workers.emplace_back([this] { work(); });
+          },
+          [&] { stop(); });
     }
     ~Pool() { stop(); }
 
@@ -140,11 +139,9 @@ class ThreadPool {
         const Task function = task;
         const void* argument = context;
         if (!ticket.compare_exchange_weak(claim, claim - 1)) continue;
-        try {
-          function(argument, Index(claim & 0xffffffffu) - 1);
-        } catch (...) {
+        if (const auto thrown = detail::caught([&] { function(argument, Index(claim & 0xffffffffu) - 1); })) {
           std::lock_guard lock(mutex);
-          if (!error) error = std::current_exception();
+          if (!error) error = thrown;
         }
         --unfinished;
         claim = ticket;

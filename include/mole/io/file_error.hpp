@@ -4,6 +4,10 @@
 
 #include "mole/core/error.hpp"
 
+#if defined(__GNUC__) && !defined(__cpp_exceptions)
+#error "mole/io reports errors by exceptions: compile the units that include it without -fno-exceptions"
+#endif
+
 #include <string>
 
 #include "mole/core/macros_off.hpp"

@@ -134,8 +134,7 @@ struct LayerBehindAny final : AnyLayer<typename Layer::Scalar> {
     if constexpr (std::copy_constructible<Layer>)
       return std::make_unique<LayerBehindAny>(layer);
     else
-      throw Error(ErrorCode::option,
-                  "AnyLinear: clone: expected a layer of parts that can be copied, found one of others");
+      fail(ErrorCode::option, {"AnyLinear: clone: expected a layer of parts that can be copied, found one of others"});
   }
   Index in() const override { return layer.in(); }
   Index out() const override { return layer.out(); }
@@ -206,13 +205,13 @@ struct LayerBehindAny final : AnyLayer<typename Layer::Scalar> {
     return static_cast<LayerGradients&>(gradients).gradients;
   }
   [[noreturn]] static void throw_not_trainable(const char* call) {
-    throw Error(ErrorCode::not_trainable,
-                std::string("AnyLinear: ") + call + ": expected a layer of trainable policies" +
-                    (trains ? ", found inference-only ones" : " that was not made for_inference, found one that was"));
+    fail(ErrorCode::not_trainable,
+         {"AnyLinear: ", call, ": expected a layer of trainable policies",
+          trains ? ", found inference-only ones" : " that was not made for_inference, found one that was"});
   }
   [[noreturn]] static void throw_without_router(const char* call) {
-    throw Error(ErrorCode::order, std::string("AnyLinear: ") + call +
-                                      ": expected a layer with a router, found one that applies routings from outside");
+    fail(ErrorCode::order,
+         {"AnyLinear: ", call, ": expected a layer with a router, found one that applies routings from outside"});
   }
 
   Layer layer;

@@ -92,24 +92,23 @@ class Moments {
 template <class State, int Count>
 template <class Walk>
 void Moments<State, Count>::check(Walk&& walk) const {
-  const auto wrong = [](const std::string& expected, const std::string& found) {
-    return Error(ErrorCode::shape, "optimizer: expected " + expected + ", found " + found);
+  const auto fail = [](const std::string& expected, const std::string& found) {
+    detail::fail(ErrorCode::shape, {"optimizer: expected ", expected, ", found ", found});
   };
   const auto quoted = [](std::string_view name) { return "'" + std::string(name) + "'"; };
 
   std::size_t next = 0;
   for_each_trained(walk, [&](std::string_view name, auto parameter, auto gradient) {
-    if (next == tensors_.size()) throw wrong("no trained tensor after the first step's", quoted(name));
+    if (next == tensors_.size()) fail("no trained tensor after the first step's", quoted(name));
     const Tensor& tensor = tensors_[next++];
-    if (tensor.name != name) throw wrong(quoted(tensor.name) + " as at the first step", quoted(name));
+    if (tensor.name != name) fail(quoted(tensor.name) + " as at the first step", quoted(name));
     if (Index(tensor.size) != parameter.size())
-      throw wrong(std::to_string(tensor.size) + " elements of " + quoted(name), std::to_string(parameter.size()));
+      fail(std::to_string(tensor.size) + " elements of " + quoted(name), std::to_string(parameter.size()));
     if (parameter.rows() != gradient.rows() || parameter.cols() != gradient.cols())
-      throw wrong("a gradient of the shape of " + quoted(name),
-                  std::to_string(gradient.rows()) + " x " + std::to_string(gradient.cols()));
+      fail("a gradient of the shape of " + quoted(name),
+           std::to_string(gradient.rows()) + " x " + std::to_string(gradient.cols()));
   });
-  if (next != tensors_.size())
-    throw wrong(quoted(tensors_[next].name) + " as at the first step", "the end of the walk");
+  if (next != tensors_.size()) fail(quoted(tensors_[next].name) + " as at the first step", "the end of the walk");
 }
 
 /// The steps of every optimizer over Moments, of which update(name, parameter, gradient, state) moves one tensor.

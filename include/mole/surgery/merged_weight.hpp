@@ -40,12 +40,7 @@ class MergedWeight {
     else
       keep();
     copy(weight_, sum.view());
-    try {
-      (merge_into(layers, sum.view()), ...);
-    } catch (...) {
-      copy(before, weight_);
-      throw;
-    }
+    detail::or_undo([&] { (merge_into(layers, sum.view()), ...); }, [&] { copy(before, weight_); });
     copy(sum, weight_);
     merged_ = true;
   }

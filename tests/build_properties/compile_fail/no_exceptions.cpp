@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // flags: -fno-exceptions
-// expect: compile without -fno-exceptions
-#include "parts.hpp"
+// expect: mole/io reports errors by exceptions
+#include "mole/io/checkpoint.hpp"
 
 int main() {}
