@@ -703,3 +703,23 @@ TEST_CASE("A projection that is none is refused, and no other state is changed b
   CHECK(run.layer.experts().scale()[0] == 64.0f / 12);
   CHECK(same_bits(run.y(), before));
 }
+
+TEST_CASE("A checkpoint in memory is read into a layer whose numbers live with the host", "[io]") {
+  auto saved = support::routed_layer<float>({}, support::top_2());
+  CheckpointWriter writer;
+  writer.add_layer("layer", saved);
+  const std::vector<std::byte> bytes = writer.bytes();
+
+  auto layer = support::routed_layer<float>({}, support::top_2());
+  std::vector<float> memory(std::size_t(parameter_layout(layer).size));
+  bind_parameters(layer, std::span(memory));
+  std::ranges::fill(memory, 0.f);
+  CheckpointReader(SafetensorsReader::from_bytes(bytes, "memory")).read_layer("layer", layer);
+  check_bound(layer, std::span(memory));
+  std::size_t next = 0;
+  saved.for_each_tensor([&](std::string_view, View<float> tensor) {
+    for (Index r = 0; r < tensor.rows(); ++r)
+      for (float number : tensor.row(r)) CHECK(memory[next++] == number);
+  });
+  CHECK(next == memory.size());
+}

@@ -8,6 +8,7 @@
 
 #include <cstring>
 #include <limits>
+#include <sstream>
 #include <vector>
 
 namespace {
@@ -150,4 +151,33 @@ TEST_CASE("Bytes of any dtype and shape are written as they are, if their number
   CHECK(reader.tensors().size() == 2);
   CHECK(reader.at("three").shape == std::vector<Index>{1, 2, 3});
   CHECK(std::ranges::equal(reader.at("three").bytes, bytes));
+}
+
+TEST_CASE("The bytes of a file go to memory and to streams, and are read from there", "[io]") {
+  const TemporaryFolder folder;
+  SafetensorsWriter writer;
+  writer.add("a", counted<float>(3, 5));
+  writer.set_metadata("k", "v");
+  writer.write(folder / "f");
+  const std::string file = content_of(folder / "f");
+  const std::vector<std::byte> bytes = writer.bytes();
+  CHECK(std::ranges::equal(bytes, std::as_bytes(std::span(file))));
+
+  std::stringstream archive;
+  archive << "head\n";
+  writer.write(archive);
+  CHECK(archive.str() == "head\n" + file);
+  std::string head;
+  std::getline(archive, head);
+  std::vector<SafetensorsReader> readers;
+  readers.push_back(SafetensorsReader::from_stream(archive, "archive"));
+  readers.push_back(SafetensorsReader::from_bytes(bytes, "memory"));  // moves the first
+  for (const SafetensorsReader& reader : readers) {
+    CHECK(reader.matrix<float>("a")(2, 4) == counted<float>(3, 5)(2, 4));
+    CHECK(reader.metadata().at("k") == "v");
+  }
+  std::stringstream cut(file.substr(0, file.size() - 1)), failed;
+  CHECK_THROWS_AS(SafetensorsReader::from_stream(cut, "cut"), Error);
+  failed.setstate(std::ios::badbit);
+  CHECK_THROWS_AS(writer.write(failed), Error);
 }

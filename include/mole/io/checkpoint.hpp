@@ -10,6 +10,7 @@
 #include <charconv>
 #include <cstddef>
 #include <cstdint>
+#include <ostream>
 #include <set>
 #include <span>
 #include <string>
@@ -110,6 +111,10 @@ class CheckpointWriter {
 
   /// Writes to another file in the same folder and renames it: a failure leaves the old file unchanged.
   void write(const std::filesystem::path& path) const { writer_.write(path); }
+  /// The same bytes for an archive of the host's: CheckpointReader(SafetensorsReader::from_bytes(bytes, name)) reads
+  /// them.
+  void write(std::ostream& stream) const { writer_.write(stream); }
+  std::vector<std::byte> bytes() const { return writer_.bytes(); }
 
  private:
   SafetensorsWriter writer_;

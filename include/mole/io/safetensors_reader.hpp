@@ -11,6 +11,9 @@
 #include <concepts>
 #include <cstring>
 #include <functional>
+#include <istream>
+#include <iterator>
+#include <memory>
 #include <optional>
 #include <string_view>
 
@@ -37,6 +40,13 @@ class SafetensorsReader {
   /// Reads `bytes`, which stay the caller's; `source` is their name in messages.
   static SafetensorsReader from_bytes(std::span<const std::byte> bytes, std::string source) {
     return SafetensorsReader(bytes, std::move(source));
+  }
+
+  /// Reads the rest of `stream` into memory; `source` is its name in messages.
+  static SafetensorsReader from_stream(std::istream& stream, std::string source) {
+    const std::string rest{std::istreambuf_iterator<char>(stream), {}};
+    const auto bytes = std::as_bytes(std::span(rest));
+    return SafetensorsReader(std::make_unique<std::vector<std::byte>>(bytes.begin(), bytes.end()), std::move(source));
   }
 
   const std::map<std::string, std::string>& metadata() const { return header_.metadata; }
@@ -71,6 +81,10 @@ class SafetensorsReader {
       : source_(std::move(source)), header_(Header::parse(bytes, source_)) {
     index();
   }
+  SafetensorsReader(std::unique_ptr<std::vector<std::byte>> owned, std::string source)
+      : source_(std::move(source)), owned_(std::move(owned)), header_(Header::parse(*owned_, source_)) {
+    index();
+  }
   void index() {
     for (std::size_t i = 0; i < header_.tensors.size(); ++i) by_name_[header_.tensors[i].name] = i;
   }
@@ -82,6 +96,7 @@ class SafetensorsReader {
 
   std::string source_;
   std::optional<MappedFile> file_;
+  std::unique_ptr<std::vector<std::byte>> owned_;  // of a stream
   Header header_;
   std::map<std::string, std::size_t, std::less<>> by_name_;
 };

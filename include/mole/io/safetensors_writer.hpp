@@ -11,6 +11,7 @@
 #include <bit>
 #include <cstdint>
 #include <map>
+#include <ostream>
 #include <span>
 #include <string>
 #include <utility>
@@ -51,7 +52,13 @@ class SafetensorsWriter {
   }
 
   /// Replaces `path` by the whole file or, on failure, leaves it unchanged; see replace_file.  O(size)
-  void write(const std::filesystem::path& path) const;
+  void write(const std::filesystem::path& path) const {
+    with_parts([&](auto parts) { replace_file(path, parts); });
+  }
+  /// Appends the bytes of the file to a stream, of an archive of the host's, say. Throws Error(file) when it fails.
+  void write(std::ostream& stream) const;
+  /// The bytes of the file.
+  std::vector<std::byte> bytes() const;
 
  private:
   struct Tensor {
@@ -76,6 +83,8 @@ class SafetensorsWriter {
     tensor.bytes.insert(tensor.bytes.end(), bytes.begin(), bytes.end());
   }
 
+  template <class F>
+  void with_parts(F f) const;
   Tensor& insert(std::string name, Tensor tensor);
   std::vector<const Named*> ordered() const;
   std::string header(std::span<const Named* const> tensors) const;
@@ -88,14 +97,32 @@ class SafetensorsWriter {
 
 static_assert(std::endian::native == std::endian::little, "safetensors: expected a little-endian machine");
 
-inline void SafetensorsWriter::write(const std::filesystem::path& path) const {
+/// f(parts of the file, in order)
+template <class F>
+void SafetensorsWriter::with_parts(F f) const {
   const std::vector<const Named*> tensors = ordered();
   const std::string json = header(tensors);
   const std::uint64_t length = json.size();
 
   std::vector<std::span<const std::byte>> parts{std::as_bytes(std::span(&length, 1)), std::as_bytes(std::span(json))};
   for (const Named* tensor : tensors) parts.emplace_back(tensor->second.bytes);
-  replace_file(path, parts);
+  f(std::span<const std::span<const std::byte>>(parts));
+}
+
+inline void SafetensorsWriter::write(std::ostream& stream) const {
+  with_parts([&](auto parts) {
+    for (const std::span<const std::byte> part : parts)
+      stream.write(reinterpret_cast<const char*>(part.data()), std::streamsize(part.size()));
+  });
+  if (!stream.flush()) throw file_error("SafetensorsWriter", "a stream that takes the file", "one that failed");
+}
+
+inline std::vector<std::byte> SafetensorsWriter::bytes() const {
+  std::vector<std::byte> all;
+  with_parts([&](auto parts) {
+    for (const std::span<const std::byte> part : parts) all.insert(all.end(), part.begin(), part.end());
+  });
+  return all;
 }
 
 inline void SafetensorsWriter::add_bytes(std::string name, Dtype dtype, std::vector<Index> shape,

@@ -101,6 +101,8 @@ class LayerWriter {
 
   /// As CheckpointWriter::write.
   void write(const std::filesystem::path& path) const { writer_.write(path); }
+  void write(std::ostream& stream) const { writer_.write(stream); }
+  std::vector<std::byte> bytes() const { return writer_.bytes(); }
 
  private:
   CheckpointWriter writer_;
