@@ -49,6 +49,8 @@
 #include "mole/factors/sparse_projection.hpp"
 #include "mole/factors/task_factors.hpp"
 #include "mole/factors/triplet_factors.hpp"
+#include "mole/fixed/fixed_linear.hpp"
+#include "mole/fixed/freeze.hpp"
 #include "mole/gating/gate.hpp"
 #include "mole/gating/score/biased_sigmoid.hpp"
 #include "mole/gating/score/identity.hpp"
