@@ -19,6 +19,7 @@
 #include "mole/base/no_base.hpp"
 #include "mole/base/packed_base.hpp"
 #include "mole/base/q4_base.hpp"
+#include "mole/base/transposed_base.hpp"
 #include "mole/combiner/mlp_combiner.hpp"
 #include "mole/combiner/set_attention.hpp"
 #include "mole/core/activation.hpp"

@@ -7,6 +7,7 @@
 #include "mole/core/error.hpp"
 #include "mole/core/lasting_view.hpp"
 #include "mole/core/matrix.hpp"
+#include "mole/core/transposed.hpp"
 
 #include <memory>
 #include <memory_resource>
@@ -44,12 +45,18 @@ class PackedBase {
   PackedBase(View<const T> weight, const Options& options) : PackedBase(weight, {}, options) {}
   PackedBase(View<const T> weight, BiasView<T> bias, const Options& options = {})
       : in_(weight.cols()), out_(weight.rows()) {
-    if (!bias.empty()) require_equal(ErrorCode::shape, "PackedBase: size of the bias", out_, bias.size());
-    auto packed = std::make_shared<Packed>();
-    packed->forward = WeightPanels<T>::of(weight, options.memory);
-    if (options.backward) packed->backward = WeightPanels<T>::of_transposed(weight, options.memory);
-    packed->bias.assign(bias.row().data(), bias.row().data() + bias.size());
-    packed_ = std::move(packed);
+    pack(bias, [&](Packed& packed) {
+      packed.forward = WeightPanels<T>::of(weight, options.memory);
+      if (options.backward) packed.backward = WeightPanels<T>::of_transposed(weight, options.memory);
+    });
+  }
+  /// Of a weight that lies in memory as [I x O]: PackedBase{transposed(weight), bias}. The same panels.
+  explicit PackedBase(Transposed<const T> weight, BiasView<T> bias = {}, const Options& options = {})
+      : in_(weight.cols()), out_(weight.rows()) {
+    pack(bias, [&](Packed& packed) {
+      packed.forward = WeightPanels<T>::of_transposed(weight.memory(), options.memory);
+      if (options.backward) packed.backward = WeightPanels<T>::of(weight.memory(), options.memory);
+    });
   }
 
   static std::size_t bytes_for(Index in, Index out, bool backward = true) {
@@ -77,6 +84,14 @@ class PackedBase {
     WeightPanels<T> forward, backward;
     std::vector<T> bias;
   };
+
+  void pack(BiasView<T> bias, auto panels) {
+    if (!bias.empty()) require_equal(ErrorCode::shape, "PackedBase: size of the bias", out_, bias.size());
+    auto packed = std::make_shared<Packed>();
+    panels(*packed);
+    packed->bias.assign(bias.row().data(), bias.row().data() + bias.size());
+    packed_ = std::move(packed);
+  }
 
   Index in_, out_;
   std::shared_ptr<const Packed> packed_;

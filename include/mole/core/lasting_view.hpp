@@ -46,9 +46,11 @@ concept TransposedMatrix = RowMajorMatrix<M> && is_transposed<M>();
 /// Does not compile for a TransposedMatrix, and says what to write instead.
 template <class M>
 void refuse_transposed_weight() {
-  static_assert(!TransposedMatrix<M>,
-                "mole: the transpose of a column-major matrix as a weight [O x I]: where it holds [I x O], pass "
-                "View<const T>(m.transpose()); where it holds [O x I], pass a row-major copy");
+  static_assert(
+      !TransposedMatrix<M>,
+      "mole: the transpose of a column-major matrix as a weight [O x I]: where it holds [I x O], pass "
+      "View<const T>(m.transpose()); where it holds [O x I], pass transposed(View<const T>(m.transpose())) to "
+      "TransposedBase or PackedBase");
 }
 
 }  // namespace detail
