@@ -28,7 +28,11 @@ struct WrongWayRound {
 
 TEMPLATE_TEST_CASE("A base over a transposed weight is the map of the weight, with its laws", "[base]", float, double) {
   using T = TestType;
-  for (const auto& [out, in] : {std::pair<Index, Index>{1, 1}, {7, 5}, {33, 64}}) {
+  struct Sizes {
+    Index out, in;
+  };
+  for (const Sizes sizes : {Sizes{1, 1}, Sizes{7, 5}, Sizes{33, 64}}) {
+    const Index out = sizes.out, in = sizes.in;
     const auto w = support::random_matrix<T>(out, in, 1), bias = support::random_matrix<T>(1, out, 2);
     const WrongWayRound<T> wrong(w);
     const TransposedBase<T> base(transposed(wrong.view()), bias.elements());

@@ -30,16 +30,16 @@ enum class FixedGate {
 ///
 /// A compiler makes vector instructions of the loops from -O2 (g++ 12: -O3) on; a multiple of 4 for Out and Rank suits
 /// them best.
-template <class T, int In, int Out, int Rank, int Experts = 1, int K = 1>
+template <class T, std::size_t In, std::size_t Out, std::size_t Rank, std::size_t Experts = 1, std::size_t K = 1>
 class FixedLinear {
   static_assert(In >= 1 && Out >= 1 && Rank >= 1 && Experts >= 1);
   static_assert(1 <= K && K <= Experts, "mole: FixedLinear: K from 1 to Experts");
 
  public:
   using Scalar = T;
-  static constexpr int inputs = In, outputs = Out, rank = Rank, experts = Experts, chosen = K;
+  static constexpr std::size_t inputs = In, outputs = Out, rank = Rank, experts = Experts, chosen = K;
 
-  template <int Rows, int Cols>
+  template <std::size_t Rows, std::size_t Cols>
   using Table = std::array<std::array<T, Cols>, Rows>;
 
   /// All numbers, each table with a row per input, or per rank: transposed, so that sums run across the outputs.
@@ -57,18 +57,18 @@ class FixedLinear {
   void forward(const T* x, T* y) const noexcept {
     std::array<T, Out> sum = numbers.bias;
     add_product(numbers.weight, x, sum);
-    std::array<int, K> experts_of_x{};
+    std::array<std::size_t, K> experts_of_x{};
     std::array<T, K> gates;
     gates.fill(T(1));
     if constexpr (Experts > 1) choose(x, experts_of_x, gates);
-    for (int j = 0; j < K; ++j) {
-      const auto e = static_cast<std::size_t>(experts_of_x[static_cast<std::size_t>(j)]);
+    for (std::size_t j = 0; j < K; ++j) {
+      const auto e = experts_of_x[j];
       std::array<T, Rank> h{};
       add_product(numbers.down[e], x, h);
-      for (T& number : h) number *= gates[static_cast<std::size_t>(j)];
+      for (T& number : h) number *= gates[j];
       add_product(numbers.up[e], h.data(), sum);
     }
-    for (int o = 0; o < Out; ++o) y[o] = sum[static_cast<std::size_t>(o)];
+    for (std::size_t o = 0; o < Out; ++o) y[o] = sum[o];
   }
 
  private:
@@ -94,7 +94,7 @@ class FixedLinear {
     }
   }
 
-  void choose(const T* x, std::array<int, K>& best, std::array<T, K>& gates) const {
+  void choose(const T* x, std::array<std::size_t, K>& best, std::array<T, K>& gates) const {
     std::array<T, Experts> logits = numbers.router_bias;
     add_product(numbers.router, x, logits);
     std::array<bool, Experts> taken{};
@@ -105,12 +105,12 @@ class FixedLinear {
                           (logits[found] != logits[found] && logits[e] == logits[e])))
           found = e;
       taken[found] = true;
-      best[j] = static_cast<int>(found);
+      best[j] = found;
     }
     if (numbers.gate == FixedGate::unit) return;
-    const T most = logits[static_cast<std::size_t>(best[0])];
+    const T most = logits[best[0]];
     T total = 0;
-    for (std::size_t j = 0; j < K; ++j) total += gates[j] = std::exp(logits[static_cast<std::size_t>(best[j])] - most);
+    for (std::size_t j = 0; j < K; ++j) total += gates[j] = std::exp(logits[best[j]] - most);
     if (numbers.gate == FixedGate::raw)
       for (std::size_t e = 0; e < Experts; ++e)
         if (!taken[e] && logits[e] == logits[e]) total += std::exp(logits[e] - most);

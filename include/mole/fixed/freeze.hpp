@@ -114,7 +114,7 @@ Fixed freeze(const MixtureLinear<Router, Gating, LowRank<DenseFactors<T>>, Base,
   const auto& [a, b] = experts.parameters();
   for (Index e = 0; e < experts.experts(); ++e) {
     const RankBlocks& blocks = experts.blocks();
-    require(blocks.size(e) <= Fixed::rank, ErrorCode::shape, "freeze: expected experts of up to ", Fixed::rank,
+    require(blocks.size(e) <= Index(Fixed::rank), ErrorCode::shape, "freeze: expected experts of up to ", Fixed::rank,
             " ranks, found ", blocks.size(e));
     auto& down = numbers.down[std::size_t(e)];
     auto& up = numbers.up[std::size_t(e)];
