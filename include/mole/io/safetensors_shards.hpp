@@ -42,6 +42,11 @@ class SafetensorsShards {
   /// The reader of each tensor, in the order of names.
   const std::map<std::string, const SafetensorsReader*, std::less<>>& tensors() const { return tensors_; }
   std::size_t files() const { return files_.size(); }
+  /// f(name of the file, its reader), in the order of names.
+  template <class F>
+  void for_each_file(F&& f) const {
+    for (const auto& [name, reader] : files_) f(name, *reader);
+  }
   /// The path of the file, or of the index.
   const std::string& source() const { return source_; }
 

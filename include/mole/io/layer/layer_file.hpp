@@ -133,13 +133,21 @@ class LayerReader {
   std::string description(const std::string& name) const { return file_.text(name + detail::layer_key); }
   const std::string& source() const { return file_.tensors().source(); }
 
+  /// What the description of a layer says, before there is a base; sizes are at most the numbers of the file.
+  struct Sizes {
+    Index in, out;
+  };
+  Sizes sizes(const std::string& name) const {
+    const LayerFieldsReader fields = unread(name);
+    return {fields.size("in", 1), fields.size("out", 1)};
+  }
+  std::string method(const std::string& name) const { return unread(name).text("method"); }
+
   template <BasePolicy Base, class Execution = DefaultExecution, class Kinds = PresetKinds<typename Base::Scalar>>
   AnyLinear<typename Base::Scalar> read(const std::string& name, Base base, const ReadLayerOptions& options = {},
                                         const Kinds& kinds = preset_kinds<typename Base::Scalar>(),
                                         Execution execution = {}) {
-    const std::string where = source() + ": layer '" + name + "'";
-    const LayerFieldsReader fields(detail::LimitedJson::object(description(name), where), where, numbers(), base.in(),
-                                   base.out());
+    const LayerFieldsReader fields = unread(name, base.in(), base.out());
     check(fields, base_fingerprint(base), options);
     const std::string method = fields.text("method");
     std::optional<AnyLinear<typename Base::Scalar>> made;
@@ -166,6 +174,10 @@ class LayerReader {
   }
 
  private:
+  LayerFieldsReader unread(const std::string& name, Index in = 0, Index out = 0) const {
+    const std::string where = source() + ": layer '" + name + "'";
+    return LayerFieldsReader(detail::LimitedJson::object(description(name), where), where, numbers(), in, out);
+  }
   Index numbers() const {
     Index numbers = 0;
     for (const SafetensorsEntry& tensor : file_.tensors().tensors()) numbers += Index(tensor.bytes.size());
