@@ -9,6 +9,8 @@
 // round_trip.py compares.
 //
 //   round_trip --xlora XLORA HOST INPUTS OUTPUTS ADAPTER...   see xlora_round_trip.hpp
+//   round_trip --merge ..., round_trip --gguf ...             see conversions.hpp
+#include "conversions.hpp"
 #include "xlora_round_trip.hpp"
 
 #include "mole/io/peft/peft_layers.hpp"
@@ -111,6 +113,7 @@ struct RoundTrip {
 
 int main(int count, char** arguments) try {
   if (count > 6 && std::string(arguments[1]) == "--xlora") return xlora_round_trip(count - 2, arguments + 2);
+  if (count > 1 && std::string(arguments[1]).starts_with("--")) return convert_for_round_trip(count - 1, arguments + 1);
   if (count < 6) return std::fprintf(stderr, "round_trip: expected 5 arguments, found %d\n", count - 1), 2;
   const std::string dtype = count > 6 ? arguments[6] : "F32";
   RoundTrip trip{.adapter = read_peft(arguments[1]),

@@ -39,6 +39,16 @@ class SafetensorsShards {
     add_all(*files_[source_]);
   }
 
+  /// Of a folder, of an index, whose shards lie beside it, or of a file.
+  static SafetensorsShards of(const std::filesystem::path& path) {
+    constexpr std::string_view index = ".safetensors.index.json";
+    const std::string name = path.filename().string();
+    std::error_code ignored;
+    if (name.ends_with(index)) return SafetensorsShards(path.parent_path(), name.substr(0, name.size() - index.size()));
+    if (std::filesystem::is_directory(path, ignored)) return SafetensorsShards(path);
+    return SafetensorsShards(SafetensorsReader(path), path.string());
+  }
+
   /// The reader of each tensor, in the order of names.
   const std::map<std::string, const SafetensorsReader*, std::less<>>& tensors() const { return tensors_; }
   std::size_t files() const { return files_.size(); }

@@ -123,6 +123,8 @@ TEST_CASE("What a plain LoRA cannot say is refused by its name", "[io]") {
   CHECK(holds(text_of(pissa.lora("q", 3, 4, 2)), "starts from pissa_niter_4"));
   PeftFolder saved(lora(R"("modules_to_save":["score"])"));
   CHECK(holds(text_of(saved.lora("q", 3, 4, 2).add("base_model.model.score.weight", {2, 2})), "found 'score.weight'"));
+  for (const PeftFolder* folder : {&pissa, &saved})
+    CHECK(loras_of(folder->read(), {.base_is_changed = true}).modules.contains("q"));
   PeftFolder stacked(lora(R"("target_parameters":["e.up"])"));
   CHECK(holds(text_of(stacked.lora("e", 3, 4, 6)), "found stacked experts 'e'"));
   PeftFolder lokr(R"({"peft_type":"LOKR","r":2})");

@@ -3,6 +3,7 @@
 #include "io/temporary_folder.hpp"
 #include "mole/base/dense_base.hpp"
 #include "mole/core/random.hpp"
+#include "mole/io/convert/write_moe_peft_layers.hpp"
 #include "mole/io/moe_peft/moe_peft_layers.hpp"
 #include "mole/io/moe_peft/read_moe_peft.hpp"
 #include "mole/io/safetensors_writer.hpp"
@@ -321,4 +322,31 @@ TEST_CASE("The pickle that MoE-PEFT saves is refused, with the program that conv
   const std::string text = error_text(ErrorCode::file, [&] { read_moe_peft(folder / ""); });
   CHECK(text.find("adapter_model.bin: expected safetensors (examples/convert/bin2safetensors.py makes them)") !=
         std::string::npos);
+}
+
+TEST_CASE("A mixture becomes a file of layers that compute the same; MixLoRA, whose experts are blocks, is refused",
+          "[io]") {
+  const Matrix<float> weight = laws::random_matrix<float>(5, 7, 2), x = laws::random_matrix<float>(3, 7, 3);
+  const auto base_of = [&](const std::string&, Index, Index) { return DenseBase{weight}; };
+  for (const char* kind : {"mola", "loramoe", "dynmole"}) {
+    const TemporaryFolder folder;
+    const MoePeftAdapter adapter = plugged(kind).read();
+    write_moe_peft_layers(folder / "x", adapter, base_of);
+    LayerReader reader(folder / "x");
+    CHECK(reader.names().size() == 2);
+    for (const std::string& name : reader.names()) {
+      auto expected = MoePeftLayers<float>(adapter, 3).layer(name, DenseBase{weight});
+      auto found = reader.read(name, DenseBase{weight}, {.max_tokens = 3});
+      Matrix<float> of_expected(3, 5), of_found(3, 5);
+      expected.forward(x, of_expected);
+      found.forward(x, of_found);
+      CHECK(std::ranges::equal(of_expected.elements(), of_found.elements()));
+    }
+  }
+  const TemporaryFolder folder;
+  const std::string routing = R"("routing_strategy": "mixlora", "top_k": 2)";
+  CHECK(error_text(ErrorCode::option, [&] {
+          write_moe_peft_layers(folder / "x", mixlora_folder(routing).read(), base_of);
+        }).find("found MixLoRA") != std::string::npos);
+  CHECK(folder.entries() == 0);
 }

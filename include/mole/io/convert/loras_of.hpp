@@ -19,13 +19,20 @@
 
 namespace mole {
 
+struct LorasOfOptions {
+  /// The base that the LoRAs are for is the one that the adapter was trained on: it has the tensors that the adapter
+  /// would replace (peft saves embeddings that are targets, changed or not), and what its initialization took out of
+  /// the weights (PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA). Unless it is set, an adapter that needs it is refused.
+  bool base_is_changed = false;
+};
+
 /// Of an adapter of peft: LoRA and rsLoRA, also of embeddings; AdaLoRA, whose middle factor becomes part of B; LoHa as
 /// a LoRA of r^2 ranks.
 ///
 /// Throws Error(option), naming the adapter and what of it a plain LoRA cannot say: another kind, a magnitude, a bias
 /// of B, stacked experts, tensors that replace the host's, and a base whose weights were changed. Error(file) as the
 /// tensors' readers.  Copies.
-inline PlainLoras loras_of(const PeftAdapter& adapter) {
+inline PlainLoras loras_of(const PeftAdapter& adapter, const LorasOfOptions& options = {}) {
   const PeftConfig& config = adapter.config;
   const auto refuse = [&](const std::string& found) {
     throw Error(ErrorCode::option, adapter.source + ": expected what plain LoRAs can say, found " + found);
@@ -34,8 +41,10 @@ inline PlainLoras loras_of(const PeftAdapter& adapter) {
     refuse(std::string(name_of(config.kind)));
   if (config.decomposed) refuse("DoRA, whose update depends on the base's weight");
   if (config.lora_bias) refuse("a bias of B");
-  if (config.changes_base()) refuse("an adapter that starts from " + config.init + ", which changes the weights");
-  if (!adapter.replaced.empty()) refuse("'" + adapter.replaced.begin()->first + "', which replaces the host's own");
+  if (config.changes_base() && !options.base_is_changed)
+    refuse("an adapter that starts from " + config.init + ", which changes the weights");
+  if (!adapter.replaced.empty() && !options.base_is_changed)
+    refuse("'" + adapter.replaced.begin()->first + "', which replaces the host's own");
   PlainLoras loras{.base = config.base, .task = config.task, .dropout = config.dropout};
   const PeftExperts<float> experts(std::shared_ptr<const PeftAdapter>(std::shared_ptr<void>(), &adapter));
   for (const PeftModule& module : adapter.modules) {

@@ -119,12 +119,12 @@ class PeftMerging {
   void require_shape(const std::string& name, const std::vector<Index>& expected) const {
     const std::string in_host = name_in_host(name);
     if (host_.at(in_host).shape == expected) return;
-    const auto text = [](const std::vector<Index>& shape) {
-      std::string text;
-      for (const Index size : shape) text += (text.empty() ? "[" : " x ") + std::to_string(size);
-      return text + "]";
+    const auto written = [](const std::vector<Index>& shape) {
+      std::string sizes;
+      for (const Index size : shape) sizes += (sizes.empty() ? "[" : " x ") + std::to_string(size);
+      return sizes + "]";
     };
-    fail("'" + in_host + "' of " + text(expected) + ", as of the adapter", text(host_.at(in_host).shape));
+    fail("'" + in_host + "' of " + written(expected) + ", as of the adapter", written(host_.at(in_host).shape));
   }
 
   static Matrix<T> transposed(const Matrix<T>& matrix) {
