@@ -5,7 +5,7 @@
 #include "mole/base/no_base.hpp"
 #include "mole/io/convert/loras_of.hpp"
 #include "mole/io/convert/write_loras.hpp"
-#include "mole/io/convert/write_moe_peft_layers.hpp"
+#include "mole/io/convert/write_mixture_layers.hpp"
 #include "mole/io/peft/merge_peft.hpp"
 
 #include <string>
@@ -69,7 +69,7 @@ GgufType gguf_type(Dtype dtype) {
   return dtype == Dtype::f16 ? GgufType::f16 : dtype == Dtype::bf16 ? GgufType::bf16 : GgufType::f32;
 }
 
-/// f(base_of), for write_lora_layers() and write_moe_peft_layers().
+/// f(base_of), for write_lora_layers() and write_mixture_layers().
 template <class F>
 void with_bases(const Options& options, F&& f) {
   if (options.base.empty()) return f([](const std::string&, Index in, Index out) { return NoBase<float>(in, out); });
@@ -82,8 +82,14 @@ void with_bases(const Options& options, F&& f) {
 Json convert(const Found& found, const Options& options) {
   Json done{{"written", options.out.string()}, {"format", options.to}};
   if (const auto* mixture = std::get_if<MoePeftAdapter>(&found); mixture && options.to == "mole") {
-    with_bases(options, [&](auto base_of) { write_moe_peft_layers(options.out, *mixture, base_of); });
+    with_bases(options, [&](auto base_of) { write_mixture_layers(options.out, *mixture, base_of); });
     done["modules"] = mixture->modules.size();
+    return done;
+  }
+  if (const auto* adapters = std::get_if<std::vector<PeftAdapter>>(&found);
+      adapters && options.to == "mole" && adapters->size() == 1 && is_mixture(adapters->front().config.kind)) {
+    with_bases(options, [&](auto base_of) { write_mixture_layers(options.out, whole(adapters->front()), base_of); });
+    done["modules"] = adapters->front().modules.size();
     return done;
   }
   const PlainLoras loras = loras_in(found, options);

@@ -81,11 +81,17 @@ Json module_of(const PeftModule& module, const PeftConfig& config) {
   Json row{{"path", module.path}, {"rank", config.rank_of(module.path)}, {"scale", module.scale}};
   const bool table = module.has("lora_embedding_A");
   const auto a = module.tensors.find(table ? "lora_embedding_A" : "lora_A.weight"),
-             b = module.tensors.find(table ? "lora_embedding_B" : "lora_B.weight");
+             b = module.tensors.find(table                                ? "lora_embedding_B"
+                                     : config.kind == PeftKind::hydralora ? "lora_B0.weight"
+                                                                          : "lora_B.weight");
   if (a == module.tensors.end() || b == module.tensors.end()) return row;
   row["in"] = a->second.shape()[1];
   row["out"] = b->second.shape()[0];
-  if (module.stacked)
+  if (config.kind == PeftKind::hydralora)
+    row["experts"] = config.experts;
+  else if (is_mixture(config.kind))
+    row["k"] = config.k;
+  else if (module.stacked)
     row["rank"] = a->second.shape()[0], row["scale"] = nullptr;
   else
     row["norm"] = norm_of(module.scale, a->second.matrix<float>(), b->second.transposed<float>());

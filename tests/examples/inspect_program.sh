@@ -115,6 +115,11 @@ present 'self_attn.q_proj  mola'
 refused 'found a mixture, with routers' "$work/mola" --to peft "$work/no"
 refused "of mola" "$work/mola.layers" --to gguf "$work/no" --heads 0 0
 
+lora "$work/hydra" "$two" '{"peft_type":"LORA","r":1,"lora_alpha":2,"lora_nums":2}'
+refused "a tensor 'lora_B0.weight'" "$work/hydra"
+lora "$work/fly" "$two" '{"peft_type":"LORA","r":1,"lora_alpha":2,"bias_u":0.01,"top_k":1}'
+refused "a tensor 'lora_topk_bias'" "$work/fly"
+
 # Bad input: one line, and nothing is written.
 refused 'required'
 refused 'expected a readable file' "$work/nothing-here"

@@ -5,8 +5,8 @@
 //
 // ADAPTER and HOST are folders, the host's with model.safetensors or shards. INPUTS holds x for each path of a linear
 // layer; OUTPUTS gets y, and for stacked experts and embeddings, which are none, their updates. With START, the adapter
-// as it was before training on a base that was changed for it, the two become one LoRA for the base in HOST.
-// round_trip.py compares.
+// as it was before training on a base that was changed for it, the two become one LoRA for the base in HOST. Mixtures
+// of forks of peft are not written again. round_trip.py compares.
 //
 //   round_trip --xlora XLORA HOST INPUTS OUTPUTS ADAPTER...   see xlora_round_trip.hpp
 //   round_trip --merge ..., round_trip --gguf ...             see conversions.hpp
@@ -61,7 +61,7 @@ struct RoundTrip {
     Matrix<float> y(x.rows(), layer.out());
     layer.forward(x, y);
     outputs.add(module.path, y);
-    if (start) return;
+    if (start || is_mixture(adapter.config.kind)) return;
 
     const std::string& path = module.path;
     switch (adapter.config.kind) {
@@ -79,6 +79,8 @@ struct RoundTrip {
         return rewritten.add(path, experts.loha(path));
       case PeftKind::lokr:
         return rewritten.add(path, experts.lokr(path));
+      default:
+        break;
     }
   }
 
@@ -124,7 +126,7 @@ int main(int count, char** arguments) try {
   if (count > 7) trip.start.emplace(read_peft(arguments[7]));
   trip.run();
   trip.outputs.write(arguments[4]);
-  trip.rewritten.write(arguments[5]);
+  if (!is_mixture(trip.adapter.config.kind)) trip.rewritten.write(arguments[5]);
   std::printf("%s\n", trip.adapter.report.text().c_str());
   return 0;
 } catch (const std::exception& error) {

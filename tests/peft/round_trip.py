@@ -8,8 +8,9 @@ transformers; PROGRAM computes its layers for inputs that were taken from peft's
 loads what was written. Outputs of both must be those of peft, and the written tensors the original ones. The host with the
 adapter merged into its files must be peft's merge_and_unload(). X-LoRA, which is read alone, is compared by its scalings and
 the outputs of its layers. LoRAs that PROGRAM converts for llama.cpp must be in the file what they are in peft, by the package
-gguf, and the same again when they are converted back.
+gguf, and the same again when they are converted back. Mixtures of forks of peft (released_mixtures.py) are read alone.
 """
+import json
 import os
 import subprocess
 import sys
@@ -27,6 +28,8 @@ from peft import (AdaLoraConfig, LoHaConfig, LoKrConfig, LoraConfig, PeftModel, 
                   XLoraConfig, get_peft_model)
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import load_file, save_file
+
+import released_mixtures
 
 WORDS = 40
 transformers.utils.logging.disable_progress_bar()
@@ -125,6 +128,8 @@ GGUF_CASES = {
                                                           rank_pattern={"q_proj": 2}, alpha_pattern={"v_proj": 3}),
     "llama.cpp, embeddings": LoraConfig(r=4, target_modules=["embed_tokens", "lm_head", "k_proj"]),
 }
+
+RELEASED_CASES = {"HydraLoRA": released_mixtures.Hydra, "FlyLoRA": released_mixtures.Fly, "SMoRA": released_mixtures.Smora}
 
 
 def fresh(make, dtype):
@@ -368,6 +373,34 @@ def check_xlora(program, folder, options):
     return difference
 
 
+def check_released(program, folder, make):
+    host, saved = os.path.join(folder, "host"), os.path.join(folder, "saved")
+    model = fresh(llama, torch.float32)
+    model.save_pretrained(host)
+    os.mkdir(saved)
+    layers, tensors, inputs, outputs = {}, {}, {}, {}
+    for number, layer in enumerate(model.model.layers):
+        for parent, name in ((layer.self_attn, "q_proj"), (layer.mlp, "down_proj")):
+            path = f"model.layers.{number}.{'mlp' if name == 'down_proj' else 'self_attn'}.{name}"
+            layers[path] = make(getattr(parent, name))
+            tensors.update(released_mixtures.state(path, layers[path]))
+            inputs[path] = torch.randn(9, layers[path].base.in_features)
+            with torch.no_grad():
+                outputs[path] = layers[path](inputs[path])
+    save_file(tensors, os.path.join(saved, "adapter_model.safetensors"))
+    with open(os.path.join(saved, "adapter_config.json"), "w") as file:
+        json.dump({**make.config, "target_modules": ["q_proj", "down_proj"], "bias": "none"}, file)
+    save_file(inputs, os.path.join(folder, "inputs.safetensors"))
+    run_of = subprocess.run([program, saved, host, *(os.path.join(folder, name) for name in (
+        "inputs.safetensors", "outputs.safetensors", "written"))], capture_output=True, text=True)
+    if run_of.returncode != 0 or run_of.stdout.strip() != f"{len(tensors)} used":
+        raise AssertionError(run_of.stdout.strip() + run_of.stderr.strip())
+    difference = worst(outputs, load_file(os.path.join(folder, "outputs.safetensors")))
+    if not difference <= 1e-5:
+        raise AssertionError(f"read: expected within 1e-5, found {difference:g}")
+    return difference
+
+
 def main():
     program, only = sys.argv[1], sys.argv[2:]
     failures = 0
@@ -391,6 +424,15 @@ def main():
             except Exception as error:
                 failures += 1
                 print(f"FAILED {name}: {type(error).__name__}: {error}", flush=True)
+    for name, make in RELEASED_CASES.items():
+        if only and name not in only:
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                print(f"ran    {name}: {check_released(program, folder, make):.1e} as read", flush=True)
+            except Exception as error:
+                failures += 1
+                print(f"FAILED {name}: {type(error).__name__}: {error}", flush=True)
     for name, config in GGUF_CASES.items():
         if only and name not in only:
             continue
@@ -401,7 +443,7 @@ def main():
             except Exception as error:
                 failures += 1
                 print(f"FAILED {name}: {type(error).__name__}: {error}", flush=True)
-    print(f"round_trip: {len(only or {**CASES, **XLORA_CASES, **GGUF_CASES})} kinds of adapters, {failures} failed")
+    print(f"round_trip: {len(only or {**CASES, **XLORA_CASES, **RELEASED_CASES, **GGUF_CASES})} kinds of adapters, {failures} failed")
     return failures != 0
 
 

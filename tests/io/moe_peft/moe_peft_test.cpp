@@ -3,7 +3,7 @@
 #include "io/temporary_folder.hpp"
 #include "mole/base/dense_base.hpp"
 #include "mole/core/random.hpp"
-#include "mole/io/convert/write_moe_peft_layers.hpp"
+#include "mole/io/convert/write_mixture_layers.hpp"
 #include "mole/io/moe_peft/moe_peft_layers.hpp"
 #include "mole/io/moe_peft/read_moe_peft.hpp"
 #include "mole/io/safetensors_writer.hpp"
@@ -331,7 +331,7 @@ TEST_CASE("A mixture becomes a file of layers that compute the same; MixLoRA, wh
   for (const char* kind : {"mola", "loramoe", "dynmole"}) {
     const TemporaryFolder folder;
     const MoePeftAdapter adapter = plugged(kind).read();
-    write_moe_peft_layers(folder / "x", adapter, base_of);
+    write_mixture_layers(folder / "x", adapter, base_of);
     LayerReader reader(folder / "x");
     CHECK(reader.names().size() == 2);
     for (const std::string& name : reader.names()) {
@@ -346,7 +346,7 @@ TEST_CASE("A mixture becomes a file of layers that compute the same; MixLoRA, wh
   const TemporaryFolder folder;
   const std::string routing = R"("routing_strategy": "mixlora", "top_k": 2)";
   CHECK(error_text(ErrorCode::option, [&] {
-          write_moe_peft_layers(folder / "x", mixlora_folder(routing).read(), base_of);
+          write_mixture_layers(folder / "x", mixlora_folder(routing).read(), base_of);
         }).find("found MixLoRA") != std::string::npos);
   CHECK(folder.entries() == 0);
 }

@@ -166,15 +166,17 @@ class PeftMerging {
 /// A module's weight is "<path>.weight" of the host, or that without its first step ("transformer."). Sums are taken in
 /// T and rounded to the dtype of the host's tensor. Memory: one tensor in T, two of DoRA. Files as by rewrite_shards();
 /// nothing is written if the adapter does not fit. Tied weights stay tied: a checkpoint has them once.
-/// Throws Error(option) for an adapter that has changed its base (base_is_changed), Error(file) for a tensor that the
-/// host lacks or has in another shape or dtype, Error(shape) for one that does not fit.
-/// Source: huggingface/peft 0.21.2, tuners/*/layer.py, merge.
+/// Throws Error(option) for a mixture and for an adapter that has changed its base (base_is_changed), Error(file) for a
+/// tensor that the host lacks or has in another shape or dtype, Error(shape) for one that does not fit. Source:
+/// huggingface/peft 0.21.2, tuners/*/layer.py, merge.
 template <std::floating_point T = float>
 std::vector<std::string> merge_peft(const PeftAdapter& adapter, const SafetensorsShards& host,
                                     const std::filesystem::path& folder, const MergePeftOptions& options = {}) {
   require(options.base_is_changed || !adapter.config.changes_base(), ErrorCode::option, adapter.source,
           ": expected an adapter for a base as it was published, or base_is_changed, found one that starts from ",
           adapter.config.init, ", which changes the weights");
+  require(!is_mixture(adapter.config.kind), ErrorCode::option, adapter.source,
+          ": expected what one weight can say, found ", name_of(adapter.config.kind), ", with a router");
   detail::PeftMerging<T> merging(adapter, host);
   rewrite_shards(host, folder, [&](const SafetensorsEntry& entry) { return merging.bytes(entry); });
   return merging.names();

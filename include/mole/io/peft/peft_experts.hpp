@@ -133,10 +133,14 @@ class PeftExperts {
   }
 
   /// f(the experts of the module, of their own type). `in` and `out` are the sizes of its layer; `weight` [O x I] is
-  /// that of the base, for DoRA, whose experts borrow it. Neither stacked experts nor embeddings.
+  /// that of the base, for DoRA, whose experts borrow it. Neither stacked experts nor embeddings; Error(option) for
+  /// those of a mixture.
   template <class F>
   decltype(auto) visit(std::string_view path, Index in, Index out, View<const T> weight, F&& f) {
     const PeftModule& module = adapter_->at(path);
+    require(!is_mixture(adapter_->config.kind), ErrorCode::option, adapter_->source,
+            ": expected an expert of every token at '", path, "', found ", name_of(adapter_->config.kind),
+            ", with a router");
     switch (adapter_->config.kind) {
       case PeftKind::lora:
         if (module.has("lora_B.bias")) return f(biased_lora(path));
@@ -152,7 +156,7 @@ class PeftExperts {
         return f(randlora(path, in, out));
       case PeftKind::loha:
         return f(loha(path));
-      case PeftKind::lokr:
+      default:
         break;
     }
     return f(lokr(path));

@@ -5,6 +5,7 @@
 #include "mole/base/dense_base.hpp"
 #include "mole/execution/default_execution.hpp"
 #include "mole/io/peft/peft_experts.hpp"
+#include "mole/io/peft/peft_mixtures.hpp"
 #include "mole/layer/any_linear.hpp"
 #include "mole/method/one_adapter.hpp"
 
@@ -25,7 +26,8 @@ struct PeftLayersOptions {
   bool bases_are_changed = false;
 };
 
-/// Makes layers whose types the caller need not name: base(x) + what the adapter adds, for every token.
+/// Makes layers whose types the caller need not name: base(x) + what the adapter adds, for every token, or, of a
+/// mixture, what its router chooses.
 ///
 ///     PeftLayers<float> layers(read_peft(folder), {.max_tokens = 512});
 ///     AnyLinear<float> q = layers.layer("model.layers.0.self_attn.q_proj", DenseBase{weight});
@@ -53,6 +55,10 @@ class PeftLayers {
               tensor, "', found it unset");
     if constexpr (std::same_as<Base, DenseBase<View<const T>>>)  // one that owns it may be copied, and the first gone
       if (!weight) weight = base.weight();
+    if (is_mixture(adapter_().config.kind))
+      return PeftMixtures<T>(adapter_()).visit(path, std::move(base), execution_, [&](auto layer) {
+        return AnyLinear<T>(std::move(layer), options_.max_tokens);
+      });
     const Index in = base.in(), out = base.out();
     return experts_.visit(path, in, out, weight, [&](auto experts) {
       return AnyLinear<T>(one_adapter(std::move(experts), std::move(base), execution_), options_.max_tokens);
