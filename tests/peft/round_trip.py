@@ -6,9 +6,9 @@
 PROGRAM is round_trip.cpp, built. For each kind of adapter: peft saves one with random numbers, for a small random model of
 transformers; PROGRAM computes its layers for inputs that were taken from peft's model, and writes the adapter again; peft
 loads what was written. Outputs of both must be those of peft, and the written tensors the original ones. The host with the
-adapter merged into its files must be peft's merge_and_unload(). X-LoRA, which is read alone, is compared by its scalings and
-the outputs of its layers. LoRAs that PROGRAM converts for llama.cpp must be in the file what they are in peft, by the package
-gguf, and the same again when they are converted back. Mixtures of forks of peft (released_mixtures.py) are read alone.
+adapter merged into its files must be peft's merge_and_unload(). X-LoRA is compared by its scalings and the outputs of its
+layers. LoRAs that PROGRAM converts for llama.cpp must be in the file what they are in peft, by the package gguf, and the same
+again when they are converted back. Mixtures of forks of peft (released_mixtures.py) are read alone.
 """
 import json
 import os
@@ -368,9 +368,15 @@ def check_xlora(program, folder, options):
     if "unused" in run_of.stdout:
         raise AssertionError(run_of.stdout.strip())
     difference = worst(outputs, load_file(os.path.join(folder, "outputs.safetensors")))
-    if not difference <= 1e-5:
-        raise AssertionError(f"read: expected within 1e-5, found {difference:g}")
-    return difference
+    base = fresh(llama, torch.float32)
+    base.config.use_cache = False
+    again = PeftModel.from_pretrained(base, os.path.join(folder, "outputs.safetensors.xlora")).eval()
+    with torch.no_grad():
+        difference_again = worst({"logits": model(input_ids=words).logits}, {"logits": again(input_ids=words).logits})
+    for kind, found in (("read", difference), ("written", difference_again)):
+        if not found <= 1e-5:
+            raise AssertionError(f"{kind}: expected within 1e-5, found {found:g}")
+    return difference, difference_again
 
 
 def check_released(program, folder, make):
@@ -420,7 +426,8 @@ def main():
             continue
         with tempfile.TemporaryDirectory() as folder:
             try:
-                print(f"ran    {name}: {check_xlora(program, folder, options):.1e} as read", flush=True)
+                read, written = check_xlora(program, folder, options)
+                print(f"ran    {name}: {read:.1e} as read, {written:.1e} as written", flush=True)
             except Exception as error:
                 failures += 1
                 print(f"FAILED {name}: {type(error).__name__}: {error}", flush=True)

@@ -52,6 +52,7 @@ class MoePeftWriter {
             "', as those of MixLoRA are of blocks, found one");
     require(router.in() == experts.in(), ErrorCode::shape, "MoePeftWriter: expected a router of ", experts.in(),
             " inputs at '", path, "', found ", router.in());
+    require_router(path, router);
     add_experts(path, experts);
     add_router(path, router);
   }
@@ -70,12 +71,8 @@ class MoePeftWriter {
   /// Of a module, or of MixLoRA's block: "model.layers.0.mlp".
   template <class T>
   void add_router(const std::string& path, const LinearRouter<T>& router) {
-    const auto& p = router.parameters();
-    require(p.bias.empty(), ErrorCode::option, "MoePeftWriter: expected a router without bias at '", path,
-            "', found one");
-    require(router.outputs() == config_.num_experts, ErrorCode::option, "MoePeftWriter: expected a router of ",
-            config_.num_experts, " experts at '", path, "', found ", router.outputs());
-    put(name(path) + ".moe_gate.weight", p.weight.view());
+    require_router(path, router);
+    put(name(path) + ".moe_gate.weight", router.parameters().weight.view());
     routers_.insert(path);
   }
 
@@ -111,6 +108,13 @@ class MoePeftWriter {
     return found;
   }
 
+  template <class T>
+  void require_router(const std::string& path, const LinearRouter<T>& router) const {
+    require(router.parameters().bias.empty(), ErrorCode::option, "MoePeftWriter: expected a router without bias at '",
+            path, "', found one");
+    require(router.outputs() == config_.num_experts, ErrorCode::option, "MoePeftWriter: expected a router of ",
+            config_.num_experts, " experts at '", path, "', found ", router.outputs());
+  }
   template <class T>
   void add_experts(const std::string& path, const LowRank<DenseFactors<T>>& experts) {
     require(experts.experts() == config_.num_experts, ErrorCode::option, "MoePeftWriter: expected ",
