@@ -26,8 +26,8 @@ namespace mole {
 /// Opening maps the files and checks their headers; what a tensor holds is read when it is used, and `view` borrows it.
 /// A linear layer on a weight of the file, without a copy if it is stored as floats:
 ///     DenseBase base{model.view<float>("model.layers.0.self_attn.q_proj.weight")}
-/// and `matrix` converts F64, F16 and BF16, `transposed` what Conv1D stores as [I x O]. Move-only; views live as long
-/// as the object.
+/// F16 and BF16 likewise by read_safetensors_weight(); `matrix` converts them and F64, `transposed` what Conv1D stores as
+/// [I x O]. Move-only; views live as long as the object.
 /// Throws Error(file) if neither file is there, for a broken index or shard, for a shard outside of the folder, and for
 /// a tensor that its shard lacks.
 class SafetensorsShards {
