@@ -63,7 +63,7 @@ TEST_CASE("Halves at an odd address are copied, floats there are refused", "[io]
   writer.add_bytes("half", Dtype::f16, {7, 9}, encode_floats(stored_numbers.view(), Dtype::f16));
   writer.write(folder / "half");
   const std::string content = content_of(folder / "half");
-  for (const std::size_t shift : {0, 1}) {
+  for (const std::size_t shift : {std::size_t(0), std::size_t(1)}) {
     std::vector<std::byte> moved(content.size() + 9);
     std::byte* const to = moved.data() + shift;
     std::ranges::copy(std::as_bytes(std::span(content)), to);

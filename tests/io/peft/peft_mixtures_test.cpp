@@ -61,8 +61,8 @@ MixtureFolder hydra_folder(Index experts = 3) {
   return folder;
 }
 MixtureFolder fly_folder() {
-  MixtureFolder folder(
-      R"({"peft_type":"LORA","r":4,"lora_alpha":6,"top_k":2,"bias_u":0.001,"init_lora_weights":"sparse"})");
+  MixtureFolder folder{
+      R"({"peft_type":"LORA","r":4,"lora_alpha":6,"top_k":2,"bias_u":0.001,"init_lora_weights":"sparse"})"};
   Matrix<float>& a = folder.add("lora_A.weight", {mixture_rank, mixture_in});
   for (Index r = 0; r < mixture_rank; ++r)
     for (Index c = 0; c < mixture_in; ++c)

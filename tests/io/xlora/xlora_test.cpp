@@ -295,11 +295,11 @@ TEST_CASE("Maps of a classifier that is written have the numbers that the releas
     const TemporaryFolder folder;
     const XloraConfig config{.adapters = {"0", "1", "2"}, .activations = activations, .dropout = dropout};
     write_xlora(folder / "", config, classifier, {.layout = layout});
-    std::string names;
+    std::string found;
     const SafetensorsShards written(folder / "",
                                     layout == XloraLayout::official ? "xlora_classifier" : "adapter_model");
-    for (const auto& [name, file] : written.tensors()) names += name.substr(name.find("classifier.") + 1) + " ";
-    return names;
+    for (const auto& [name, file] : written.tensors()) found += name.substr(name.find("classifier.") + 1) + " ";
+    return found;
   };
   CHECK(names(XloraLayout::official, true, 0.2) == "inner.0.weight inner.3.weight last.weight ");
   CHECK(names(XloraLayout::official, false, 0.2) == "inner.0.weight inner.1.weight last.weight ");
