@@ -5,6 +5,7 @@
 //   clang++ -std=c++20 -Iinclude -fsanitize=fuzzer,address,undefined tests/fuzz/layer_fuzz.cpp
 //   any compiler: -DMOLE_FUZZ_REPLAY makes a program that runs the files given to it
 #include "mole/io/layer/layer_file.hpp"
+#include "mole/layer/expert_linear.hpp"
 #include "mole/method/dyn_mole.hpp"
 #include "mole/method/flylora.hpp"
 #include "mole/method/lora.hpp"
@@ -37,6 +38,8 @@ std::vector<std::vector<std::byte>> files_of_presets() {
   add(mole::dyn_mole({.experts = 3, .rank = 2}, Base{weight}, rng));
   add(mole::smora({.rank = 4, .k = 2, .rank_partition = 2}, Base{weight}, rng));
   add(mole::flylora({.rank = 4, .k = 2}, Base{weight}, rng));
+  add(mole::ExpertLinear{mole::LowRank<mole::DenseFactors<float>>({.in = 5, .out = 3, .experts = 3, .rank = 2}, rng),
+                         Base{weight}});
   return files;
 }
 

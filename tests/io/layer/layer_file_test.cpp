@@ -149,6 +149,38 @@ TEST_CASE("Experts of ranks of their own, as of a bank, keep them", "[io]") {
   CHECK(inner->router().parameters().bias.cols() == 3);
 }
 
+TEST_CASE("Experts without a router come back as a layer that applies a routing from elsewhere", "[io]") {
+  const std::vector<int> ranks{3, 0, 2};
+  Rng rng(1);
+  ExpertLinear layer{LowRank<DenseFactors<float>>({.in = 10, .out = 6, .experts = 3, .ranks = ranks, .alpha = 4}, rng),
+                     DenseBase{weight_of_layers}};
+  fill_uniform(layer.experts().parameters().lora_B.view(), 1, rng);
+  const TemporaryFolder folder;
+  write_layer(folder / "layer.safetensors", layer);
+  AnyLinear<float> read = read_layer(folder / "layer.safetensors", DenseBase{weight_of_layers}, {.max_tokens = 4});
+  const Matrix<float> x = laws::random_matrix<float>(4, 10, 2);
+  Matrix<float> y(4, 6), expected(4, 6);
+  const Routing<float> routing = Routing<float>::from_labels(std::vector<int>{2, 0, -1, 1}, 3);
+  auto work = layer.workspace(4);
+  layer.apply(x, routing, expected, work);
+  read.apply(x, routing, y);
+  CHECK(std::ranges::equal(y.elements(), expected.elements()));
+  CHECK(code_of([&] { read.forward(x, y); }) == ErrorCode::order);
+
+  LayerWriter again;
+  again.add<DenseBase<View<const float>>>("layer", read);
+  again.write(folder / "again.safetensors");
+  CHECK(content_of(folder / "again.safetensors") == content_of(folder / "layer.safetensors"));
+  CHECK(LayerReader(folder / "again.safetensors").description("layer").find("router") == std::string::npos);
+  Matrix<float> other = weight_of_layers;
+  other(0, 0) += 1;
+  CHECK(code_of([&] { read_layer(folder / "layer.safetensors", DenseBase{other}); }) == ErrorCode::file);
+  CHECK(complaint_about(layer, "\"experts\":{", "\"router\":{},\"experts\":{") ==
+        "layer 'layer': expected no field of that name for 'router', found {}");
+  const std::string bound = " for which the file has numbers, for 'ranks'";
+  CHECK(complaint_about(layer, "[3,0,2]", "[3,0,2000000000]").find(bound) != std::string::npos);
+}
+
 TEST_CASE("An adapter for other weights is refused unless it is forced", "[io]") {
   auto layer = mola_of_4();
   const TemporaryFolder folder;
@@ -226,7 +258,7 @@ TEST_CASE("A user's own composition is written and read by a registry with it", 
   CHECK(read.target<decltype(layer)>() != nullptr);
   CHECK(error_text(ErrorCode::file, [&] {
           read_layer(folder / "own.safetensors", DenseBase{weight_of_layers});
-        }).ends_with("expected one of lora, mola, loramoe, dyn_mole, smora, flylora for 'method', found own"));
+        }).ends_with("expected one of lora, mola, loramoe, dyn_mole, smora, flylora, experts for 'method', found own"));
   CHECK(code_of([&] { kinds.with<NoRouter<float>, Own, Experts>("mola"); }) == ErrorCode::option);
   AnyLinear<float> of_another_kind(std::move(layer), 1);
   LayerWriter writer;
@@ -237,8 +269,9 @@ TEST_CASE("A description that does not fit is refused by layer, field, what was 
   const auto complaint = [](const char* from, const char* to) { return complaint_about(mola_of_4(), from, to); };
   CHECK(complaint("nothing", "") == "");
   CHECK(complaint("\"version\":1", "\"version\":2") == "layer 'layer': expected 1 for 'version', found 2");
-  CHECK(complaint("\"method\":\"mola\"", "\"method\":\"lola\"") ==
-        "layer 'layer': expected one of lora, mola, loramoe, dyn_mole, smora, flylora for 'method', found lola");
+  CHECK(
+      complaint("\"method\":\"mola\"", "\"method\":\"lola\"") ==
+      "layer 'layer': expected one of lora, mola, loramoe, dyn_mole, smora, flylora, experts for 'method', found lola");
   CHECK(complaint("\"method\":\"mola\"", "\"method\":\"lora\"") ==
         "layer 'layer': expected type NoRouter for 'router', found LinearRouter");
   CHECK(complaint("\"in\":10", "\"in\":11") == "layer 'layer': expected 10, of the base, for 'in', found 11");

@@ -55,8 +55,9 @@ inline constexpr Index layer_version = 1;
 
 /// Collects layers by name, then writes them at once.
 ///
-/// A layer is its composition, options, router and experts; the base is not in the file but for its fingerprint. The
-/// file is a checkpoint (io/checkpoint.hpp) with a description of each layer in its metadata:
+/// A layer is its composition, options, router and experts, or experts alone (ExpertLinear); the base is not in the
+/// file but for its fingerprint. The file is a checkpoint (io/checkpoint.hpp) with a description of each layer in its
+/// metadata:
 ///
 ///     "<name>.description": {"version": 1, "method": "mola", "in": 768, "out": 768, "base": "16 hexadecimal digits",
 ///         "router": {"type": "LinearRouter", ...}, "gating": {...}, "experts": {...}}
@@ -65,11 +66,11 @@ inline constexpr Index layer_version = 1;
 /// Throws Error(option) for a name that is given twice.
 class LayerWriter {
  public:
-  template <class Router, class Gating, class Experts, class Base, class Execution,
-            class Kinds = PresetKinds<typename Base::Scalar>>
-  void add(const std::string& name, MixtureLinear<Router, Gating, Experts, Base, Execution>& layer,
-           const Kinds& kinds = preset_kinds<typename Base::Scalar>()) {
-    using Kind = LayerKind<Router, Gating, Experts>;
+  /// A MixtureLinear, or an ExpertLinear.
+  template <class Layer, class Kinds = PresetKinds<typename Layer::Scalar>>
+  requires requires { typename detail::KindOf<Layer>::type; }
+  void add(const std::string& name, Layer& layer, const Kinds& kinds = preset_kinds<typename Layer::Scalar>()) {
+    using Kind = typename detail::KindOf<Layer>::type;
     static_assert(Kinds::template has<Kind>,
                   "mole: expected a layer whose composition is among the LayerKinds; LayerKinds::with() adds it");
     LayerFieldsWriter fields;
@@ -78,11 +79,9 @@ class LayerWriter {
     fields.set("in", layer.in());
     fields.set("out", layer.out());
     fields.set("base", detail::fingerprint_text(base_fingerprint(std::as_const(layer).base())));
-    fields.set("router", detail::described(std::as_const(layer).router()));
-    fields.set("gating", detail::described(std::as_const(layer).gating()));
-    fields.set("experts", detail::described(std::as_const(layer).experts()));
+    Kind::describe(std::as_const(layer), fields);
     writer_.set_text(name + detail::layer_key, fields.text());
-    detail::WithoutBase<std::remove_reference_t<decltype(layer)>> all{layer};
+    detail::WithoutBase<Layer> all{layer};
     writer_.add_layer(name, all);
   }
 
@@ -198,10 +197,7 @@ class LayerReader {
 
   template <class Kind, class Base, class Execution>
   auto layer(const std::string& name, const LayerFieldsReader& fields, Base base, Execution execution) const try {
-    typename Kind::template Layer<Base, Execution> layer{detail::policy_of<typename Kind::Router>(fields, "router"),
-                                                         detail::policy_of<typename Kind::Gating>(fields, "gating"),
-                                                         detail::policy_of<typename Kind::Experts>(fields, "experts"),
-                                                         std::move(base), std::move(execution)};
+    auto layer = Kind::make(fields, std::move(base), std::move(execution));
     fields.end();
     detail::WithoutBase<decltype(layer)> all{layer};
     file_.read_layer(name, all);
@@ -217,10 +213,9 @@ class LayerReader {
 };
 
 /// A file of one layer.
-template <class Router, class Gating, class Experts, class Base, class Execution,
-          class Kinds = PresetKinds<typename Base::Scalar>>
-void write_layer(const std::filesystem::path& path, MixtureLinear<Router, Gating, Experts, Base, Execution>& layer,
-                 const Kinds& kinds = preset_kinds<typename Base::Scalar>()) {
+template <class Layer, class Kinds = PresetKinds<typename Layer::Scalar>>
+void write_layer(const std::filesystem::path& path, Layer& layer,
+                 const Kinds& kinds = preset_kinds<typename Layer::Scalar>()) {
   LayerWriter writer;
   writer.add("layer", layer, kinds);
   writer.write(path);
