@@ -234,13 +234,14 @@ Json describe_found(const FoundLayers& found, const std::filesystem::path& path)
   for (const std::string& name : found.layers->names()) {
     const LayerReader::Sizes sizes = found.layers->sizes(name);
     const Json description = Json::parse(found.layers->description(name));
+    const Json& described = description.contains("up") ? description["up"] : description;  // a block has three maps
     json["modules"].push_back({{"path", name},
                                {"method", found.layers->method(name)},
                                {"in", sizes.in},
                                {"out", sizes.out},
-                               {"base", description.value("base", Json())},
-                               {"experts", description.value("experts", Json())}});
-    if (description.value("base", Json()) == "unknown") unusual.say("no base is known of '" + name + "'");
+                               {"base", described.value("base", Json())},
+                               {"experts", described.value("experts", Json())}});
+    if (described.value("base", Json()) == "unknown") unusual.say("no base is known of '" + name + "'");
   }
   return finished(std::move(json), tensors, unusual);
 }

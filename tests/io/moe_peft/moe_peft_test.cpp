@@ -324,8 +324,7 @@ TEST_CASE("The pickle that MoE-PEFT saves is refused, with the program that conv
         std::string::npos);
 }
 
-TEST_CASE("A mixture becomes a file of layers that compute the same; MixLoRA, whose experts are blocks, is refused",
-          "[io]") {
+TEST_CASE("A mixture becomes a file of layers that compute the same", "[io]") {
   const Matrix<float> weight = laws::random_matrix<float>(5, 7, 2), x = laws::random_matrix<float>(3, 7, 3);
   const auto base_of = [&](const std::string&, Index, Index) { return DenseBase{weight}; };
   for (const char* kind : {"mola", "loramoe", "dynmole"}) {
@@ -343,10 +342,36 @@ TEST_CASE("A mixture becomes a file of layers that compute the same; MixLoRA, wh
       CHECK(std::ranges::equal(of_expected.elements(), of_found.elements()));
     }
   }
+}
+
+TEST_CASE("Blocks of MixLoRA become blocks of a file of layers; those of MixLoRA-Switch are refused", "[io]") {
+  std::map<std::string, Matrix<float>> weights;
+  const auto base_of = [&](const std::string& path, Index in, Index out) {
+    const auto [place, first] = weights.emplace(path, Matrix<float>());
+    if (first) place->second = laws::random_matrix<float>(out, in, unsigned(weights.size()));
+    return DenseBase{place->second};
+  };
+  for (const std::string routing :
+       {R"("routing_strategy": "mixlora", "top_k": 2)", R"("routing_strategy": "mixlora-dynamic", "top_p": 0.6)"}) {
+    const TemporaryFolder folder;
+    const MoePeftAdapter adapter = mixlora_folder(routing).read();
+    write_mixture_layers(folder / "x", adapter, base_of);
+    LayerReader reader(folder / "x");
+    const std::string path = "model.layers.0.mlp";
+    const auto map = [&](const char* name) { return DenseBase{weights.at(path + name)}; };
+    auto expected = MoePeftLayers<float>(adapter, 3).block(path, map(".gate_proj"), map(".up_proj"), map(".down_proj"));
+    auto found = reader.read_block(path, map(".gate_proj"), map(".up_proj"), map(".down_proj"), {.max_tokens = 3});
+    const Matrix<float> x = laws::random_matrix<float>(3, expected.in(), 3);
+    Matrix<float> of_expected(3, expected.out()), of_found = of_expected;
+    expected.forward(x, of_expected);
+    found.forward(x, of_found);
+    CHECK(std::ranges::equal(of_expected.elements(), of_found.elements()));
+    CHECK(reader.method("model.layers.0.self_attn.q_proj") == "lora");
+  }
   const TemporaryFolder folder;
-  const std::string routing = R"("routing_strategy": "mixlora", "top_k": 2)";
+  const std::string switched = R"("routing_strategy": "mixlora-switch", "expert_capacity": 4)";
   CHECK(error_text(ErrorCode::option, [&] {
-          write_mixture_layers(folder / "x", mixlora_folder(routing).read(), base_of);
-        }).find("found MixLoRA") != std::string::npos);
+          write_mixture_layers(folder / "x", mixlora_folder(switched).read(), base_of);
+        }).find("one of the kinds mixlora, mixlora_dynamic") != std::string::npos);
   CHECK(folder.entries() == 0);
 }

@@ -15,20 +15,44 @@
 
 namespace mole {
 
-/// MoLA, LoRAMoE and DynMoLE, each module a layer of the method mola, loramoe or dyn_mole, or lora without experts.
-/// base_of(path, in, out) is the base of a module, whose fingerprint is written: NoBase for none. Throws Error(option)
-/// for MixLoRA, whose experts are feed-forward blocks; Error(shape) for a base that does not fit.
+namespace detail {
+/// The sizes of MixLoRA's block: those of its router and of whichever map has experts.
+struct MoePeftBlockSizes {
+  Index in = 0, hidden = 0;
+};
+inline MoePeftBlockSizes moe_peft_block_sizes(const MoePeftAdapter& adapter, const std::string& path) {
+  MoePeftBlockSizes sizes{.in = adapter.at(path).gate->shape()[1]};
+  for (const char* const map : {".gate_proj", ".up_proj", ".down_proj"})
+    if (const auto found = adapter.modules.find(path + map); found != adapter.modules.end()) {
+      const MoePeftPair& pair = found->second.experts.front();
+      sizes.hidden = std::string(map) == ".down_proj" ? pair.a->shape()[1] : pair.b->shape()[0];
+    }
+  require(sizes.hidden > 0, ErrorCode::option, adapter.source, ": expected experts of the block '", path,
+          "', found none");
+  return sizes;
+}
+}  // namespace detail
+
+/// Each module a layer: of the method mola, loramoe or dyn_mole, lora without experts; a block of MixLoRA, whose
+/// activation is SiLU, of the method mixlora or mixlora_dynamic. base_of(path, in, out) is the base of a module, whose
+/// fingerprint is written: NoBase for none. Throws Error(option) for MixLoRA-Switch and other activations, Error(shape)
+/// for a base that does not fit.
 template <class BaseOf>
 void write_mixture_layers(const std::filesystem::path& file, const MoePeftAdapter& adapter, BaseOf&& base_of) {
-  require(adapter.config.kind != MoePeftKind::mixlora, ErrorCode::option, adapter.source,
-          ": expected experts of linear layers, found MixLoRA, whose experts are feed-forward blocks");
   const MoePeftLayers<float> layers(adapter);
   LayerWriter writer;
   for (const auto& [path, module] : adapter.modules) {
-    const MoePeftPair& pair = module.single ? *module.single : module.experts.front();
-    auto base = base_of(path, pair.a->shape()[1], pair.b->shape()[0]);
-    AnyLinear<float> layer = layers.layer(path, base);
-    writer.add<decltype(base)>(path, layer);
+    if (module.gate && module.experts.empty()) {
+      const auto [in, hidden] = detail::moe_peft_block_sizes(adapter, path);
+      auto gate = base_of(path + ".gate_proj", in, hidden), up = base_of(path + ".up_proj", in, hidden);
+      AnyLinear<float> block = layers.block(path, gate, up, base_of(path + ".down_proj", hidden, in));
+      writer.add<decltype(gate)>(path, block, block_kinds<float>());
+    } else if (module.single || adapter.config.kind != MoePeftKind::mixlora) {
+      const MoePeftPair& pair = module.single ? *module.single : module.experts.front();
+      auto base = base_of(path, pair.a->shape()[1], pair.b->shape()[0]);
+      AnyLinear<float> layer = layers.layer(path, base);
+      writer.add<decltype(base)>(path, layer);
+    }
   }
   writer.write(file);
 }

@@ -2,6 +2,7 @@
 // LayerKinds: the compositions that a program can make from a file, by the names of their methods.
 #pragma once
 
+#include "mole/io/layer/base_fingerprint.hpp"
 #include "mole/io/layer/preset_descriptions.hpp"
 #include "mole/layer/expert_linear.hpp"
 #include "mole/layer/mixture_linear.hpp"
@@ -26,6 +27,7 @@ struct LayerKind {
 
   template <class Base, class Execution>
   static void describe(const Layer<Base, Execution>& layer, LayerFieldsWriter& to) {
+    to.set("base", detail::fingerprint_text(base_fingerprint(layer.base())));
     to.set("router", detail::described(layer.router()));
     to.set("gating", detail::described(layer.gating()));
     to.set("experts", detail::described(layer.experts()));
@@ -47,6 +49,7 @@ struct ExpertKind {
 
   template <class Base, class Execution>
   static void describe(const Layer<Base, Execution>& layer, LayerFieldsWriter& to) {
+    to.set("base", detail::fingerprint_text(base_fingerprint(layer.base())));
     to.set("experts", detail::described(layer.experts()));
   }
   template <class Base, class Execution>
