@@ -101,6 +101,7 @@ TEST_CASE("A mixture that is written has the layer's tensors under the release's
   const auto& b = *adapter.at(moe_q).experts[2].b;
   CHECK(b.entry->name == "mola.layers.4.self_attn.q_proj.experts.2.lora_B.weight");
   CHECK(b.matrix<float>()(4, 1) == bank.parameters().lora_B(5, 4));
+  CHECK(adapter.at(moe_q).experts[2].a->matrix<float>()(1, 6) == bank.parameters().lora_A(5, 6));
   CHECK(adapter.at(moe_q).gate->matrix<float>()(2, 6) == moe_router(7, 3, 2).parameters().weight(2, 6));
   CHECK(adapter.config.k == 1);
   CHECK(adapter.config.target_modules == std::set<std::string, std::less<>>{"q_proj"});
