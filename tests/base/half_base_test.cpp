@@ -27,6 +27,26 @@ TEST_CASE("HalfBase takes codes as they are", "[base]") {
   CHECK(decoded(base)(0, 1) == -2);
 }
 
+TEST_CASE("HalfBase borrows codes that stay, and computes from them what a copy does, to the bit", "[base]") {
+  std::vector<std::uint16_t> codes;
+  for (int i = 0; i < 70 * 33; ++i) codes.push_back(std::uint16_t(0x3000 + 37 * i % 0x0c00));
+  const View<const std::uint16_t> view(codes.data(), 70, 33);
+  const HalfBase borrowed{ReducedFloatWeight<Half>(view)}, owned(ReducedFloatWeight<Half>(70, 33, codes));
+  CHECK(borrowed.code().codes().data() == codes.data());
+  const HalfBase copy = borrowed;
+  CHECK(copy.code().codes().data() == codes.data());
+  static_assert(!std::is_constructible_v<ReducedFloatWeight<Half>, Matrix<std::uint16_t>>);
+  CHECK(std::ranges::equal(decoded(borrowed).elements(), decoded(owned).elements()));
+  CHECK(borrowed.bytes() == owned.bytes());
+
+  HalfBase merged = borrowed;
+  merged.merge(Matrix<float>(70, 33), LossyMerge::allowed);
+  CHECK(merged.code().codes().data() != codes.data());  // a file is not written to
+  CHECK(std::ranges::equal(merged.code().codes(), codes));
+  CHECK_THROWS_AS(ReducedFloatWeight<Half>(View<const std::uint16_t>(codes.data(), 5, 30, 33)), Error);
+  CHECK(ReducedFloatWeight<Half>(View<const std::uint16_t>()).rows() == 0);
+}
+
 TEST_CASE("HalfBase names what does not fit", "[base]") {
   CHECK(error_text(ErrorCode::shape, [] {
           ReducedFloatWeight<Half>(2, 2, {1, 2, 3});

@@ -5,10 +5,12 @@
 //   clang++ -std=c++20 -Iinclude -fsanitize=fuzzer,address,undefined tests/fuzz/layer_fuzz.cpp
 //   any compiler: -DMOLE_FUZZ_REPLAY makes a program that runs the files given to it
 #include "mole/io/layer/layer_file.hpp"
+#include "mole/layer/expert_linear.hpp"
 #include "mole/method/dyn_mole.hpp"
 #include "mole/method/flylora.hpp"
 #include "mole/method/lora.hpp"
 #include "mole/method/loramoe.hpp"
+#include "mole/method/mixlora.hpp"
 #include "mole/method/mola.hpp"
 #include "mole/method/smora.hpp"
 
@@ -19,6 +21,7 @@
 namespace {
 
 const mole::Matrix<float> weight(3, 5);
+const mole::Matrix<float> gate(4, 5), down(5, 4);  // of a block, whose up is as its gate
 using Base = mole::DenseBase<mole::View<const float>>;
 
 std::vector<std::vector<std::byte>> files_of_presets() {
@@ -37,6 +40,9 @@ std::vector<std::vector<std::byte>> files_of_presets() {
   add(mole::dyn_mole({.experts = 3, .rank = 2}, Base{weight}, rng));
   add(mole::smora({.rank = 4, .k = 2, .rank_partition = 2}, Base{weight}, rng));
   add(mole::flylora({.rank = 4, .k = 2}, Base{weight}, rng));
+  add(mole::ExpertLinear{mole::LowRank<mole::DenseFactors<float>>({.in = 5, .out = 3, .experts = 3, .rank = 2}, rng),
+                         Base{weight}});
+  add(mole::mixlora({.experts = 3, .rank = 2}, Base{gate}, Base{gate}, Base{down}, rng));
   return files;
 }
 
@@ -48,6 +54,12 @@ void read_all(std::span<const std::byte> bytes) try {
       auto layer = reader.read(name, Base{weight}, {.max_tokens = 2, .other_base = true});
       mole::Matrix<float> x(2, 5), y(2, 3);
       layer.forward(x, y);
+    } catch (const mole::Error&) {
+    }
+    try {
+      auto block = reader.read_block(name, Base{gate}, Base{gate}, Base{down}, {.max_tokens = 2, .other_base = true});
+      mole::Matrix<float> x(2, 5), y(2, 5);
+      block.forward(x, y);
     } catch (const mole::Error&) {
     }
   }

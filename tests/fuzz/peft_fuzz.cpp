@@ -5,8 +5,10 @@
 //
 //   clang++ -std=c++20 -Iinclude -fsanitize=fuzzer,address,undefined tests/fuzz/peft_fuzz.cpp
 //   any compiler: -DMOLE_FUZZ_REPLAY makes a program that runs the files given to it
+#include "mole/base/no_base.hpp"
 #include "mole/io/peft/peft_config_json.hpp"
 #include "mole/io/peft/peft_experts.hpp"
+#include "mole/io/peft/peft_layers.hpp"
 #include "mole/io/peft/read_peft.hpp"
 
 #include "replay.hpp"
@@ -34,6 +36,7 @@ void read_module(mole::PeftExperts<float>& experts, const std::string& path) {
   attempt([&] { experts.randlora(path, 2, 3); });
   attempt([&] { experts.loha(path); });
   attempt([&] { experts.lokr(path); });
+  attempt([&] { mole::PeftLayers<float>(experts.adapter()).layer(path, mole::NoBase<float>(2, 3)); });
 }
 
 }  // namespace

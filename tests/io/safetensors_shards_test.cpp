@@ -58,6 +58,17 @@ TEST_CASE("Tensors of several shards are found by name, and borrowed by a base",
   CHECK_THROWS_AS(shards.at("v.weight"), Error);
 }
 
+TEST_CASE("A folder, an index and a file are opened by their paths", "[io]") {
+  const TemporaryFolder folder;
+  write_shard(folder / "one.safetensors", "a", 0);
+  put(folder / "other.safetensors.index.json", R"({"weight_map":{"a":"one.safetensors"}})");
+  CHECK(SafetensorsShards::of(folder / "other.safetensors.index.json").has("a"));
+  CHECK(SafetensorsShards::of(folder / "one.safetensors").source() == (folder / "one.safetensors").string());
+  write_shard(folder / "model.safetensors", "b", 0);
+  CHECK(SafetensorsShards::of(folder / "").has("b"));
+  CHECK_THROWS_AS(SafetensorsShards::of(folder / "none"), Error);
+}
+
 TEST_CASE("One file is taken before an index", "[io]") {
   const TemporaryFolder folder;
   write_shard(folder / "model.safetensors", "a", 0);

@@ -5,10 +5,12 @@
 //
 // ADAPTER and HOST are folders, the host's with model.safetensors or shards. INPUTS holds x for each path of a linear
 // layer; OUTPUTS gets y, and for stacked experts and embeddings, which are none, their updates. With START, the adapter
-// as it was before training on a base that was changed for it, the two become one LoRA for the base in HOST.
-// round_trip.py compares.
+// as it was before training on a base that was changed for it, the two become one LoRA for the base in HOST. Mixtures
+// of forks of peft are not written again. round_trip.py compares.
 //
 //   round_trip --xlora XLORA HOST INPUTS OUTPUTS ADAPTER...   see xlora_round_trip.hpp
+//   round_trip --merge ..., round_trip --gguf ...             see conversions.hpp
+#include "conversions.hpp"
 #include "xlora_round_trip.hpp"
 
 #include "mole/io/peft/peft_layers.hpp"
@@ -59,7 +61,7 @@ struct RoundTrip {
     Matrix<float> y(x.rows(), layer.out());
     layer.forward(x, y);
     outputs.add(module.path, y);
-    if (start) return;
+    if (start || is_mixture(adapter.config.kind)) return;
 
     const std::string& path = module.path;
     switch (adapter.config.kind) {
@@ -77,6 +79,8 @@ struct RoundTrip {
         return rewritten.add(path, experts.loha(path));
       case PeftKind::lokr:
         return rewritten.add(path, experts.lokr(path));
+      default:
+        break;
     }
   }
 
@@ -111,6 +115,7 @@ struct RoundTrip {
 
 int main(int count, char** arguments) try {
   if (count > 6 && std::string(arguments[1]) == "--xlora") return xlora_round_trip(count - 2, arguments + 2);
+  if (count > 1 && std::string(arguments[1]).starts_with("--")) return convert_for_round_trip(count - 1, arguments + 1);
   if (count < 6) return std::fprintf(stderr, "round_trip: expected 5 arguments, found %d\n", count - 1), 2;
   const std::string dtype = count > 6 ? arguments[6] : "F32";
   RoundTrip trip{.adapter = read_peft(arguments[1]),
@@ -121,7 +126,7 @@ int main(int count, char** arguments) try {
   if (count > 7) trip.start.emplace(read_peft(arguments[7]));
   trip.run();
   trip.outputs.write(arguments[4]);
-  trip.rewritten.write(arguments[5]);
+  if (!is_mixture(trip.adapter.config.kind)) trip.rewritten.write(arguments[5]);
   std::printf("%s\n", trip.adapter.report.text().c_str());
   return 0;
 } catch (const std::exception& error) {

@@ -5,9 +5,12 @@
 
 PROGRAM is round_trip.cpp, built. For each kind of adapter: peft saves one with random numbers, for a small random model of
 transformers; PROGRAM computes its layers for inputs that were taken from peft's model, and writes the adapter again; peft
-loads what was written. Outputs of both must be those of peft, and the written tensors the original ones. X-LoRA, which is
-read alone, is compared by its scalings and the outputs of its layers.
+loads what was written. Outputs of both must be those of peft, and the written tensors the original ones. The host with the
+adapter merged into its files must be peft's merge_and_unload(). X-LoRA is compared by its scalings and the outputs of its
+layers. LoRAs that PROGRAM converts for llama.cpp must be in the file what they are in peft, by the package gguf, and the same
+again when they are converted back. Mixtures of forks of peft (released_mixtures.py) are read alone.
 """
+import json
 import os
 import subprocess
 import sys
@@ -18,12 +21,15 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 warnings.filterwarnings("ignore")
 
+import gguf
 import torch
 import transformers
 from peft import (AdaLoraConfig, LoHaConfig, LoKrConfig, LoraConfig, PeftModel, RandLoraConfig, VeraConfig,
                   XLoraConfig, get_peft_model)
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import load_file, save_file
+
+import released_mixtures
 
 WORDS = 40
 transformers.utils.logging.disable_progress_bar()
@@ -114,6 +120,16 @@ XLORA_CASES = {
     "X-LoRA, softmax of the top 2": dict(enable_softmax=False, enable_softmax_topk=True, top_k_lora=2),
     "X-LoRA, logits": dict(enable_softmax=False, xlora_depth=2, xlora_size=12),
 }
+
+# Adapters of a Llama that llama.cpp can hold.
+GGUF_CASES = {
+    "llama.cpp": LoraConfig(r=4, lora_alpha=6, target_modules=LLAMA + ["k_proj", "o_proj", "gate_proj", "up_proj"]),
+    "llama.cpp, ranks and scales that differ": LoraConfig(r=4, use_rslora=True, target_modules=LLAMA,
+                                                          rank_pattern={"q_proj": 2}, alpha_pattern={"v_proj": 3}),
+    "llama.cpp, embeddings": LoraConfig(r=4, target_modules=["embed_tokens", "lm_head", "k_proj"]),
+}
+
+RELEASED_CASES = {"HydraLoRA": released_mixtures.Hydra, "FlyLoRA": released_mixtures.Fly, "SMoRA": released_mixtures.Smora}
 
 
 def fresh(make, dtype):
@@ -230,7 +246,77 @@ def check(program, folder, make, config, dtype=torch.float32, shard="1GB", adapt
     for kind, found in (("read", difference), ("written", difference_again)):
         if not found <= tolerance:
             raise AssertionError(f"{kind}: expected within {tolerance:g}, found {found:g}")
-    return difference, difference_again
+    merged = check_merged(program, folder, saved, PeftModel.from_pretrained(fresh(make, dtype), saved,
+                                                                     autocast_adapter_dtype=False), config, dtype)
+    return difference, difference_again, merged
+
+
+def check_merged(program, folder, saved, model, config, dtype):
+    """The files of the host with the adapter in them, against peft's merge; what is refused, by its reason."""
+    merged = os.path.join(folder, "merged")
+    run_of = subprocess.run([program, "--merge", saved, os.path.join(folder, "host"), merged],
+                            capture_output=True, text=True)
+    refused = ("starts from" if str(getattr(config, "init_lora_weights", "")) in ("pissa", "olora") else
+               "of target_parameters" if getattr(config, "target_parameters", None) else None)
+    if refused:
+        if run_of.returncode == 0 or refused not in run_of.stderr:
+            raise AssertionError(f"merged: expected to be refused, as it {refused}, found {run_of.stderr.strip()}")
+        return None
+    if run_of.returncode != 0:
+        raise AssertionError(run_of.stderr.strip())
+    expected = {name: tensor.float() for name, tensor in model.merge_and_unload().state_dict().items()}
+    files = sorted(name for name in os.listdir(merged) if name.endswith(".safetensors"))
+    if sorted(os.listdir(merged)) != sorted(name for name in os.listdir(os.path.join(folder, "host"))
+                                            if name.startswith("model")):
+        raise AssertionError(f"merged: found {os.listdir(merged)}")
+    found = {}
+    for name in files:
+        found.update({key: tensor.float() for key, tensor in load_file(os.path.join(merged, name)).items()})
+    expected = {name: expected[name] for name in found}
+    difference = max(((expected[k] - found[k]).abs().max() / max(expected[k].abs().max(), 1e-9)).item() for k in found)
+    tolerance = {torch.float32: 1e-6, torch.float16: 2e-3, torch.bfloat16: 1e-2}[dtype]
+    if not difference <= tolerance:
+        raise AssertionError(f"merged: expected within {tolerance:g}, found {difference:g}")
+    return difference
+
+
+def check_gguf(program, folder, config):
+    """An adapter as a file of llama.cpp, read by gguf; then again as an adapter, read by peft."""
+    saved, out = os.path.join(folder, "saved"), os.path.join(folder, "lora.gguf")
+    model = get_peft_model(fresh(llama, torch.float32), config).eval()
+    randomize(model)
+    model.save_pretrained(saved)
+    heads = 4, 2
+    run_of = subprocess.run([program, "--gguf", saved, out, *map(str, heads)], capture_output=True, text=True)
+    if run_of.returncode != 0:
+        raise AssertionError(run_of.stderr.strip())
+    reader = gguf.GGUFReader(out)
+    alpha = reader.get_field("adapter.lora.alpha").contents()
+    tensors = {tensor.name: torch.tensor(gguf.quants.dequantize(tensor.data, tensor.tensor_type).copy())
+               for tensor in reader.tensors}
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, 2)
+    expected, found = {}, {}
+    for path, module in layers_of(model).items():
+        name = names.get_name(path) + ".weight"
+        a, b = tensors.pop(name + ".lora_a"), tensors.pop(name + ".lora_b")
+        delta = module.get_delta_weight("default").detach()
+        if isinstance(module.get_base_layer(), torch.nn.Embedding):
+            found[name] = (alpha / b.shape[1]) * (a @ b.T)
+        else:
+            count = {"attn_q": heads[0], "attn_k": heads[1]}.get(name.split(".")[-2])
+            if count:  # as the converter of llama.cpp orders the rows of a head
+                delta = delta.reshape(count, 2, -1, delta.shape[1]).swapaxes(1, 2).reshape(delta.shape)
+            found[name] = (alpha / b.shape[1]) * (b @ a)
+        expected[name] = delta
+    if tensors:
+        raise AssertionError(f"gguf: {sorted(tensors)} belong to nothing")
+    difference = worst(expected, found)
+    words = torch.randint(0, WORDS, (2, 7), generator=torch.Generator().manual_seed(3))
+    again = PeftModel.from_pretrained(fresh(llama, torch.float32), out + ".peft").eval()
+    back = worst({"logits": run(model, words)[2]}, {"logits": run(again, words)[2]})
+    if not max(difference, back) <= 1e-5:
+        raise AssertionError(f"gguf: expected within 1e-5, found {difference:g}, and {back:g} when converted back")
+    return difference, back
 
 
 def check_xlora(program, folder, options):
@@ -282,6 +368,40 @@ def check_xlora(program, folder, options):
     if "unused" in run_of.stdout:
         raise AssertionError(run_of.stdout.strip())
     difference = worst(outputs, load_file(os.path.join(folder, "outputs.safetensors")))
+    base = fresh(llama, torch.float32)
+    base.config.use_cache = False
+    again = PeftModel.from_pretrained(base, os.path.join(folder, "outputs.safetensors.xlora")).eval()
+    with torch.no_grad():
+        difference_again = worst({"logits": model(input_ids=words).logits}, {"logits": again(input_ids=words).logits})
+    for kind, found in (("read", difference), ("written", difference_again)):
+        if not found <= 1e-5:
+            raise AssertionError(f"{kind}: expected within 1e-5, found {found:g}")
+    return difference, difference_again
+
+
+def check_released(program, folder, make):
+    host, saved = os.path.join(folder, "host"), os.path.join(folder, "saved")
+    model = fresh(llama, torch.float32)
+    model.save_pretrained(host)
+    os.mkdir(saved)
+    layers, tensors, inputs, outputs = {}, {}, {}, {}
+    for number, layer in enumerate(model.model.layers):
+        for parent, name in ((layer.self_attn, "q_proj"), (layer.mlp, "down_proj")):
+            path = f"model.layers.{number}.{'mlp' if name == 'down_proj' else 'self_attn'}.{name}"
+            layers[path] = make(getattr(parent, name))
+            tensors.update(released_mixtures.state(path, layers[path]))
+            inputs[path] = torch.randn(9, layers[path].base.in_features)
+            with torch.no_grad():
+                outputs[path] = layers[path](inputs[path])
+    save_file(tensors, os.path.join(saved, "adapter_model.safetensors"))
+    with open(os.path.join(saved, "adapter_config.json"), "w") as file:
+        json.dump({**make.config, "target_modules": ["q_proj", "down_proj"], "bias": "none"}, file)
+    save_file(inputs, os.path.join(folder, "inputs.safetensors"))
+    run_of = subprocess.run([program, saved, host, *(os.path.join(folder, name) for name in (
+        "inputs.safetensors", "outputs.safetensors", "written"))], capture_output=True, text=True)
+    if run_of.returncode != 0 or run_of.stdout.strip() != f"{len(tensors)} used":
+        raise AssertionError(run_of.stdout.strip() + run_of.stderr.strip())
+    difference = worst(outputs, load_file(os.path.join(folder, "outputs.safetensors")))
     if not difference <= 1e-5:
         raise AssertionError(f"read: expected within 1e-5, found {difference:g}")
     return difference
@@ -295,8 +415,9 @@ def main():
             continue
         with tempfile.TemporaryDirectory() as folder:
             try:
-                read, written = check(program, folder, *case)
-                print(f"ran    {name}: {read:.1e} as read, {written:.1e} as written", flush=True)
+                read, written, merged = check(program, folder, *case)
+                print(f"ran    {name}: {read:.1e} as read, {written:.1e} as written, " +
+                      ("refused to merge" if merged is None else f"{merged:.1e} merged"), flush=True)
             except Exception as error:  # one case must not hide the others
                 failures += 1
                 print(f"FAILED {name}: {type(error).__name__}: {error}", flush=True)
@@ -305,11 +426,31 @@ def main():
             continue
         with tempfile.TemporaryDirectory() as folder:
             try:
-                print(f"ran    {name}: {check_xlora(program, folder, options):.1e} as read", flush=True)
+                read, written = check_xlora(program, folder, options)
+                print(f"ran    {name}: {read:.1e} as read, {written:.1e} as written", flush=True)
             except Exception as error:
                 failures += 1
                 print(f"FAILED {name}: {type(error).__name__}: {error}", flush=True)
-    print(f"round_trip: {len(only or {**CASES, **XLORA_CASES})} kinds of adapters, {failures} failed")
+    for name, make in RELEASED_CASES.items():
+        if only and name not in only:
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                print(f"ran    {name}: {check_released(program, folder, make):.1e} as read", flush=True)
+            except Exception as error:
+                failures += 1
+                print(f"FAILED {name}: {type(error).__name__}: {error}", flush=True)
+    for name, config in GGUF_CASES.items():
+        if only and name not in only:
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                file, back = check_gguf(program, folder, config)
+                print(f"ran    {name}: {file:.1e} in the file, {back:.1e} converted back", flush=True)
+            except Exception as error:
+                failures += 1
+                print(f"FAILED {name}: {type(error).__name__}: {error}", flush=True)
+    print(f"round_trip: {len(only or {**CASES, **XLORA_CASES, **RELEASED_CASES, **GGUF_CASES})} kinds of adapters, {failures} failed")
     return failures != 0
 
 

@@ -6,6 +6,7 @@
 #include "mole/io/safetensors_shards.hpp"
 #include "mole/io/safetensors_writer.hpp"
 #include "mole/io/xlora/read_xlora.hpp"
+#include "mole/io/xlora/write_xlora.hpp"
 #include "mole/io/xlora/xlora_layers.hpp"
 #include "mole/layer/expert_linear.hpp"
 
@@ -16,7 +17,8 @@
 #include <vector>
 
 /// Arguments: XLORA HOST INPUTS OUTPUTS ADAPTER... INPUTS has "hidden", the last hidden states of the first pass, and x
-/// as "<m>:<path>" for each layer m; OUTPUTS gets y under these names and "scalings" [N x M n].
+/// as "<m>:<path>" for each layer m; OUTPUTS gets y under these names and "scalings" [N x M n]; OUTPUTS.xlora is X-LoRA
+/// again.
 inline int xlora_round_trip(int count, char** arguments) {
   using namespace mole;
   std::vector<PeftAdapter> adapters;
@@ -52,6 +54,8 @@ inline int xlora_round_trip(int count, char** arguments) {
       },
       xlora_routing<float>(adapter));
   outputs.write(arguments[3]);
+  write_xlora(std::string(arguments[3]) + ".xlora", adapter.config, xlora_classifier<float>(adapter),
+              {.adapter_paths = {arguments + 4, arguments + count}});
   std::printf("%s\n", adapter.report.text().c_str());
   return 0;
 }

@@ -38,6 +38,7 @@ struct SafetensorsHeader {
 
   std::map<std::string, std::string> metadata;
   std::vector<SafetensorsEntry> tensors;  ///< in the order of their bytes
+  std::span<const std::byte> bytes = {};  ///< length and JSON: of the file, all before the tensors
 
   /// Throws Error(file), naming `source`, unless `file` keeps every rule of the format: lengths within the file and
   /// max_length, one JSON object without duplicate keys, known dtypes, sizes that follow from shape and dtype, no gap,
@@ -139,7 +140,7 @@ inline SafetensorsHeader SafetensorsHeader::parse(std::span<const std::byte> fil
   detail::SafetensorsJson json(source);
   nlohmann::json::sax_parse(text.begin(), text.end(), &json);
 
-  SafetensorsHeader header{std::move(json.metadata), {}};
+  SafetensorsHeader header{std::move(json.metadata), {}, file.first(file.size() - buffer.size())};
   for (detail::SafetensorsClaim& claim : json.claims)
     header.tensors.push_back(detail::entry_of(std::move(claim), buffer, source));
   detail::require_gap_free(header.tensors, buffer, source);

@@ -52,6 +52,8 @@ class SafetensorsReader {
   const std::map<std::string, std::string>& metadata() const { return header_.metadata; }
   /// All tensors, in the order of their bytes.
   std::span<const Entry> tensors() const { return header_.tensors; }
+  /// All of the file before the tensors.
+  std::span<const std::byte> header_bytes() const { return header_.bytes; }
 
   /// The path of the file, or the name of the bytes.
   const std::string& source() const { return source_; }

@@ -26,8 +26,8 @@ namespace mole {
 /// Opening maps the files and checks their headers; what a tensor holds is read when it is used, and `view` borrows it.
 /// A linear layer on a weight of the file, without a copy if it is stored as floats:
 ///     DenseBase base{model.view<float>("model.layers.0.self_attn.q_proj.weight")}
-/// and `matrix` converts F64, F16 and BF16, `transposed` what Conv1D stores as [I x O]. Move-only; views live as long
-/// as the object.
+/// F16 and BF16 likewise by read_safetensors_weight(); `matrix` converts them and F64, `transposed` what Conv1D stores as
+/// [I x O]. Move-only; views live as long as the object.
 /// Throws Error(file) if neither file is there, for a broken index or shard, for a shard outside of the folder, and for
 /// a tensor that its shard lacks.
 class SafetensorsShards {
@@ -39,9 +39,24 @@ class SafetensorsShards {
     add_all(*files_[source_]);
   }
 
+  /// Of a folder, of an index, whose shards lie beside it, or of a file.
+  static SafetensorsShards of(const std::filesystem::path& path) {
+    constexpr std::string_view index = ".safetensors.index.json";
+    const std::string name = path.filename().string();
+    std::error_code ignored;
+    if (name.ends_with(index)) return SafetensorsShards(path.parent_path(), name.substr(0, name.size() - index.size()));
+    if (std::filesystem::is_directory(path, ignored)) return SafetensorsShards(path);
+    return SafetensorsShards(SafetensorsReader(path), path.string());
+  }
+
   /// The reader of each tensor, in the order of names.
   const std::map<std::string, const SafetensorsReader*, std::less<>>& tensors() const { return tensors_; }
   std::size_t files() const { return files_.size(); }
+  /// f(name of the file, its reader), in the order of names.
+  template <class F>
+  void for_each_file(F&& f) const {
+    for (const auto& [name, reader] : files_) f(name, *reader);
+  }
   /// The path of the file, or of the index.
   const std::string& source() const { return source_; }
 

@@ -141,6 +141,7 @@ class FeedForwardExperts {
   const Projection& gate() const requires gated { return gate_; }
   const Projection& up() const { return up_; }
   const Projection& down() const { return down_; }
+  const Activation& activation() const { return activation_; }
   auto parameters() { return in_place(*this); }
   auto parameters() const { return in_place(*this); }
   template <class F>

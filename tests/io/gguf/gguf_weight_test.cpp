@@ -42,6 +42,8 @@ TEST_CASE("The weight of a base has the numbers of the file, to the bit", "[io]"
   const auto borrowed = std::get<View<const float>>(read_gguf_weight(reader, "F32"));
   CHECK(static_cast<const void*>(borrowed.data()) == reader.at("F32").bytes.data());
   CHECK(DenseBase{borrowed}.out() == 5);
+  const auto halves = std::get<ReducedFloatWeight<Half>>(read_gguf_weight(reader, "F16"));
+  CHECK(static_cast<const void*>(halves.codes().data()) == reader.at("F16").bytes.data());
   CHECK(std::get<Int8BlockWeight>(read_gguf_weight(reader, "Q8_0")).options().block == 32);
 }
 

@@ -10,6 +10,7 @@
 #include "mole/method/flylora.hpp"
 #include "mole/method/lora.hpp"
 #include "mole/method/loramoe.hpp"
+#include "mole/method/mixlora.hpp"
 #include "mole/method/mola.hpp"
 #include "mole/method/smora.hpp"
 #include "mole/testing/random_matrix.hpp"
@@ -149,6 +150,125 @@ TEST_CASE("Experts of ranks of their own, as of a bank, keep them", "[io]") {
   CHECK(inner->router().parameters().bias.cols() == 3);
 }
 
+TEST_CASE("Experts without a router come back as a layer that applies a routing from elsewhere", "[io]") {
+  const std::vector<int> ranks{3, 0, 2};
+  Rng rng(1);
+  ExpertLinear layer{LowRank<DenseFactors<float>>({.in = 10, .out = 6, .experts = 3, .ranks = ranks, .alpha = 4}, rng),
+                     DenseBase{weight_of_layers}};
+  fill_uniform(layer.experts().parameters().lora_B.view(), 1, rng);
+  const TemporaryFolder folder;
+  write_layer(folder / "layer.safetensors", layer);
+  AnyLinear<float> read = read_layer(folder / "layer.safetensors", DenseBase{weight_of_layers}, {.max_tokens = 4});
+  const Matrix<float> x = laws::random_matrix<float>(4, 10, 2);
+  Matrix<float> y(4, 6), expected(4, 6);
+  const Routing<float> routing = Routing<float>::from_labels(std::vector<int>{2, 0, -1, 1}, 3);
+  auto work = layer.workspace(4);
+  layer.apply(x, routing, expected, work);
+  read.apply(x, routing, y);
+  CHECK(std::ranges::equal(y.elements(), expected.elements()));
+  CHECK(code_of([&] { read.forward(x, y); }) == ErrorCode::order);
+
+  LayerWriter again;
+  again.add<DenseBase<View<const float>>>("layer", read);
+  again.write(folder / "again.safetensors");
+  CHECK(content_of(folder / "again.safetensors") == content_of(folder / "layer.safetensors"));
+  CHECK(LayerReader(folder / "again.safetensors").description("layer").find("router") == std::string::npos);
+  Matrix<float> other = weight_of_layers;
+  other(0, 0) += 1;
+  CHECK(code_of([&] { read_layer(folder / "layer.safetensors", DenseBase{other}); }) == ErrorCode::file);
+  CHECK(complaint_about(layer, "\"experts\":{", "\"router\":{},\"experts\":{") ==
+        "layer 'layer': expected no field of that name for 'router', found {}");
+  const std::string bound = " for which the file has numbers, for 'ranks'";
+  CHECK(complaint_about(layer, "[3,0,2]", "[3,0,2000000000]").find(bound) != std::string::npos);
+}
+
+namespace {
+/// Three maps of a block, of 10 inputs and 7 hidden units, and MixLoRA on it.
+struct BlockOfLayers {
+  Matrix<float> gate = laws::random_matrix<float>(7, 10, 4), up = laws::random_matrix<float>(7, 10, 5),
+                down = laws::random_matrix<float>(10, 7, 6);
+
+  template <class... Gating>
+  auto mixlora(Gating... gating) const {
+    Rng rng(3);
+    auto layer = mole::mixlora({.experts = 4, .rank = 2, .dropout = 0.1}, std::move(gating)..., DenseBase{gate},
+                               DenseBase{up}, DenseBase{down}, rng);
+    layer.for_each_tensor([&](std::string_view, auto tensor) { fill_uniform(tensor, 0.5, rng); });
+    return layer;
+  }
+};
+}  // namespace
+
+TEST_CASE("A feed-forward block of experts comes back on the host's maps, with all bits of what it computes", "[io]") {
+  const BlockOfLayers block;
+  const auto check = [&](auto layer, const std::string& method) {
+    const TemporaryFolder folder;
+    write_layer(folder / "block.safetensors", layer);
+    LayerReader reader(folder / "block.safetensors");
+    CHECK(reader.method("layer") == method);
+    AnyLinear<float> read = reader.read_block("layer", DenseBase{block.gate}, DenseBase{block.up},
+                                              DenseBase{block.down}, {.max_tokens = 6});
+    const Matrix<float> x = laws::random_matrix<float>(6, 10, 5), d_y = laws::random_matrix<float>(6, 10, 6);
+    Matrix<float> y(6, 10), y_own = y, d_x = y, d_x_own = y;
+    AnyLinear<float> own(layer, 6);
+    const Pass pass{.training = true, .seed = 4};
+    own.forward(x, y_own, pass);
+    read.forward(x, y, pass);
+    own.backward(x, d_y, d_x_own);
+    read.backward(x, d_y, d_x);
+    CHECK(std::ranges::equal(y.elements(), y_own.elements()));
+    CHECK(std::ranges::equal(d_x.elements(), d_x_own.elements()));
+    CHECK(reader.report().unused.empty());
+    LayerWriter again;
+    again.add<DenseBase<View<const float>>>("layer", read, block_kinds<float>());
+    again.write(folder / "again.safetensors");
+    CHECK(content_of(folder / "again.safetensors") == content_of(folder / "block.safetensors"));
+  };
+  check(block.mixlora(), "mixlora");
+  check(block.mixlora(Gate{Softmax{}, TopP{.p = 0.6}, Raw{}}), "mixlora_dynamic");
+}
+
+TEST_CASE("A block for other maps, or of another description, is refused; maps that the block owns are not in the file",
+          "[io]") {
+  const BlockOfLayers block;
+  auto layer = block.mixlora();
+  const auto text = [&](const BlockOfLayers& host, auto file_of) {
+    const TemporaryFolder folder;
+    file_of(folder / "block");
+    return error_text(ErrorCode::file, [&] {
+      LayerReader(folder / "block").read_block("layer", DenseBase{host.gate}, DenseBase{host.up}, DenseBase{host.down});
+    });
+  };
+  const auto as_it_is = [&](const std::filesystem::path& path) { write_layer(path, layer); };
+  CHECK(text(block, as_it_is).empty());
+  BlockOfLayers other = block;
+  other.up(6, 9) += 1;
+  CHECK(text(other, as_it_is).find("layer 'layer': up: expected ") != std::string::npos);
+  other = block;
+  other.down = Matrix<float>(10, 8);
+  other.gate = other.up = Matrix<float>(8, 10);
+  CHECK(text(other, as_it_is).find("of the weight of the base that is given") != std::string::npos);
+  CHECK(text(block, [&](const auto& path) {
+          auto linear = mola_of_4();
+          write_layer(path, linear);
+        }).find("expected 10, of the base, for 'out', found 6") != std::string::npos);
+  const TemporaryFolder folder;
+  write_layer(folder / "block", layer);
+  CHECK(error_text(ErrorCode::file, [&] {
+          LayerReader(folder / "block").read("layer", NoBase<float>(10, 10), {.other_base = true});
+        }).find("expected a field 'base'") != std::string::npos);
+
+  Rng rng(1);
+  auto owning = mixlora({.experts = 2, .rank = 2}, DenseBase{Matrix<float>(block.gate)},
+                        DenseBase{Matrix<float>(block.up)}, DenseBase{Matrix<float>(block.down)}, rng);
+  write_layer(folder / "owning", owning);
+  const SafetensorsReader written(folder / "owning");
+  for (const SafetensorsEntry& tensor : written.tensors()) CHECK(tensor.name.find("base") == std::string::npos);
+  CHECK(LayerReader(folder / "owning")
+            .read_block("layer", DenseBase{block.gate}, DenseBase{block.up}, DenseBase{block.down})
+            .out() == 10);
+}
+
 TEST_CASE("An adapter for other weights is refused unless it is forced", "[io]") {
   auto layer = mola_of_4();
   const TemporaryFolder folder;
@@ -226,7 +346,7 @@ TEST_CASE("A user's own composition is written and read by a registry with it", 
   CHECK(read.target<decltype(layer)>() != nullptr);
   CHECK(error_text(ErrorCode::file, [&] {
           read_layer(folder / "own.safetensors", DenseBase{weight_of_layers});
-        }).ends_with("expected one of lora, mola, loramoe, dyn_mole, smora, flylora for 'method', found own"));
+        }).ends_with("expected one of lora, mola, loramoe, dyn_mole, smora, flylora, experts for 'method', found own"));
   CHECK(code_of([&] { kinds.with<NoRouter<float>, Own, Experts>("mola"); }) == ErrorCode::option);
   AnyLinear<float> of_another_kind(std::move(layer), 1);
   LayerWriter writer;
@@ -237,8 +357,9 @@ TEST_CASE("A description that does not fit is refused by layer, field, what was 
   const auto complaint = [](const char* from, const char* to) { return complaint_about(mola_of_4(), from, to); };
   CHECK(complaint("nothing", "") == "");
   CHECK(complaint("\"version\":1", "\"version\":2") == "layer 'layer': expected 1 for 'version', found 2");
-  CHECK(complaint("\"method\":\"mola\"", "\"method\":\"lola\"") ==
-        "layer 'layer': expected one of lora, mola, loramoe, dyn_mole, smora, flylora for 'method', found lola");
+  CHECK(
+      complaint("\"method\":\"mola\"", "\"method\":\"lola\"") ==
+      "layer 'layer': expected one of lora, mola, loramoe, dyn_mole, smora, flylora, experts for 'method', found lola");
   CHECK(complaint("\"method\":\"mola\"", "\"method\":\"lora\"") ==
         "layer 'layer': expected type NoRouter for 'router', found LinearRouter");
   CHECK(complaint("\"in\":10", "\"in\":11") == "layer 'layer': expected 10, of the base, for 'in', found 11");

@@ -3,6 +3,7 @@
 #include "io/temporary_folder.hpp"
 #include "mole/base/dense_base.hpp"
 #include "mole/core/random.hpp"
+#include "mole/io/convert/write_mixture_layers.hpp"
 #include "mole/io/moe_peft/moe_peft_layers.hpp"
 #include "mole/io/moe_peft/read_moe_peft.hpp"
 #include "mole/io/safetensors_writer.hpp"
@@ -321,4 +322,56 @@ TEST_CASE("The pickle that MoE-PEFT saves is refused, with the program that conv
   const std::string text = error_text(ErrorCode::file, [&] { read_moe_peft(folder / ""); });
   CHECK(text.find("adapter_model.bin: expected safetensors (examples/convert/bin2safetensors.py makes them)") !=
         std::string::npos);
+}
+
+TEST_CASE("A mixture becomes a file of layers that compute the same", "[io]") {
+  const Matrix<float> weight = laws::random_matrix<float>(5, 7, 2), x = laws::random_matrix<float>(3, 7, 3);
+  const auto base_of = [&](const std::string&, Index, Index) { return DenseBase{weight}; };
+  for (const char* kind : {"mola", "loramoe", "dynmole"}) {
+    const TemporaryFolder folder;
+    const MoePeftAdapter adapter = plugged(kind).read();
+    write_mixture_layers(folder / "x", adapter, base_of);
+    LayerReader reader(folder / "x");
+    CHECK(reader.names().size() == 2);
+    for (const std::string& name : reader.names()) {
+      auto expected = MoePeftLayers<float>(adapter, 3).layer(name, DenseBase{weight});
+      auto found = reader.read(name, DenseBase{weight}, {.max_tokens = 3});
+      Matrix<float> of_expected(3, 5), of_found(3, 5);
+      expected.forward(x, of_expected);
+      found.forward(x, of_found);
+      CHECK(std::ranges::equal(of_expected.elements(), of_found.elements()));
+    }
+  }
+}
+
+TEST_CASE("Blocks of MixLoRA become blocks of a file of layers; those of MixLoRA-Switch are refused", "[io]") {
+  std::map<std::string, Matrix<float>> weights;
+  const auto base_of = [&](const std::string& path, Index in, Index out) {
+    const auto [place, first] = weights.emplace(path, Matrix<float>());
+    if (first) place->second = laws::random_matrix<float>(out, in, unsigned(weights.size()));
+    return DenseBase{place->second};
+  };
+  for (const std::string routing :
+       {R"("routing_strategy": "mixlora", "top_k": 2)", R"("routing_strategy": "mixlora-dynamic", "top_p": 0.6)"}) {
+    const TemporaryFolder folder;
+    const MoePeftAdapter adapter = mixlora_folder(routing).read();
+    write_mixture_layers(folder / "x", adapter, base_of);
+    LayerReader reader(folder / "x");
+    const std::string path = "model.layers.0.mlp";
+    const auto map = [&](const char* name) { return DenseBase{weights.at(path + name)}; };
+    auto expected = MoePeftLayers<float>(adapter, 3).block(path, map(".gate_proj"), map(".up_proj"), map(".down_proj"));
+    auto found = reader.read_block(path, map(".gate_proj"), map(".up_proj"), map(".down_proj"), {.max_tokens = 3});
+    const Matrix<float> x = laws::random_matrix<float>(3, expected.in(), 3);
+    Matrix<float> of_expected(3, expected.out()), of_found = of_expected;
+    expected.forward(x, of_expected);
+    found.forward(x, of_found);
+    CHECK(std::ranges::equal(of_expected.elements(), of_found.elements()));
+    CHECK(reader.method("model.layers.0.self_attn.q_proj") == "lora");
+  }
+  const TemporaryFolder folder;
+  const std::string switched = R"("routing_strategy": "mixlora-switch", "expert_capacity": 4)";
+  CHECK(error_text(ErrorCode::option, [&] {
+          write_mixture_layers(folder / "x", mixlora_folder(switched).read(), base_of);
+        }).find("one of the kinds mixlora, mixlora_dynamic") != std::string::npos);
+  CHECK(folder.entries() == 0);
 }

@@ -89,7 +89,7 @@ TEST_CASE("Adapters on changed weights are told from others", "[io]") {
 TEST_CASE("Foreign files and fields of wrong types are refused with their names", "[io]") {
   CHECK(config_complaint("{}") == "config: expected a 'peft_type', as in peft's adapter_config.json, found none");
   CHECK(test::holds(config_complaint(R"({"peft_type":"PREFIX_TUNING"})"),
-                    "ADALORA, VERA, RANDLORA, LOHA, LOKR, found 'PREFIX"));
+                    "ADALORA, VERA, RANDLORA, LOHA, LOKR, SRMOLE, found 'PREFIX"));
   const auto found = [](const char* fields) {
     return config_complaint(std::string(R"({"peft_type":"LORA",)") + fields + "}");
   };

@@ -4,6 +4,7 @@
 #include "mole/base/dense_base.hpp"
 #include "mole/io/safetensors_writer.hpp"
 #include "mole/io/xlora/read_xlora.hpp"
+#include "mole/io/xlora/write_xlora.hpp"
 #include "mole/io/xlora/xlora_layers.hpp"
 #include "mole/layer/expert_linear.hpp"
 #include "mole/testing/random_matrix.hpp"
@@ -257,4 +258,72 @@ TEST_CASE("X-LoRA that is broken is refused by what was expected and found", "[i
     CHECK(folder.complaint() ==
           "expected names of sub-folders as 'adapters', or adapters that are given, found '" + std::string(name) + "'");
   }
+}
+
+TEST_CASE("A classifier of X-LoRA is written, read and written again byte for byte, in both layouts", "[io]") {
+  for (const XloraLayout layout : {XloraLayout::official, XloraLayout::peft})
+    for (const Index depth : {1, 2, 4}) {
+      Rng rng(3);
+      DeepRouter<float> classifier({.in = 5, .experts = 6, .widths = std::vector<Index>(std::size_t(depth - 1), 4)},
+                                   rng);
+      XloraConfig config{.adapters = {"b", "a", "c"}, .dropout = 0.5, .layerwise = true, .temperature = 0.25, .k = 2};
+      config.softmax_topk = true, config.global_scaling_weight = 1.5, config.scaling_pass_value = 0.125;
+      const XloraFolder adapters(true, "", one_map, 3, true);
+      const TemporaryFolder folder, again;
+      for (const TemporaryFolder* each : {&folder, &again})
+        adapters.write(*each);  // its adapters; the rest is replaced
+      for (const TemporaryFolder* each : {&folder, &again}) std::filesystem::remove(*each / "xlora_config.json");
+      write_xlora(folder / "", config, classifier, {.layout = layout});
+      const XloraAdapter read = read_xlora(folder / "");
+      CHECK((read.config.depth == depth && read.config.hidden_size == 5 && read.layers == 2));
+      CHECK(read.config.adapters == config.adapters);
+      CHECK((read.config.k == 2 && read.config.softmax_topk && read.config.temperature == 0.25));
+      CHECK((read.config.global_scaling_weight == 1.5 && read.config.scaling_pass_value == 0.125));
+      write_xlora(again / "", read.config, xlora_classifier<float>(read), {.layout = layout});
+      const bool official = layout == XloraLayout::official;
+      for (const char* name : {official ? "xlora_config.json" : "adapter_config.json",
+                               official ? "xlora_classifier.safetensors" : "adapter_model.safetensors"})
+        CHECK(content_of(folder / name) == content_of(again / name));
+    }
+}
+
+TEST_CASE("Maps of a classifier that is written have the numbers that the releases give them", "[io]") {
+  const auto names = [](XloraLayout layout, bool activations, double dropout) {
+    Rng rng(3);
+    DeepRouter<float> classifier({.in = 5, .experts = 3, .widths = {4, 4}}, rng);
+    for (auto& layer : classifier.parameters().layers) layer.bias = {};
+    const TemporaryFolder folder;
+    const XloraConfig config{.adapters = {"0", "1", "2"}, .activations = activations, .dropout = dropout};
+    write_xlora(folder / "", config, classifier, {.layout = layout});
+    std::string found;
+    const SafetensorsShards written(folder / "",
+                                    layout == XloraLayout::official ? "xlora_classifier" : "adapter_model");
+    for (const auto& [name, file] : written.tensors()) found += name.substr(name.find("classifier.") + 1) + " ";
+    return found;
+  };
+  CHECK(names(XloraLayout::official, true, 0.2) == "inner.0.weight inner.3.weight last.weight ");
+  CHECK(names(XloraLayout::official, false, 0.2) == "inner.0.weight inner.1.weight last.weight ");
+  CHECK(names(XloraLayout::peft, true, 0.2).find("layers.6.bias") != std::string::npos);
+  CHECK(names(XloraLayout::peft, true, 0).find("layers.4.bias") != std::string::npos);
+}
+
+TEST_CASE("What no layout of X-LoRA can say is refused, and nothing is written", "[io]") {
+  Rng rng(3);
+  const TemporaryFolder folder;
+  const auto text = [&](const DeepRouterOptions& sizes, const XloraConfig& config, WriteXloraOptions options = {}) {
+    const DeepRouter<float> classifier(sizes, rng);
+    return error_text(ErrorCode::option, [&] { write_xlora(folder / "x", config, classifier, options); });
+  };
+  const auto has = [](const std::string& whole, const std::string& part) { return whole.find(part) != whole.npos; };
+  const XloraConfig three{.adapters = {"0", "1", "2"}};
+  CHECK(has(text({.in = 5, .experts = 3}, {}), "the names of the adapters"));
+  CHECK(has(text({.in = 5, .experts = 3}, {.adapters = {"0", "1", "0"}}), "found '0' twice"));
+  CHECK(has(text({.in = 5, .experts = 3}, {.adapters = {"0", "", "2"}}), "an empty one"));
+  CHECK(has(text({.in = 5, .experts = 4}, three), "expected 3 outputs"));
+  CHECK(has(text({.in = 5, .experts = 4}, {.adapters = {"0", "1", "2"}, .layerwise = true}), "a multiple of 3"));
+  CHECK(has(text({.in = 5, .experts = 3, .widths = {4, 6}}, three), "hidden layers of one width"));
+  CHECK(has(text({.in = 5, .experts = 3, .widths = {4}}, {.adapters = {"0", "1", "2"}, .activations = false}),
+            "with activations"));
+  CHECK(has(text({.in = 5, .experts = 3}, three, {.adapter_paths = {"p"}}), "a path of each of 3"));
+  CHECK(folder.entries() == 0);
 }

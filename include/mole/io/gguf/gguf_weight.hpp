@@ -7,8 +7,8 @@
 #include "mole/base/int8_block_base.hpp"
 #include "mole/base/q4_base.hpp"
 #include "mole/io/gguf/gguf_reader.hpp"
+#include "mole/io/safetensors_weight.hpp"
 
-#include <cstring>
 #include <utility>
 #include <variant>
 #include <vector>
@@ -17,7 +17,8 @@
 
 namespace mole {
 
-/// F32, borrowed from the file; F16; BF16; Q8_0; Q4_0. Make a base of it: DenseBase of the first, CodedBase of others.
+/// F32, F16 and BF16, borrowed from the file; Q8_0; Q4_0. Make a base of it: DenseBase of the first, CodedBase of
+/// others.
 using GgufWeight =
     std::variant<View<const float>, ReducedFloatWeight<Half>, ReducedFloatWeight<Bfloat16>, Int8BlockWeight, Q4Weight>;
 
@@ -46,21 +47,15 @@ inline Q4Weight q4_0_weight(const GgufEntry& entry) {
   return Q4Weight(std::move(parts));
 }
 
-template <class Format>
-ReducedFloatWeight<Format> reduced_float_weight(const GgufEntry& entry) {
-  std::vector<std::uint16_t> codes(entry.bytes.size() / sizeof(std::uint16_t));
-  if (!codes.empty()) std::memcpy(codes.data(), entry.bytes.data(), entry.bytes.size());
-  return {entry.shape[0], entry.shape[1], std::move(codes)};
-}
-
 }  // namespace detail
 
 /// The matrix `name`, such as "blk.0.attn_q.weight" [O x I], with the numbers of the file exactly: codes are taken, not
 /// rounded anew.
 ///
-/// F32 is borrowed and lives as long as the reader; the others are copied, O(bytes). llama.cpp's own models of the
-/// Llama family have the rows of q and k in another order than PyTorch's (see gguf_lora.hpp).
-/// Throws Error(file) for a tensor that is no matrix, scales that are not finite, and all other types, by their name.
+/// F32, F16 and BF16 are borrowed and live as long as the reader; the others, whose codes lie between scales, are
+/// copied, O(bytes). llama.cpp's own models of the Llama family have the rows of q and k in another order than
+/// PyTorch's (see gguf_lora.hpp). Throws Error(file) for a tensor that is no matrix, scales that are not finite, and
+/// all other types, by their name.
 inline GgufWeight read_gguf_weight(const GgufReader& reader, std::string_view name) {
   const GgufEntry& entry = reader.at(name);
   const std::string of_name = " for '" + entry.name + "'";
@@ -75,9 +70,9 @@ inline GgufWeight read_gguf_weight(const GgufReader& reader, std::string_view na
         return View<const float>(static_cast<const float*>(data), entry.shape[0], entry.shape[1]);
       }
       case GgufType::f16:
-        return detail::reduced_float_weight<Half>(entry);
+        return detail::stored_half_weight<Half>(entry.bytes, entry.shape[0], entry.shape[1]);
       case GgufType::bf16:
-        return detail::reduced_float_weight<Bfloat16>(entry);
+        return detail::stored_half_weight<Bfloat16>(entry.bytes, entry.shape[0], entry.shape[1]);
       case GgufType::q8_0:
         return detail::q8_0_weight(entry);
       case GgufType::q4_0:
@@ -91,6 +86,7 @@ inline GgufWeight read_gguf_weight(const GgufReader& reader, std::string_view na
   }
   throw file_error(reader.source(), "F32, F16, BF16, Q8_0 or Q4_0" + of_name, name_of(entry.type));
 }
+GgufWeight read_gguf_weight(GgufReader&&, std::string_view) = delete;  // the file would be gone
 
 }  // namespace mole
 

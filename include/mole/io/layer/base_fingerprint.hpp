@@ -3,10 +3,13 @@
 #pragma once
 
 #include "mole/base/base_policy.hpp"
+#include "mole/io/layer/layer_fields.hpp"
 
 #include <bit>
 #include <cstdint>
+#include <cstdio>
 #include <optional>
+#include <string>
 
 #include "mole/core/macros_off.hpp"
 
@@ -40,6 +43,22 @@ std::optional<std::uint64_t> base_fingerprint(const Base& base) {
   else
     return std::nullopt;
 }
+
+namespace detail {
+inline std::string fingerprint_text(std::optional<std::uint64_t> fingerprint) {
+  if (!fingerprint) return "unknown";
+  char digits[17];
+  std::snprintf(digits, sizeof digits, "%016llx", static_cast<unsigned long long>(*fingerprint));
+  return digits;
+}
+
+/// Throws Error(file) unless the description is of that base, or of none that could be compared.
+inline void check_base(const LayerFieldsReader& fields, std::optional<std::uint64_t> fingerprint, bool other_base) {
+  const std::string found = fingerprint_text(fingerprint), trained = fields.text("base");
+  if (trained != "unknown" && found != trained && !other_base)
+    throw fields.error(found + ", of the weight of the base that is given, or other_base,", "base", trained);
+}
+}  // namespace detail
 
 }  // namespace mole
 

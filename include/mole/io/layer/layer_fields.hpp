@@ -103,10 +103,12 @@ class LayerFieldsReader {
   }
   Dropout dropout(const std::string& name) const { return {.rate = number(name), .stream = natural(name + "_stream")}; }
   /// The fields of a part.
-  LayerFieldsReader part(const std::string& name) const {
+  LayerFieldsReader part(const std::string& name) const { return part(name, in_, out_); }
+  /// ... of a map of other sizes.
+  LayerFieldsReader part(const std::string& name, Index in, Index out) const {
     const Json& value = at(name);
     if (!value.is_object()) throw error("an object", name, value.dump());
-    return {value, source_ + ": " + name, numbers_, in_, out_};
+    return {value, source_ + ": " + name, numbers_, in, out};
   }
 
   /// Throws for a field that was not asked for: it might change what the layer computes.

@@ -4,12 +4,12 @@
 
 #include "mole/io/checkpoint.hpp"
 #include "mole/io/layer/base_fingerprint.hpp"
+#include "mole/io/layer/block_kinds.hpp"
 #include "mole/io/layer/layer_kinds.hpp"
 #include "mole/io/limited_json.hpp"
 #include "mole/io/read_report.hpp"
 #include "mole/layer/any_linear.hpp"
 
-#include <cstdio>
 #include <filesystem>
 #include <optional>
 #include <set>
@@ -23,28 +23,23 @@
 namespace mole {
 
 namespace detail {
-inline std::string fingerprint_text(std::optional<std::uint64_t> fingerprint) {
-  if (!fingerprint) return "unknown";
-  char digits[17];
-  std::snprintf(digits, sizeof digits, "%016llx", static_cast<unsigned long long>(*fingerprint));
-  return digits;
-}
-
-/// What a layer has beside its base, which is the caller's.
+/// What a layer has beside its bases, which are the caller's.
 template <class Layer>
 struct WithoutBase {
   Layer& layer;
 
+  static bool own(std::string_view name) { return !name.starts_with("base.") && name.find(".base.") == name.npos; }
+
   template <class F>
   void for_each_tensor(F&& f) {
     layer.for_each_tensor([&](std::string_view name, auto tensor, auto...) {
-      if (!name.starts_with("base.")) f(name, tensor);
+      if (own(name)) f(name, tensor);
     });
   }
   template <class F>
   void for_each_state(F&& f) {
     layer.for_each_state([&](std::string_view name, auto numbers) {
-      if (!name.starts_with("base.")) f(name, numbers);
+      if (own(name)) f(name, numbers);
     });
   }
 };
@@ -55,8 +50,10 @@ inline constexpr Index layer_version = 1;
 
 /// Collects layers by name, then writes them at once.
 ///
-/// A layer is its composition, options, router and experts; the base is not in the file but for its fingerprint. The
-/// file is a checkpoint (io/checkpoint.hpp) with a description of each layer in its metadata:
+/// A layer is its composition, options, router and experts, or experts alone (ExpertLinear), or a block of
+/// three maps with experts on each (BlockKind); the base is not in the
+/// file but for its fingerprint. The file is a checkpoint (io/checkpoint.hpp) with a description of each layer in its
+/// metadata:
 ///
 ///     "<name>.description": {"version": 1, "method": "mola", "in": 768, "out": 768, "base": "16 hexadecimal digits",
 ///         "router": {"type": "LinearRouter", ...}, "gating": {...}, "experts": {...}}
@@ -65,11 +62,11 @@ inline constexpr Index layer_version = 1;
 /// Throws Error(option) for a name that is given twice.
 class LayerWriter {
  public:
-  template <class Router, class Gating, class Experts, class Base, class Execution,
-            class Kinds = PresetKinds<typename Base::Scalar>>
-  void add(const std::string& name, MixtureLinear<Router, Gating, Experts, Base, Execution>& layer,
-           const Kinds& kinds = preset_kinds<typename Base::Scalar>()) {
-    using Kind = LayerKind<Router, Gating, Experts>;
+  /// A MixtureLinear, an ExpertLinear, or a feed-forward block of experts (BlockKind).
+  template <class Layer, class Kinds = detail::KindsOf<Layer>>
+  requires requires { typename detail::KindOf<Layer>::type; }
+  void add(const std::string& name, Layer& layer, const Kinds& kinds = detail::kinds_of<Layer>()) {
+    using Kind = typename detail::KindOf<Layer>::type;
     static_assert(Kinds::template has<Kind>,
                   "mole: expected a layer whose composition is among the LayerKinds; LayerKinds::with() adds it");
     LayerFieldsWriter fields;
@@ -77,12 +74,9 @@ class LayerWriter {
     fields.set("method", kinds.template method<Kind>());
     fields.set("in", layer.in());
     fields.set("out", layer.out());
-    fields.set("base", detail::fingerprint_text(base_fingerprint(std::as_const(layer).base())));
-    fields.set("router", detail::described(std::as_const(layer).router()));
-    fields.set("gating", detail::described(std::as_const(layer).gating()));
-    fields.set("experts", detail::described(std::as_const(layer).experts()));
+    Kind::describe(std::as_const(layer), fields);
     writer_.set_text(name + detail::layer_key, fields.text());
-    detail::WithoutBase<std::remove_reference_t<decltype(layer)>> all{layer};
+    detail::WithoutBase<Layer> all{layer};
     writer_.add_layer(name, all);
   }
 
@@ -135,24 +129,37 @@ class LayerReader {
   std::string description(const std::string& name) const { return file_.text(name + detail::layer_key); }
   const std::string& source() const { return file_.tensors().source(); }
 
+  /// What the description of a layer says, before there is a base; sizes are at most the numbers of the file.
+  struct Sizes {
+    Index in, out;
+  };
+  Sizes sizes(const std::string& name) const {
+    const LayerFieldsReader fields = unread(name);
+    return {fields.size("in", 1), fields.size("out", 1)};
+  }
+  std::string method(const std::string& name) const { return unread(name).text("method"); }
+
   template <BasePolicy Base, class Execution = DefaultExecution, class Kinds = PresetKinds<typename Base::Scalar>>
   AnyLinear<typename Base::Scalar> read(const std::string& name, Base base, const ReadLayerOptions& options = {},
                                         const Kinds& kinds = preset_kinds<typename Base::Scalar>(),
                                         Execution execution = {}) {
-    const std::string where = source() + ": layer '" + name + "'";
-    const LayerFieldsReader fields(detail::LimitedJson::object(description(name), where), where, numbers(), base.in(),
-                                   base.out());
-    check(fields, base_fingerprint(base), options);
-    const std::string method = fields.text("method");
-    std::optional<AnyLinear<typename Base::Scalar>> made;
-    kinds.for_each([&]<class Kind>(const Kind& kind) {
-      if (kind.method == method)
-        made.emplace(layer<Kind>(name, fields, std::move(base), std::move(execution)), options.max_tokens,
-                     options.trainable, options.max_pairs);
-    });
-    if (!made) throw fields.error("one of " + kinds.methods(), "method", method);
-    read_.insert(name);
-    return std::move(*made);
+    const LayerFieldsReader fields = unread(name, base.in(), base.out());
+    check_sizes(fields);
+    detail::check_base(fields, base_fingerprint(base), options.other_base);
+    return made<typename Base::Scalar>(name, fields, options, kinds, std::move(execution), std::move(base));
+  }
+
+  /// A feed-forward block of experts, on the three maps of the host's own.
+  template <BasePolicy Base, class Execution = DefaultExecution, class Kinds = BlockKinds<typename Base::Scalar>>
+  AnyLinear<typename Base::Scalar> read_block(const std::string& name, Base gate, Base up, Base down,
+                                              const ReadLayerOptions& options = {},
+                                              const Kinds& kinds = block_kinds<typename Base::Scalar>(),
+                                              Execution execution = {}) {
+    const LayerFieldsReader fields = unread(name, gate.in(), down.out());
+    check_sizes(fields);
+    detail::check_blocks_bases(fields, gate, up, down, options.other_base);
+    return made<typename Base::Scalar>(name, fields, options, kinds, std::move(execution), std::move(gate),
+                                       std::move(up), std::move(down));
   }
 
   /// The tensors of the layers that were read are used, all others not.
@@ -168,30 +175,42 @@ class LayerReader {
   }
 
  private:
+  LayerFieldsReader unread(const std::string& name, Index in = 0, Index out = 0) const {
+    const std::string where = source() + ": layer '" + name + "'";
+    return LayerFieldsReader(detail::LimitedJson::object(description(name), where), where, numbers(), in, out);
+  }
   Index numbers() const {
     Index numbers = 0;
     for (const SafetensorsEntry& tensor : file_.tensors().tensors()) numbers += Index(tensor.bytes.size());
     return numbers / 4;  // parameters and state have four bytes at least
   }
 
-  static void check(const LayerFieldsReader& fields, std::optional<std::uint64_t> fingerprint,
-                    const ReadLayerOptions& options) {
+  static void check_sizes(const LayerFieldsReader& fields) {
     if (const Index version = fields.integer("version"); version != detail::layer_version)
       throw fields.error(std::to_string(detail::layer_version), "version", std::to_string(version));
     for (const auto& [name, size] : {std::pair{"in", fields.in()}, {"out", fields.out()}})
       if (const Index found = fields.integer(name); found != size)
         throw fields.error(std::to_string(size) + ", of the base,", name, std::to_string(found));
-    const std::string found = detail::fingerprint_text(fingerprint), trained = fields.text("base");
-    if (trained != "unknown" && found != trained && !options.other_base)
-      throw fields.error(found + ", of the weight of the base that is given, or other_base,", "base", trained);
   }
 
-  template <class Kind, class Base, class Execution>
-  auto layer(const std::string& name, const LayerFieldsReader& fields, Base base, Execution execution) const try {
-    typename Kind::template Layer<Base, Execution> layer{detail::policy_of<typename Kind::Router>(fields, "router"),
-                                                         detail::policy_of<typename Kind::Gating>(fields, "gating"),
-                                                         detail::policy_of<typename Kind::Experts>(fields, "experts"),
-                                                         std::move(base), std::move(execution)};
+  template <class T, class Kinds, class Execution, class... Bases>
+  AnyLinear<T> made(const std::string& name, const LayerFieldsReader& fields, const ReadLayerOptions& options,
+                    const Kinds& kinds, Execution execution, Bases... bases) {
+    const std::string method = fields.text("method");
+    std::optional<AnyLinear<T>> made;
+    kinds.for_each([&]<class Kind>(const Kind& kind) {
+      if (kind.method == method)
+        made.emplace(layer<Kind>(name, fields, std::move(execution), std::move(bases)...), options.max_tokens,
+                     options.trainable, options.max_pairs);
+    });
+    if (!made) throw fields.error("one of " + kinds.methods(), "method", method);
+    read_.insert(name);
+    return std::move(*made);
+  }
+
+  template <class Kind, class Execution, class... Bases>
+  auto layer(const std::string& name, const LayerFieldsReader& fields, Execution execution, Bases... bases) const try {
+    auto layer = Kind::make(fields, std::move(bases)..., std::move(execution));
     fields.end();
     detail::WithoutBase<decltype(layer)> all{layer};
     file_.read_layer(name, all);
@@ -207,10 +226,8 @@ class LayerReader {
 };
 
 /// A file of one layer.
-template <class Router, class Gating, class Experts, class Base, class Execution,
-          class Kinds = PresetKinds<typename Base::Scalar>>
-void write_layer(const std::filesystem::path& path, MixtureLinear<Router, Gating, Experts, Base, Execution>& layer,
-                 const Kinds& kinds = preset_kinds<typename Base::Scalar>()) {
+template <class Layer, class Kinds = detail::KindsOf<Layer>>
+void write_layer(const std::filesystem::path& path, Layer& layer, const Kinds& kinds = detail::kinds_of<Layer>()) {
   LayerWriter writer;
   writer.add("layer", layer, kinds);
   writer.write(path);

@@ -32,17 +32,17 @@ struct MoePeftLora {
 struct MoePeftConfig {
   MoePeftKind kind = MoePeftKind::mola;
   MoePeftRouting routing = MoePeftRouting::top_k;
-  MoePeftLora lora;     ///< of modules without experts: MixLoRA's in the attention
-  MoePeftLora experts;  ///< expert_lora, by default the same
+  MoePeftLora lora = {};     ///< of modules without experts: MixLoRA's in the attention
+  MoePeftLora experts = {};  ///< expert_lora, by default the same
   Index num_experts = 0;
   Index k = 2;
-  double p = 0.8;          ///< MixLoRA-dynamic and DynMoLE
-  double temperature = 0;  ///< MixLoRA-dynamic: divides probabilities; 0: off
-  Index capacity = 32;     ///< MixLoRA-Switch, of each sequence
-  std::string activation;  ///< MixLoRA; empty: the host's own
+  double p = 0.8;               ///< MixLoRA-dynamic and DynMoLE
+  double temperature = 0;       ///< MixLoRA-dynamic: divides probabilities; 0: off
+  Index capacity = 32;          ///< MixLoRA-Switch, of each sequence
+  std::string activation = {};  ///< MixLoRA; empty: the host's own
   double entropy_threshold = 0.9, entropy_index = 1.1, entropy_shift = 1e-5;  ///< DynMoLE
   bool renyi = false;                                                         ///< DynMoLE: else Tsallis
-  std::set<std::string, std::less<>> target_modules;                          ///< last names: "q_proj"
+  std::set<std::string, std::less<>> target_modules = {};                     ///< last names: "q_proj"
 
   /// The configuration in `json`. Throws Error(file), naming `source`, for broken JSON, fields of wrong types or
   /// ranges, a kind or routing strategy that is not served, use_dora, whose magnitudes the release does not save, and a

@@ -20,17 +20,25 @@
 
 namespace mole {
 
-/// The peft_type of an adapter that this library computes.
-enum class PeftKind { lora, adalora, vera, randlora, loha, lokr };
+/// The peft_type of an adapter that this library computes. The last three are of forks of peft, which their authors
+/// released: experts with a router, of which two call themselves LORA.
+enum class PeftKind { lora, adalora, vera, randlora, loha, lokr, hydralora, flylora, smora };
 
-/// As the file spells it: "LORA".
+/// As the file spells it, "LORA", or the name of the method.
 std::string_view name_of(PeftKind kind);
+
+/// Has it experts and a router? (PeftMixtures)
+constexpr bool is_mixture(PeftKind kind) {
+  return kind == PeftKind::hydralora || kind == PeftKind::flylora || kind == PeftKind::smora;
+}
 
 /// The fields of adapter_config.json that arithmetic or the choice of tensors depends on, with peft's defaults.
 ///
 /// A module's rank is that of the first key of rank_pattern, in the order of the file, that is the module's whole path
 /// or follows one of its dots (PathPattern::ends), else `rank`; its alpha likewise.
-/// Source: huggingface/peft 0.21.2, tuners/{lora,adalora,vera,randlora,loha,lokr}/config.py.
+/// A LORA with `lora_nums` is a HydraLoRA, one with `bias_u` a FlyLoRA.
+/// Source: huggingface/peft 0.21.2, tuners/{lora,adalora,vera,randlora,loha,lokr}/config.py; Clin0212/HydraLoRA,
+/// peft/tuners/lora.py; gfyddha/FlyLoRA, peft/src/peft/tuners/lora/config.py; StyxXuan/smora, tuners/srmole/config.py.
 struct PeftConfig {
   PeftKind kind = PeftKind::lora;
   Index rank = 8;                ///< r, or AdaLoRA's init_r
@@ -42,6 +50,9 @@ struct PeftConfig {
   bool fan_in_fan_out = false;   ///< the base's weight is stored [I x O]; A and B are not
   bool decompose_both = false;   ///< LoKr: W1, too, may be a product
   Index decompose_factor = 0;    ///< LoKr; 0, in the file -1: near to square roots
+  Index experts = 0;             ///< HydraLoRA's lora_nums
+  Index k = 8;                   ///< ranks of a token: FlyLoRA's top_k, SMoRA's activate_r
+  Index rank_partition = 1;      ///< SMoRA: neighboring ranks that share a row of the router
   std::vector<PeftPattern> rank_pattern = {}, alpha_pattern = {};
   std::map<std::string, Index, std::less<>> kept_ranks = {};  ///< AdaLoRA: of modules that lost some of `rank`
   std::vector<std::string> target_modules = {};
@@ -77,12 +88,19 @@ struct PeftConfig {
 
 namespace detail {
 
-inline constexpr std::array<std::pair<PeftKind, std::string_view>, 6> peft_kinds{{{PeftKind::lora, "LORA"},
-                                                                                  {PeftKind::adalora, "ADALORA"},
-                                                                                  {PeftKind::vera, "VERA"},
-                                                                                  {PeftKind::randlora, "RANDLORA"},
-                                                                                  {PeftKind::loha, "LOHA"},
-                                                                                  {PeftKind::lokr, "LOKR"}}};
+struct PeftKindRow {
+  PeftKind kind;
+  std::string_view type, name;
+};
+inline constexpr std::array<PeftKindRow, 9> peft_kinds{{{PeftKind::lora, "LORA", "LORA"},
+                                                        {PeftKind::adalora, "ADALORA", "ADALORA"},
+                                                        {PeftKind::vera, "VERA", "VERA"},
+                                                        {PeftKind::randlora, "RANDLORA", "RANDLORA"},
+                                                        {PeftKind::loha, "LOHA", "LOHA"},
+                                                        {PeftKind::lokr, "LOKR", "LOKR"},
+                                                        {PeftKind::hydralora, "LORA", "HydraLoRA"},
+                                                        {PeftKind::flylora, "LORA", "FlyLoRA"},
+                                                        {PeftKind::smora, "SRMOLE", "SMoRA"}}};
 
 /// Fields that change what an adapter computes if they are set, and are not served.
 inline constexpr std::array<std::string_view, 8> unserved_peft_fields{"use_qalora",
@@ -99,14 +117,15 @@ inline constexpr std::array<std::string_view, 5> base_changing_inits{"pissa", "o
 
 inline std::string known_peft_kinds() {
   std::string names;
-  for (const auto& [kind, name] : peft_kinds) names += (names.empty() ? "" : ", ") + std::string(name);
+  for (const auto& [kind, type, name] : peft_kinds)
+    if (type != "LORA" || kind == PeftKind::lora) names += (names.empty() ? "" : ", ") + std::string(type);
   return names;
 }
 
 }  // namespace detail
 
 inline std::string_view name_of(PeftKind kind) {
-  return detail::peft_kinds[std::size_t(kind)].second;
+  return detail::peft_kinds[std::size_t(kind)].name;
 }
 
 namespace detail {
@@ -115,9 +134,11 @@ inline PeftKind peft_kind(const PeftFields& fields, const std::string& source) {
   const auto* type = fields.find("peft_type");
   if (!type) throw file_error(source, "a 'peft_type', as in peft's adapter_config.json", "none");
   const std::string name = fields.text("peft_type", *type);
-  const auto kind = std::ranges::find(peft_kinds, name, [](const auto& known) { return known.second; });
-  if (kind == peft_kinds.end()) throw file_error(source, "a peft_type of " + known_peft_kinds(), "'" + name + "'");
-  return kind->first;
+  const auto row = std::ranges::find(peft_kinds, name, &PeftKindRow::type);
+  if (row == peft_kinds.end()) throw file_error(source, "a peft_type of " + known_peft_kinds(), "'" + name + "'");
+  if (row->kind == PeftKind::lora && fields.find("lora_nums")) return PeftKind::hydralora;
+  if (row->kind == PeftKind::lora && fields.find("bias_u")) return PeftKind::flylora;
+  return row->kind;
 }
 
 /// Rank, alpha and dropout, whose names and defaults depend on the kind.
@@ -129,6 +150,9 @@ inline void read_sizes(const PeftFields& fields, PeftConfig& config) {
   };
   switch (config.kind) {
     case PeftKind::lora:
+    case PeftKind::hydralora:
+    case PeftKind::flylora:
+    case PeftKind::smora:
       return read("r", "lora_alpha", "lora_dropout");
     case PeftKind::adalora:
       config.rank = 12;
@@ -153,6 +177,12 @@ inline void read_switches(const PeftFields& fields, PeftConfig& config) {
     fields.read("lora_bias", config.lora_bias);
     fields.read("target_parameters", config.target_parameters);
   }
+  if (is_mixture(config.kind)) {
+    fields.read("lora_nums", config.experts);
+    fields.read(config.kind == PeftKind::smora ? "activate_r" : "top_k", config.k);
+    fields.read("rank_partition", config.rank_partition);
+    if (config.kind == PeftKind::flylora) fields.read("use_rslora", config.rank_stabilized);
+  }
   if (config.kind == PeftKind::lokr) {
     fields.read("decompose_both", config.decompose_both);
     double factor = -1;
@@ -161,7 +191,8 @@ inline void read_switches(const PeftFields& fields, PeftConfig& config) {
   }
   if (config.kind == PeftKind::adalora) {
     config.kept_ranks = fields.counts("rank_pattern", ".lora_E", config.rank);
-  } else if (config.kind != PeftKind::vera && config.kind != PeftKind::randlora) {
+  } else if (config.kind == PeftKind::lora || config.kind == PeftKind::loha || config.kind == PeftKind::lokr ||
+             config.kind == PeftKind::flylora) {
     fields.read("rank_pattern", config.rank_pattern, true);
     fields.read("alpha_pattern", config.alpha_pattern, false);
   }
@@ -178,6 +209,9 @@ inline PeftConfig PeftConfig::parse(std::string_view json, const std::string& so
     if (fields.is_set(name))
       throw file_error(source, "an adapter without '" + std::string(name) + "', which is not served",
                        fields.find(name)->dump().substr(0, 60));
+  for (const std::string_view name : {"use_dora", "lora_bias", "target_parameters"})
+    if (is_mixture(config.kind) && fields.is_set(name))
+      throw file_error(source, std::string(name_of(config.kind)) + " without '" + std::string(name) + "'", "it");
   detail::read_sizes(fields, config);
   detail::read_switches(fields, config);
   if (!(config.dropout >= 0 && config.dropout < 1))
@@ -206,6 +240,8 @@ inline double PeftConfig::scale_of(std::string_view path) const {
       return (alpha > 0 ? alpha : double(rank)) / (double(rank) + 1e-5);
     case PeftKind::randlora:
       return alpha / double(rank);
+    case PeftKind::smora:
+      return alpha / double(k);
     default:
       return mole::scale_of(alpha_of(path), rank_of(path),
                             rank_stabilized ? Scaling::alpha_over_sqrt_rank : Scaling::alpha_over_rank);

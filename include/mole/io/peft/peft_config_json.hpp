@@ -39,6 +39,9 @@ inline void write_sizes(const PeftConfig& config, LimitedJson::Tree& tree) {
   };
   switch (config.kind) {
     case PeftKind::lora:
+    case PeftKind::hydralora:
+    case PeftKind::flylora:
+    case PeftKind::smora:
       return write("r", "lora_alpha", "lora_dropout");
     case PeftKind::adalora:
       tree["total_step"] = 1;  // peft asks for a schedule, which ends with training
@@ -64,6 +67,16 @@ inline void write_switches(const PeftConfig& config, LimitedJson::Tree& tree) {
     if (!config.target_parameters.empty()) tree["target_parameters"] = config.target_parameters;
     if (!config.init.empty()) tree["init_lora_weights"] = config.init;
   }
+  if (config.kind == PeftKind::hydralora) tree["lora_nums"] = config.experts;
+  if (config.kind == PeftKind::flylora) {
+    tree["bias_u"] = 0.01;  // of further training
+    tree["top_k"] = config.k;
+    tree["use_rslora"] = config.rank_stabilized;
+  }
+  if (config.kind == PeftKind::smora) {
+    tree["activate_r"] = config.k;
+    tree["rank_partition"] = config.rank_partition;
+  }
   if (config.kind == PeftKind::lokr) {
     tree["decompose_both"] = config.decompose_both;
     tree["decompose_factor"] = config.decompose_factor == 0 ? -1 : config.decompose_factor;
@@ -72,7 +85,8 @@ inline void write_switches(const PeftConfig& config, LimitedJson::Tree& tree) {
     auto& list = tree["rank_pattern"][path + ".lora_E"] = LimitedJson::Tree::array();
     for (Index i = 0; i < config.rank; ++i) list.push_back(i < kept);
   }
-  if (config.kind == PeftKind::lora || config.kind == PeftKind::loha || config.kind == PeftKind::lokr) {
+  if (config.kind == PeftKind::lora || config.kind == PeftKind::loha || config.kind == PeftKind::lokr ||
+      config.kind == PeftKind::flylora) {
     tree["rank_pattern"] = peft_patterns(config.rank_pattern);
     tree["alpha_pattern"] = peft_patterns(config.alpha_pattern);
   }
@@ -83,7 +97,7 @@ inline void write_switches(const PeftConfig& config, LimitedJson::Tree& tree) {
 /// The text of an adapter_config.json that peft loads, and PeftConfig::parse() reads back.
 inline std::string json_of(const PeftConfig& config) {
   detail::LimitedJson::Tree tree;
-  tree["peft_type"] = name_of(config.kind);
+  tree["peft_type"] = detail::peft_kinds[std::size_t(config.kind)].type;
   tree["task_type"] = detail::text_or_null(config.task);
   tree["base_model_name_or_path"] = detail::text_or_null(config.base);
   tree["inference_mode"] = true;

@@ -132,6 +132,36 @@ class PeftExperts {
     return checked<MapExperts<KroneckerMaps<T>>>(KroneckerMaps<T>(std::move(parameters)), module.scale);
   }
 
+  /// f(the experts of the module, of their own type). `in` and `out` are the sizes of its layer; `weight` [O x I] is
+  /// that of the base, for DoRA, whose experts borrow it. Neither stacked experts nor embeddings; Error(option) for
+  /// those of a mixture.
+  template <class F>
+  decltype(auto) visit(std::string_view path, Index in, Index out, View<const T> weight, F&& f) {
+    const PeftModule& module = adapter_->at(path);
+    require(!is_mixture(adapter_->config.kind), ErrorCode::option, adapter_->source,
+            ": expected an expert of every token at '", path, "', found ", name_of(adapter_->config.kind),
+            ", with a router");
+    switch (adapter_->config.kind) {
+      case PeftKind::lora:
+        if (module.has("lora_B.bias")) return f(biased_lora(path));
+        if (!module.has("lora_magnitude_vector")) return f(lora(path));
+        require(bool(weight), ErrorCode::option, "PeftExperts: expected the base's weight as numbers for DoRA at '",
+                path, "', found none");
+        return f(dora(path, weight));
+      case PeftKind::adalora:
+        return f(adalora(path));
+      case PeftKind::vera:
+        return f(vera(path, in));
+      case PeftKind::randlora:
+        return f(randlora(path, in, out));
+      case PeftKind::loha:
+        return f(loha(path));
+      default:
+        break;
+    }
+    return f(lokr(path));
+  }
+
  private:
   static Rng& generator() {  // draws what is overwritten at once
     static thread_local Rng rng;

@@ -22,9 +22,10 @@ struct PeftKey {
   bool shared = false;  ///< may be there once for all modules, as base_model.<suffix>
 };
 
-/// The names of all tensors. The adapter's own name is not in them: peft takes it out when it saves.
-/// Source: huggingface/peft 0.21.2, tuners/*/layer.py and utils/save_and_load.py.
-inline constexpr std::array<PeftKey, 30> peft_keys{{
+/// The names of all tensors. The adapter's own name is not in them: peft takes it out when it saves. # is a number.
+/// Source: huggingface/peft 0.21.2, tuners/*/layer.py and utils/save_and_load.py; Clin0212/HydraLoRA,
+/// peft/tuners/lora.py; gfyddha/FlyLoRA, peft/src/peft/tuners/lora/layer.py; StyxXuan/smora, tuners/srmole/layer.py.
+inline constexpr std::array<PeftKey, 40> peft_keys{{
     {PeftKind::lora, "lora_A.weight", 2},          // [r x I]; stacked experts [E r x I], expert after expert
     {PeftKind::lora, "lora_B.weight", 2},          // [O x r]; stacked experts [O x r E], rank after rank
     {PeftKind::lora, "lora_B.bias", 1},            // [O]
@@ -55,13 +56,39 @@ inline constexpr std::array<PeftKey, 30> peft_keys{{
     {PeftKind::lokr, "lokr_w2_a", 2},
     {PeftKind::lokr, "lokr_w2_b", 2},
     {PeftKind::lokr, "lokr_t2", 0},
+    {PeftKind::hydralora, "lora_A.weight", 2},      // [r x I], of all experts
+    {PeftKind::hydralora, "lora_B#.weight", 2},     // [O x r], one for each
+    {PeftKind::hydralora, "lora_route.weight", 2},  // [experts x I]
+    {PeftKind::flylora, "lora_A.weight", 2},        // [r x I], mostly zeros
+    {PeftKind::flylora, "lora_B.weight", 2},        // [O x r]
+    {PeftKind::flylora, "lora_topk_bias", 1},       // [r]
+    {PeftKind::smora, "lora_A.weight", 2},          // [r x I]
+    {PeftKind::smora, "lora_B.weight", 2},          // [O x r]
+    {PeftKind::smora, "lora_router.weight", 2},     // [r / rank_partition x I]
+    {PeftKind::smora, "lora_biases", 1},            // [r]
 }};
 
 /// Where a tensor of a file belongs.
 struct PeftPlace {
-  std::string_view path;  ///< of the module; empty: shared by all
-  const PeftKey* key;     ///< null: no tensor of the adapter, but one of the host, at this path
+  std::string_view path;         ///< of the module; empty: shared by all
+  const PeftKey* key;            ///< null: no tensor of the adapter, but one of the host, at this path
+  std::string_view suffix = {};  ///< that of the key, with a number in place of #
 };
+
+namespace detail {
+/// The size of the end of `path` that is `suffix`, where # stands for a number without leading zeros; 0 if it has none.
+inline std::size_t end_that_is(std::string_view path, std::string_view suffix) {
+  const std::size_t mark = suffix.find('#');
+  if (mark == suffix.npos) return path.ends_with(suffix) ? suffix.size() : 0;
+  const std::string_view before = suffix.substr(0, mark), after = suffix.substr(mark + 1);
+  if (!path.ends_with(after)) return 0;
+  const std::string_view rest = path.substr(0, path.size() - after.size());
+  const std::size_t last = rest.find_last_not_of("0123456789");
+  const std::size_t digits = rest.size() - (last == rest.npos ? 0 : last + 1);
+  if (digits == 0 || digits > 9 || (digits > 1 && rest[rest.size() - digits] == '0')) return 0;
+  return rest.substr(0, rest.size() - digits).ends_with(before) ? before.size() + digits + after.size() : 0;
+}
+}  // namespace detail
 
 /// The place of the tensor `name` in a file of an adapter of `kind`.
 inline PeftPlace peft_place(PeftKind kind, std::string_view name) {
@@ -72,10 +99,11 @@ inline PeftPlace peft_place(PeftKind kind, std::string_view name) {
   const bool is_inner = !is_outer || path.starts_with(inner);
   if (is_outer && is_inner) path.remove_prefix(inner.size());
   for (const PeftKey& key : peft_keys) {
-    if (key.kind != kind || !path.ends_with(key.suffix)) continue;
-    const std::string_view before = path.substr(0, path.size() - key.suffix.size());
-    if (before.ends_with('.')) return {before.substr(0, before.size() - 1), &key};
-    if (before.empty() && key.shared) return {{}, &key};
+    const std::size_t size = key.kind == kind ? detail::end_that_is(path, key.suffix) : 0;
+    if (size == 0) continue;
+    const std::string_view before = path.substr(0, path.size() - size), suffix = path.substr(before.size());
+    if (before.ends_with('.')) return {before.substr(0, before.size() - 1), &key, suffix};
+    if (before.empty() && key.shared) return {{}, &key, suffix};
   }
   return {path, nullptr};
 }
@@ -108,6 +136,12 @@ inline std::vector<std::vector<std::string_view>> peft_needs(const PeftConfig& c
       return {{"randlora_lambda"}, {"randlora_gamma"}, {"randlora_A"}, {"randlora_B"}};
     case PeftKind::loha:
       return {{"hada_w1_a"}, {"hada_w1_b"}, {"hada_w2_a"}, {"hada_w2_b"}};
+    case PeftKind::hydralora:  // and lora_B1 ... up to lora_nums
+      return {{"lora_A.weight"}, {"lora_B0.weight"}, {"lora_route.weight"}};
+    case PeftKind::flylora:
+      return {{"lora_A.weight"}, {"lora_B.weight"}, {"lora_topk_bias"}};
+    case PeftKind::smora:
+      return {{"lora_A.weight"}, {"lora_B.weight"}, {"lora_router.weight"}, {"lora_biases"}};
     case PeftKind::lokr:
       break;
   }

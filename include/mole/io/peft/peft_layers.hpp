@@ -5,6 +5,7 @@
 #include "mole/base/dense_base.hpp"
 #include "mole/execution/default_execution.hpp"
 #include "mole/io/peft/peft_experts.hpp"
+#include "mole/io/peft/peft_mixtures.hpp"
 #include "mole/layer/any_linear.hpp"
 #include "mole/method/one_adapter.hpp"
 
@@ -25,7 +26,8 @@ struct PeftLayersOptions {
   bool bases_are_changed = false;
 };
 
-/// Makes layers whose types the caller need not name: base(x) + what the adapter adds, for every token.
+/// Makes layers whose types the caller need not name: base(x) + what the adapter adds, for every token, or, of a
+/// mixture, what its router chooses.
 ///
 ///     PeftLayers<float> layers(read_peft(folder), {.max_tokens = 512});
 ///     AnyLinear<float> q = layers.layer("model.layers.0.self_attn.q_proj", DenseBase{weight});
@@ -47,48 +49,24 @@ class PeftLayers {
   /// `weight` [O x I] is for DoRA alone, in memory that outlives the layer; by default that of the base.
   template <BasePolicy Base>
   AnyLinear<T> layer(std::string_view path, Base base, View<const T> weight = {}) {
-    const PeftModule& module = adapter_().at(path);
     for (const char* tensor : {".weight", ".bias"})
       require(options_.bases_are_changed || !adapter_().replaced.contains(std::string(path) + tensor),
               ErrorCode::option, adapter_().source, ": expected bases_are_changed for an adapter that replaces '", path,
               tensor, "', found it unset");
-    switch (adapter_().config.kind) {
-      case PeftKind::lora:
-        if (module.has("lora_B.bias")) return made(experts_.biased_lora(path), std::move(base));
-        if (module.has("lora_magnitude_vector")) return dora(path, std::move(base), weight);
-        return made(experts_.lora(path), std::move(base));
-      case PeftKind::adalora:
-        return made(experts_.adalora(path), std::move(base));
-      case PeftKind::vera:
-        return made(experts_.vera(path, base.in()), std::move(base));
-      case PeftKind::randlora:
-        return made(experts_.randlora(path, base.in(), base.out()), std::move(base));
-      case PeftKind::loha:
-        return made(experts_.loha(path), std::move(base));
-      case PeftKind::lokr:
-        break;
-    }
-    return made(experts_.lokr(path), std::move(base));
+    if constexpr (std::same_as<Base, DenseBase<View<const T>>>)  // one that owns it may be copied, and the first gone
+      if (!weight) weight = base.weight();
+    if (is_mixture(adapter_().config.kind))
+      return PeftMixtures<T>(adapter_()).visit(path, std::move(base), execution_, [&](auto layer) {
+        return AnyLinear<T>(std::move(layer), options_.max_tokens);
+      });
+    const Index in = base.in(), out = base.out();
+    return experts_.visit(path, in, out, weight, [&](auto experts) {
+      return AnyLinear<T>(one_adapter(std::move(experts), std::move(base), execution_), options_.max_tokens);
+    });
   }
 
  private:
   const PeftAdapter& adapter_() const { return experts_.adapter(); }
-
-  template <class Base>
-  AnyLinear<T> dora(std::string_view path, Base base, View<const T> weight) {
-    if constexpr (std::same_as<Base, DenseBase<View<const T>>>)  // one that owns it may be copied, and the first gone
-      if (!weight) weight = base.weight();
-    require(bool(weight), ErrorCode::option, "PeftLayers: expected the base's weight as numbers for DoRA at '", path,
-            "', found a base that does not borrow them");
-    auto experts = experts_.dora(path, weight);
-    return made(std::move(experts), std::move(base));
-  }
-
-  /// `base` by reference, as the call's other argument may read it.
-  template <class Experts, class Base>
-  AnyLinear<T> made(Experts experts, Base&& base) const {
-    return AnyLinear<T>(one_adapter(std::move(experts), std::move(base), execution_), options_.max_tokens);
-  }
 
   PeftExperts<T> experts_;
   PeftLayersOptions options_;

@@ -2,7 +2,6 @@
 // PeftWriter: writes adapters as a folder that peft loads.
 #pragma once
 
-#include "mole/core/reduced_floats.hpp"
 #include "mole/execution/reference.hpp"
 #include "mole/expert/biased_experts.hpp"
 #include "mole/expert/low_rank.hpp"
@@ -11,6 +10,7 @@
 #include "mole/factors/hadamard_factors.hpp"
 #include "mole/factors/shared_frozen.hpp"
 #include "mole/factors/triplet_factors.hpp"
+#include "mole/io/encode_floats.hpp"
 #include "mole/io/peft/peft_modules.hpp"
 #include "mole/maps/diagonal_mixture.hpp"
 #include "mole/maps/kronecker_maps.hpp"
@@ -200,19 +200,7 @@ class PeftWriter {
   }
   template <class T>
   void put_as(const std::string& path, std::string_view suffix, View<const T> matrix, std::vector<Index> shape) {
-    std::vector<std::byte> bytes;
-    const auto append = [&](const auto number) {
-      const auto from = std::as_bytes(std::span(&number, 1));
-      bytes.insert(bytes.end(), from.begin(), from.end());
-    };
-    for (Index r = 0; r < matrix.rows(); ++r)
-      for (const T value : matrix.row(r)) {
-        if (dtype_ == Dtype::f64) append(double(value));
-        if (dtype_ == Dtype::f32) append(float(value));
-        if (dtype_ == Dtype::f16) append(to_float16(float(value)));
-        if (dtype_ == Dtype::bf16) append(to_bfloat16(float(value)));
-      }
-    modules_.add_bytes(path, suffix, dtype_, std::move(shape), bytes);
+    modules_.add_bytes(path, suffix, dtype_, std::move(shape), encode_floats(matrix, dtype_));
   }
 
   Dtype dtype_;

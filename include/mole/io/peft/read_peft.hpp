@@ -25,7 +25,8 @@ struct ReadPeftOptions {
 };
 
 /// The adapter in `folder`: adapter_config.json with adapter_model.safetensors, or its shards. LoRA with rsLoRA, DoRA,
-/// lora_bias, patterns of ranks and alphas, target_parameters and embeddings; AdaLoRA, VeRA, RandLoRA, LoHa, LoKr.
+/// lora_bias, patterns of ranks and alphas, target_parameters and embeddings; AdaLoRA, VeRA, RandLoRA, LoHa, LoKr; what
+/// the forks of peft save that HydraLoRA, FlyLoRA and SMoRA were released with.
 ///
 /// Checks names, dtypes, dimensions, that no module lacks a part, and ranks; the numbers are not looked at. Tensors of
 /// no module are `replaced` ones if the configuration names them (modules_to_save, bias) or they are those of a
@@ -119,8 +120,8 @@ class PeftReading {
       // Sizes must follow from numbers that are there: those beside a 0 may be of any size.
       if (tensor.entry->bytes.empty() && config().kind != PeftKind::adalora) fail(name, "at least one number", "none");
       PeftTensors& tensors = place.path.empty() ? adapter_.shared : module(place.path).tensors;
-      if (!tensors.emplace(place.key->suffix, tensor).second)
-        fail(name, "one tensor '" + std::string(place.key->suffix) + "' of its module", "two");
+      if (!tensors.emplace(place.suffix, tensor).second)
+        fail(name, "one tensor '" + std::string(place.suffix) + "' of its module", "two");
       if (place.path.empty()) adapter_.report.used.push_back(name);
     }
   }
@@ -156,8 +157,39 @@ class PeftReading {
       check_ranks(module, "lora_embedding_A", "lora_embedding_B");
     } else if (config().kind == PeftKind::adalora) {
       check_ranks(module, "lora_A", "lora_B");
+    } else if (is_mixture(config().kind)) {
+      check_mixture(module);
     }
     return true;
+  }
+
+  /// Sizes of ranks and experts, of what the configuration says.
+  void check_mixture(const PeftModule& module) const {
+    const Index rank = config().rank_of(module.path);
+    const auto size_of = [&](std::string_view suffix, Index expected) {
+      const Index found = module.tensors.find(suffix)->second.shape()[0];
+      if (found != expected)
+        fail(module.path, std::to_string(expected) + " rows of '" + std::string(suffix) + "'", std::to_string(found));
+    };
+    if (config().kind == PeftKind::hydralora) {
+      for (Index e = 0; e < config().experts; ++e) {
+        const std::string b = "lora_B" + std::to_string(e) + ".weight";
+        if (!module.has(b)) fail(module.path, "a tensor '" + b + "', as of lora_nums", "none");
+        check_ranks(module, "lora_A.weight", b);
+      }
+      if (Index(module.tensors.size()) != config().experts + 2)
+        fail(module.path, std::to_string(config().experts) + " matrices B, as of lora_nums",
+             std::to_string(module.tensors.size() - 2));
+      size_of("lora_route.weight", config().experts);
+    } else {
+      check_ranks(module, "lora_A.weight", "lora_B.weight");
+      size_of(config().kind == PeftKind::smora ? "lora_biases" : "lora_topk_bias", rank);
+      if (config().kind != PeftKind::smora) return;
+      if (rank % config().rank_partition != 0)
+        fail(module.path, "a rank_partition that divides the rank " + std::to_string(rank),
+             std::to_string(config().rank_partition));
+      size_of("lora_router.weight", rank / config().rank_partition);
+    }
   }
 
   /// Ranks of A and B, and of the configuration: a scale for another rank would be wrong.
