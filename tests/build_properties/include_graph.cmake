@@ -8,7 +8,7 @@ set(own_headers
   "mole\\.hpp                     : .*"
   "method/.*                      : .*"
   "core/.*                        : core/.*"
-  "kernel/.*                      : kernel/.* core/(config|macros_off|macros_on)\\.hpp"
+  "kernel/.*                      : kernel/.* core/(config|mix_bits|macros_off|macros_on)\\.hpp"
   "execution/default_execution.*  : execution/.* core/macros_(off|on)\\.hpp"
   "execution/.*                   : execution/.* core/.* kernel/.*"
   "router/.*                      : router/.* core/.* kernel/.* execution/execution_policy\\.hpp"
