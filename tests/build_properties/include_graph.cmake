@@ -21,6 +21,7 @@ set(own_headers
   "maps/.*                        : maps/.* core/.* kernel/.* execution/execution_policy\\.hpp"
   "expert/.*                      : expert/.* core/.* kernel/.* execution/execution_policy\\.hpp (maps/map|factors/factor)_policy\\.hpp"
   "layer/any_linear\\.hpp          : layer/.* core/.* surgery/merge\\.hpp"
+  "layer/feed_forward_experts\\.hpp : layer/.* core/.* kernel/.* [a-z]+/[a-z]+_policy\\.hpp"
   "layer/.*                       : layer/.* core/.* [a-z]+/[a-z]+_policy\\.hpp execution/default_execution\\.hpp"
   "combiner/.*                    : combiner/.* core/.* execution/execution_policy\\.hpp"
   "optim/.*                       : optim/.* kernel/.* core/.*"
