@@ -69,21 +69,28 @@ class LayerWriter {
             class Kinds = PresetKinds<typename Base::Scalar>>
   void add(const std::string& name, MixtureLinear<Router, Gating, Experts, Base, Execution>& layer,
            const Kinds& kinds = preset_kinds<typename Base::Scalar>()) {
-    using Kind = LayerKind<Router, Gating, Experts>;
-    static_assert(Kinds::template has<Kind>,
-                  "mole: expected a layer whose composition is among the LayerKinds; LayerKinds::with() adds it");
-    LayerFieldsWriter fields;
-    fields.set("version", detail::layer_version);
-    fields.set("method", kinds.template method<Kind>());
-    fields.set("in", layer.in());
-    fields.set("out", layer.out());
-    fields.set("base", detail::fingerprint_text(base_fingerprint(std::as_const(layer).base())));
-    fields.set("router", detail::described(std::as_const(layer).router()));
-    fields.set("gating", detail::described(std::as_const(layer).gating()));
-    fields.set("experts", detail::described(std::as_const(layer).experts()));
-    writer_.set_text(name + detail::layer_key, fields.text());
-    detail::WithoutBase<std::remove_reference_t<decltype(layer)>> all{layer};
-    writer_.add_layer(name, all);
+    constexpr bool described = DescribedPolicy<Router> && DescribedPolicy<Gating> && DescribedPolicy<Experts>;
+    static_assert(described,
+                  "mole: expected a router, a gating and experts that have a PolicyDescription "
+                  "(mole/io/layer/policy_description.hpp), found one without; CheckpointWriter::add_layer "
+                  "(mole/io/checkpoint.hpp) saves the numbers of any layer");
+    if constexpr (described) {
+      using Kind = LayerKind<Router, Gating, Experts>;
+      static_assert(Kinds::template has<Kind>,
+                    "mole: expected a layer whose composition is among the LayerKinds; LayerKinds::with() adds it");
+      LayerFieldsWriter fields;
+      fields.set("version", detail::layer_version);
+      fields.set("method", kinds.template method<Kind>());
+      fields.set("in", layer.in());
+      fields.set("out", layer.out());
+      fields.set("base", detail::fingerprint_text(base_fingerprint(std::as_const(layer).base())));
+      fields.set("router", detail::described(std::as_const(layer).router()));
+      fields.set("gating", detail::described(std::as_const(layer).gating()));
+      fields.set("experts", detail::described(std::as_const(layer).experts()));
+      writer_.set_text(name + detail::layer_key, fields.text());
+      detail::WithoutBase<std::remove_reference_t<decltype(layer)>> all{layer};
+      writer_.add_layer(name, all);
+    }
   }
 
   /// A layer that read_layer() gave back for a Base. Throws Error(option) if it holds none of these kinds on a Base.
