@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// What adapters of other kinds than two trained matrices cost beside a plain LoRA.
+// What every kind of factors and of maps costs beside a plain LoRA: the sweep over methods, as sweep_bench is over
+// sizes.
 //
 //   forward/<adapter>/r:<rank>/T:<tokens>/d:<d>, forward_backward/...   one thread, float, a packed base of d x d
 //
@@ -11,14 +12,24 @@
 #include "bench/machine/clock.hpp"
 #include "mole/expert/biased_experts.hpp"
 #include "mole/method/adalora.hpp"
+#include "mole/method/compressed_experts.hpp"
 #include "mole/method/dora.hpp"
+#include "mole/method/flylora.hpp"
 #include "mole/method/loha.hpp"
 #include "mole/method/lokr.hpp"
 #include "mole/method/lora.hpp"
+#include "mole/method/mofme.hpp"
+#include "mole/method/mola.hpp"
+#include "mole/method/moram.hpp"
 #include "mole/method/mos.hpp"
+#include "mole/method/mtl_lora.hpp"
 #include "mole/method/nola.hpp"
+#include "mole/method/oft.hpp"
 #include "mole/method/one_adapter.hpp"
+#include "mole/method/poly.hpp"
 #include "mole/method/randlora.hpp"
+#include "mole/method/smora.hpp"
+#include "mole/method/sora.hpp"
 #include "mole/method/vblora.hpp"
 #include "mole/method/vera.hpp"
 
@@ -27,6 +38,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 namespace {
 
@@ -39,9 +51,12 @@ struct Calls {
   std::function<void()> forward, forward_backward;
 };
 
-/// A layer with everything that a call of it needs.
+/// A layer with everything that a call of it needs. One without a router serves two tasks, in turns of four tokens.
 template <class Layer>
 Calls calls_of(Layer layer_, Index tokens, Index d) {
+  static constexpr bool routed = requires(Layer & layer) {
+    layer.router();
+  };
   struct Setting {
     Setting(Layer l, Index tokens, Index d)
         : layer(std::move(l)),
@@ -53,14 +68,28 @@ Calls calls_of(Layer layer_, Index tokens, Index d) {
           d_x(tokens, d) {
       mole::Rng rng(4);  // parameters that have learned something
       layer.for_each_tensor([&](std::string_view, mole::View<float> tensor) { fill_uniform(tensor, 0.1, rng); });
+      std::vector<int> task(std::size_t(tokens), 0);
+      for (std::size_t n = 0; n < task.size(); ++n) task[n] = int(n / 4 % 2);
+      if constexpr (!routed) tasks = mole::Routing<float>::from_labels(task, layer.experts().experts());
     }
-    void forward() { layer.forward(x, y, work); }
-    void backward() { layer.backward(x, d_y, d_x, gradients, work); }
+    void forward() {
+      if constexpr (routed)
+        layer.forward(x, y, work);
+      else
+        layer.apply(x, tasks, y, work);
+    }
+    void backward() {
+      if constexpr (routed)
+        layer.backward(x, d_y, d_x, gradients, work);
+      else
+        layer.apply_backward(x, tasks, d_y, {}, d_x, gradients, work);
+    }
 
     Layer layer;
     typename Layer::Workspace work;
     typename Layer::Gradients gradients;
     Matrix<float> x, d_y, y, d_x;
+    mole::Routing<float> tasks;
   };
   const auto setting = std::make_shared<Setting>(std::move(layer_), tokens, d);
   return {[setting] { setting->forward(); },
@@ -70,7 +99,7 @@ Calls calls_of(Layer layer_, Index tokens, Index d) {
           }};
 }
 
-/// An adapter, and the ranks of the LoRA that it stands beside.
+/// An adapter, and the ranks of the LoRA that it stands beside: its own, or those that serve a token.
 struct Adapter {
   const char* name;
   Index rank;
@@ -141,6 +170,47 @@ const Adapter adapters[] = {
      [](Index tokens, Index d, mole::Rng& rng) {
        mole::LowRank<mole::DenseFactors<float>> experts({.in = d, .out = d, .rank = rank, .alpha = 16}, rng);
        return calls_of(mole::one_adapter(mole::BiasedExperts(std::move(experts)), base(d), mole::Simd<>{}), tokens, d);
+     }},
+    {"sora", rank,
+     [](Index tokens, Index d, mole::Rng& rng) {
+       return calls_of(mole::sora({.rank = rank}, base(d), rng), tokens, d);
+     }},
+    {"oft", rank,
+     [](Index tokens, Index d, mole::Rng& rng) {
+       return calls_of(mole::oft({}, FrozenLayer::of(d).weight, base(d), rng), tokens, d);
+     }},
+    {"poly", rank,
+     [](Index tokens, Index d, mole::Rng& rng) {
+       return calls_of(mole::poly({.rank = rank}, base(d), rng), tokens, d);
+     }},
+    {"mtl_lora", rank,
+     [](Index tokens, Index d, mole::Rng& rng) {
+       return calls_of(mole::mtl_lora({.rank = rank}, base(d), rng), tokens, d);
+     }},
+    // Routed, beside a LoRA of the ranks that serve a token.
+    {"mola_1_of_8", rank,
+     [](Index tokens, Index d, mole::Rng& rng) {
+       return calls_of(mole::mola({.experts = 8, .rank = rank, .k = 1}, base(d), rng), tokens, d);
+     }},
+    {"compressed_experts_2_of_8", 2 * rank,
+     [](Index tokens, Index d, mole::Rng& rng) {
+       return calls_of(mole::compressed_experts({.rank = rank}, base(d), rng), tokens, d);
+     }},
+    {"mofme_2_of_8", 2 * rank,
+     [](Index tokens, Index d, mole::Rng& rng) {
+       return calls_of(mole::mofme({.form = mole::ModulationForm::low_rank, .rank = rank}, base(d), rng), tokens, d);
+     }},
+    {"smora_8_of_64", rank,
+     [](Index tokens, Index d, mole::Rng& rng) {
+       return calls_of(mole::smora({.rank = 64, .k = rank}, base(d), rng), tokens, d);
+     }},
+    {"flylora_8_of_32", rank,
+     [](Index tokens, Index d, mole::Rng& rng) {
+       return calls_of(mole::flylora({.rank = 32, .k = rank}, base(d), rng), tokens, d);
+     }},
+    {"moram_8_of_32", rank,
+     [](Index tokens, Index d, mole::Rng& rng) {
+       return calls_of(mole::moram({.ranks = {32}, .k = rank}, base(d), rng), tokens, d);
      }},
 };
 

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT
-// The optimizer's step.
+// What makes or changes parameters: the optimizer's step, and bases from a counter.
 #include "bench/kernels/kernel_case.hpp"
+#include "mole/core/random.hpp"
 #include "mole/kernel/adamw_update.hpp"
+#include "mole/kernel/uniform_columns.hpp"
 #include "tests/support/random_matrix.hpp"
 
 #include <cmath>
@@ -51,12 +53,28 @@ struct AdamWStep {
   Matrix<T> p, g, m, v;
 };
 
+/// A tile of a random basis, as RandomBasis and DiagonalBases make it: two products of 64 bits for two numbers.
+struct UniformTile {
+  explicit UniformTile(Index columns) : to(1, columns) {}
+
+  void kernel() { mole::kernel::UniformColumns<xsimd::default_arch, T>{}(row++, 0, 0.7, to.data(), to.cols()); }
+  void plain() { mole::fill_uniform_columns(row++, 0, 0.7, to.view().row(0)); }
+  Work work() const {
+    const double bytes = double(sizeof(T)) * double(to.cols());
+    return {0, 5.0 * double(to.cols()), bytes, bytes};
+  }
+
+  Matrix<T> to;
+  std::uint64_t row = 1;
+};
+
 }  // namespace
 
 std::vector<KernelCase> update_cases() {
   std::vector<KernelCase> cases;
   add_cases<AdamWStep, 3>(cases, "adamw_update", {"E", "r", "d"},
                           {{1, 8, 768}, {8, 8, 768}, {64, 8, 768}, {1, 8, 2048}, {8, 8, 2048}, {64, 8, 2048}});
+  add_cases<UniformTile, 1>(cases, "uniform_columns", {"cols"}, {{64}, {512}});
   return cases;
 }
 

@@ -1,7 +1,12 @@
 // SPDX-License-Identifier: MIT
 #include "mole/core/activation.hpp"
 
+#include "mole/kernel/vector.hpp"
 #include "support/catch.hpp"
+
+#include <array>
+#include <cmath>
+#include <limits>
 
 using namespace mole;
 
@@ -42,5 +47,25 @@ TEST_CASE("Activations of very large numbers are these, or 0", "[core]") {
     limits(GELU{});
     limits(GELU{.approximate = true});
     limits(ReLU{});
+  }
+}
+
+TEST_CASE("SiLU of a vector is SiLU of its numbers, of very large ones and NaN too", "[core]") {
+  static_assert(VectorActivationPolicy<SiLU> && !VectorActivationPolicy<GELU> && !VectorActivationPolicy<ReLU>);
+  using Arch = kernel::DefaultArchitecture;
+  using Vector = kernel::Vector<Arch, float>;
+  const float nan = std::numeric_limits<float>::quiet_NaN(), infinity = std::numeric_limits<float>::infinity();
+  const auto same = [](float found, float expected) {
+    return std::isnan(expected) ? std::isnan(found) : std::abs(found - expected) <= 1e-6f * (1 + std::abs(expected));
+  };
+  for (const float z : {0.0f, -0.0f, 1e-30f, 0.3f, -2.5f, 17.0f, -88.0f, -104.0f, 1e4f, -1e4f, infinity, nan}) {
+    std::array<float, 16> value{}, slope{};
+    SiLU{}.value(Vector(z)).store_unaligned(value.data());
+    SiLU{}.derivative(Vector(z)).store_unaligned(slope.data());
+    for (std::size_t i = 0; i < std::size_t(kernel::step_of<Arch, float>); ++i) {
+      CAPTURE(z, value[i], slope[i]);
+      CHECK((z == infinity ? value[i] == infinity : same(value[i], SiLU{}.value(z))));
+      CHECK(same(slope[i], SiLU{}.derivative(z)));
+    }
   }
 }

@@ -30,7 +30,8 @@ TEST_CASE("Bases of a smaller model are the beginning of those of a larger one",
     CHECK(large.options().bases == 7);
     for (Index b = 0; b < 3; ++b) CHECK(support::same_bits(basis_of(small, b, 9), basis_of(large, b, 9)));
     Matrix<double> one(3, 8), two(3, 8);
-    const View<const double> of_small = small.a(8, one.view()), of_large = large.a(8, two.view());
+    const View<const double> of_small = small.a(8, one.view(), Reference{}),
+                             of_large = large.a(8, two.view(), Reference{});
     for (Index k = 0; k < 3; ++k) CHECK(std::ranges::equal(of_small.row(k), of_large.row(k)));
   }
 }
@@ -86,7 +87,7 @@ TEST_CASE("Neighboring seeds share no matrix, and other distributions are no oth
     for (std::uint64_t other : {0u, 1u, 2u, 3u}) {
       const Bases one = bases(seed), two = bases(other);
       const Matrix<double> b = basis_of(one, 0, 8);
-      CHECK(!std::ranges::equal(b.view().row(0), two.a(8, unused.view()).row(0)));
+      CHECK(!std::ranges::equal(b.view().row(0), two.a(8, unused.view(), Reference{}).row(0)));
       CHECK(bases(seed, BasisDistribution::ternary).fingerprint() != two.fingerprint());
     }
 }

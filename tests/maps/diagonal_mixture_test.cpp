@@ -68,7 +68,7 @@ Matrix<double> delta_by_formula(const MapExperts<DiagonalMixture<double>>& exper
   const Index n = experts.maps().used_bases(), small = std::min(shape.in, shape.out),
               large = std::max(shape.in, shape.out);
   Matrix<double> scratch(shape.rank, std::max(small, large)), delta(shape.out, shape.in);
-  const View<const double> a = bases.a(small, scratch.view());
+  const View<const double> a = bases.a(small, scratch.view(), Reference{});
   for (Index q = 0; q < n * shape.rank; ++q) {
     const bool formula = shape.pairing == BasisPairing::formula;
     const Index k = formula ? q % shape.rank : q / n, b = formula ? q / shape.rank : q % n;

@@ -21,16 +21,24 @@ concept ActivationPolicy = std::copyable<A> && requires(const A& activation) {
   { activation.derivative(1.0) } -> std::same_as<double>;
 };
 
+/// ... of vectors of numbers (kernel::Vector), too: `takes_vectors` says so. Blocks then compute a vector at a time.
+template <class A>
+concept VectorActivationPolicy = ActivationPolicy<A> && A::takes_vectors;
+
 /// z sigmoid(z), of LLaMA, Mixtral and most gated blocks.   Source: Elfwing et al. 2017, arXiv:1702.03118.
 struct SiLU {
+  static constexpr bool takes_vectors = true;
+
   template <class T>
   T value(T z) const {
-    return z / (1 + std::exp(-z));
+    using std::exp;
+    return z / (T(1) + exp(-z));
   }
   template <class T>
   T derivative(T z) const {
-    const T s = 1 / (1 + std::exp(-z));
-    return s * (1 + z * (1 - s));
+    using std::exp;
+    const T s = T(1) / (T(1) + exp(-z));
+    return s * (T(1) + z * (T(1) - s));
   }
 };
 

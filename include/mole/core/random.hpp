@@ -2,6 +2,7 @@
 // Rng: counter-based random numbers, the same bits on every platform, in any order, on any number of threads.
 #pragma once
 
+#include "mole/core/mix_bits.hpp"
 #include "mole/core/view.hpp"
 
 #include <cmath>
@@ -13,15 +14,6 @@
 #include "mole/core/macros_off.hpp"
 
 namespace mole {
-
-/// A bijection of 64-bit numbers whose outputs look independent of each other.
-/// Source: the finalizer of SplitMix64 (Steele, Lea and Flood 2014).
-constexpr std::uint64_t mix_bits(std::uint64_t z) {
-  z += 0x9e3779b97f4a7c15ull;
-  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
-  z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
-  return z ^ (z >> 31);
-}
 
 /// The top 53 bits of `bits` as a number in [0, 1).
 constexpr double unit_interval(std::uint64_t bits) {

@@ -136,10 +136,13 @@ class MapExperts {
           std::ranges::transform(d_y.row(routing.token(pair_of(i))), s.d_y.row(i).begin(),
                                  [&](T d) { return factor * d; });
         });
-        const View<T> d_rows = d_seen ? s.d_x.top(count) : View<T>();
-        if (d_rows) fill(d_rows, T(0));
+        const bool in_place = d_seen && consecutive(pairs, routing);
+        const View<T> d_rows = in_place ? d_seen.middle_rows(routing.token(pairs[0]), count)
+                               : d_seen ? s.d_x.top(count)
+                                        : View<T>();
+        if (d_rows && !in_place) fill(d_rows, T(0));
         maps_.map_backward(e, rows, View<const T>(s.d_y.top(count)), d_rows, gradients, maps_call);
-        if (d_rows)
+        if (d_rows && !in_place)
           call.execution.parallel_for(count, [&](Index i) {
             detail::add_scaled(1, d_rows.row_data(i), d_seen.row_data(routing.token(pair_of(i))), in());
           });
@@ -160,9 +163,17 @@ class MapExperts {
     require_equal(ErrorCode::shape, "MapExperts: scales, one of each expert", experts(), Index(scale_.size()));
   }
 
-  /// The rows of x of these pairs: x itself, or copies in `rows`.
+  /// Do these pairs belong to tokens that follow each other?
+  static bool consecutive(std::span<const int> pairs, const Routing<T>& routing) {
+    for (std::size_t i = 1; i < pairs.size(); ++i)
+      if (routing.token(pairs[i]) != routing.token(pairs[i - 1]) + 1) return false;
+    return true;
+  }
+
+  /// The rows of x of these pairs: where they lie, or copies in `rows`.
   View<const T> rows_of(View<const T> x, std::span<const int> pairs, const Routing<T>& routing, View<T> rows) const {
-    if (Index(pairs.size()) == x.rows() && x.stride() == x.cols()) return x;  // one pair a token, in order
+    if (consecutive(pairs, routing) && x.stride() == x.cols())
+      return x.middle_rows(routing.token(pairs[0]), Index(pairs.size()));
     for (std::size_t i = 0; i < pairs.size(); ++i) {
       const std::span<const T> from = x.row(routing.token(pairs[i]));
       std::copy(from.begin(), from.end(), rows.row(Index(i)).begin());

@@ -8,12 +8,17 @@
 #include "mole/core/row.hpp"
 #include "mole/factors/computed_tables.hpp"
 #include "mole/factors/factor_policy.hpp"
+#include "mole/kernel/architecture_of.hpp"
+#include "mole/kernel/dot_products.hpp"
+#include "mole/kernel/row_sums.hpp"
+#include "mole/kernel/uniform_columns.hpp"
 
 #include <algorithm>
 #include <array>
 #include <cmath>
 #include <memory>
 #include <optional>
+#include <type_traits>
 #include <utility>
 
 #include "mole/core/macros_off.hpp"
@@ -33,9 +38,10 @@ enum class NolaVariant {
 ///
 /// The bases come from a seed: number by number from a counter, so that any thread can make any tile of them in any
 /// order, and get the same bits. They are made anew in each forward and each backward, m r (I + O) numbers each time,
-/// or kept in memory, of that many numbers, with `keep`. At I = O = 4,096, r = 8 and m = 512: 1,024 trained numbers;
-/// one token of float takes 37 ms forward and 39 ms backward on one thread (AVX2), which parallel_for() shares; kept,
-/// in 128 MiB, 22 and 15 ms. Scratch is 2 r (I + O) numbers an expert.
+/// or kept in memory, of that many numbers, with `keep`. At I = O = 4,096, r = 8 and m = 512, 1,024 trained numbers,
+/// one token of float takes 9 ms forward and as much backward on one thread (AVX-512), which parallel_for() shares;
+/// kept, in 128 MiB, 11 and 12 ms: reading takes longer than making (UniformColumns). So `keep` is for processors
+/// without vectors of 64-bit products, and for double. Scratch is 2 r (I + O) numbers an expert.
 ///
 /// A fresh layer of variant llm has the output of its base, and its first gradient is of beta alone. State: the seed; a
 /// checkpoint restores it, and with it the bases. Throws Error(option) for sizes below 1.
@@ -141,22 +147,24 @@ class RandomBasis {
   }
 
   void prepare(auto call) const {
+    using Arch = kernel::ArchitectureOf<decltype(call.execution)>;
     const Index tiles_a = rank() * tiles(in()), tiles_b = rank() * tiles(out());
     call.execution.parallel_for(tiles_a + tiles_b, [&, &s = call.scratch](Index task) {
       const bool of_a = task < tiles_a;
-      sum_bases(of_a ? a_of(s.a, parameters_.coefficients_A) : b_of(s.b, parameters_.coefficients_B),
-                of_a ? task : task - tiles_a);
+      sum_bases<Arch>(of_a ? a_of(s.a, parameters_.coefficients_A) : b_of(s.b, parameters_.coefficients_B),
+                      of_a ? task : task - tiles_a);
     });
   }
 
   /// d_alpha_j = <d_A, A_j>
   void contract(Parameters& gradients, auto call) const {
-    const Index of_a = gradients.coefficients_A.cols(), of_b = gradients.coefficients_B.cols();
-    call.execution.parallel_for(of_a + of_b, [&, &s = call.scratch](Index task) {
-      if (task < of_a)
-        add_products(a_of<const T>(s.d_a, parameters_.coefficients_A), task, gradients.coefficients_A);
+    using Arch = kernel::ArchitectureOf<decltype(call.execution)>;
+    const Index tasks_a = groups(gradients.coefficients_A.cols()), tasks_b = groups(gradients.coefficients_B.cols());
+    call.execution.parallel_for(tasks_a + tasks_b, [&, &s = call.scratch](Index task) {
+      if (task < tasks_a)
+        add_products<Arch>(a_of<const T>(s.d_a, parameters_.coefficients_A), task, gradients.coefficients_A);
       else
-        add_products(b_of<const T>(s.d_b, parameters_.coefficients_B), task - of_a, gradients.coefficients_B);
+        add_products<Arch>(b_of<const T>(s.d_b, parameters_.coefficients_B), task - tasks_a, gradients.coefficients_B);
     });
   }
 
@@ -178,8 +186,12 @@ class RandomBasis {
     fill(parameters_.coefficients_B.view(), T(vit ? 1 / double(bases_of_b()) : 0));
   }
 
-  static constexpr Index tile = 512;  ///< columns that are made at once
+  static constexpr Index tile = 512;    ///< columns, and
+  static constexpr Index together = 8;  ///< bases that are made at once, in the nearest cache
+  using Tiles = std::array<T, std::size_t(together * tile)>;
+  static constexpr Index products = 4;  ///< experts whose products with those bases are computed at once
   static Index tiles(Index columns) { return (columns + tile - 1) / tile; }
+  static Index groups(Index bases) { return (bases + together - 1) / together; }
 
   /// A or B: the table or its gradient, and what its bases are made from.
   template <class U>
@@ -218,54 +230,93 @@ class RandomBasis {
   Index bases_of_b() const { return options_.bases_of_B.value_or(options_.bases); }
 
   /// Numbers of U(-bound, bound) for the columns from `first` on, an even one, of row k of matrix j.
+  template <class Arch>
   void draw(std::uint64_t stream, Index j, Index k, Index first, double bound, std::span<T> to) const {
     // Mixed twice: of sums, B of a seed would be A of the next.
-    fill_uniform_columns(mix_bits(mix_bits(mix_bits(seed_) + stream) + std::uint64_t(j * rank() + k)), first, bound,
-                         to);
+    const std::uint64_t row = mix_bits(mix_bits(mix_bits(seed_) + stream) + std::uint64_t(j * rank() + k));
+    if constexpr (!std::is_void_v<Arch>)
+      kernel::UniformColumns<Arch, T>{}(row, first, bound, to.data(), Index(to.size()));
+    else
+      fill_uniform_columns(row, first, bound, to);
   }
 
-  /// Columns of row k of basis j, in memory or made in `made`.
-  template <class U>
-  std::span<const T> basis(const Side<U>& side, Index j, Index k, Index first, std::span<T> made) const {
-    if (side.kept != nullptr)
-      return side.kept->view().row(j).subspan(std::size_t(k * side.table.cols() + first), made.size());
-    draw(side.stream, j, k, first, side.bound, made);
-    return made;
+  /// Columns of row k of up to `together` bases from j on, in memory or made in `made`.
+  template <class Arch, class U>
+  void bases(const Side<U>& side, Index j, Index k, Index first, Index columns, std::span<const T*> rows,
+             Tiles& made) const {
+    for (const T*& row : rows) {
+      if (side.kept != nullptr) {
+        row = side.kept->view().row_data(j) + k * side.table.cols() + first;
+      } else {
+        const std::span<T> to(made.data() + (&row - rows.data()) * tile, std::size_t(columns));
+        draw<Arch>(side.stream, j, k, first, side.bound, to);
+        row = to.data();
+      }
+      ++j;
+    }
   }
 
   /// A tile of a row of A_e = A0 + sum_j alpha_ej A_j, for all experts e.
+  template <class Arch>
   void sum_bases(const Side<T>& side, Index task) const {
     const Index k = task / tiles(side.table.cols()), first = task % tiles(side.table.cols()) * tile;
-    const auto columns = std::size_t(std::min(tile, side.table.cols() - first));
-    std::array<T, tile> buffer;
-    const std::span<T> made = std::span<T>(buffer).first(columns);
-    const auto of_expert = [&](Index e) { return side.table.row(e * rank() + k).subspan(std::size_t(first), columns); };
-    std::ranges::fill(made, T(0));
+    const Index columns = std::min(tile, side.table.cols() - first), count = side.coefficients.cols();
+    Tiles made;
+    const std::span<T> offset = std::span<T>(made).first(std::size_t(columns));
+    const auto of_expert = [&](Index e) { return side.table.row_data(e * rank() + k) + first; };
+    std::ranges::fill(offset, T(0));
     if (side.offset != nullptr)
-      std::ranges::copy(side.offset->elements().subspan(std::size_t(k * side.table.cols() + first), columns),
-                        made.begin());
+      std::ranges::copy_n(side.offset->data() + k * side.table.cols() + first, columns, offset.begin());
     else if (side.offset_bound > 0)
-      draw(side.stream, side.coefficients.cols(), k, first, side.offset_bound, made);
-    for (Index e = 0; e < blocks_.experts(); ++e) std::ranges::copy(made, of_expert(e).begin());
-    for (Index j = 0; j < side.coefficients.cols(); ++j) {
-      const std::span<const T> summand = basis(side, j, k, first, made);
+      draw<Arch>(side.stream, count, k, first, side.offset_bound, offset);
+    for (Index e = 0; e < blocks_.experts(); ++e) std::ranges::copy(offset, of_expert(e));
+    for (Index j = 0; j < count; j += together) {
+      std::array<const T*, std::size_t(together)> of_group;
+      const std::span<const T*> rows = std::span(of_group).first(std::size_t(std::min(together, count - j)));
+      bases<Arch>(side, j, k, first, columns, rows, made);
       for (Index e = 0; e < blocks_.experts(); ++e) {
-        const T coefficient = side.coefficients(e, j);
-        const std::span<T> to = of_expert(e);
-        for (std::size_t c = 0; c < columns; ++c) to[c] += coefficient * summand[c];
+        const T* const factors = side.coefficients.view().row_data(e) + j;
+        if constexpr (!std::is_void_v<Arch>)
+          kernel::RowSums<Arch, T>{}(factors, rows.data(), Index(rows.size()), columns, of_expert(e));
+        else
+          for (std::size_t i = 0; i < rows.size(); ++i) detail::add_scaled(factors[i], rows[i], of_expert(e), columns);
       }
     }
   }
 
-  /// gradient_ej += <d_table_e, basis j>
-  void add_products(const Side<const T>& side, Index j, Matrix<T>& gradient) const {
-    std::array<T, tile> buffer;
+  /// sums[i][e] = <rows_i, d_e>.   d [count x columns], its rows `stride` apart
+  template <class Arch>
+  static void multiply(std::span<const T* const> rows, const T* d, Index stride, Index count, Index columns,
+                       T (&sums)[std::size_t(together)][std::size_t(products)]) {
+    if constexpr (!std::is_void_v<Arch>) {
+      std::array<T*, std::size_t(together)> to;
+      std::ranges::copy(sums, to.begin());
+      kernel::DotProducts<Arch, T>{}(rows.data(), Index(rows.size()), d, stride, count, columns, to.data());
+    } else {
+      for (std::size_t i = 0; i < rows.size(); ++i)
+        for (Index e = 0; e < count; ++e) sums[i][e] = detail::dot(rows[i], d + e * stride, columns);
+    }
+  }
+
+  /// gradient_ej += <d_table_e, basis j>, for the bases of a group
+  template <class Arch>
+  void add_products(const Side<const T>& side, Index group, Matrix<T>& gradient) const {
+    Tiles made;
+    std::array<const T*, std::size_t(together)> of_group;
+    const Index j = group * together;
+    const std::span<const T*> rows = std::span(of_group).first(std::size_t(std::min(together, gradient.cols() - j)));
     for (Index k = 0; k < rank(); ++k)
       for (Index first = 0; first < side.table.cols(); first += tile) {
-        const auto columns = std::size_t(std::min(tile, side.table.cols() - first));
-        const std::span<const T> summand = basis(side, j, k, first, std::span<T>(buffer).first(columns));
-        for (Index e = 0; e < blocks_.experts(); ++e)
-          gradient(e, j) += detail::dot(side.table.row_data(e * rank() + k) + first, summand.data(), Index(columns));
+        const Index columns = std::min(tile, side.table.cols() - first);
+        bases<Arch>(side, j, k, first, columns, rows, made);
+        for (Index e = 0, experts; e < blocks_.experts(); e += experts) {
+          experts = std::min(products, blocks_.experts() - e);
+          T sums[std::size_t(together)][std::size_t(products)];
+          const T* const d = side.table.row_data(e * rank() + k) + first;
+          multiply<Arch>(rows, d, rank() * side.table.stride(), experts, columns, sums);
+          for (Index i = 0; i < Index(rows.size()); ++i)
+            for (Index f = 0; f < experts; ++f) gradient(e + f, j + i) += sums[i][f];
+        }
       }
   }
 
@@ -279,7 +330,7 @@ class RandomBasis {
     const auto b = b_of(View<const T>(), parameters_.coefficients_B);
     const auto fill_rows = [&](const auto& side, Index j, double bound, Index width, std::span<T> matrix) {
       for (Index k = 0; k < rank(); ++k)
-        draw(side.stream, j, k, 0, bound, matrix.subspan(std::size_t(k * width), std::size_t(width)));
+        draw<void>(side.stream, j, k, 0, bound, matrix.subspan(std::size_t(k * width), std::size_t(width)));
     };
     for (Index j = 0; j < bases.a.rows(); ++j) fill_rows(a, j, a.bound, in(), bases.a.view().row(j));
     for (Index j = 0; j < bases.b.rows(); ++j) fill_rows(b, j, b.bound, out(), bases.b.view().row(j));

@@ -57,6 +57,22 @@ Pair<Arch> interleave(const Pair<Arch>& pair, xsimd::avx2) {
   return {_mm256_permute2f128_ps(lower, upper, 0x20), _mm256_permute2f128_ps(lower, upper, 0x31)};
 }
 
+/// The 32-bit halves, the lower one first, of the mixed bits (mix_bits) of the words `first`, first + 1, ...
+template <class Arch>
+xsimd::batch<float, Arch> mixed_integers(std::uint64_t first, xsimd::avx2) {
+  const auto constant = [](std::uint64_t bits) { return _mm256_set1_epi64x(std::int64_t(bits)); };
+  // The lower 64 bits of a product, of products of halves.
+  const auto times = [&](__m256i a, std::uint64_t b) {
+    const __m256i crossed = _mm256_add_epi64(_mm256_mul_epu32(_mm256_srli_epi64(a, 32), constant(b)),
+                                             _mm256_mul_epu32(a, constant(b >> 32)));
+    return _mm256_add_epi64(_mm256_mul_epu32(a, constant(b)), _mm256_slli_epi64(crossed, 32));
+  };
+  __m256i z = _mm256_add_epi64(constant(first + 0x9e3779b97f4a7c15ull), _mm256_setr_epi64x(0, 1, 2, 3));
+  z = times(_mm256_xor_si256(z, _mm256_srli_epi64(z, 30)), 0xbf58476d1ce4e5b9ull);
+  z = times(_mm256_xor_si256(z, _mm256_srli_epi64(z, 27)), 0x94d049bb133111ebull);
+  return _mm256_cvtepi32_ps(_mm256_xor_si256(z, _mm256_srli_epi64(z, 31)));
+}
+
 }  // namespace mole::kernel
 #endif
 

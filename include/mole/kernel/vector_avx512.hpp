@@ -152,6 +152,18 @@ Pair<Arch> interleave(const Pair<Arch>& pair, xsimd::avx512f) {
           _mm512_permutex2var_ps(pair.first.data, upper, pair.second.data)};
 }
 
+#if defined(__AVX512DQ__)
+/// The 32-bit halves, the lower one first, of the mixed bits (mix_bits) of the words `first`, first + 1, ...
+template <class Arch>
+xsimd::batch<float, Arch> mixed_integers(std::uint64_t first, xsimd::avx512dq) {
+  const auto constant = [](std::uint64_t bits) { return _mm512_set1_epi64(std::int64_t(bits)); };
+  __m512i z = _mm512_add_epi64(constant(first + 0x9e3779b97f4a7c15ull), _mm512_setr_epi64(0, 1, 2, 3, 4, 5, 6, 7));
+  z = _mm512_mullo_epi64(_mm512_xor_si512(z, _mm512_srli_epi64(z, 30)), constant(0xbf58476d1ce4e5b9ull));
+  z = _mm512_mullo_epi64(_mm512_xor_si512(z, _mm512_srli_epi64(z, 27)), constant(0x94d049bb133111ebull));
+  return _mm512_cvtepi32_ps(_mm512_xor_si512(z, _mm512_srli_epi64(z, 31)));
+}
+#endif
+
 }  // namespace mole::kernel
 #endif
 

@@ -5,6 +5,7 @@
 #include "mole/core/activation.hpp"
 #include "mole/core/random.hpp"
 #include "mole/core/row.hpp"
+#include "mole/kernel/architecture_of.hpp"
 #include "mole/layer/expert_projection.hpp"
 
 #include <algorithm>
@@ -72,11 +73,10 @@ struct NoMap {};
 ///
 /// The products of x with the bases of gate and up are computed once for all experts of a token; everything else, once
 /// for each pair of token and expert. A token without experts keeps its y, and its x, NaN even, reaches nothing. Each
-/// pair draws dropout masks of its own, and each map others: they depend on the pair's place in the call, so a batch in
-/// pieces draws others than the whole. Activations are plain loops, few next to the 3 I products behind each of their
-/// numbers. Scratch: two [tokens x H], and for each pair 2 I + 4 H + O numbers.
-/// Throws Error(shape) unless the maps fit each other. No allocation after scratch().
-/// Source: Shazeer 2020, arXiv:2002.05202, for the gated block; Li et al. 2024 (MixLoRA), arXiv:2404.15159.
+/// pair draws dropout masks of its own, and each map others: they depend on the pair's place among those of all
+/// experts, so a batch in pieces draws others than the whole. Scratch: two [tokens x H], and for each pair 2 I + 4 H +
+/// O numbers. Throws Error(shape) unless the maps fit each other. No allocation after scratch(). Source: Shazeer 2020,
+/// arXiv:2002.05202, for the gated block; Li et al. 2024 (MixLoRA), arXiv:2404.15159.
 template <class Experts, class Base, class Activation = SiLU, bool gated = true>
 class FeedForwardExperts {
   static_assert(ActivationPolicy<Activation>,
@@ -92,12 +92,14 @@ class FeedForwardExperts {
   using Parameters = detail::BlockParameters<ParametersOf<Projection>, gated>;
 
   struct Scratch {
-    Routing<T> alone;        // a row for each pair, served by its expert with a gate of 1
+    Routing<T> alone;        // a row for each pair, served by its expert with a gate of 1; an expert's rows together
+    std::span<int> pair_of;  // [pairs], of each row, and
+    std::span<int> row_of;   // [pairs], of each pair
     View<T> of_gate, of_up;  // [tokens x H], what the bases make of x; in backward their gradients
-    View<T> x, d_x;          // [pairs x I]
-    View<T> gate, up, h;     // [pairs x H]; in backward gate and up hold their gradients
-    View<T> d_h;             // [pairs x H]
-    View<T> y;               // [pairs x O], in backward its gradient
+    View<T> x, d_x;          // [rows x I], a row for each pair
+    View<T> gate, up, h;     // [rows x H]; in backward gate and up hold their gradients
+    View<T> d_h;             // [rows x H]
+    View<T> y;               // [rows x O], in backward its gradient
     ScratchOf<Projection> gate_map, up_map, down_map;
   };
 
@@ -161,10 +163,21 @@ class FeedForwardExperts {
       return ScratchOf<Projection>{scratch_for(map.experts, by_pair, arena), scratch_for(map.base, rows, arena)};
     };
     const Index of_gate = gated ? hidden() : 0;
-    Scratch s{
-        Routing<T>(by_pair, arena), of_tokens(of_gate),    of_tokens(hidden()),   of_pairs(in()),     of_pairs(in()),
-        of_pairs(of_gate),          of_pairs(hidden()),    of_pairs(hidden()),    of_pairs(hidden()), of_pairs(out()),
-        ScratchOf<Projection>(),    of_map(up_, by_token), of_map(down_, by_pair)};
+    Scratch s{Routing<T>(by_pair, arena),
+              arena.array<int>(size.pairs),
+              arena.array<int>(size.pairs),
+              of_tokens(of_gate),
+              of_tokens(hidden()),
+              of_pairs(in()),
+              of_pairs(in()),
+              of_pairs(of_gate),
+              of_pairs(hidden()),
+              of_pairs(hidden()),
+              of_pairs(hidden()),
+              of_pairs(out()),
+              ScratchOf<Projection>(),
+              of_map(up_, by_token),
+              of_map(down_, by_pair)};
     if constexpr (gated) s.gate_map = of_map(gate_, by_token);
     return s;
   }
@@ -172,22 +185,26 @@ class FeedForwardExperts {
   void forward(View<const T> x, View<const T>, const Routing<T>& routing, View<T> y, auto call) const {
     Scratch& s = call.scratch;
     const Index pairs = routing.pairs();
-    lay_out(routing, s.alone);
+    lay_out(routing, s);
     const View<T> rows = s.x.top(pairs);
-    call.execution.parallel_for(pairs,
-                                [&](Index p) { std::ranges::copy(x.row(routing.token(p)), rows.row(p).begin()); });
+    call.execution.parallel_for(
+        pairs, [&](Index r) { std::ranges::copy(x.row(token_of(r, routing, s)), rows.row(r).begin()); });
     const View<T> g = s.gate.top(pairs), u = s.up.top(pairs), h = s.h.top(pairs), out = s.y.top(pairs);
     if constexpr (gated) behind_shared_base(gate_, 0, x, rows, routing, s.of_gate, g, s.gate_map, call);
     behind_shared_base(up_, 1, x, rows, routing, s.of_up, u, s.up_map, call);
-    call.execution.parallel_for(pairs, [&](Index p) {
-      for (Index i = 0; i < h.cols(); ++i)
-        h(p, i) = gated ? activation_.value(g(p, i)) * u(p, i) : activation_.value(u(p, i));
+    call.execution.parallel_for(pairs, [&](Index r) {
+      for_each_number<decltype(call.execution)>(h.cols(), [&](auto at, auto set) {
+        if constexpr (gated)
+          set(h.row_data(r), activation_.value(at(g.row_data(r))) * at(u.row_data(r)));
+        else
+          set(h.row_data(r), activation_.value(at(u.row_data(r))));
+      });
     });
     down_.base.forward(h, out, call.with(s.down_map.base));
     add(down_, 2, h, out, s.down_map, call);
     call.execution.parallel_for(x.rows(), [&](Index n) {
       for (Index p = routing.first_pair(n); p < routing.first_pair(n + 1); ++p)
-        detail::add_scaled(routing.gate(p), out.row_data(p), y.row_data(n), y.cols());
+        detail::add_scaled(routing.gate(p), out.row_data(s.row_of[std::size_t(p)]), y.row_data(n), y.cols());
     });
   }
 
@@ -198,33 +215,34 @@ class FeedForwardExperts {
     Scratch& s = call.scratch;
     const Index pairs = routing.pairs();
     const View<T> out = s.y.top(pairs), h = s.h.top(pairs), d_h = s.d_h.top(pairs);
-    call.execution.parallel_for(pairs, [&](Index p) {
+    call.execution.parallel_for(pairs, [&](Index r) {
+      const Index p = s.pair_of[std::size_t(r)];
       const std::span<const T> d = d_y.row(routing.token(p));
-      if (!d_gate.empty()) d_gate[std::size_t(p)] += detail::dot(d.data(), out.row_data(p), out.cols());
-      std::ranges::transform(d, out.row(p).begin(), [gate = routing.gate(p)](T value) { return gate * value; });
+      if (!d_gate.empty()) d_gate[std::size_t(p)] += detail::dot(d.data(), out.row_data(r), out.cols());
+      std::ranges::transform(d, out.row(r).begin(), [gate = routing.gate(p)](T value) { return gate * value; });
     });
     fill(d_h, T(0));
     add_backward(down_, 2, h, out, d_h, gradients.down.experts, s.down_map, call);
     down_.base.backward(h, View<const T>(out), d_h, gradients.down.base, call.with(s.down_map.base));
     const View<T> g = s.gate.top(pairs), u = s.up.top(pairs);
-    call.execution.parallel_for(pairs, [&](Index p) {
-      for (Index i = 0; i < h.cols(); ++i) {
-        const T d = d_h(p, i);
+    call.execution.parallel_for(pairs, [&](Index r) {
+      for_each_number<decltype(call.execution)>(h.cols(), [&](auto at, auto set) {
+        const auto d = at(d_h.row_data(r)), up = at(u.row_data(r));
         if constexpr (gated) {
-          const T z = g(p, i);
-          g(p, i) = d * u(p, i) * activation_.derivative(z);
-          u(p, i) = d * activation_.value(z);
+          const auto z = at(g.row_data(r));
+          set(g.row_data(r), d * up * activation_.derivative(z));
+          set(u.row_data(r), d * activation_.value(z));
         } else {
-          u(p, i) = d * activation_.derivative(u(p, i));
+          set(u.row_data(r), d * activation_.derivative(up));
         }
-      }
+      });
     });
     const View<T> d_rows = d_x ? s.d_x.top(pairs) : View<T>();
     if (d_rows) fill(d_rows, T(0));
     if constexpr (gated)
       behind_shared_base_backward(gate_, 0, x, routing, g, d_rows, d_x, s.of_gate, gradients.gate, s.gate_map, call);
     behind_shared_base_backward(up_, 1, x, routing, u, d_rows, d_x, s.of_up, gradients.up, s.up_map, call);
-    if (d_x) add_pairs(routing, d_rows, d_x, call.execution);
+    if (d_x) add_pairs(routing, d_rows, d_x, call);
   }
 
  private:
@@ -241,13 +259,35 @@ class FeedForwardExperts {
     else
       return InPlace{{self.up_.parameters(), self.down_.parameters()}};
   }
-  static void lay_out(const Routing<T>& routing, Routing<T>& alone) {
-    alone.start(routing.experts());
-    for (Index p = 0; p < routing.pairs(); ++p) {
-      alone.push(routing.expert(p), T(1));
-      alone.end_token();
-    }
-    alone.finish();
+  /// An expert's pairs side by side, so that it reads them where they lie.
+  static void lay_out(const Routing<T>& routing, Scratch& s) {
+    s.alone.start(routing.experts());
+    int row = 0;
+    for (Index e = 0; e < routing.experts(); ++e)
+      for (const int pair : routing.pairs_of(e)) {
+        s.pair_of[std::size_t(row)] = pair;
+        s.row_of[std::size_t(pair)] = row++;
+        s.alone.push(int(e), T(1));
+        s.alone.end_token();
+      }
+    s.alone.finish();
+  }
+  static Index token_of(Index row, const Routing<T>& routing, const Scratch& s) {
+    return routing.token(s.pair_of[std::size_t(row)]);
+  }
+
+  /// Calls f(at, set) for `count` numbers of some rows, a vector of them at once if the activation and the execution
+  /// have vectors: at(row) is what stands there in a row, set(row, value) changes it.
+  template <class Execution, class F>
+  static void for_each_number(Index count, F f) {
+    Index i = 0;
+    if constexpr (VectorActivationPolicy<Activation>)
+      if constexpr (using Arch = kernel::ArchitectureOf<Execution>; !std::is_void_v<Arch>)
+        for (using Vector = kernel::Vector<Arch, T>; i + kernel::step_of<Arch, T> <= count;
+             i += kernel::step_of<Arch, T>)
+          f([i](const T* row) { return Vector::load_unaligned(row + i); },
+            [i](T* row, const Vector& value) { value.store_unaligned(row + i); });
+    for (; i < count; ++i) f([i](const T* row) { return row[i]; }, [i](T* row, T value) { row[i] = value; });
   }
 
   /// The pass of map number `map`, whose rows are pairs: it has no tokens of the caller's.
@@ -269,14 +309,15 @@ class FeedForwardExperts {
     map.experts.backward(x, call.scratch.alone, d_y, {}, d_x, gradients, Call{call.execution, pass, s.experts});
   }
 
-  /// y of each pair = base(x of its token), which is computed once, + what its expert adds
+  /// y of each row = base(x of its token), which is computed once, + what its expert adds
   void behind_shared_base(const Projection& map, Index number, View<const T> x, View<const T> rows,
                           const Routing<T>& routing, View<T> of_base, View<T> y, ScratchOf<Projection>& s,
                           auto call) const {
     const View<T> shared = of_base.top(x.rows());
     map.base.forward(x, shared, call.with(s.base));
-    call.execution.parallel_for(y.rows(),
-                                [&](Index p) { std::ranges::copy(shared.row(routing.token(p)), y.row(p).begin()); });
+    call.execution.parallel_for(y.rows(), [&](Index r) {
+      std::ranges::copy(shared.row(token_of(r, routing, call.scratch)), y.row(r).begin());
+    });
     add(map, number, rows, y, s, call);
   }
   void behind_shared_base_backward(const Projection& map, Index number, View<const T> x, const Routing<T>& routing,
@@ -286,14 +327,15 @@ class FeedForwardExperts {
     if (!d_x && !any_wanted(gradients.base)) return;
     const View<T> d_shared = of_base.top(x.rows());
     fill(d_shared, T(0));
-    add_pairs(routing, d_y, d_shared, call.execution);
+    add_pairs(routing, d_y, d_shared, call);
     map.base.backward(x, View<const T>(d_shared), d_x, gradients.base, call.with(s.base));
   }
-  /// of_tokens_n += of_pairs_p, for the pairs of token n
-  static void add_pairs(const Routing<T>& routing, View<const T> of_pairs, View<T> of_tokens, const auto& execution) {
-    execution.parallel_for(of_tokens.rows(), [&](Index n) {
+  /// of_tokens_n += of_rows_r, for the rows of the pairs of token n
+  static void add_pairs(const Routing<T>& routing, View<const T> of_rows, View<T> of_tokens, auto call) {
+    call.execution.parallel_for(of_tokens.rows(), [&](Index n) {
       for (Index p = routing.first_pair(n); p < routing.first_pair(n + 1); ++p)
-        detail::add_scaled(1, of_pairs.row_data(p), of_tokens.row_data(n), of_tokens.cols());
+        detail::add_scaled(1, of_rows.row_data(call.scratch.row_of[std::size_t(p)]), of_tokens.row_data(n),
+                           of_tokens.cols());
     });
   }
 

@@ -45,6 +45,10 @@ struct NoisyLogits {
 
 /// coefficient * CV^2(load),   load_e = sum over tokens of Phi((clean_ne - threshold_ne) / deviation_ne)
 ///
+///     auto& made = work.router_scratch;  // of a NoisyRouter, after forward
+///     load_cv2(work, {made.clean.top(N), made.deviation.top(N), d_clean.view(), d_deviation.view()}, {.k = 2});
+///     made.carry = {.d_clean = d_clean, .d_deviation = d_deviation};  // for its backward
+///
 /// Phi is the normal distribution function: the probability that expert e is among the k of the token when its noise is
 /// drawn again; without noise, a deviation of 0, it is 1 above the threshold, 1/2 on it and 0 below, without a
 /// gradient. The noisy logits are trace.logits(). Adds gradients to d_clean, d_deviation and, through the thresholds,

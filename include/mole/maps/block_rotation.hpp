@@ -202,14 +202,17 @@ class BlockRotation {
   Index steps_of_block() const { return options_.form == RotationForm::neumann ? powers() + 3 : 5; }
   T coefficient(Index power) const { return T(power == powers() && powers() > 1 ? 1 : 2); }
 
-  /// to += factor * a b, each of the two turned or not.   [b x b]
+  /// to += factor * a b, one of the two turned or none.   [b x b]
   enum class Turned { no, yes };
   static void add_product(View<const T> a, Turned a_turned, View<const T> b, Turned b_turned, T factor, View<T> to) {
-    for (Index i = 0; i < to.rows(); ++i)
-      for (Index k = 0; k < to.rows(); ++k) {
-        const T element = factor * (a_turned == Turned::yes ? a(k, i) : a(i, k));
-        for (Index j = 0; j < to.rows(); ++j) to(i, j) += element * (b_turned == Turned::yes ? b(j, k) : b(k, j));
-      }
+    const Index size = to.rows();
+    for (Index i = 0; i < size; ++i)
+      for (Index k = 0; k < size; ++k)
+        if (b_turned == Turned::yes)
+          to(i, k) += factor * detail::dot(a.row_data(i), b.row_data(k), size);
+        else
+          detail::add_scaled(factor * (a_turned == Turned::yes ? a(k, i) : a(i, k)), b.row_data(k), to.row_data(i),
+                             size);
   }
 
   /// R - 1 = H_0, by Horner's rule:   H_p = Q (c_p+1 + H_p+1),   H_last = 0

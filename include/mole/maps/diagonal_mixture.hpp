@@ -144,7 +144,7 @@ class DiagonalMixture {
             {}};
   }
 
-  void prepare(auto call) const { call.scratch.rows_a = options_.bases->a(small(), call.scratch.a); }
+  void prepare(auto call) const { call.scratch.rows_a = options_.bases->a(small(), call.scratch.a, call.execution); }
 
   void map(Index expert, View<const T> x, View<T> y, auto call) const {
     fill(y, T(0));
@@ -229,23 +229,20 @@ class DiagonalMixture {
     return small_is_in() ? Sides{s.between, basis} : Sides{basis, s.between};
   }
 
-  /// From the gradient of what stands between the diagonals.
+  /// From the gradient of what stands between the diagonals, which this uses up.
   void add_gradients(Index expert, Index b, Parameters& gradients, auto call) const {
     const Scratch& s = call.scratch;
     for (Index k = 0; k < rank(); ++k) {
       const RowOfA row = row_of(b, k);
-      const T* const d = s.d_between.row_data(k);
+      T* const d = s.d_between.row_data(k);
       const T* const a = s.rows_a.row_data(row.k);
-      const T* const gamma = gamma_of(expert, row.b);
-      if (!gradients.randlora_lambda.empty()) {
-        T sum = 0;
-        for (Index j = 0; j < small(); ++j) sum += d[j] * a[j] * gamma[j];
-        gradients.randlora_lambda(expert * rank() + row.k, row.b) += sum;
-      }
-      if (gradients.randlora_gamma.empty()) continue;
-      const T lambda = parameters_.randlora_lambda(expert * rank() + row.k, row.b);
-      T* const d_gamma = gradients.randlora_gamma.view().row_data(expert * options_.used + row.b);
-      for (Index j = 0; j < small(); ++j) d_gamma[j] += d[j] * a[j] * lambda;
+      for (Index j = 0; j < small(); ++j) d[j] *= a[j];
+      if (!gradients.randlora_lambda.empty())
+        gradients.randlora_lambda(expert * rank() + row.k, row.b) +=
+            detail::dot<T>(d, gamma_of(expert, row.b), small());
+      if (!gradients.randlora_gamma.empty())
+        detail::add_scaled(parameters_.randlora_lambda(expert * rank() + row.k, row.b), d,
+                           gradients.randlora_gamma.view().row_data(expert * options_.used + row.b), small());
     }
   }
 

@@ -8,6 +8,8 @@
 #include "mole/core/random.hpp"
 #include "mole/core/rank/scaling.hpp"
 #include "mole/core/row.hpp"
+#include "mole/kernel/architecture_of.hpp"
+#include "mole/kernel/row_sums.hpp"
 #include "mole/maps/map_policy.hpp"
 
 #include <algorithm>
@@ -115,8 +117,7 @@ class WeightDecomposition {
   void reset(Generator& generator) {
     fill_uniform(parameters_.lora_A.view(), 1 / std::sqrt(double(in())), generator);
     parameters_.lora_B.set_zero();
-    for (Index e = 0; e < experts_; ++e)
-      for (Index o = 0; o < out(); ++o) parameters_.magnitude(e, o) = length(e, o);
+    for (Index e = 0; e < experts_; ++e) measure<void>(e, 0, parameters_.magnitude.view().row(e));
   }
 
   /// s, which an optimizer does not see.
@@ -134,10 +135,14 @@ class WeightDecomposition {
 
   /// The ratios m / n.
   void prepare(auto call) const {
-    call.execution.parallel_for(experts_ * out(), [&, &s = call.scratch](Index task) {
-      const Index e = task / out(), o = task % out();
-      s.n(e, o) = length(e, o);
-      s.ratio(e, o) = s.n(e, o) == 0 ? T(1) : parameters_.magnitude(e, o) / s.n(e, o);
+    using Arch = kernel::ArchitectureOf<decltype(call.execution)>;
+    const Index groups = (out() + rows_together - 1) / rows_together;
+    call.execution.parallel_for(experts_ * groups, [&, &s = call.scratch](Index task) {
+      const Index e = task / groups, first = task % groups * rows_together;
+      const Index end = std::min(first + rows_together, out());
+      measure<Arch>(e, first, s.n.row(e).subspan(std::size_t(first), std::size_t(end - first)));
+      for (Index o = first; o < end; ++o)
+        s.ratio(e, o) = s.n(e, o) == 0 ? T(1) : parameters_.magnitude(e, o) / s.n(e, o);
     });
   }
 
@@ -231,7 +236,8 @@ class WeightDecomposition {
   }
 
  private:
-  static constexpr Index tile = 256;  ///< columns of V that exist at once
+  static constexpr Index tile = 512;         ///< columns of V that exist at once
+  static constexpr Index rows_together = 8;  ///< of V, whose parts meet a part of A while it is in the nearest cache
 
   Index rank() const { return parameters_.lora_A.rows() / experts_; }
   View<const T> a_of(Index expert) const { return parameters_.lora_A.view().middle_rows(expert * rank(), rank()); }
@@ -257,18 +263,44 @@ class WeightDecomposition {
     std::array<T, tile> buffer;
     for (Index first = begin; first < end; first += tile) {
       const std::span<T> v = std::span<T>(buffer).first(std::size_t(std::min(tile, end - first)));
-      std::copy_n(weight_.row_data(o) + first, v.size(), v.begin());
-      for (Index k = expert * rank(); k < (expert + 1) * rank(); ++k)
-        detail::add_scaled(s_ * parameters_.lora_B(k, o), a_row(k, first), v.data(), Index(v.size()));
+      make_part<void>(expert, o, first, v);
       f(first, std::span<const T>(v));
     }
   }
 
-  T length(Index expert, Index o) const {
-    T sum = 0;
-    for_each_tile(expert, o, 0, in(),
-                  [&](Index, std::span<const T> v) { sum += detail::dot(v.data(), v.data(), Index(v.size())); });
-    return std::sqrt(sum);
+  /// Columns of row o of V from `first` on. The same bits by vectors and without, as the sum of a column has an order.
+  template <class Arch>
+  void make_part(Index expert, Index o, Index first, std::span<T> v) const {
+    std::copy_n(weight_.row_data(o) + first, v.size(), v.begin());
+    constexpr Index together = 8;
+    const Index begin = expert * rank(), end = begin + rank();
+    for (Index k = begin; k < end; k += together) {
+      std::array<T, std::size_t(together)> factors;
+      std::array<const T*, std::size_t(together)> rows;
+      const Index count = std::min(together, end - k);
+      for (Index i = 0; i < count; ++i)
+        factors[std::size_t(i)] = s_ * parameters_.lora_B(k + i, o), rows[std::size_t(i)] = a_row(k + i, first);
+      if constexpr (!std::is_void_v<Arch>)
+        kernel::RowSums<Arch, T>{}(factors.data(), rows.data(), count, Index(v.size()), v.data());
+      else
+        for (Index i = 0; i < count; ++i)
+          detail::add_scaled(factors[std::size_t(i)], rows[std::size_t(i)], v.data(), Index(v.size()));
+    }
+  }
+
+  /// The lengths of rows of V, from row `first` on.
+  template <class Arch>
+  void measure(Index expert, Index first, std::span<T> lengths) const {
+    std::array<T, tile> buffer;
+    std::ranges::fill(lengths, T(0));
+    for (Index column = 0; column < in(); column += tile) {
+      const std::span<T> v = std::span<T>(buffer).first(std::size_t(std::min(tile, in() - column)));
+      for (std::size_t o = 0; o < lengths.size(); ++o) {
+        make_part<Arch>(expert, first + Index(o), column, v);
+        lengths[o] += detail::dot(v.data(), v.data(), Index(v.size()));
+      }
+    }
+    for (T& length : lengths) length = std::sqrt(length);
   }
 
   Index experts_;

@@ -129,7 +129,8 @@ class PeftWriter {
       for (Index k = 0; k < rank; ++k)
         for (Index i = 0; i < large; ++i) b(i, each * rank + k) = basis(k, i);
     }
-    put_as<T>("", "randlora_A", bases.a(bases.options().small_side, {}), {rank, 1, bases.options().small_side});
+    put_as<T>("", "randlora_A", bases.a(bases.options().small_side, {}, Reference{}),
+              {rank, 1, bases.options().small_side});
     put_as<T>("", "randlora_B", b, {large, n, rank});
   }
   template <class T>
