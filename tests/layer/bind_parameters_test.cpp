@@ -178,6 +178,9 @@ TEST_CASE("A binding that went stale is found", "[layer]") {
   check_bound(layer, std::span(memory));
   layer.router() = LinearRouter<float>({.in = bound_in, .experts = 4, .bias = true}, rng);
   CHECK(test::code_of([&] { check_bound(layer, std::span(memory)); }) == ErrorCode::order);
+  auto bank = moram({.ranks = {2, 2}, .k = 2}, bound_base(), rng);  // trained atoms are rows of a table with frozen ones
+  std::vector<float> rows(std::size_t(parameter_layout(bank).size));
+  CHECK(test::code_of([&] { bind_parameters(bank, std::span(rows)); }) == ErrorCode::option);
   CHECK(test::code_of([&] { (void)parameter_layout(layer).of("router.wait", std::span(memory)); }) ==
         ErrorCode::option);
 }

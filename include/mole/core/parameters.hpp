@@ -2,6 +2,8 @@
 // ParametersOf, for_each_tensor_within(): parameters and gradients as one type, visited in lockstep by name.
 #pragma once
 
+#include "mole/core/error.hpp"
+
 #include <algorithm>
 #include <array>
 #include <string>
@@ -126,16 +128,25 @@ void for_each_view(F& f, Own& own, Others&... others) {
 
 namespace detail {
 /// Lets the numbers of the tensors that `own` has live in place(name, tensor); where that is empty, in memory of
-/// theirs.
+/// theirs. Throws Error(option) for a tensor that is part of a larger one, before any has moved.
 template <class Parameters, class Place, class Own>
 void move_tensors(Place& place, Own& own) {
   Parameters::for_each_tensor(
+      [](std::string_view name, auto& tensor) {
+        require(
+            tensor.empty() || requires { tensor.live_here(); }, ErrorCode::option,
+            "expected tensors with memory of their own, found '", name, "', which is part of a larger one");
+      },
+      own);
+  Parameters::for_each_tensor(
       [&place](std::string_view name, auto& tensor) {
-        if (tensor.empty()) return;
-        if (const auto memory = place(name, tensor.view()))
-          tensor.live_in(memory);
-        else
-          tensor.live_here();
+        if constexpr (requires { tensor.live_here(); }) {
+          if (tensor.empty()) return;
+          if (const auto memory = place(name, tensor.view()))
+            tensor.live_in(memory);
+          else
+            tensor.live_here();
+        }
       },
       own);
 }

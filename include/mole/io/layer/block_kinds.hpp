@@ -110,7 +110,8 @@ template <class T>
 using BlockKinds = decltype(block_kinds<T>());
 
 namespace detail {
-template <class Router, class Gating, class Experts, class Base, class Activation, class T, class Execution>
+template <DescribedPolicy Router, DescribedPolicy Gating, DescribedPolicy Experts, class Base, class Activation,
+          class T, class Execution>
 struct KindOf<MixtureLinear<Router, Gating, FeedForwardExperts<Experts, Base, Activation>, NoBase<T>, Execution>> {
   using type = BlockKind<Router, Gating, Experts, Activation>;
 };
@@ -131,8 +132,6 @@ auto kinds_of() {
   else
     return preset_kinds<typename Layer::Scalar>();
 }
-template <class Layer>
-using KindsOf = decltype(kinds_of<Layer>());
 }  // namespace detail
 
 }  // namespace mole

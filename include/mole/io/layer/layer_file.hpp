@@ -62,11 +62,13 @@ inline constexpr Index layer_version = 1;
 /// Throws Error(option) for a name that is given twice.
 class LayerWriter {
  public:
-<<<<<<< HEAD
   /// A MixtureLinear, an ExpertLinear, or a feed-forward block of experts (BlockKind).
-  template <class Layer, class Kinds = detail::KindsOf<Layer>>
+  template <class Layer>
   requires requires { typename detail::KindOf<Layer>::type; }
-  void add(const std::string& name, Layer& layer, const Kinds& kinds = detail::kinds_of<Layer>()) {
+  void add(const std::string& name, Layer& layer) { add(name, layer, detail::kinds_of<Layer>()); }
+  template <class Layer, class Kinds>
+  requires requires { typename detail::KindOf<Layer>::type; }
+  void add(const std::string& name, Layer& layer, const Kinds& kinds) {
     using Kind = typename detail::KindOf<Layer>::type;
     static_assert(Kinds::template has<Kind>,
                   "mole: expected a layer whose composition is among the LayerKinds; LayerKinds::with() adds it");
@@ -79,34 +81,16 @@ class LayerWriter {
     writer_.set_text(name + detail::layer_key, fields.text());
     detail::WithoutBase<Layer> all{layer};
     writer_.add_layer(name, all);
-=======
-  template <class Router, class Gating, class Experts, class Base, class Execution,
-            class Kinds = PresetKinds<typename Base::Scalar>>
-  void add(const std::string& name, MixtureLinear<Router, Gating, Experts, Base, Execution>& layer,
-           const Kinds& kinds = preset_kinds<typename Base::Scalar>()) {
-    constexpr bool described = DescribedPolicy<Router> && DescribedPolicy<Gating> && DescribedPolicy<Experts>;
-    static_assert(described,
+  }
+  /// A layer with a part that no description is known of.
+  template <class Layer, class... Kinds>
+  requires(
+      !requires { typename detail::KindOf<Layer>::type; } &&
+      requires(Layer & layer) { layer.experts(); }) void add(const std::string&, Layer&, const Kinds&...) {
+    static_assert(sizeof(Layer) == 0,
                   "mole: expected a router, a gating and experts that have a PolicyDescription "
                   "(mole/io/layer/policy_description.hpp), found one without; CheckpointWriter::add_layer "
                   "(mole/io/checkpoint.hpp) saves the numbers of any layer");
-    if constexpr (described) {
-      using Kind = LayerKind<Router, Gating, Experts>;
-      static_assert(Kinds::template has<Kind>,
-                    "mole: expected a layer whose composition is among the LayerKinds; LayerKinds::with() adds it");
-      LayerFieldsWriter fields;
-      fields.set("version", detail::layer_version);
-      fields.set("method", kinds.template method<Kind>());
-      fields.set("in", layer.in());
-      fields.set("out", layer.out());
-      fields.set("base", detail::fingerprint_text(base_fingerprint(std::as_const(layer).base())));
-      fields.set("router", detail::described(std::as_const(layer).router()));
-      fields.set("gating", detail::described(std::as_const(layer).gating()));
-      fields.set("experts", detail::described(std::as_const(layer).experts()));
-      writer_.set_text(name + detail::layer_key, fields.text());
-      detail::WithoutBase<std::remove_reference_t<decltype(layer)>> all{layer};
-      writer_.add_layer(name, all);
-    }
->>>>>>> 7d2544dc47b6b738e8db4ebb4d8112d8cce10251
   }
 
   /// A layer that read_layer() gave back for a Base. Throws Error(option) if it holds none of these kinds on a Base.
@@ -255,10 +239,10 @@ class LayerReader {
 };
 
 /// A file of one layer.
-template <class Layer, class Kinds = detail::KindsOf<Layer>>
-void write_layer(const std::filesystem::path& path, Layer& layer, const Kinds& kinds = detail::kinds_of<Layer>()) {
+template <class Layer, class... Kinds>
+void write_layer(const std::filesystem::path& path, Layer& layer, const Kinds&... kinds) {
   LayerWriter writer;
-  writer.add("layer", layer, kinds);
+  writer.add("layer", layer, kinds...);
   writer.write(path);
 }
 

@@ -61,11 +61,11 @@ struct ExpertKind {
 namespace detail {
 template <class Layer>
 struct KindOf;
-template <class Router, class Gating, class Experts, class Base, class Execution>
+template <DescribedPolicy Router, DescribedPolicy Gating, DescribedPolicy Experts, class Base, class Execution>
 struct KindOf<MixtureLinear<Router, Gating, Experts, Base, Execution>> {
   using type = LayerKind<Router, Gating, Experts>;
 };
-template <class Experts, class Base, class Execution>
+template <DescribedPolicy Experts, class Base, class Execution>
 struct KindOf<ExpertLinear<Experts, Base, Execution>> {
   using type = ExpertKind<Experts>;
 };
