@@ -279,13 +279,14 @@ class FeedForwardExperts {
   /// have vectors: at(row) is what stands there in a row, set(row, value) changes it.
   template <class Execution, class F>
   static void for_each_number(Index count, F f) {
+    using Arch = kernel::ArchitectureOf<Execution>;
     Index i = 0;
-    if constexpr (VectorActivationPolicy<Activation>)
-      if constexpr (using Arch = kernel::ArchitectureOf<Execution>; !std::is_void_v<Arch>)
-        for (using Vector = kernel::Vector<Arch, T>; i + kernel::step_of<Arch, T> <= count;
-             i += kernel::step_of<Arch, T>)
-          f([i](const T* row) { return Vector::load_unaligned(row + i); },
-            [i](T* row, const Vector& value) { value.store_unaligned(row + i); });
+    if constexpr (VectorActivationPolicy<Activation> && !std::is_void_v<Arch>) {
+      using Vector = kernel::Vector<Arch, T>;
+      for (; i + kernel::step_of<Arch, T> <= count; i += kernel::step_of<Arch, T>)
+        f([i](const T* row) { return Vector::load_unaligned(row + i); },
+          [i](T* row, const Vector& value) { value.store_unaligned(row + i); });
+    }
     for (; i < count; ++i) f([i](const T* row) { return row[i]; }, [i](T* row, T value) { row[i] = value; });
   }
 
