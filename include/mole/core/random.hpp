@@ -47,8 +47,8 @@ void fill_uniform(View<T> view, double bound, Generator& generator) {
     for (T& element : view.row(r)) element = T((2 * unit_interval(generator()) - 1) * bound);
 }
 
-/// Fills `to` with draws from U(-bound, bound) for the columns from `first` on, an even one, of the row of this key. Any
-/// part of a row, made at any time, has the same bits.
+/// Fills `to` with draws from U(-bound, bound) for the columns from `first` on, an even one, of the row of this key.
+/// Any part of a row, made at any time, has the same bits.
 template <class T>
 void fill_uniform_columns(std::uint64_t row, Index first, double bound, std::span<T> to) {
   const T factor = T(bound * 0x1p-31);

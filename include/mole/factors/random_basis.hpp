@@ -188,7 +188,8 @@ class RandomBasis {
 
   static constexpr Index tile = 512;    ///< columns, and
   static constexpr Index together = 8;  ///< bases that are made at once, in the nearest cache
-  using Tiles = std::array<T, std::size_t(together * tile)>;
+  static constexpr auto tiles_size = std::size_t(together) * std::size_t(tile);
+  using Tiles = std::array<T, tiles_size>;
   static constexpr Index products = 4;  ///< experts whose products with those bases are computed at once
   static Index tiles(Index columns) { return (columns + tile - 1) / tile; }
   static Index groups(Index bases) { return (bases + together - 1) / together; }

@@ -280,8 +280,8 @@ class FeedForwardExperts {
   /// have vectors: at(row) is what stands there in a row, set(row, value) changes it.
   template <class Execution, class F>
   static void for_each_number(Index count, F f) {
-    Index i = 0;
     using Arch = kernel::ArchitectureOf<Execution>;
+    Index i = 0;
     if constexpr (VectorActivationPolicy<Activation> && !std::is_void_v<Arch>) {
       using Vector = kernel::Vector<Arch, T>;
       for (; i + kernel::step_of<Arch, T> <= count; i += kernel::step_of<Arch, T>)
