@@ -268,7 +268,8 @@ class WeightDecomposition {
     }
   }
 
-  /// Columns of row o of V from `first` on. The same bits by vectors and without, as the sum of a column has an order.
+  /// Columns of row o of V from `first` on. Where B is 0, those of W to the bit, by vectors and without: a fresh m is
+  /// n.
   template <class Arch>
   void make_part(Index expert, Index o, Index first, std::span<T> v) const {
     std::copy_n(weight_.row_data(o) + first, v.size(), v.begin());
