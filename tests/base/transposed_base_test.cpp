@@ -35,7 +35,7 @@ TEMPLATE_TEST_CASE("A base over a transposed weight is the map of the weight, wi
     const Index out = sizes.out, in = sizes.in;
     const auto w = support::random_matrix<T>(out, in, 1), bias = support::random_matrix<T>(1, out, 2);
     const WrongWayRound<T> wrong(w);
-    const TransposedBase<T> base(transposed(wrong.view()), bias.elements());
+    const TransposedBase<T> base(Transposed{wrong.view()}, bias.elements());
     CHECK(laws::broken_base_law(base) == "");
     CHECK(laws::broken_affine_base_law(base) == "");
     CHECK((base.weight().rows() == out && base.weight().cols() == in && base.weight()(out - 1, 0) == w(out - 1, 0)));
@@ -78,7 +78,7 @@ TEST_CASE("A weight is packed from its transpose as from itself", "[base]") {
     return std::pair(std::move(y), std::move(d_x));
   };
   for (bool backward : {true, false}) {
-    const auto [y, d_x] = results(PackedBase<float>(transposed(wrong.view()), bias.elements(), {.backward = backward}));
+    const auto [y, d_x] = results(PackedBase<float>(Transposed{wrong.view()}, bias.elements(), {.backward = backward}));
     const auto [expected_y, expected_d_x] = results(PackedBase<float>(w, bias.elements(), {.backward = backward}));
     CHECK(support::same_bits(y, expected_y));
     CHECK(support::same_bits(d_x, expected_d_x));
@@ -88,7 +88,7 @@ TEST_CASE("A weight is packed from its transpose as from itself", "[base]") {
 TEST_CASE("A bias of another size than the transposed weight's outputs is refused", "[base]") {
   const auto w = support::random_matrix<float>(4, 3, 1);  // [I x O]
   const std::vector<float> right(3), wrong(4);
-  CHECK(TransposedBase{transposed(w), right}.out() == 3);
-  CHECK(test::code_of([&] { TransposedBase{transposed(w), wrong}; }) == ErrorCode::shape);
-  CHECK(test::code_of([&] { PackedBase<float>(transposed(w), wrong); }) == ErrorCode::shape);
+  CHECK((TransposedBase{Transposed{w}, right}.out() == 3));
+  CHECK(test::code_of([&] { TransposedBase{Transposed{w}, wrong}; }) == ErrorCode::shape);
+  CHECK(test::code_of([&] { PackedBase<float>(Transposed{w}, wrong); }) == ErrorCode::shape);
 }

@@ -50,8 +50,8 @@ class PackedBase {
       if (options.backward) packed.backward = WeightPanels<T>::of_transposed(weight, options.memory);
     });
   }
-  /// Of a weight that lies in memory as [I x O]: PackedBase{transposed(weight), bias}. The same panels.
-  explicit PackedBase(Transposed<const T> weight, BiasView<T> bias = {}, const Options& options = {})
+  /// Of a weight that lies in memory as [I x O]: PackedBase{Transposed{weight}, bias}. The same panels.
+  explicit PackedBase(Transposed<T> weight, BiasView<T> bias = {}, const Options& options = {})
       : in_(weight.cols()), out_(weight.rows()) {
     pack(bias, [&](Packed& packed) {
       packed.forward = WeightPanels<T>::of_transposed(weight.memory(), options.memory);

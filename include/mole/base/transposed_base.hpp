@@ -17,10 +17,10 @@ namespace mole {
 ///
 ///   M [I x O] borrowed, bias of O numbers or none, x [N x I], y [N x O]
 ///
-///     TransposedBase{transposed(weight), bias}
+///     TransposedBase{Transposed{weight}, bias}
 ///
 /// Nothing is copied; the host's memory must outlive the layer, and the base is frozen. For many calls on one weight
-/// PackedBase{transposed(weight), bias} is faster, above all for few tokens. Throws Error(shape) when the bias does not
+/// PackedBase{Transposed{weight}, bias} is faster, above all for few tokens. Throws Error(shape) when the bias does not
 /// fit the weight.
 template <class T>
 class TransposedBase {
@@ -31,13 +31,13 @@ class TransposedBase {
     View<T> d_x;  // [N x I]
   };
 
-  explicit TransposedBase(Transposed<const T> weight, BiasView<T> bias = {}) : weight_(weight), bias_(bias.row()) {
+  explicit TransposedBase(Transposed<T> weight, BiasView<T> bias = {}) : weight_(weight), bias_(bias.row()) {
     if (bias_) require_equal(ErrorCode::shape, "TransposedBase: size of the bias", out(), bias_.size());
   }
 
   Index in() const { return weight_.cols(); }
   Index out() const { return weight_.rows(); }
-  Transposed<const T> weight() const { return weight_; }
+  Transposed<T> weight() const { return weight_; }
 
   Scratch scratch(const CallSize& size, Arena& arena) const { return {arena.matrix<T>(size.tokens, in())}; }
 
@@ -61,12 +61,12 @@ class TransposedBase {
   }
 
  private:
-  Transposed<const T> weight_;
+  Transposed<T> weight_;
   View<const T> bias_;
 };
 
 template <class T, class... Bias>
-TransposedBase(Transposed<const T>, Bias&&...) -> TransposedBase<T>;
+TransposedBase(Transposed<T>, Bias&&...) -> TransposedBase<T>;
 
 static_assert(TrainableBasePolicy<TransposedBase<float>> && TrainableBasePolicy<TransposedBase<double>>);
 

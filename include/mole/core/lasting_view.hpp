@@ -49,7 +49,7 @@ void refuse_transposed_weight() {
   static_assert(
       !TransposedMatrix<M>,
       "mole: the transpose of a column-major matrix as a weight [O x I]: where it holds [I x O], pass "
-      "View<const T>(m.transpose()); where it holds [O x I], pass transposed(View<const T>(m.transpose())) to "
+      "View<const T>(m.transpose()); where it holds [O x I], pass Transposed{View<const T>(m.transpose())} to "
       "TransposedBase or PackedBase");
 }
 

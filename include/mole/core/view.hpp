@@ -93,7 +93,7 @@ class View {
     static_assert(
         !ColumnMajorMatrix<M>,
         "mole: this matrix is column-major and a View is row-major: pass m.transpose() of tokens that are the "
-        "columns of m, and transposed(View<const T>(m.transpose())) of a weight [O x I]");
+        "columns of m, and Transposed{View<const T>(m.transpose())} of a weight [O x I]");
   }
 
   template <RowMajorSpan M>
