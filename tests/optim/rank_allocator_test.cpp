@@ -124,7 +124,7 @@ TEST_CASE("A gradient that is NaN costs its triplet alone, and the budget is kep
   Training run;
   Allocator allocator({.target = 2, .steps = 6}, run.sizes());
   Triplets broken = run.d_one;
-  broken.lora_A(2, 1) = std::nan("");
+  broken.lora_A(2, 1) = std::nanf("");
   for (int t = 0; t < 6; ++t) {
     const std::vector<Allocator::Layer> layers{{&run.one, &broken}, {&run.two, &run.d_two}};
     allocator.step(layers);
