@@ -1,1 +1,0 @@
-#include "mole/io/peft/peft_layers.hpp"
