@@ -462,6 +462,8 @@ TEST_CASE("A layer for inference alone gives the same bits, and has no backward"
   inference.forward(x, y_inference);
   CHECK(same_bits(y, y_inference));
   CHECK(test::code_of([&] { inference.backward(x, y, {}); }) == ErrorCode::not_trainable);
+  auto of_training = any.new_workspace(10);
+  CHECK(test::code_of([&] { inference.forward(x, y, of_training); }) == ErrorCode::order);
   CHECK(test::code_of([&] { inference.recompute(x); }) == ErrorCode::not_trainable);
   CHECK(test::code_of([&] { inference.apply_backward(x, inference.trace().routing, y, {}, {}); }) ==
         ErrorCode::not_trainable);

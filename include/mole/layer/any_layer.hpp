@@ -100,7 +100,7 @@ struct LayerBehindAny final : AnyLayer<typename Layer::Scalar> {
   static constexpr bool trains = use == AnyUse::training;
 
   struct LayerWork final : Work {
-    explicit LayerWork(typename Layer::Workspace w) : Work(&type_of<Layer>), work(std::move(w)) {}
+    explicit LayerWork(typename Layer::Workspace w) : Work(&type_of<LayerBehindAny>), work(std::move(w)) {}
     Trace<T>& trace() override {
       if constexpr (routes)
         return work;
@@ -117,7 +117,8 @@ struct LayerBehindAny final : AnyLayer<typename Layer::Scalar> {
     typename Layer::Workspace work;
   };
   struct LayerGradients final : Gradients {
-    explicit LayerGradients(typename Layer::Gradients g) : Gradients(&type_of<Layer>), gradients(std::move(g)) {}
+    explicit LayerGradients(typename Layer::Gradients g)
+        : Gradients(&type_of<LayerBehindAny>), gradients(std::move(g)) {}
     void set_zero() override { mole::set_zero(gradients); }
     void move_tensors(const Place& place) override {
       detail::move_tensors<typename Layer::Gradients>(place, gradients);
@@ -195,12 +196,12 @@ struct LayerBehindAny final : AnyLayer<typename Layer::Scalar> {
   std::string merge_obstacle() const override { return mole::merge_obstacle(layer); }
 
   static typename Layer::Workspace& of(Work& work) {
-    require(work.layer_type == &type_of<Layer>, ErrorCode::order,
+    require(work.layer_type == &type_of<LayerBehindAny>, ErrorCode::order,
             "AnyLinear: expected a workspace of this layer, found that of a layer of another type");
     return static_cast<LayerWork&>(work).work;
   }
   static typename Layer::Gradients& of(Gradients& gradients) {
-    require(gradients.layer_type == &type_of<Layer>, ErrorCode::order,
+    require(gradients.layer_type == &type_of<LayerBehindAny>, ErrorCode::order,
             "AnyLinear: expected gradients of this layer, found those of a layer of another type");
     return static_cast<LayerGradients&>(gradients).gradients;
   }
