@@ -68,9 +68,9 @@ class LastingView {
            !detail::TransposedMatrix<std::remove_cvref_t<M>>) LastingView(M&& matrix)
       : view_(matrix) {}
   template <detail::OwningTemporary M>
-  LastingView(M&&) = delete;
+  requires std::convertible_to<M, View<T>> LastingView(M&&) = delete;
   template <detail::TransposedMatrix M>
-  LastingView(const M&) {
+  requires std::convertible_to<const M&, View<T>> LastingView(const M&) {
     detail::refuse_transposed_weight<M>();
   }
 
