@@ -13,6 +13,7 @@
 #include "mole/base/int8_block_base.hpp"
 #include "mole/base/int8_row_base.hpp"
 #include "mole/base/nf4_base.hpp"
+#include "mole/base/q8_base.hpp"
 #include "mole/execution/simd.hpp"
 #include "tests/support/random_matrix.hpp"
 
@@ -102,6 +103,7 @@ const auto bf16 = [](const Matrix<float>& w) { return mole::Bf16Base(w); };
 const auto half = [](const Matrix<float>& w) { return mole::HalfBase(w); };
 const auto int8_row = [](const Matrix<float>& w) { return mole::Int8RowBase(w); };
 const auto int8_block = [](const Matrix<float>& w) { return mole::Int8BlockBase(w); };
+const auto q8_0 = [](const Matrix<float>& w) { return mole::Q8Base(w); };
 const auto nf4 = [](const Matrix<float>& w) { return mole::Nf4Base(w); };
 const auto nf4_double = [](const Matrix<float>& w) { return mole::Nf4Base(w, {}, {.double_quantized = true}); };
 
@@ -110,6 +112,7 @@ BENCHMARK_CAPTURE(forward, bf16, bf16)->Apply(all_sizes);
 BENCHMARK_CAPTURE(forward, half, half)->Apply(some_sizes);
 BENCHMARK_CAPTURE(forward, int8_row, int8_row)->Apply(all_sizes);
 BENCHMARK_CAPTURE(forward, int8_block, int8_block)->Apply(some_sizes);
+BENCHMARK_CAPTURE(forward, q8_0, q8_0)->Apply(some_sizes);
 BENCHMARK_CAPTURE(forward, nf4, nf4)->Apply(all_sizes);
 BENCHMARK_CAPTURE(forward, nf4_double, nf4_double)->Apply(some_sizes);
 
@@ -118,6 +121,7 @@ BENCHMARK_CAPTURE(backward, bf16, bf16)->Apply(some_sizes);
 BENCHMARK_CAPTURE(backward, half, half)->Apply(some_sizes);
 BENCHMARK_CAPTURE(backward, int8_row, int8_row)->Apply(some_sizes);
 BENCHMARK_CAPTURE(backward, int8_block, int8_block)->Apply(some_sizes);
+BENCHMARK_CAPTURE(backward, q8_0, q8_0)->Apply(some_sizes);
 BENCHMARK_CAPTURE(backward, nf4, nf4)->Apply(some_sizes);
 BENCHMARK_CAPTURE(backward, nf4_double, nf4_double)->Apply(some_sizes);
 

@@ -5,6 +5,7 @@
 #include "mole/base/half_base.hpp"
 #include "mole/base/int8_block_base.hpp"
 #include "mole/base/nf4_base.hpp"
+#include "mole/base/q8_base.hpp"
 #include "tests/support/random_matrix.hpp"
 
 namespace bench {
@@ -119,6 +120,7 @@ std::vector<KernelCase> coded_cases() {
   add_code<mole::ReducedFloatWeight<mole::Bfloat16>>(cases, "bf16");
   add_code<mole::ReducedFloatWeight<mole::Half>>(cases, "half");
   add_code<mole::Int8BlockWeight>(cases, "int8");
+  add_code<mole::Q8Weight>(cases, "q8_0");
   add_code<mole::Nf4Weight>(cases, "nf4");
   return cases;
 }

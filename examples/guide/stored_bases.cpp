@@ -27,7 +27,7 @@ int main() {
   }
 
   const mole::GgufReader model(folder / "model.gguf");
-  auto stored = std::get<mole::Int8BlockWeight>(mole::read_gguf_weight(model, gguf_q));  // the file's codes
+  auto stored = std::get<mole::Q8Weight>(mole::read_gguf_weight(model, gguf_q));  // the file's own bytes
   auto layer = mole::mola({.experts = 4, .rank = 2, .k = 2}, mole::CodedBase(std::move(stored)), rng);
 
   const mole::SafetensorsShards shards(folder);  // or of model-00001-of-00003.safetensors ... with their index

@@ -74,6 +74,28 @@ TEST_CASE("Int8BlockBase takes codes and scales as they are", "[base]") {
   CHECK(decoded(base)(1, 0) == 10);
 }
 
+TEST_CASE("Codes of 8 bits that are borrowed are read where they lie, and give the bits of owned ones", "[base]") {
+  const Matrix<float> weight = support::random_matrix<float>(5, 100, 1), x = support::random_matrix<float>(3, 100, 2);
+  const Int8BlockWeight owned(weight);
+  const std::vector<std::int8_t> codes(owned.codes().begin(), owned.codes().end());
+  const std::vector<float> scales(owned.scales().begin(), owned.scales().end());
+  const View<const std::int8_t> file(codes.data(), 5, 100);
+  const Int8BlockWeight borrowed(file, scales), copy = borrowed;
+  CHECK(borrowed.codes().data() == codes.data());
+  CHECK(copy.codes().data() == codes.data());
+  CHECK(borrowed.bytes() == owned.bytes());
+  Matrix<float> y(3, 5), expected(3, 5);
+  forward(Int8BlockBase(borrowed), Simd<>{}, x, y);
+  forward(Int8BlockBase(owned), Simd<>{}, x, expected);
+  CHECK(support::same_bits(y, expected));
+  CHECK(error_text(ErrorCode::shape, [&] {
+          Int8BlockWeight(View<const std::int8_t>(codes.data(), 5, 90, 100), scales);
+        }) == "Int8BlockBase: codes from one row to the next: expected 90, found 100");
+  CHECK(error_text(ErrorCode::shape, [&] {
+          Int8BlockWeight(file, {1, 2});
+        }) == "Int8BlockBase: size of the scales: expected 10, found 2");
+}
+
 TEST_CASE("Int8BlockBase names what does not fit", "[base]") {
   CHECK(error_text(ErrorCode::shape, [] {
           Int8BlockWeight(2, 2, {1, 2, 3}, {1, 1});

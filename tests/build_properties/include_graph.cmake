@@ -28,7 +28,7 @@ set(own_headers
   "combiner/.*                    : combiner/.* core/.* execution/execution_policy\\.hpp"
   "optim/.*                       : optim/.* kernel/.* core/.*"
   "testing/.*                     : testing/.* layer/.* core/.* kernel/.* execution/.* ([a-z]+/)?[a-z]+/[a-z_]+_policy\\.hpp"
-  "io/(bitsandbytes|safetensors_weight|gguf/gguf_(weight|lora)|peft/(peft_(experts|mixtures|bank|layers|writer)|merge_peft))\\.hpp : .*"
+  "io/(bitsandbytes|safetensors_weight|gguf/gguf_(weight|lora|writer)|peft/(peft_(experts|mixtures|bank|layers|writer)|merge_peft))\\.hpp : .*"
   "io/((layer|convert)/.*|(moe_peft/moe_peft|xlora/xlora)_layers\\.hpp|moe_peft/moe_peft_writer\\.hpp|xlora/write_xlora\\.hpp) : .*"
   "(loss|init|surgery|adapt|stats|io)/.* : OWN/.* layer/.* core/.* ([a-z]+/)?[a-z]+/[a-z]+_policy\\.hpp"
   "(interop|distributed)/.*       : .*")

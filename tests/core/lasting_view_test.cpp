@@ -5,6 +5,7 @@
 
 #include <Eigen/Core>
 
+#include <cstdint>
 #include <vector>
 
 namespace {
@@ -20,6 +21,15 @@ static_assert(std::is_constructible_v<Lasting, RowMajor&> && std::is_constructib
 static_assert(!std::is_constructible_v<Lasting, Matrix<float>> &&
               !std::is_constructible_v<Lasting, const Matrix<float>> && !std::is_constructible_v<Lasting, RowMajor>);
 static_assert(!std::is_constructible_v<Lasting, View<const double>>);
+
+/// Encodes numbers, or borrows codes.
+struct Code {
+  explicit Code(View<const float>) {}
+  explicit Code(LastingView<const std::uint16_t>) {}
+};
+static_assert(std::is_constructible_v<Code, Matrix<float>> && std::is_constructible_v<Code, RowMajor> &&
+              std::is_constructible_v<Code, Eigen::MatrixXf::ConstTransposeReturnType>);
+static_assert(!std::is_constructible_v<Code, Matrix<std::uint16_t>>);
 
 }  // namespace
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
-// A router that learns from a stream: drift-moe.
+// Routing that learns from a stream or from references: drift-moe, c3po.
 #include "golden/methods.hpp"
 #include "golden/routed_layers.hpp"
+#include "mole/adapt/routing_references.hpp"
 #include "mole/loss/multi_hot_bce.hpp"
 
 #include <algorithm>
@@ -160,10 +161,48 @@ Method drift_moe() {
   });
 }
 
+/// Rows of tensors with a layer more are those of a matrix one after the other.
+Method c3po() {
+  return offline([]<class T>(Comparison<T>& file) {
+    const Matrix<T> query = file.matrix("query.embedding"), own = file.matrix("query.routing"),
+                    embeddings = file.matrix("reference.embedding"), routings = file.matrix("reference.routing");
+    const Index layers = file.integer("layers"), experts = file.integer("experts");
+    mole::RoutingReferences<T> references({.embedding = embeddings.cols(),
+                                           .layers = layers,
+                                           .experts = experts,
+                                           .neighbors = file.integer("neighbours")});
+    const std::vector<std::int64_t> present = file.integers("reference.present");
+    const std::vector<std::uint8_t> has(present.begin(), present.end());
+    for (Index i = 0; i < file.integer("references"); ++i)
+      references.add(embeddings.view().row(i), View<const T>(routings.data() + i * layers * experts, layers, experts),
+                     std::span(has).subspan(std::size_t(i * layers), std::size_t(layers)));
+
+    const auto neighbors = references.nearest(query.elements());
+    std::vector<std::int64_t> indices, adapted;
+    Matrix<T> similarities(1, Index(neighbors.size()));
+    for (std::size_t i = 0; i < neighbors.size(); ++i) {
+      indices.push_back(neighbors[i].reference);
+      similarities(0, Index(i)) = T(neighbors[i].similarity);
+    }
+    file.expect_optional("neighbours", indices);
+    file.expect("similarity", similarities);
+
+    const Index first = std::max(Index(0), layers - file.integer("core_layers"));
+    Matrix<T> routing(layers - first, experts);
+    copy(own.view().middle_rows(first, routing.rows()), routing.view());
+    for (Index l = 0; l < routing.rows(); ++l) {
+      references.regress(neighbors, first + l, routing.view().row(l));
+      adapted.push_back(first + l);
+    }
+    file.expect_optional("layers", adapted);
+    file.expect("routing", routing);
+  });
+}
+
 }  // namespace
 
 std::map<std::string, Method> online_methods() {
-  return {{"drift-moe", drift_moe()}};
+  return {{"c3po", c3po()}, {"drift-moe", drift_moe()}};
 }
 
 }  // namespace golden

@@ -11,6 +11,8 @@
 
 #include <algorithm>
 #include <functional>
+#include <map>
+#include <memory>
 
 namespace {
 
@@ -23,6 +25,7 @@ const std::string name_of_q = "model.q_proj.weight";
 struct StateDictOfQ {
   std::map<std::string, std::vector<std::byte>> bytes;
   std::map<std::string, std::pair<Dtype, std::vector<Index>>> kinds;
+  mutable std::shared_ptr<const SafetensorsShards> shards = {};  ///< as it was read last
 
   explicit StateDictOfQ(const auto& weight) {
     const TemporaryFolder folder;
@@ -48,13 +51,15 @@ struct StateDictOfQ {
     return {reinterpret_cast<const char*>(text.data()), text.size()};
   }
 
+  /// Lives as long as this, until it reads again.
   BitsandbytesWeight read() const {
     const TemporaryFolder folder;
     SafetensorsWriter writer;
     for (const auto& [name, content] : bytes)
       writer.add_bytes(name, kinds.at(name).first, kinds.at(name).second, content);
     writer.write(folder / "model.safetensors");
-    return read_bitsandbytes(SafetensorsShards(folder / ""), name_of_q);
+    shards = std::make_shared<const SafetensorsShards>(folder / "");
+    return read_bitsandbytes(*shards, name_of_q);
   }
   /// The message without the path, which differs.
   std::string complaint() const {
@@ -94,6 +99,12 @@ TEST_CASE("Weights of four and eight bits keep every byte through a state dict",
       }
     check_round_trip(Int8RowWeight(weight));
   }
+}
+
+TEST_CASE("Codes of eight bits are read where the file has them", "[io]") {
+  const StateDictOfQ state(Int8RowWeight(weight_of(4, 16)));
+  const auto found = std::get<Int8RowWeight>(state.read().weight);
+  CHECK(static_cast<const void*>(found.codes().data()) == state.shards->at(name_of_q).bytes.data());
 }
 
 TEST_CASE("Four bits may be stored as any dtype, and say what they were", "[io]") {

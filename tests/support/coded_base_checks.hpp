@@ -15,6 +15,7 @@
 #include "support/tolerance.hpp"
 
 #include <cmath>
+#include <set>
 #include <vector>
 
 namespace mole::test {
@@ -23,6 +24,9 @@ namespace mole::test {
 inline std::vector<Index> coded_sizes() {
   constexpr Index step = kernel::step_of<kernel::DefaultArchitecture, float>;
   return {1, 3, step - 1, step, step + 1, 63, 64, 65, 100, 129, 200};
+}
+inline Index rounded_up(Index size, Index multiple) {
+  return (size + multiple - 1) / multiple * multiple;
 }
 /// Every tile of tokens, and both sides of many_tokens.
 inline const std::vector<Index> coded_tokens{0, 1, 2, 3, 5, 8, 17, 70, 101};
@@ -79,11 +83,14 @@ void products_equal_plain_loops(const Base& base, const Execution& execution, In
   CHECK(d_x.intact());
 }
 
-/// `make(weight, bias)` over all sizes, vectorized, and over some in plain loops and with one element a vector.
+/// `make(weight, bias)` over all sizes, vectorized, and over some in plain loops and with one element a vector. Rows
+/// have a multiple of `multiple` elements.
 template <class Make>
-void all_products_equal_plain_loops(Make make) {
+void all_products_equal_plain_loops(Make make, Index multiple) {
   TestRng rng;
-  for (Index in : coded_sizes())
+  std::set<Index> inputs;
+  for (Index in : coded_sizes()) inputs.insert(rounded_up(in, multiple));
+  for (Index in : inputs)
     for (Index out : coded_sizes()) {
       const auto weight = random_input<float>(out, in, rng, {.padding = 2, .before = 1});
       const auto bias = random_input<float>(1, out, rng);
@@ -169,17 +176,18 @@ void merges_only_when_the_loss_is_allowed(Base base) {
   CHECK_THROWS_AS(base.merge(Matrix<float>(base.out() + 1, base.in()), LossyMerge::allowed), Error);
 }
 
-/// All of the above, and the laws of bases.
+/// All of the above, and the laws of bases; of one whose rows have a multiple of `multiple` elements.
 template <class Base>
-void check_coded_base(typename Base::Options options = {}) {
+void check_coded_base(typename Base::Options options = {}, Index multiple = 1) {
   const auto make = [&](View<const float> weight, View<const float> bias) { return Base(weight, bias, options); };
-  const auto weight = support::random_matrix<float>(9, 70, 1), bias = support::random_matrix<float>(1, 9, 2);
+  const Index cols = rounded_up(70, multiple);
+  const auto weight = support::random_matrix<float>(9, cols, 1), bias = support::random_matrix<float>(1, 9, 2);
   CHECK(laws::broken_base_law(make(weight.view(), bias.view())) == "");
   CHECK(laws::broken_affine_base_law(make(weight.view(), bias.view())) == "");
-  all_products_equal_plain_loops(make);
+  all_products_equal_plain_loops(make, multiple);
   same_bits_however_it_is_cut(make);
   for (Index in : {64, 100}) {
-    const auto base = make(support::random_matrix<float>(33, in, 3), {});
+    const auto base = make(support::random_matrix<float>(33, rounded_up(in, multiple), 3), {});
     layer_equals_dense_layer(base, Simd<>{});
     layer_equals_dense_layer(base, Simd<kernel::Scalar>{});
     layer_equals_dense_layer(base, Reference{});
@@ -189,12 +197,12 @@ void check_coded_base(typename Base::Options options = {}) {
   const Matrix<float> d_y(3, 9);
   backward(biased, Simd<>{}, d_y.view(), View<float>{});  // not wanted
   CHECK(biased.bytes() == make(weight.view(), {}).bytes() + 9 * sizeof(float));
-  Matrix<float> narrow(9, 69), tall(10, 70);
+  Matrix<float> narrow(9, cols - 1), tall(10, cols);
   CHECK_THROWS_AS(biased.weight(narrow.view()), Error);
   CHECK_THROWS_AS(biased.weight(tall.view()), Error);
   CHECK_THROWS_AS(make(weight.view(), Matrix<float>(1, 8)), Error);
   CHECK_THROWS_AS(make(weight.view(), Matrix<float>(3, 3)), Error);
-  const auto empty = make(View<const float>(weight.data(), 0, 5), {});
+  const auto empty = make(View<const float>(weight.data(), 0, rounded_up(5, multiple)), {});
   CHECK(empty.out() == 0);
   TestRng rng;
   products_equal_plain_loops(make(View<const float>(weight.data(), 4, 0), {}), Simd<>{}, 3, rng);

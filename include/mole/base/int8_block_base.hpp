@@ -33,35 +33,52 @@ class Int8BlockWeight {
   /// sizes do not fit, Error(option) for scales that are not finite.
   Int8BlockWeight(Index rows, Index cols, std::vector<std::int8_t> codes, std::vector<float> scales,
                   Options options = {})
-      : codes_(std::move(codes)),
-        scales_(std::move(scales)),
-        rows_(rows),
-        cols_(cols),
-        blocks_per_row_(blocks(cols, options.shift())),
-        options_(options),
-        shift_(options.shift()) {
+      : Int8BlockWeight(options, rows, cols, std::move(scales)) {
     require_equal(ErrorCode::shape, "Int8BlockBase: size of the codes", checked_product("Int8BlockBase", rows, cols),
-                  Index(codes_.size()));
-    require_equal(ErrorCode::shape, "Int8BlockBase: size of the scales", rows * blocks_per_row_, Index(scales_.size()));
-    detail::require_finite("Int8BlockBase", {scales_.data(), 1, Index(scales_.size())});
+                  Index(codes.size()));
+    codes_ = std::move(codes);
+  }
+
+  /// The same of codes that are borrowed, without padding between rows: memory that stays, such as a mapped file's,
+  /// must outlive the weight and its copies.
+  Int8BlockWeight(LastingView<const std::int8_t> codes, std::vector<float> scales, Options options = {})
+      : Int8BlockWeight(options, codes.view().rows(), codes.view().cols(), std::move(scales)) {
+    if (rows_ > 1)
+      require_equal(ErrorCode::shape, "Int8BlockBase: codes from one row to the next", cols_, codes.view().stride());
+    borrowed_ = codes.view().data();
   }
 
   Index rows() const { return rows_; }
   Index cols() const { return cols_; }
   Options options() const { return options_; }
-  std::size_t bytes() const { return codes_.size() + scales_.size() * sizeof(float); }
-  std::span<const std::int8_t> codes() const { return codes_; }
+  std::size_t bytes() const { return codes().size() + scales_.size() * sizeof(float); }
+  std::span<const std::int8_t> codes() const { return {data(), std::size_t(rows_ * cols_)}; }
   std::span<const float> scales() const { return scales_; }
 
   float operator()(Index o, Index i) const {
-    return float(codes_[std::size_t(o * cols_ + i)]) * scales_[std::size_t(o * blocks_per_row_ + (i >> shift_))];
+    return float(data()[o * cols_ + i]) * scales_[std::size_t(o * blocks_per_row_ + (i >> shift_))];
   }
-  void with_rows(auto f) const { f(kernel::Int8Rows{codes_.data(), scales_.data(), cols_, blocks_per_row_, shift_}); }
+  void with_rows(auto f) const { f(kernel::Int8Rows{data(), scales_.data(), cols_, blocks_per_row_, shift_}); }
 
  private:
+  /// Codes are to come.
+  Int8BlockWeight(Options options, Index rows, Index cols, std::vector<float> scales)
+      : scales_(std::move(scales)),
+        rows_(rows),
+        cols_(cols),
+        blocks_per_row_(blocks(cols, options.shift())),
+        options_(options),
+        shift_(options.shift()) {
+    require_equal(ErrorCode::shape, "Int8BlockBase: size of the scales",
+                  checked_product("Int8BlockBase", rows, blocks_per_row_), Index(scales_.size()));
+    detail::require_finite("Int8BlockBase", {scales_.data(), 1, Index(scales_.size())});
+  }
+
+  const std::int8_t* data() const { return borrowed_ ? borrowed_ : codes_.data(); }
   static Index blocks(Index cols, int shift) { return cols == 0 ? 0 : ((cols - 1) >> shift) + 1; }
 
   std::vector<std::int8_t> codes_;
+  const std::int8_t* borrowed_ = nullptr;
   std::vector<float> scales_;
   Index rows_, cols_, blocks_per_row_;
   Options options_;

@@ -23,6 +23,11 @@ class Int8RowWeight {
   Int8RowWeight(Index rows, Index cols, std::vector<std::int8_t> codes, std::vector<float> scb)
       : blocks_(rows, cols, std::move(codes), scales_of(scb, rows, cols), {.block = 0}), scb_(std::move(scb)) {}
 
+  /// The same of codes that are borrowed, without padding between rows: memory that stays, such as a mapped file's,
+  /// must outlive the weight and its copies.
+  Int8RowWeight(LastingView<const std::int8_t> codes, std::vector<float> scb)
+      : blocks_(codes, scales_of(scb, codes.view().rows(), codes.view().cols()), {.block = 0}), scb_(std::move(scb)) {}
+
   Index rows() const { return blocks_.rows(); }
   Index cols() const { return blocks_.cols(); }
   Options options() const { return {}; }

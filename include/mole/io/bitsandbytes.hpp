@@ -84,7 +84,9 @@ class BitsandbytesParts {
       if (format != std::vector<std::uint8_t>{0})
         fail("weight_format 0, rows", format.empty() ? "none" : std::to_string(int(format[0])));
     }
-    return {weight.shape[0], weight.shape[1], bytes_of<std::int8_t>(name_, Dtype::i8), floats(layer() + "SCB")};
+    if (weight.dtype != Dtype::i8) fail("I8", std::string(name_of(weight.dtype)));
+    const auto* const codes = reinterpret_cast<const std::int8_t*>(weight.bytes.data());
+    return {View<const std::int8_t>(codes, weight.shape[0], weight.shape[1]), floats(layer() + "SCB")};
   }
 
   /// "model.q." of "model.q.weight".
@@ -185,9 +187,12 @@ void add_four_bits(SafetensorsWriter& writer, const std::string& name, const Fou
 ///
 ///   tensors   SafetensorsReader or SafetensorsShards
 ///
-/// The parts are copied. Throws Error(file) for a missing or contradictory part, for levels that are not those of NF4
-/// or FP4, for layouts of other versions, and for parts that do not fit each other.
-/// O(bytes). Source: bitsandbytes 95f9af30, functional.py, QuantState.as_dict, nn/modules.py.
+/// Codes of int8 are borrowed and live as long as `tensors`; all other parts are copied. Throws Error(file) for a
+/// missing or contradictory part, for levels that are not those of NF4 or FP4, for layouts of other versions, and for
+/// parts that do not fit each other. O(bytes). Source: bitsandbytes 95f9af30, functional.py, QuantState.as_dict,
+/// nn/modules.py.
+template <class Tensors>
+BitsandbytesWeight read_bitsandbytes(const Tensors&&, const std::string&) = delete;  // its files would be gone
 template <class Tensors>
 BitsandbytesWeight read_bitsandbytes(const Tensors& tensors, const std::string& name) {
   const detail::BitsandbytesParts<Tensors> parts(tensors, name);

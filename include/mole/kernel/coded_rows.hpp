@@ -5,6 +5,7 @@
 #include "mole/kernel/vector_conversions.hpp"
 
 #include <concepts>
+#include <cstring>
 
 #include "mole/core/macros_off.hpp"
 
@@ -103,6 +104,44 @@ struct Int8Rows {
 
   Index bytes() const { return cols; }
   Row row(Index o) const { return {codes + o * cols, scales + o * blocks_per_row, shift}; }
+};
+
+/// Blocks of a scale in binary16 and 32 codes of 8 bits, one after the other: ggml's Q8_0 [rows x cols], cols a
+/// multiple of 32, as files have it. No pair of vectors is longer than a block.
+struct Q8Rows {
+  static constexpr bool interleaved = false;
+  static constexpr Index block = 32, block_bytes = 34;
+
+  struct Row {
+    const std::int8_t* blocks;
+
+    const std::int8_t* block_of(Index i) const { return blocks + i / block * block_bytes; }
+    const std::int8_t* codes(Index i) const { return block_of(i) + sizeof(std::uint16_t) + i % block; }
+    const void* address(Index i) const { return codes(i); }
+    template <class Arch>
+    Vector<Arch, float> scale(Index i) const {
+      std::uint16_t bits;
+      std::memcpy(&bits, block_of(i), sizeof bits);
+      return Vector<Arch, float>(detail::float_of_half(bits));
+    }
+    template <class Arch>
+    Pair<Arch> load(Index i) const {
+      static_assert(block % Pair<Arch>::size == 0);
+      const std::int8_t* const from = codes(i);
+      const Vector<Arch, float> factor = scale<Arch>(i);
+      return {load_int8<Arch>(from) * factor, load_int8<Arch>(from + Pair<Arch>::size / 2) * factor};
+    }
+    template <class Arch>
+    Pair<Arch> load_first(Index i, Index) const {
+      return load<Arch>(i);  // there is no rest
+    }
+  };
+
+  const std::int8_t* blocks;
+  Index cols;
+
+  Index bytes() const { return cols / block * block_bytes; }
+  Row row(Index o) const { return {blocks + o * bytes()}; }
 };
 
 /// The largest magnitude of every block of four-bit numbers, uncoded: from block b on.

@@ -44,7 +44,8 @@ TEST_CASE("The weight of a base has the numbers of the file, to the bit", "[io]"
   CHECK(DenseBase{borrowed}.out() == 5);
   const auto halves = std::get<ReducedFloatWeight<Half>>(read_gguf_weight(reader, "F16"));
   CHECK(static_cast<const void*>(halves.codes().data()) == reader.at("F16").bytes.data());
-  CHECK(std::get<Int8BlockWeight>(read_gguf_weight(reader, "Q8_0")).options().block == 32);
+  const auto blocks = std::get<Q8Weight>(read_gguf_weight(reader, "Q8_0"));
+  CHECK(blocks.blocks().data() == reader.at("Q8_0").bytes.data());
 }
 
 TEST_CASE("Q4_0 keeps its codes, in another order, and its scale, which may be negative", "[io]") {

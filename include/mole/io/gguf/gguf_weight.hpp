@@ -4,8 +4,8 @@
 
 #include "mole/base/bf16_base.hpp"
 #include "mole/base/half_base.hpp"
-#include "mole/base/int8_block_base.hpp"
 #include "mole/base/q4_base.hpp"
+#include "mole/base/q8_base.hpp"
 #include "mole/io/gguf/gguf_reader.hpp"
 #include "mole/io/safetensors_weight.hpp"
 
@@ -17,22 +17,12 @@
 
 namespace mole {
 
-/// F32, F16 and BF16, borrowed from the file; Q8_0; Q4_0. Make a base of it: DenseBase of the first, CodedBase of
+/// F32, F16, BF16 and Q8_0, borrowed from the file; Q4_0. Make a base of it: DenseBase of the first, CodedBase of
 /// others.
 using GgufWeight =
-    std::variant<View<const float>, ReducedFloatWeight<Half>, ReducedFloatWeight<Bfloat16>, Int8BlockWeight, Q4Weight>;
+    std::variant<View<const float>, ReducedFloatWeight<Half>, ReducedFloatWeight<Bfloat16>, Q8Weight, Q4Weight>;
 
 namespace detail {
-
-inline Int8BlockWeight q8_0_weight(const GgufEntry& entry) {
-  std::vector<std::int8_t> codes;
-  std::vector<float> scales;
-  for_each_gguf_block(entry, 34, [&](float scale, const std::uint8_t* block) {
-    scales.push_back(scale);
-    for (int i = 0; i < 32; ++i) codes.push_back(std::int8_t(block[i]));
-  });
-  return {entry.shape[0], entry.shape[1], std::move(codes), std::move(scales), {.block = 32}};
-}
 
 /// A byte of the file has elements i and i + 16 of a block, the first in the lower half; a byte of a FourBitWeight two
 /// neighbors, the first in the higher.
@@ -52,10 +42,10 @@ inline Q4Weight q4_0_weight(const GgufEntry& entry) {
 /// The matrix `name`, such as "blk.0.attn_q.weight" [O x I], with the numbers of the file exactly: codes are taken, not
 /// rounded anew.
 ///
-/// F32, F16 and BF16 are borrowed and live as long as the reader; the others, whose codes lie between scales, are
-/// copied, O(bytes). llama.cpp's own models of the Llama family have the rows of q and k in another order than
-/// PyTorch's (see gguf_lora.hpp). Throws Error(file) for a tensor that is no matrix, scales that are not finite, and
-/// all other types, by their name.
+/// F32, F16, BF16 and Q8_0 are borrowed and live as long as the reader; Q4_0, whose nibbles have another order than
+/// those of a FourBitWeight, is copied, O(bytes). llama.cpp's own models of the Llama family have the rows of q and k
+/// in another order than PyTorch's (see gguf_lora.hpp). Throws Error(file) for a tensor that is no matrix, scales that
+/// are not finite, and all other types, by their name.
 inline GgufWeight read_gguf_weight(const GgufReader& reader, std::string_view name) {
   const GgufEntry& entry = reader.at(name);
   const std::string of_name = " for '" + entry.name + "'";
@@ -74,7 +64,7 @@ inline GgufWeight read_gguf_weight(const GgufReader& reader, std::string_view na
       case GgufType::bf16:
         return detail::stored_half_weight<Bfloat16>(entry.bytes, entry.shape[0], entry.shape[1]);
       case GgufType::q8_0:
-        return detail::q8_0_weight(entry);
+        return Q8Weight(entry.shape[0], entry.shape[1], entry.bytes);
       case GgufType::q4_0:
         return detail::q4_0_weight(entry);
       case GgufType::f64:

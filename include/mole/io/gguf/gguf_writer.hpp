@@ -2,6 +2,7 @@
 // GgufWriter: writes tensors and metadata as a GGUF file.
 #pragma once
 
+#include "mole/base/q8_base.hpp"
 #include "mole/core/checked_size.hpp"
 #include "mole/core/reduced_floats.hpp"
 #include "mole/core/view.hpp"
@@ -67,7 +68,6 @@ class GgufWriter {
   }
   static std::size_t padded(std::size_t size) { return (size + alignment - 1) / alignment * alignment; }
   static void append_row(std::vector<std::byte>& bytes, std::span<const float> row, GgufType type);
-  static void append_q8_0(std::vector<std::byte>& bytes, std::span<const float> block);
 
   std::map<std::string, std::variant<std::string, float, std::uint32_t>> metadata_;
   std::vector<Tensor> tensors_;
@@ -94,27 +94,17 @@ inline void GgufWriter::add(std::string name, std::vector<Index> shape, View<con
 }
 
 inline void GgufWriter::append_row(std::vector<std::byte>& bytes, std::span<const float> row, GgufType type) {
-  if (type == GgufType::q8_0)
-    for (std::size_t at = 0; at < row.size(); at += 32) append_q8_0(bytes, row.subspan(at, 32));
-  else
-    for (const float number : row) {
-      if (type == GgufType::f32)
-        append(bytes, number);
-      else
-        append(bytes, type == GgufType::f16 ? to_float16(number) : to_bfloat16(number));
-    }
-}
-
-/// Source: ggml, ggml-quants.c, quantize_row_q8_0_ref, to the bit: codes by the scale before it is rounded to F16.
-inline void GgufWriter::append_q8_0(std::vector<std::byte>& bytes, std::span<const float> block) {
-  float absmax = 0;
-  for (const float number : block) absmax = std::max(absmax, std::isfinite(number) ? std::abs(number) : INFINITY);
-  require(absmax / 127 < 65520, ErrorCode::option,
-          "GgufWriter: expected numbers of magnitude up to 8.3e6 for Q8_0, found ", absmax);
-  const float scale = absmax / 127;
-  const float inverse = scale > 1e-38f ? 1 / scale : 0;  // of smaller ones there is none
-  append(bytes, to_float16(scale));
-  for (const float number : block) append(bytes, std::int8_t(std::round(number * inverse)));
+  if (type == GgufType::q8_0) {
+    const Q8Weight coded(View<const float>(row.data(), 1, Index(row.size())));
+    bytes.insert(bytes.end(), coded.blocks().begin(), coded.blocks().end());
+    return;
+  }
+  for (const float number : row) {
+    if (type == GgufType::f32)
+      append(bytes, number);
+    else
+      append(bytes, type == GgufType::f16 ? to_float16(number) : to_bfloat16(number));
+  }
 }
 
 inline void GgufWriter::write(const std::filesystem::path& path) const {

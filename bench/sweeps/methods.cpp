@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: MIT
-// What every kind of factors and of maps costs beside a plain LoRA: the sweep over methods, as sweep_bench is over
-// sizes.
+// The sweep over methods: what every kind of factors and of maps costs beside a plain LoRA.
 //
-//   forward/<adapter>/r:<rank>/T:<tokens>/d:<d>, forward_backward/...   one thread, float, a packed base of d x d
+//   forward/sweep_method/<adapter>/r:<rank>/T:<tokens>/d:<d>, forward_backward/...   one thread, float, a packed base
 //
 // Counter over_lora:   the time over that of a LoRA of as many ranks, in alternating slices. What computes A or B from
 // other parameters does so once a call, whatever T is: see T:1 and T:512.
@@ -243,7 +242,7 @@ void run(benchmark::State& state, const Adapter& adapter, Index tokens, Index d,
       for (const Index d : {768, 2048})
         for (const Index tokens : {1, 16, 512})
           benchmark::RegisterBenchmark(
-              ((backward ? "forward_backward/" : "forward/") + std::string(adapter.name) +
+              ((backward ? "forward_backward/sweep_method/" : "forward/sweep_method/") + std::string(adapter.name) +
                "/r:" + std::to_string(adapter.rank) + "/T:" + std::to_string(tokens) + "/d:" + std::to_string(d))
                   .c_str(),
               run, adapter, tokens, d, backward);
