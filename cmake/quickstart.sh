@@ -1,12 +1,12 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# Sets up a fresh Debian or Ubuntu machine, then builds and runs: sh cmake/quickstart.sh demo|test
+# Sets up a fresh Debian or Ubuntu machine, then builds and runs: sh cmake/quickstart.sh demo|test|examples
 set -eu
 
 case "${1:-}" in
-  demo | test) preset=$1 ;;
+  demo | test | examples) preset=$1 ;;
   *)
-    echo "usage: sh cmake/quickstart.sh demo|test" >&2
+    echo "usage: sh cmake/quickstart.sh demo|test|examples" >&2
     exit 2
     ;;
 esac
