@@ -54,6 +54,11 @@ TEST_CASE("Blocks of Q8Base are borrowed at any address, bit for bit", "[base]")
   CHECK(second(0, 0) == owned(0, 0));
 }
 
+TEST_CASE("Any number of rows without elements costs nothing", "[base]") {
+  const Q8Weight empty(Index(1) << 60, 0, std::span<const std::byte>());
+  CHECK(empty.bytes() == 0);
+}
+
 TEST_CASE("Q8Base names what does not fit", "[base]") {
   CHECK(error_text(ErrorCode::shape, [] { Q8Weight(Matrix<float>(2, 33)); }) ==
         "Q8Base: expected rows of whole blocks of 32, found 33 elements");
