@@ -9,6 +9,10 @@ install(TARGETS mole EXPORT moleTargets FILE_SET HEADERS)
 install(EXPORT moleTargets NAMESPACE mole:: DESTINATION "${package_dir}")
 install(TARGETS mole_eigen EXPORT moleEigenTargets)
 install(EXPORT moleEigenTargets NAMESPACE mole:: DESTINATION "${package_dir}")
+if(MOLE_BUILD_C)
+  install(TARGETS mole_c_static mole_c_shared EXPORT moleCTargets FILE_SET HEADERS)
+  install(EXPORT moleCTargets NAMESPACE mole:: DESTINATION "${package_dir}")
+endif()
 configure_package_config_file(cmake/moleConfig.cmake.in "${PROJECT_BINARY_DIR}/moleConfig.cmake"
                               INSTALL_DESTINATION "${package_dir}")
 write_basic_package_version_file("${PROJECT_BINARY_DIR}/moleConfigVersion.cmake" COMPATIBILITY SameMinorVersion
