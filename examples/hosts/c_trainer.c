@@ -12,7 +12,7 @@
 
 /* ---- the model: the last CONTEXT characters -> embedding -> linear -> tanh -> linear -> softmax over characters */
 
-enum { VOCABULARY = 96, CONTEXT = 6, WIDTH = 12, INPUTS = CONTEXT * WIDTH, HIDDEN = 64, BATCH = 64 };
+enum { VOCABULARY = 96, CONTEXT = 6, WIDTH = 12, INPUTS = CONTEXT * WIDTH, HIDDEN = 48, BATCH = 32 };
 
 /* What stands where in the flat arrays, and how many numbers it has. */
 enum { EMBEDDING, HIDDEN_WEIGHT, HIDDEN_BIAS, OUTPUT_WEIGHT, OUTPUT_BIAS, EXPERTS, PARTS };
@@ -175,14 +175,16 @@ static void backward(model *m, activations *a) {
 /* AdamW on the numbers from `first` on. */
 static void update(model *m, size_t first, float learning_rate) {
   const float beta1 = 0.9f, beta2 = 0.999f, epsilon = 1e-8f;
+  float rest1, rest2;
   size_t i;
   ++m->step;
+  rest1 = 1 - powf(beta1, (float)m->step);
+  rest2 = 1 - powf(beta2, (float)m->step);
   for (i = first; i < m->count; ++i) {
     const float g = m->gradients[i];
     m->moments[i] = beta1 * m->moments[i] + (1 - beta1) * g;
     m->squares[i] = beta2 * m->squares[i] + (1 - beta2) * g * g;
-    m->parameters[i] -= learning_rate * (m->moments[i] / (1 - powf(beta1, (float)m->step))) /
-                        (sqrtf(m->squares[i] / (1 - powf(beta2, (float)m->step))) + epsilon);
+    m->parameters[i] -= learning_rate * (m->moments[i] / rest1) / (sqrtf(m->squares[i] / rest2) + epsilon);
   }
 }
 
@@ -266,7 +268,7 @@ int main(void) {
 
   start(&m);
   printf("%-46s %.3f\n", "loss on the first text", evaluate(&m, &a, first_text));
-  train(&m, &a, first_text, 0, 5e-3f, 150);
+  train(&m, &a, first_text, 0, 5e-3f, 250);
   printf("%-46s %.3f\n", "after training on it", evaluate(&m, &a, first_text));
 
   before = evaluate(&m, &a, second_text);
@@ -276,7 +278,7 @@ int main(void) {
   fresh = evaluate(&m, &a, second_text);
   printf("%-46s %.3f\n", "with fresh experts, the same", fresh);
   for (experts = 0, part = 0; part < EXPERTS; ++part) experts += m.sizes[part];
-  train(&m, &a, second_text, experts, 2e-2f, 300);
+  train(&m, &a, second_text, experts, 2e-2f, 250);
   after = evaluate(&m, &a, second_text);
   printf("%-46s %.3f\n", "after training the experts alone", after);
 
