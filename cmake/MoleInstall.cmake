@@ -15,8 +15,12 @@ if(MOLE_BUILD_C)
 endif()
 configure_package_config_file(cmake/moleConfig.cmake.in "${PROJECT_BINARY_DIR}/moleConfig.cmake"
                               INSTALL_DESTINATION "${package_dir}")
+set(headers_alone ARCH_INDEPENDENT)
+if(MOLE_BUILD_C)
+  set(headers_alone "")
+endif()
 write_basic_package_version_file("${PROJECT_BINARY_DIR}/moleConfigVersion.cmake" COMPATIBILITY SameMinorVersion
-                                 ARCH_INDEPENDENT)
+                                 ${headers_alone})
 install(FILES "${PROJECT_BINARY_DIR}/moleConfig.cmake" "${PROJECT_BINARY_DIR}/moleConfigVersion.cmake"
               cmake/MoleDependencies.cmake DESTINATION "${package_dir}")
 

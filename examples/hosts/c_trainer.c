@@ -23,8 +23,8 @@ typedef struct model {
   float *parameters, *gradients, *moments, *squares;
   float *parts[PARTS], *d_parts[PARTS];
   /* The layer that stands for the first linear one; NULL: the model's own code computes it. */
-  mole_layer *layer;
-  mole_workspace *work;
+  mole_layer* layer;
+  mole_workspace* work;
   int step; /* of AdamW */
 } model;
 
@@ -47,8 +47,8 @@ static float random_number(void) {
   return (float)random_state / 1073741824.0f - 1.0f;
 }
 
-static float *allocated(size_t count) {
-  float *const numbers = (float *)calloc(count, sizeof(float));
+static float* allocated(size_t count) {
+  float* const numbers = (float*)calloc(count, sizeof(float));
   if (numbers == NULL) {
     fprintf(stderr, "c_trainer: out of memory\n");
     exit(1);
@@ -57,8 +57,8 @@ static float *allocated(size_t count) {
 }
 
 /* Makes the flat arrays for `sizes`, with what the arrays before had in common with them. */
-static void allocate(model *m, const size_t sizes[PARTS]) {
-  float *const old = m->parameters;
+static void allocate(model* m, const size_t sizes[PARTS]) {
+  float* const old = m->parameters;
   const size_t common = m->count;
   size_t first = 0;
   int part;
@@ -80,7 +80,7 @@ static void allocate(model *m, const size_t sizes[PARTS]) {
   m->step = 0;
 }
 
-static void start(model *m) {
+static void start(model* m) {
   const size_t sizes[PARTS] = {VOCABULARY * WIDTH, HIDDEN * INPUTS, HIDDEN, VOCABULARY * HIDDEN, VOCABULARY, 0};
   const float bounds[PARTS] = {1.0f, 0.12f, 0.0f, 0.12f, 0.0f, 0.0f};
   int part;
@@ -92,7 +92,7 @@ static void start(model *m) {
 }
 
 /* y = x W^T + b    x [N x I], W [O x I] */
-static void linear(const float *x, const float *w, const float *b, float *y, int tokens, int in, int out) {
+static void linear(const float* x, const float* w, const float* b, float* y, int tokens, int in, int out) {
   int n, o, i;
   for (n = 0; n < tokens; ++n)
     for (o = 0; o < out; ++o) {
@@ -103,7 +103,7 @@ static void linear(const float *x, const float *w, const float *b, float *y, int
 }
 
 /* Adds to all of d_x, d_w and d_b. */
-static void linear_backward(const float *x, const float *w, const float *d_y, float *d_x, float *d_w, float *d_b,
+static void linear_backward(const float* x, const float* w, const float* d_y, float* d_x, float* d_w, float* d_b,
                             int tokens, int in, int out) {
   int n, o, i;
   for (n = 0; n < tokens; ++n)
@@ -118,7 +118,7 @@ static void linear_backward(const float *x, const float *w, const float *d_y, fl
 }
 
 /* The mean loss of a batch, in nats for each character. */
-static double forward(model *m, activations *a, int training) {
+static double forward(model* m, activations* a, int training) {
   double loss = 0;
   int n, i;
   for (n = 0; n < BATCH; ++n)
@@ -138,7 +138,7 @@ static double forward(model *m, activations *a, int training) {
   for (i = 0; i < BATCH * HIDDEN; ++i) a->hidden[i] = tanhf(a->hidden[i]);
   linear(a->hidden, m->parts[OUTPUT_WEIGHT], m->parts[OUTPUT_BIAS], a->probabilities, BATCH, HIDDEN, VOCABULARY);
   for (n = 0; n < BATCH; ++n) {
-    float *const p = a->probabilities + n * VOCABULARY;
+    float* const p = a->probabilities + n * VOCABULARY;
     float most = p[0], sum = 0;
     for (i = 1; i < VOCABULARY; ++i) most = p[i] > most ? p[i] : most;
     for (i = 0; i < VOCABULARY; ++i) sum += p[i] = expf(p[i] - most);
@@ -148,13 +148,13 @@ static double forward(model *m, activations *a, int training) {
   return loss;
 }
 
-static void backward(model *m, activations *a) {
+static void backward(model* m, activations* a) {
   int n, i;
   memset(m->gradients, 0, m->count * sizeof(float)); /* those of the experts, too */
   memset(a->d_x, 0, sizeof a->d_x);
   memset(a->d_hidden, 0, sizeof a->d_hidden);
   for (n = 0; n < BATCH; ++n) {
-    float *const p = a->probabilities + n * VOCABULARY;
+    float* const p = a->probabilities + n * VOCABULARY;
     p[a->targets[n]] -= 1;
     for (i = 0; i < VOCABULARY; ++i) p[i] /= BATCH;
   }
@@ -173,7 +173,7 @@ static void backward(model *m, activations *a) {
 }
 
 /* AdamW on the numbers from `first` on. */
-static void update(model *m, size_t first, float learning_rate) {
+static void update(model* m, size_t first, float learning_rate) {
   const float beta1 = 0.9f, beta2 = 0.999f, epsilon = 1e-8f;
   float rest1, rest2;
   size_t i;
@@ -192,7 +192,7 @@ static void update(model *m, size_t first, float learning_rate) {
 
 /* A mixture of experts around the first linear layer, whose weight stays where it is; the router's and experts' numbers
    become the last part of the flat arrays. */
-static void add_experts(model *m) {
+static void add_experts(model* m) {
   size_t sizes[PARTS];
   mole_weight weight = {0};
   mole_index size;
@@ -212,7 +212,7 @@ static void add_experts(model *m) {
   stop_unless_ok(mole_layer_bind_gradients(m->layer, m->d_parts[EXPERTS], size, MOLE_OF_ARRAY));
 }
 
-static void print_tensor(void *user, const mole_tensor *tensor) {
+static void print_tensor(void* user, const mole_tensor* tensor) {
   (void)user;
   printf("  %-18s [%ld x %ld]\n", tensor->name, (long)tensor->rows, (long)tensor->cols);
 }
@@ -228,18 +228,18 @@ static const char second_text[] =
     "TOKEN GETS; EXPERT := THE PAIR; RANK := HOW NARROW IT IS; BASE := WHAT STAYS AS IT WAS; TOKEN := A ROW; LAYER := "
     "BASE, AND WHAT THE EXPERTS OF THE TOKEN ADD TO IT; TRAINING := THE PAIRS AND THE ROUTER, AND NOTHING ELSE;";
 
-static void read_batch(activations *a, const char *text, unsigned long number) {
+static void read_batch(activations* a, const char* text, unsigned long number) {
   const unsigned long places = (unsigned long)strlen(text) - CONTEXT;
   int n, i;
   for (n = 0; n < BATCH; ++n) {
-    const char *const at = text + (number * BATCH + (unsigned long)n) * 31 % places;
+    const char* const at = text + (number * BATCH + (unsigned long)n) * 31 % places;
     for (i = 0; i < CONTEXT; ++i) a->characters[n * CONTEXT + i] = at[i] - ' ';
     a->targets[n] = at[CONTEXT] - ' ';
   }
 }
 
 /* The mean loss on a text. */
-static double evaluate(model *m, activations *a, const char *text) {
+static double evaluate(model* m, activations* a, const char* text) {
   double loss = 0;
   unsigned long number;
   for (number = 0; number < 8; ++number) {
@@ -249,7 +249,7 @@ static double evaluate(model *m, activations *a, const char *text) {
   return loss;
 }
 
-static void train(model *m, activations *a, const char *text, size_t first, float learning_rate, int steps) {
+static void train(model* m, activations* a, const char* text, size_t first, float learning_rate, int steps) {
   int step;
   for (step = 0; step < steps; ++step) {
     read_batch(a, text, (unsigned long)step);

@@ -10,30 +10,30 @@
 
 static int failures = 0;
 
-#define CHECK(holds)                                                              \
-  do {                                                                            \
-    if (!(holds)) {                                                               \
-      ++failures;                                                                 \
-      printf("%s:%d: in %s: %s\n", __FILE__, __LINE__, subject, #holds);          \
-    }                                                                             \
+#define CHECK(holds)                                                     \
+  do {                                                                   \
+    if (!(holds)) {                                                      \
+      ++failures;                                                        \
+      printf("%s:%d: in %s: %s\n", __FILE__, __LINE__, subject, #holds); \
+    }                                                                    \
   } while (0)
-#define CHECK_STATUS(expected, call)                                                                     \
-  do {                                                                                                   \
-    const mole_status status_found = (call);                                                                   \
-    if (status_found != (expected)) {                                                                           \
-      ++failures;                                                                                        \
-      printf("%s:%d: in %s: expected status %d of %s, found %d: %s\n", __FILE__, __LINE__, subject,      \
-             (int)(expected), #call, (int)status_found, mole_last_error());                                     \
-    }                                                                                                    \
+#define CHECK_STATUS(expected, call)                                                                                 \
+  do {                                                                                                               \
+    const mole_status status_found = (call);                                                                         \
+    if (status_found != (expected)) {                                                                                \
+      ++failures;                                                                                                    \
+      printf("%s:%d: in %s: expected status %d of %s, found %d: %s\n", __FILE__, __LINE__, subject, (int)(expected), \
+             #call, (int)status_found, mole_last_error());                                                           \
+    }                                                                                                                \
   } while (0)
 #define OK(call) CHECK_STATUS(MOLE_OK, call)
 
-static const char *subject = "the test";
+static const char* subject = "the test";
 
 enum { IN = 16, OUT = 12, TOKENS = 5 };
 
 /* Numbers from -1 to 1. */
-static void fill(float *numbers, mole_index count, unsigned long seed) {
+static void fill(float* numbers, mole_index count, unsigned long seed) {
   mole_index i;
   for (i = 0; i < count; ++i) {
     seed = (seed * 1103515245UL + 12345UL) & 0x7fffffffUL;
@@ -41,11 +41,11 @@ static void fill(float *numbers, mole_index count, unsigned long seed) {
   }
 }
 
-static int same(const float *a, const float *b, mole_index count) {
+static int same(const float* a, const float* b, mole_index count) {
   return memcmp(a, b, (size_t)count * sizeof(float)) == 0;
 }
 
-static double largest_difference(const float *a, const float *b, mole_index count) {
+static double largest_difference(const float* a, const float* b, mole_index count) {
   double largest = 0;
   mole_index i;
   for (i = 0; i < count; ++i) {
@@ -86,7 +86,7 @@ static void make_numbers(void) {
 }
 
 /* Options that fit the small layer here. */
-static const char *options_of(const char *preset) {
+static const char* options_of(const char* preset) {
   if (strcmp(preset, "oft") == 0) return "block=4";
   if (strcmp(preset, "vera") == 0) return "rank=8";
   if (strcmp(preset, "randlora") == 0) return "rank=4";
@@ -95,9 +95,9 @@ static const char *options_of(const char *preset) {
   return "";
 }
 
-static mole_layer *made(const char *preset, const char *options, int pack) {
+static mole_layer* made(const char* preset, const char* options, int pack) {
   const mole_weight weight = host_weight(pack);
-  mole_layer *layer = NULL;
+  mole_layer* layer = NULL;
   OK(mole_layer_create(preset, options, &weight, &layer));
   return layer;
 }
@@ -105,14 +105,14 @@ static mole_layer *made(const char *preset, const char *options, int pack) {
 /* What a forward and a backward give. */
 typedef struct results {
   float y[TOKENS * OUT], d_x[TOKENS * IN];
-  float *gradients;
+  float* gradients;
 } results;
 
-static results results_of(mole_layer *layer, const mole_pass *pass) {
+static results results_of(mole_layer* layer, const mole_pass* pass) {
   results found;
-  mole_workspace *work = NULL;
+  mole_workspace* work = NULL;
   const mole_index size = mole_layer_size(layer);
-  found.gradients = (float *)calloc((size_t)size + 1, sizeof(float));
+  found.gradients = (float*)calloc((size_t)size + 1, sizeof(float));
   memset(found.d_x, 0, sizeof found.d_x);
   OK(mole_workspace_create(layer, TOKENS, &work));
   OK(mole_layer_zero_gradients(layer));
@@ -123,7 +123,7 @@ static results results_of(mole_layer *layer, const mole_pass *pass) {
   return found;
 }
 
-static void check_same(const results *a, const results *b, mole_index size) {
+static void check_same(const results* a, const results* b, mole_index size) {
   CHECK(same(a->y, b->y, TOKENS * OUT));
   CHECK(same(a->d_x, b->d_x, TOKENS * IN));
   CHECK(same(a->gradients, b->gradients, size));
@@ -131,8 +131,8 @@ static void check_same(const results *a, const results *b, mole_index size) {
 
 /* ---- every preset */
 
-static void check_preset(const char *preset) {
-  const char *const options = options_of(preset);
+static void check_preset(const char* preset) {
+  const char* const options = options_of(preset);
   mole_layer *const layer = made(preset, options, 0), *copy = NULL, *again = NULL;
   mole_index size, count, i;
   float *parameters, *gradients, *other;
@@ -148,9 +148,9 @@ static void check_preset(const char *preset) {
   size = mole_layer_size(layer);
   count = mole_layer_tensor_count(layer);
   CHECK(size > 0 && count > 0);
-  parameters = (float *)malloc((size_t)size * sizeof(float));
-  gradients = (float *)calloc((size_t)size, sizeof(float));
-  other = (float *)malloc((size_t)size * sizeof(float));
+  parameters = (float*)malloc((size_t)size * sizeof(float));
+  gradients = (float*)calloc((size_t)size, sizeof(float));
+  other = (float*)malloc((size_t)size * sizeof(float));
 
   for (i = 0; i < TOKENS; ++i) labels[i] = (int)(i % 2);
   pass.labels = labels;
@@ -223,9 +223,9 @@ static void check_preset(const char *preset) {
 
   {
     size_t bytes = 0, written = 0;
-    char *buffer;
+    char* buffer;
     OK(mole_layer_save_to(layer, NULL, 0, &bytes));
-    buffer = (char *)malloc(bytes);
+    buffer = (char*)malloc(bytes);
     CHECK_STATUS(MOLE_CAPACITY, mole_layer_save_to(layer, buffer, bytes - 1, &written));
     CHECK(written == bytes);
     OK(mole_layer_save_to(layer, buffer, bytes, &written));
@@ -239,8 +239,8 @@ static void check_preset(const char *preset) {
 
   /* recompute() stands for forward(); two backward passes add up. */
   {
-    mole_workspace *work = NULL;
-    mole_gradients *apart = NULL;
+    mole_workspace* work = NULL;
+    mole_gradients* apart = NULL;
     float d_x[TOKENS * IN];
     memset(d_x, 0, sizeof d_x);
     OK(mole_workspace_create(layer, TOKENS + 3, &work));
@@ -272,8 +272,8 @@ static void check_preset(const char *preset) {
   if (strcmp(preset, "prompt_bank") != 0) {
     mole_weight weight = host_weight(1);
     results packed;
-    mole_layer *in_out = NULL;
-    mole_layer *const out_in = made(preset, options, 1);
+    mole_layer* in_out = NULL;
+    mole_layer* const out_in = made(preset, options, 1);
     weight.data = transposed_numbers;
     weight.layout = MOLE_IN_OUT;
     OK(mole_layer_create(preset, options, &weight, &in_out));
@@ -302,7 +302,7 @@ static void check_every_preset(void) {
   mole_index i;
   CHECK(count >= 36);
   for (i = 0; i < count; ++i) {
-    const char *const name = mole_preset_name(i);
+    const char* const name = mole_preset_name(i);
     if (i > 0) CHECK(strcmp(mole_preset_name(i - 1), name) < 0);
     subject = name;
     CHECK(strstr(mole_preset_options(name), "seed=0") != NULL);
@@ -317,9 +317,9 @@ static void check_every_preset(void) {
 /* ---- options */
 
 /* The call fails with MOLE_OPTION, and its text has all of these words. */
-static void check_refused(const char *preset, const char *options, const char *word, const char *other) {
+static void check_refused(const char* preset, const char* options, const char* word, const char* other) {
   const mole_weight weight = host_weight(0);
-  mole_layer *layer = (mole_layer *)&failures;
+  mole_layer* layer = (mole_layer*)&failures;
   CHECK_STATUS(MOLE_OPTION, mole_layer_create(preset, options, &weight, &layer));
   CHECK(layer == NULL);
   if (strstr(mole_last_error(), word) == NULL || strstr(mole_last_error(), other) == NULL) {
@@ -330,7 +330,8 @@ static void check_refused(const char *preset, const char *options, const char *w
 
 static void check_options(void) {
   char garbage[4096];
-  mole_layer *layer = made("mola", " experts=3,rank=2;\n alpha=+8\tk=1 scaling=alpha_over_sqrt_rank dropout=1e-1 seed=7 ", 0);
+  mole_layer* layer =
+      made("mola", " experts=3,rank=2;\n alpha=+8\tk=1 scaling=alpha_over_sqrt_rank dropout=1e-1 seed=7 ", 0);
   int i;
   CHECK(strcmp(mole_layer_options(layer),
                "experts=3 rank=2 k=1 alpha=8 scaling=alpha_over_sqrt_rank dropout=0.1 seed=7") == 0);
@@ -397,9 +398,9 @@ static void check_options(void) {
 
 static void check_weights(void) {
   mole_weight weight = host_weight(0);
-  mole_layer *layer = NULL;
+  mole_layer* layer = NULL;
   float wide[OUT * (IN + 3)], moved[OUT * IN], y[TOKENS * OUT];
-  mole_workspace *work = NULL;
+  mole_workspace* work = NULL;
   mole_status status;
   int o, pack;
 
@@ -476,8 +477,8 @@ static void check_calls(void) {
   mole_gradients *gradients = NULL, *gradients_of_other = NULL;
   float y[TOKENS * OUT], d_x[TOKENS * IN], many[64];
   mole_index loads[4], tokens = -1, experts = -1, pairs = -1, nan_tokens = -1, count = 0, i, sum = 0;
-  const int *chosen = NULL;
-  const float *gates = NULL;
+  const int* chosen = NULL;
+  const float* gates = NULL;
   unsigned char flags[TOKENS * 4];
   int forced[TOKENS];
   mole_index begin[2];
@@ -595,8 +596,7 @@ static void check_calls(void) {
   CHECK_STATUS(MOLE_SHAPE, mole_layer_get_parameters(layer, many, -1));
   CHECK_STATUS(MOLE_SHAPE, mole_layer_set_parameters(layer, many, 64));
   CHECK_STATUS(MOLE_SHAPE, mole_layer_get_gradients(layer, many, 64));
-  CHECK_STATUS(MOLE_OPTION,
-               mole_layer_bind_parameters(layer, many, mole_layer_size(layer), (mole_numbers)9));
+  CHECK_STATUS(MOLE_OPTION, mole_layer_bind_parameters(layer, many, mole_layer_size(layer), (mole_numbers)9));
 
   /* Workspaces of senseless sizes. */
   mole_workspace_destroy(work);
@@ -618,18 +618,18 @@ static void check_calls(void) {
   mole_layer_destroy(other);
 }
 
-static void ignore_tensor(void *user, const mole_tensor *tensor) {
-  ++*(int *)user;
+static void ignore_tensor(void* user, const mole_tensor* tensor) {
+  ++*(int*)user;
   (void)tensor;
 }
 
 static void check_null(void) {
-  mole_layer *layer = made("lora", "", 0);
-  mole_layer *none[1];
-  mole_workspace *work = NULL;
-  mole_gradients *gradients = NULL;
-  mole_adamw *adamw = NULL;
-  mole_threads *threads = NULL;
+  mole_layer* layer = made("lora", "", 0);
+  mole_layer* none[1];
+  mole_workspace* work = NULL;
+  mole_gradients* gradients = NULL;
+  mole_adamw* adamw = NULL;
+  mole_threads* threads = NULL;
   mole_tensor tensor;
   const mole_weight weight = host_weight(0);
   float y[TOKENS * OUT], numbers[4];
@@ -638,10 +638,10 @@ static void check_null(void) {
   size_t size;
   int visits = 0;
   none[0] = NULL;
-#define REFUSES_NULL(call)                                              \
-  do {                                                                  \
-    CHECK_STATUS(MOLE_NULL_POINTER, call);                              \
-    CHECK(strstr(mole_last_error(), "found NULL") != NULL);             \
+#define REFUSES_NULL(call)                                  \
+  do {                                                      \
+    CHECK_STATUS(MOLE_NULL_POINTER, call);                  \
+    CHECK(strstr(mole_last_error(), "found NULL") != NULL); \
   } while (0)
   OK(mole_workspace_create(layer, TOKENS, &work));
   OK(mole_adamw_create("", &adamw));
@@ -740,7 +740,7 @@ static void check_null(void) {
 /* ---- training, files, threads */
 
 /* A step of |y - target|^2 / 2; its loss. */
-static double train(mole_layer *layer, mole_workspace *work, mole_adamw *adamw, const float *target) {
+static double train(mole_layer* layer, mole_workspace* work, mole_adamw* adamw, const float* target) {
   float y[TOKENS * OUT];
   double loss = 0;
   int i;
@@ -758,9 +758,10 @@ static double train(mole_layer *layer, mole_workspace *work, mole_adamw *adamw, 
 
 static void check_training(void) {
   const char *const path = "boundary_test.safetensors", *const optimizer_path = "boundary_test_adamw.safetensors";
-  mole_layer *layer = made("mola", "experts=3 rank=2 dropout=0", 0), *resumed = made("mola", "experts=3 rank=2 dropout=0 seed=5", 0);
+  mole_layer *layer = made("mola", "experts=3 rank=2 dropout=0", 0),
+             *resumed = made("mola", "experts=3 rank=2 dropout=0 seed=5", 0);
   mole_layer *other = made("loramoe", "experts=3 rank=2", 0), *wide = made("mola", "experts=3 rank=3", 0);
-  mole_workspace *work = NULL;
+  mole_workspace* work = NULL;
   mole_adamw *adamw = NULL, *resumed_adamw = NULL;
   float target[TOKENS * OUT], *parameters, *expected;
   const mole_index size = mole_layer_size(layer);
@@ -789,8 +790,8 @@ static void check_training(void) {
   OK(mole_adamw_load(resumed_adamw, optimizer_path, &resumed, 1));
   train(layer, work, adamw, target);
   train(resumed, work, resumed_adamw, target);
-  parameters = (float *)malloc((size_t)size * sizeof(float));
-  expected = (float *)malloc((size_t)size * sizeof(float));
+  parameters = (float*)malloc((size_t)size * sizeof(float));
+  expected = (float*)malloc((size_t)size * sizeof(float));
   OK(mole_layer_get_parameters(layer, expected, size));
   OK(mole_layer_get_parameters(resumed, parameters, size));
   CHECK(same(expected, parameters, size));
@@ -820,21 +821,21 @@ static void check_training(void) {
 }
 
 /* The loop of a host, backwards; *host counts its calls. */
-static void loop_backwards(void *host, mole_index tasks, mole_task task, void *context) {
-  ++*(int *)host;
+static void loop_backwards(void* host, mole_index tasks, mole_task task, void* context) {
+  ++*(int*)host;
   while (tasks > 0) task(context, --tasks);
 }
 
 static void check_threads(void) {
   enum { WIDTH = 512, ROWS = 96 };
   const mole_index numbers = (mole_index)WIDTH * WIDTH;
-  float *const w = (float *)malloc((size_t)numbers * sizeof(float));
-  float *const many = (float *)malloc((size_t)(ROWS * WIDTH) * sizeof(float));
-  float *const y = (float *)malloc((size_t)(ROWS * WIDTH) * sizeof(float));
-  float *const serial = (float *)malloc((size_t)(ROWS * WIDTH) * sizeof(float));
+  float* const w = (float*)malloc((size_t)numbers * sizeof(float));
+  float* const many = (float*)malloc((size_t)(ROWS * WIDTH) * sizeof(float));
+  float* const y = (float*)malloc((size_t)(ROWS * WIDTH) * sizeof(float));
+  float* const serial = (float*)malloc((size_t)(ROWS * WIDTH) * sizeof(float));
   mole_threads *pool = NULL, *host = NULL;
-  mole_layer *layer = NULL;
-  mole_workspace *work = NULL;
+  mole_layer* layer = NULL;
+  mole_workspace* work = NULL;
   mole_weight weight = host_weight(0);
   int loops = 0;
   fill(w, numbers, 1);

@@ -56,23 +56,23 @@ typedef enum mole_status {
 } mole_status;
 
 /* A few words for a status, such as "shape"; "unknown status" for other numbers. Never NULL. */
-MOLE_API const char *mole_status_text(mole_status status);
+MOLE_API const char* mole_status_text(mole_status status);
 
 /* The whole message of the last call on this thread that failed: what was expected, and what was found. Empty at first.
    Valid until the next failing call on this thread. Cut after 1023 bytes. */
-MOLE_API const char *mole_last_error(void);
+MOLE_API const char* mole_last_error(void);
 
 /* "0.1.0" */
-MOLE_API const char *mole_version(void);
+MOLE_API const char* mole_version(void);
 
 /* ---- presets: the published methods by name */
 
 MOLE_API mole_index mole_preset_count(void);
 /* "lora", "mola" ..., in the order of the alphabet; NULL from mole_preset_count() on. */
-MOLE_API const char *mole_preset_name(mole_index number);
+MOLE_API const char* mole_preset_name(mole_index number);
 /* All keys of a preset with their defaults: "experts=8 rank=8 k=2 alpha=16 ... seed=0". What they mean is in
    mole/method/<preset>.hpp. NULL for a name that is not known, or NULL. Valid for ever. */
-MOLE_API const char *mole_preset_options(const char *preset);
+MOLE_API const char* mole_preset_options(const char* preset);
 
 /* ---- layers */
 
@@ -85,11 +85,11 @@ typedef enum mole_layout {
 
 /* The frozen weight that a layer adds experts to. Set all of it to zero first, for fields that come later. */
 typedef struct mole_weight {
-  const float *data;  /* never written */
+  const float* data;  /* never written */
   mole_index out, in; /* O and I */
   mole_layout layout;
   mole_index stride; /* numbers from one row of `data` to the next; 0: rows without gaps */
-  const float *bias; /* O numbers, or NULL */
+  const float* bias; /* O numbers, or NULL */
   /* 0: data and bias are borrowed, and must stay where they are while the layer and its clones live. What is written
         there, the next call computes with. [O x I] only.
      1: both are copied once into the form that is computed with: faster, above all for few tokens and many calls, for
@@ -102,55 +102,56 @@ typedef struct mole_weight {
    defaults. Every preset has the key seed, of the initial numbers. Flags are 0 or 1, lists 16:16:8, choices words.
    Equal seeds give equal numbers on any machine.
 
-   A fresh layer gives W x + b, except by presets that their papers start otherwise (mofme, prompt_bank, nola of variant vit).
+   A fresh layer gives W x + b, except by presets that their papers start otherwise (mofme, prompt_bank, nola of variant
+   vit).
 
    dora and oft compute with the weight itself: packed, they keep a copy of it more. prompt_bank has no weight, but its
    sizes: data may be NULL there. poly and mtl_lora serve each token by its task, which mole_pass.forced names.
 
    MOLE_OPTION for an unknown preset or key, a bad number, or one out of range; the text lists what was expected.
    MOLE_SHAPE for sizes that do not fit. *layer is NULL after a failure. */
-MOLE_API mole_status mole_layer_create(const char *preset, const char *options, const mole_weight *weight,
-                                       mole_layer **layer);
+MOLE_API mole_status mole_layer_create(const char* preset, const char* options, const mole_weight* weight,
+                                       mole_layer** layer);
 /* A copy with numbers of its own, also where those of `layer` live with the caller; zero gradients; the same weight and
    the same threads: mole_layer_set_threads() of either is for both. */
-MOLE_API mole_status mole_layer_clone(const mole_layer *layer, mole_layer **copy);
-MOLE_API void mole_layer_destroy(mole_layer *layer);
+MOLE_API mole_status mole_layer_clone(const mole_layer* layer, mole_layer** copy);
+MOLE_API void mole_layer_destroy(mole_layer* layer);
 
-MOLE_API mole_index mole_layer_in(const mole_layer *layer);
-MOLE_API mole_index mole_layer_out(const mole_layer *layer);
-MOLE_API const char *mole_layer_preset(const mole_layer *layer);
+MOLE_API mole_index mole_layer_in(const mole_layer* layer);
+MOLE_API mole_index mole_layer_out(const mole_layer* layer);
+MOLE_API const char* mole_layer_preset(const mole_layer* layer);
 /* All of its options, also those that were not named, as mole_layer_create() takes them. */
-MOLE_API const char *mole_layer_options(const mole_layer *layer);
+MOLE_API const char* mole_layer_options(const mole_layer* layer);
 
 /* Of another weight of the same sizes: where the caller moved it, or changed one that was packed. MOLE_OPTION for
    presets whose experts hold the weight (dora, oft, mofme, mofme_uar) or that have none (prompt_bank). */
-MOLE_API mole_status mole_layer_set_weight(mole_layer *layer, const mole_weight *weight);
+MOLE_API mole_status mole_layer_set_weight(mole_layer* layer, const mole_weight* weight);
 /* Which parts learn from now on, 0 or 1 each; both at first. Gradients start at zero, in memory of the layer's own:
    bind them again. The gradient of a part that does not learn is NULL: neither computed nor touched. */
-MOLE_API mole_status mole_layer_set_trainable(mole_layer *layer, int router, int experts);
-/* weight += what the experts add, [O x I] without gaps: of a copy of W this makes a plain linear layer that computes the
-   same. MOLE_NOT_MERGEABLE, with the reason, for a layer whose experts depend on the token. */
-MOLE_API mole_status mole_layer_merge(const mole_layer *layer, float *weight);
+MOLE_API mole_status mole_layer_set_trainable(mole_layer* layer, int router, int experts);
+/* weight += what the experts add, [O x I] without gaps: of a copy of W this makes a plain linear layer that computes
+   the same. MOLE_NOT_MERGEABLE, with the reason, for a layer whose experts depend on the token. */
+MOLE_API mole_status mole_layer_merge(const mole_layer* layer, float* weight);
 
 /* ---- trained numbers: one array, in the order of mole_layer_tensor() */
 
 typedef struct mole_tensor {
-  const char *name;      /* "router.weight", "experts.lora_A" ... */
+  const char* name;      /* "router.weight", "experts.lora_A" ... */
   mole_index rows, cols; /* row by row, without gaps */
   mole_index first;      /* where it begins in the array of all numbers */
-  float *parameter;
-  float *gradient; /* NULL: frozen */
+  float* parameter;
+  float* gradient; /* NULL: frozen */
 } mole_tensor;
 
 /* How many tensors, and how many numbers they have together, frozen ones included. */
-MOLE_API mole_index mole_layer_tensor_count(const mole_layer *layer);
-MOLE_API mole_index mole_layer_size(const mole_layer *layer);
+MOLE_API mole_index mole_layer_tensor_count(const mole_layer* layer);
+MOLE_API mole_index mole_layer_size(const mole_layer* layer);
 /* One of them. Its pointers hold until the layer is bound, released, made trainable otherwise, or destroyed; its name
    until the layer is destroyed. */
-MOLE_API mole_status mole_layer_tensor(mole_layer *layer, mole_index number, mole_tensor *tensor);
+MOLE_API mole_status mole_layer_tensor(mole_layer* layer, mole_index number, mole_tensor* tensor);
 /* visit(user, tensor) for each of them. */
-typedef void (*mole_visitor)(void *user, const mole_tensor *tensor);
-MOLE_API mole_status mole_layer_walk(mole_layer *layer, mole_visitor visit, void *user);
+typedef void (*mole_visitor)(void* user, const mole_tensor* tensor);
+MOLE_API mole_status mole_layer_walk(mole_layer* layer, mole_visitor visit, void* user);
 
 typedef enum mole_numbers {
   MOLE_OF_LAYER = 0, /* the layer's numbers are written to the array */
@@ -161,35 +162,36 @@ typedef enum mole_numbers {
    the layer or a release: what the caller's optimizer writes there, the next call computes with. Places of frozen
    gradients stay untouched. MOLE_SHAPE for another `size`; MOLE_OPTION for moram, whose tensors are parts of larger
    ones: copy them. */
-MOLE_API mole_status mole_layer_bind_parameters(mole_layer *layer, float *parameters, mole_index size,
+MOLE_API mole_status mole_layer_bind_parameters(mole_layer* layer, float* parameters, mole_index size,
                                                 mole_numbers whose);
-MOLE_API mole_status mole_layer_bind_gradients(mole_layer *layer, float *gradients, mole_index size,
+MOLE_API mole_status mole_layer_bind_gradients(mole_layer* layer, float* gradients, mole_index size,
                                                mole_numbers whose);
 /* Both in memory of the layer's own again, with the same numbers: before the caller frees its arrays. */
-MOLE_API mole_status mole_layer_release(mole_layer *layer);
+MOLE_API mole_status mole_layer_release(mole_layer* layer);
 
 /* Copies, for callers that do not bind. MOLE_SHAPE unless `size` is mole_layer_size(). Gradients of frozen tensors are
    read as 0. */
-MOLE_API mole_status mole_layer_get_parameters(const mole_layer *layer, float *parameters, mole_index size);
-MOLE_API mole_status mole_layer_set_parameters(mole_layer *layer, const float *parameters, mole_index size);
-MOLE_API mole_status mole_layer_get_gradients(const mole_layer *layer, float *gradients, mole_index size);
-MOLE_API mole_status mole_layer_zero_gradients(mole_layer *layer);
+MOLE_API mole_status mole_layer_get_parameters(const mole_layer* layer, float* parameters, mole_index size);
+MOLE_API mole_status mole_layer_set_parameters(mole_layer* layer, const float* parameters, mole_index size);
+MOLE_API mole_status mole_layer_get_gradients(const mole_layer* layer, float* gradients, mole_index size);
+MOLE_API mole_status mole_layer_zero_gradients(mole_layer* layer);
 
 /* ---- calls */
 
 /* The memory of a call: what a forward leaves for its backward. One for each forward in flight. Calls allocate nothing.
    A workspace serves any layer of the same preset that needs no more memory than the one it was made for. */
 typedef struct mole_workspace mole_workspace;
-MOLE_API mole_status mole_workspace_create(const mole_layer *layer, mole_index max_tokens, mole_workspace **workspace);
-MOLE_API void mole_workspace_destroy(mole_workspace *workspace);
+MOLE_API mole_status mole_workspace_create(const mole_layer* layer, mole_index max_tokens, mole_workspace** workspace);
+MOLE_API void mole_workspace_destroy(mole_workspace* workspace);
 
-/* Gradients beside those in the layer: one for each thread that trains it. Frozen is what was so when they were made. */
+/* Gradients beside those in the layer: one for each thread that trains it. Frozen is what was so when they were made.
+ */
 typedef struct mole_gradients mole_gradients;
-MOLE_API mole_status mole_gradients_create(const mole_layer *layer, mole_gradients **gradients);
-MOLE_API void mole_gradients_destroy(mole_gradients *gradients);
-MOLE_API mole_status mole_gradients_set_zero(mole_gradients *gradients);
+MOLE_API mole_status mole_gradients_create(const mole_layer* layer, mole_gradients** gradients);
+MOLE_API void mole_gradients_destroy(mole_gradients* gradients);
+MOLE_API mole_status mole_gradients_set_zero(mole_gradients* gradients);
 /* Adds them to those in the layer. */
-MOLE_API mole_status mole_layer_add_gradients(mole_layer *layer, mole_gradients *gradients);
+MOLE_API mole_status mole_layer_add_gradients(mole_layer* layer, mole_gradients* gradients);
 
 /* Settings of a forward. All zero, and NULL instead of it, is inference. Arrays have one entry for each token, and must
    stay until the backward; NULL where they are not used. */
@@ -197,24 +199,24 @@ typedef struct mole_pass {
   int training; /* 1: with dropout and noise */
   /* The key of all random numbers, with the number of the token. */
   unsigned long seed, layer, step, first_token;
-  const unsigned char *token_mask; /* 0 leaves a token out of losses and statistics */
-  const unsigned char *routed;     /* 0 leaves a token to W x + b */
-  const int *forced;               /* the only expert of a token; -1: the gate chooses */
-  const int *labels;               /* the task of a token, for routers that read it (moelora) */
-  const unsigned char *allowed;    /* [N x allowed_experts], 0 rules an expert out for a token */
-  mole_index allowed_experts;      /* the number of experts that have a logit */
-  const mole_index *sequence_begin; /* first rows of sequences, ascending from 0 */
+  const unsigned char* token_mask;  /* 0 leaves a token out of losses and statistics */
+  const unsigned char* routed;      /* 0 leaves a token to W x + b */
+  const int* forced;                /* the only expert of a token; -1: the gate chooses */
+  const int* labels;                /* the task of a token, for routers that read it (moelora) */
+  const unsigned char* allowed;     /* [N x allowed_experts], 0 rules an expert out for a token */
+  mole_index allowed_experts;       /* the number of experts that have a logit */
+  const mole_index* sequence_begin; /* first rows of sequences, ascending from 0 */
   mole_index sequences;             /* how many there are; 0: one */
 } mole_pass;
 
 /* y = W x + b + what the experts add. y lies in other memory than x. MOLE_CAPACITY for more tokens than the workspace
    is made for. After a failure y is undefined. */
-MOLE_API mole_status mole_forward(const mole_layer *layer, const float *x, float *y, mole_index tokens,
-                                  const mole_pass *pass, mole_workspace *workspace);
+MOLE_API mole_status mole_forward(const mole_layer* layer, const float* x, float* y, mole_index tokens,
+                                  const mole_pass* pass, mole_workspace* workspace);
 /* Fills a workspace as forward does, without y: for callers that kept only x. Experts that are maps compute y all the
    same, into memory of the workspace that the first such call allocates. */
-MOLE_API mole_status mole_recompute(const mole_layer *layer, const float *x, mole_index tokens, const mole_pass *pass,
-                                    mole_workspace *workspace);
+MOLE_API mole_status mole_recompute(const mole_layer* layer, const float* x, mole_index tokens, const mole_pass* pass,
+                                    mole_workspace* workspace);
 /* After a forward or recompute of the same x in the same workspace, once:
 
        d_x += gradient of x [N x I]         unless d_x is NULL
@@ -222,73 +224,73 @@ MOLE_API mole_status mole_recompute(const mole_layer *layer, const float *x, mol
 
    MOLE_ORDER where the forward is missing, or was another one. mole_backward() adds to the gradients in the layer, and
    so is for one thread at a time; mole_backward_into() to others. */
-MOLE_API mole_status mole_backward(mole_layer *layer, const float *x, const float *d_y, float *d_x, mole_index tokens,
-                                   mole_workspace *workspace);
-MOLE_API mole_status mole_backward_into(const mole_layer *layer, const float *x, const float *d_y, float *d_x,
-                                        mole_index tokens, mole_gradients *gradients, mole_workspace *workspace);
+MOLE_API mole_status mole_backward(mole_layer* layer, const float* x, const float* d_y, float* d_x, mole_index tokens,
+                                   mole_workspace* workspace);
+MOLE_API mole_status mole_backward_into(const mole_layer* layer, const float* x, const float* d_y, float* d_x,
+                                        mole_index tokens, mole_gradients* gradients, mole_workspace* workspace);
 
 /* ---- routing and losses of the last forward in a workspace */
 
 /* Experts with a pair of token and expert, pairs in all, tokens whose logits were not numbers. Any may be NULL. */
-MOLE_API mole_status mole_routing_sizes(const mole_workspace *workspace, mole_index *tokens, mole_index *experts,
-                                        mole_index *pairs, mole_index *nan_tokens);
+MOLE_API mole_status mole_routing_sizes(const mole_workspace* workspace, mole_index* tokens, mole_index* experts,
+                                        mole_index* pairs, mole_index* nan_tokens);
 /* The experts of one token with their gates, `count` of each, until the next call in this workspace. */
-MOLE_API mole_status mole_routing_of_token(const mole_workspace *workspace, mole_index token, mole_index *count,
-                                           const int **experts, const float **gates);
+MOLE_API mole_status mole_routing_of_token(const mole_workspace* workspace, mole_index token, mole_index* count,
+                                           const int** experts, const float** gates);
 /* loads[e] = tokens that expert e serves, for all experts. MOLE_SHAPE for another number of them. */
-MOLE_API mole_status mole_routing_loads(const mole_workspace *workspace, mole_index *loads, mole_index experts);
+MOLE_API mole_status mole_routing_loads(const mole_workspace* workspace, mole_index* loads, mole_index experts);
 
 /* The loss that spreads tokens over experts, between forward and backward: *value is added to no sum, its gradient to
    those that the backward sends to the router. Keys and defaults:
    "coefficient=1 norm=one_at_uniform count=all_choices score=scores scope=global k=1" (mole/loss/load_balance.hpp). */
-MOLE_API mole_status mole_load_balance(mole_workspace *workspace, const char *options, double *value);
+MOLE_API mole_status mole_load_balance(mole_workspace* workspace, const char* options, double* value);
 /* The same for the loss that keeps logits small: coefficient * mean of logsumexp(logits)^2. */
-MOLE_API mole_status mole_router_z(mole_workspace *workspace, double coefficient, double *value);
+MOLE_API mole_status mole_router_z(mole_workspace* workspace, double coefficient, double* value);
 
 /* ---- AdamW, for callers without an optimizer of their own */
 
 typedef struct mole_adamw mole_adamw;
 /* Keys and defaults: "learning_rate=0.001 beta1=0.9 beta2=0.999 epsilon=1e-08 weight_decay=0.01 epsilon_on_raw=0
    bias_correction=1". */
-MOLE_API mole_status mole_adamw_create(const char *options, mole_adamw **adamw);
-MOLE_API void mole_adamw_destroy(mole_adamw *adamw);
-MOLE_API mole_status mole_adamw_set_learning_rate(mole_adamw *adamw, double learning_rate);
+MOLE_API mole_status mole_adamw_create(const char* options, mole_adamw** adamw);
+MOLE_API void mole_adamw_destroy(mole_adamw* adamw);
+MOLE_API mole_status mole_adamw_set_learning_rate(mole_adamw* adamw, double learning_rate);
 /* One step of all trained tensors of these layers, the same layers in the same order every time, by the gradients in
    them, which stay as they are. */
-MOLE_API mole_status mole_adamw_step(mole_adamw *adamw, mole_layer *const *layers, mole_index count);
+MOLE_API mole_status mole_adamw_step(mole_adamw* adamw, mole_layer* const* layers, mole_index count);
 /* Scales all their gradients so that their common norm is at most max_norm. *norm, unless NULL, is that before. */
-MOLE_API mole_status mole_clip_norm(mole_layer *const *layers, mole_index count, double max_norm, double *norm);
+MOLE_API mole_status mole_clip_norm(mole_layer* const* layers, mole_index count, double max_norm, double* norm);
 
 /* ---- files: safetensors, which mole::CheckpointReader reads, as "layer" */
 
 /* Parameters and state, beside the file at first and then renamed: a failure leaves an old file as it was. */
-MOLE_API mole_status mole_layer_save(mole_layer *layer, const char *path);
+MOLE_API mole_status mole_layer_save(mole_layer* layer, const char* path);
 /* The same bytes into a buffer. *size, which may not be NULL, is how many they are, also where the buffer is NULL or
    too small: that is MOLE_OK for NULL, else MOLE_CAPACITY. */
-MOLE_API mole_status mole_layer_save_to(mole_layer *layer, void *buffer, size_t capacity, size_t *size);
+MOLE_API mole_status mole_layer_save_to(mole_layer* layer, void* buffer, size_t capacity, size_t* size);
 /* Into a layer of the same preset, options and sizes. All is compared first: after a failure the layer is as before.
-   MOLE_FILE for a file of another layer, or a damaged one. Also reads what CheckpointWriter::add_layer("layer", ...) and
-   LayerWriter::add("layer", ...) wrote. */
-MOLE_API mole_status mole_layer_load(mole_layer *layer, const char *path);
-MOLE_API mole_status mole_layer_load_from(mole_layer *layer, const void *bytes, size_t size);
+   MOLE_FILE for a file of another layer, or a damaged one. Also reads what CheckpointWriter::add_layer("layer", ...)
+   and LayerWriter::add("layer", ...) wrote. */
+MOLE_API mole_status mole_layer_load(mole_layer* layer, const char* path);
+MOLE_API mole_status mole_layer_load_from(mole_layer* layer, const void* bytes, size_t size);
 /* The moments and steps of an optimizer, for training to continue with the same bits. Loading needs the layers that it
    is for, and one of the same options but for rate and decay. */
-MOLE_API mole_status mole_adamw_save(mole_adamw *adamw, const char *path);
-MOLE_API mole_status mole_adamw_load(mole_adamw *adamw, const char *path, mole_layer *const *layers, mole_index count);
+MOLE_API mole_status mole_adamw_save(mole_adamw* adamw, const char* path);
+MOLE_API mole_status mole_adamw_load(mole_adamw* adamw, const char* path, mole_layer* const* layers, mole_index count);
 
 /* ---- threads: a layer runs on the calling thread, unless it is given others */
 
 typedef struct mole_threads mole_threads;
 /* A pool of `count` threads with the calling one, for any number of layers. The bits of results do not depend on it. */
-MOLE_API mole_status mole_threads_create(int count, mole_threads **threads);
-/* The threads of the caller: loop(host, tasks, task, context) calls task(context, i) once for each i from 0 to tasks - 1,
-   in any order, `count` at most at once, and returns when all have returned. */
-typedef void (*mole_task)(void *context, mole_index number);
-typedef void (*mole_loop)(void *host, mole_index tasks, mole_task task, void *context);
-MOLE_API mole_status mole_threads_of_host(int count, mole_loop loop, void *host, mole_threads **threads);
-MOLE_API void mole_threads_destroy(mole_threads *threads);
+MOLE_API mole_status mole_threads_create(int count, mole_threads** threads);
+/* The threads of the caller: loop(host, tasks, task, context) calls task(context, i) once for each i from 0 to tasks -
+   1, in any order, `count` at most at once, and returns when all have returned. */
+typedef void (*mole_task)(void* context, mole_index number);
+typedef void (*mole_loop)(void* host, mole_index tasks, mole_task task, void* context);
+MOLE_API mole_status mole_threads_of_host(int count, mole_loop loop, void* host, mole_threads** threads);
+MOLE_API void mole_threads_destroy(mole_threads* threads);
 /* NULL: the calling thread again. For the layer's clones, too. */
-MOLE_API mole_status mole_layer_set_threads(mole_layer *layer, const mole_threads *threads);
+MOLE_API mole_status mole_layer_set_threads(mole_layer* layer, const mole_threads* threads);
 
 #ifdef __cplusplus
 }
