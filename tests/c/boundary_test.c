@@ -422,7 +422,7 @@ static void check_weights(void) {
   weight = host_weight(0);
   weight.layout = MOLE_IN_OUT;
   CHECK_STATUS(MOLE_OPTION, mole_layer_create("lora", "", &weight, &layer));
-  weight.layout = (mole_layout)7;
+  weight.layout = 7;
   CHECK_STATUS(MOLE_OPTION, mole_layer_create("lora", "", &weight, &layer));
   weight = host_weight(0);
   weight.data = NULL;
@@ -596,7 +596,7 @@ static void check_calls(void) {
   CHECK_STATUS(MOLE_SHAPE, mole_layer_get_parameters(layer, many, -1));
   CHECK_STATUS(MOLE_SHAPE, mole_layer_set_parameters(layer, many, 64));
   CHECK_STATUS(MOLE_SHAPE, mole_layer_get_gradients(layer, many, 64));
-  CHECK_STATUS(MOLE_OPTION, mole_layer_bind_parameters(layer, many, mole_layer_size(layer), (mole_numbers)9));
+  CHECK_STATUS(MOLE_OPTION, mole_layer_bind_parameters(layer, many, mole_layer_size(layer), 9));
 
   /* Workspaces of senseless sizes. */
   mole_workspace_destroy(work);
@@ -624,9 +624,9 @@ static void ignore_tensor(void* user, const mole_tensor* tensor) {
 }
 
 static void check_null(void) {
-  mole_layer* layer = made("lora", "", 0);
+  mole_layer *layer = made("lora", "", 0), *made_of_null = (mole_layer*)&failures;
   mole_layer* none[1];
-  mole_workspace* work = NULL;
+  mole_workspace *work = NULL, *work_of_null = NULL;
   mole_gradients* gradients = NULL;
   mole_adamw* adamw = NULL;
   mole_threads* threads = NULL;
@@ -646,12 +646,11 @@ static void check_null(void) {
   OK(mole_workspace_create(layer, TOKENS, &work));
   OK(mole_adamw_create("", &adamw));
   OK(mole_forward(layer, x, y, TOKENS, NULL, work));
-  REFUSES_NULL(mole_layer_create(NULL, "", &weight, &layer));
-  layer = NULL;
-  REFUSES_NULL(mole_layer_create("lora", "", NULL, &layer));
+  REFUSES_NULL(mole_layer_create(NULL, "", &weight, &made_of_null));
+  REFUSES_NULL(mole_layer_create("lora", "", NULL, &made_of_null));
   REFUSES_NULL(mole_layer_create("lora", "", &weight, NULL));
-  REFUSES_NULL(mole_layer_clone(NULL, &layer));
-  OK(mole_layer_create("lora", "", &weight, &layer));
+  REFUSES_NULL(mole_layer_clone(NULL, &made_of_null));
+  CHECK(made_of_null == NULL);
   REFUSES_NULL(mole_layer_clone(layer, NULL));
   CHECK(mole_layer_in(NULL) == -1 && mole_layer_out(NULL) == -1 && mole_layer_size(NULL) == -1);
   CHECK(mole_layer_tensor_count(NULL) == -1 && mole_layer_preset(NULL) == NULL && mole_layer_options(NULL) == NULL);
@@ -681,8 +680,8 @@ static void check_null(void) {
   REFUSES_NULL(mole_layer_get_gradients(NULL, numbers, 4));
   REFUSES_NULL(mole_layer_get_gradients(layer, NULL, mole_layer_size(layer)));
   REFUSES_NULL(mole_layer_zero_gradients(NULL));
-  REFUSES_NULL(mole_workspace_create(NULL, 1, &work));
-  OK(mole_workspace_create(layer, TOKENS, &work));
+  REFUSES_NULL(mole_workspace_create(NULL, 1, &work_of_null));
+  CHECK(work_of_null == NULL);
   REFUSES_NULL(mole_workspace_create(layer, 1, NULL));
   REFUSES_NULL(mole_gradients_create(NULL, &gradients));
   REFUSES_NULL(mole_gradients_create(layer, NULL));
@@ -769,7 +768,6 @@ static void check_training(void) {
   int step;
   fill(target, TOKENS * OUT, 77);
   OK(mole_adamw_create("learning_rate=0.05 weight_decay=0", &adamw));
-  OK(mole_adamw_create("learning_rate=0.05 weight_decay=0", &resumed_adamw));
   CHECK_STATUS(MOLE_OPTION, mole_adamw_create("beta1=1", &resumed_adamw));
   CHECK(resumed_adamw == NULL);
   OK(mole_adamw_create("learning_rate=1 weight_decay=0", &resumed_adamw));
@@ -873,7 +871,7 @@ static void check_threads(void) {
 int main(void) {
   CHECK(strcmp(mole_last_error(), "") == 0);
   CHECK(strcmp(mole_status_text(MOLE_ORDER), "order of calls") == 0);
-  CHECK(strcmp(mole_status_text((mole_status)55), "unknown status") == 0);
+  CHECK(strcmp(mole_status_text(-55), "unknown status") == 0);
   CHECK(strlen(mole_version()) >= 5);
   make_numbers();
   check_every_preset();

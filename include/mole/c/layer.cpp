@@ -62,7 +62,7 @@ namespace {
 /// As it lies in memory: [O x I] or [I x O].
 View<const float> memory_of(const mole_weight& weight, const char* function) {
   require(weight.layout == MOLE_OUT_IN || weight.layout == MOLE_IN_OUT, ErrorCode::option, function,
-          ": expected a layout of MOLE_OUT_IN or MOLE_IN_OUT, found ", int(weight.layout));
+          ": expected a layout of MOLE_OUT_IN or MOLE_IN_OUT, found ", weight.layout);
   require(weight.out >= 1 && weight.in >= 1, ErrorCode::shape, function,
           ": expected a weight of at least 1 output and 1 input, found ", weight.out, " and ", weight.in);
   const bool out_in = weight.layout == MOLE_OUT_IN;
@@ -124,7 +124,7 @@ std::unique_ptr<mole_layer> made_layer(const char* name, const char* options, co
 using namespace mole;
 using namespace mole::c;
 
-const char* mole_status_text(mole_status status) {
+const char* mole_status_text(int status) {
   switch (status) {
     case MOLE_OK:
       return "ok";
@@ -333,15 +333,15 @@ mole_status mole_layer_walk(mole_layer* layer, mole_visitor visit, void* user) {
 
 namespace {
 
-BoundNumbers checked(mole_numbers whose, const char* function) {
+BoundNumbers checked(int whose, const char* function) {
   require(whose == MOLE_OF_LAYER || whose == MOLE_OF_ARRAY, ErrorCode::option, function,
-          ": expected MOLE_OF_LAYER or MOLE_OF_ARRAY, found ", int(whose));
+          ": expected MOLE_OF_LAYER or MOLE_OF_ARRAY, found ", whose);
   return whose == MOLE_OF_LAYER ? BoundNumbers::of_layer : BoundNumbers::of_memory;
 }
 
 }  // namespace
 
-mole_status mole_layer_bind_parameters(mole_layer* layer, float* parameters, mole_index size, mole_numbers whose) {
+mole_status mole_layer_bind_parameters(mole_layer* layer, float* parameters, mole_index size, int whose) {
   return guarded([&] {
     constexpr const char* function = "mole_layer_bind_parameters";
     require_pointer(layer, function, "layer");
@@ -351,7 +351,7 @@ mole_status mole_layer_bind_parameters(mole_layer* layer, float* parameters, mol
   });
 }
 
-mole_status mole_layer_bind_gradients(mole_layer* layer, float* gradients, mole_index size, mole_numbers whose) {
+mole_status mole_layer_bind_gradients(mole_layer* layer, float* gradients, mole_index size, int whose) {
   return guarded([&] {
     constexpr const char* function = "mole_layer_bind_gradients";
     require_pointer(layer, function, "layer");

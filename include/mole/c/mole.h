@@ -56,7 +56,7 @@ typedef enum mole_status {
 } mole_status;
 
 /* A few words for a status, such as "shape"; "unknown status" for other numbers. Never NULL. */
-MOLE_API const char* mole_status_text(mole_status status);
+MOLE_API const char* mole_status_text(int status);
 
 /* The whole message of the last call on this thread that failed: what was expected, and what was found. Empty at first.
    Valid until the next failing call on this thread. Cut after 1023 bytes. */
@@ -87,9 +87,9 @@ typedef enum mole_layout {
 typedef struct mole_weight {
   const float* data;  /* never written */
   mole_index out, in; /* O and I */
-  mole_layout layout;
-  mole_index stride; /* numbers from one row of `data` to the next; 0: rows without gaps */
-  const float* bias; /* O numbers, or NULL */
+  int layout;         /* a mole_layout */
+  mole_index stride;  /* numbers from one row of `data` to the next; 0: rows without gaps */
+  const float* bias;  /* O numbers, or NULL */
   /* 0: data and bias are borrowed, and must stay where they are while the layer and its clones live. What is written
         there, the next call computes with. [O x I] only.
      1: both are copied once into the form that is computed with: faster, above all for few tokens and many calls, for
@@ -159,13 +159,11 @@ typedef enum mole_numbers {
 } mole_numbers;
 
 /* Parameters, or gradients, live in an array of the caller's from now on, mole_layer_size() numbers that must outlive
-   the layer or a release: what the caller's optimizer writes there, the next call computes with. Places of frozen
-   gradients stay untouched. MOLE_SHAPE for another `size`; MOLE_OPTION for moram, whose tensors are parts of larger
-   ones: copy them. */
-MOLE_API mole_status mole_layer_bind_parameters(mole_layer* layer, float* parameters, mole_index size,
-                                                mole_numbers whose);
-MOLE_API mole_status mole_layer_bind_gradients(mole_layer* layer, float* gradients, mole_index size,
-                                               mole_numbers whose);
+   the layer or a release: what the caller's optimizer writes there, the next call computes with. `whose` is a
+   mole_numbers. Places of frozen gradients stay untouched. MOLE_SHAPE for another `size`; MOLE_OPTION for moram, whose
+   tensors are parts of larger ones: copy them. */
+MOLE_API mole_status mole_layer_bind_parameters(mole_layer* layer, float* parameters, mole_index size, int whose);
+MOLE_API mole_status mole_layer_bind_gradients(mole_layer* layer, float* gradients, mole_index size, int whose);
 /* Both in memory of the layer's own again, with the same numbers: before the caller frees its arrays. */
 MOLE_API mole_status mole_layer_release(mole_layer* layer);
 
