@@ -736,7 +736,45 @@ static void check_null(void) {
   mole_layer_destroy(layer);
 }
 
-/* ---- training, files, threads */
+/* ---- balancing, training, files, threads */
+
+static void check_balancing(void) {
+  static const char* const presets[] = {"deepseek_v3", "flylora", "smora"};
+  static const char* const options[] = {"experts=5 shared=1 groups=2 kept_groups=1 k=2 dropout=0",
+                                        "rank=4 k=2 select=signed_value", "rank=4 k=2"};
+  mole_layer* unbalanced = made("mola", "experts=4", 0);
+  const mole_index loads[4] = {9, 0, 0, 1}, wrong[4] = {1, 1, -1, 1};
+  mole_index found[5], before = 0;
+  int i, turn;
+  CHECK_STATUS(MOLE_OPTION, mole_layer_balance(unbalanced, loads, 4, 1e-3));
+  CHECK(strstr(mole_last_error(), "mola") != NULL);
+  for (i = 0; i < 3; ++i) {
+    mole_layer* layer = made(presets[i], options[i], 0);
+    mole_workspace* work = NULL;
+    float y[TOKENS * OUT];
+    const mole_index experts = i == 0 ? 5 : 4;
+    OK(mole_workspace_create(layer, TOKENS, &work));
+    OK(mole_forward(layer, x, y, TOKENS, NULL, work));
+    OK(mole_routing_loads(work, found, experts));
+    before += found[0];
+    /* An expert that is loaded over and over is chosen no more. */
+    for (turn = 0; turn < 20; ++turn) OK(mole_layer_balance(layer, loads, 4, 1));
+    OK(mole_forward(layer, x, y, TOKENS, NULL, work));
+    OK(mole_routing_loads(work, found, experts));
+    CHECK(found[0] == 0);
+    CHECK_STATUS(MOLE_SHAPE, mole_layer_balance(layer, loads, 3, 1));
+    CHECK_STATUS(MOLE_SHAPE, mole_layer_balance(layer, loads, LONG_MAX, 1));
+    CHECK_STATUS(MOLE_SHAPE, mole_layer_balance(layer, loads, -1, 1));
+    CHECK_STATUS(MOLE_OPTION, mole_layer_balance(layer, wrong, 4, 1));
+    CHECK_STATUS(MOLE_OPTION, mole_layer_balance(layer, loads, 4, -1));
+    CHECK_STATUS(MOLE_NULL_POINTER, mole_layer_balance(layer, NULL, 4, 1));
+    mole_workspace_destroy(work);
+    mole_layer_destroy(layer);
+  }
+  CHECK(before > 0);
+  CHECK_STATUS(MOLE_NULL_POINTER, mole_layer_balance(NULL, loads, 4, 1));
+  mole_layer_destroy(unbalanced);
+}
 
 /* A step of |y - target|^2 / 2; its loss. */
 static double train(mole_layer* layer, mole_workspace* work, mole_adamw* adamw, const float* target) {
@@ -879,6 +917,7 @@ int main(void) {
   check_weights();
   check_calls();
   check_null();
+  check_balancing();
   check_training();
   check_threads();
   if (failures > 0) printf("%d checks failed\n", failures);

@@ -245,6 +245,11 @@ MOLE_API mole_status mole_load_balance(mole_workspace* workspace, const char* op
 /* The same for the loss that keeps logits small: coefficient * mean of logsumexp(logits)^2. */
 MOLE_API mole_status mole_router_z(mole_workspace* workspace, double coefficient, double* value);
 
+/* The balancing bias of deepseek_v3, smora and flylora, which no gradient moves: bias_e += rate sign(mean of loads -
+   loads_e), after a step. `loads` are sums of mole_routing_loads() over the calls of the step, for the `experts` that
+   have a logit. MOLE_SHAPE for another number, MOLE_OPTION for a layer without such a bias or a negative rate. */
+MOLE_API mole_status mole_layer_balance(mole_layer* layer, const mole_index* loads, mole_index experts, double rate);
+
 /* ---- AdamW, for callers without an optimizer of their own */
 
 typedef struct mole_adamw mole_adamw;

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
-// AdamW, files, threads.
+// Balancing, AdamW, files, threads.
 #include "mole/c/handles.hpp"
 #include "mole/io/checkpoint.hpp"
 #include "mole/optim/clip_norm.hpp"
+#include "mole/optim/sign_bias_balancer.hpp"
 
 #include <cstring>
 #include <exception>
@@ -47,6 +48,30 @@ void read_into(mole_layer& layer, const CheckpointReader& reader) {
 
 using namespace mole;
 using namespace mole::c;
+
+mole_status mole_layer_balance(mole_layer* layer, const mole_index* loads, mole_index experts, double rate) {
+  return guarded([&] {
+    constexpr const char* function = "mole_layer_balance";
+    require_pointer(layer, function, "layer");
+    require_pointer(loads, function, "loads");
+    bool balanced = false;
+    layer->any.for_each_state([&]<class T>(std::string_view name, std::span<T> bias) {
+      if constexpr (std::is_same_v<T, float>) {
+        if (!name.ends_with(".bias")) return;
+        require_equal(ErrorCode::shape, "mole_layer_balance: experts with a logit", bias.size(), std::size_t(experts));
+        SignBiasBalancer balancer({.experts = experts, .rate = rate});
+        for (std::size_t e = 0; e < bias.size(); ++e) {
+          require(loads[e] >= 0, ErrorCode::option, function, ": expected loads of at least 0, found ", loads[e]);
+          balancer.counts()[e] = loads[e];
+        }
+        balancer.update(bias);
+        balanced = true;
+      }
+    });
+    require(balanced, ErrorCode::option, function, ": expected a layer with a balancing bias, found one of ",
+            layer->preset);
+  });
+}
 
 // ---- AdamW
 
