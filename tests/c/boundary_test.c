@@ -483,7 +483,7 @@ static void check_calls(void) {
   int forced[TOKENS];
   mole_index begin[2];
   mole_pass pass;
-  double value = -1;
+  double value = -1, norm = -1;
   mole_status status;
 
   OK(mole_workspace_create(layer, TOKENS, &work));
@@ -491,6 +491,13 @@ static void check_calls(void) {
   OK(mole_gradients_create(layer, &gradients));
   OK(mole_gradients_create(other, &gradients_of_other));
   memset(d_x, 0, sizeof d_x);
+  {
+    const mole_index size = mole_layer_size(layer);
+    float* const numbers = (float*)malloc((size_t)size * sizeof(float));
+    fill(numbers, size, 8);
+    OK(mole_layer_set_parameters(layer, numbers, size));
+    free(numbers);
+  }
 
   CHECK_STATUS(MOLE_ORDER, mole_backward(layer, x, d_y, d_x, TOKENS, work));
   CHECK_STATUS(MOLE_ORDER, mole_routing_sizes(work, &tokens, &experts, &pairs, NULL));
@@ -561,16 +568,27 @@ static void check_calls(void) {
   forced[1] = 4;
   CHECK_STATUS(MOLE_OPTION, mole_forward(layer, x, y, TOKENS, &pass, work));
   memset(&pass, 0, sizeof pass);
+  OK(mole_forward(layer, x, y, TOKENS, &pass, work));
+  CHECK(largest_difference(y, base_y, TOKENS * OUT) > 1e-2);
   memset(flags, 0, sizeof flags);
   pass.routed = flags;
   OK(mole_forward(layer, x, y, TOKENS, &pass, work));
   CHECK(largest_difference(y, base_y, TOKENS * OUT) < 1e-5);
+  pass.routed = NULL;
+  pass.token_mask = flags;
+  OK(mole_forward(layer, x, y, TOKENS, &pass, work));
+  CHECK(largest_difference(y, base_y, TOKENS * OUT) > 1e-2);
+  OK(mole_load_balance(work, NULL, &value));
+  CHECK(value == 0); /* no token counts */
   memset(&pass, 0, sizeof pass);
   begin[0] = 0;
   begin[1] = 3;
   pass.sequence_begin = begin;
   pass.sequences = 2;
   OK(mole_forward(layer, x, y, TOKENS, &pass, work));
+  OK(mole_load_balance(work, "scope=global", &value));
+  OK(mole_load_balance(work, "scope=sequence", &norm));
+  CHECK(value != norm);
   begin[1] = LONG_MAX;
   CHECK_STATUS(MOLE_SHAPE, mole_forward(layer, x, y, TOKENS, &pass, work));
   pass.sequences = -1;

@@ -101,10 +101,11 @@ void compare(const char* preset, const std::string& options, Make make, bool for
   auto work = layer.workspace(tokens);
   auto gradients = layer.gradients();
   for (const bool training : {false, true}) {
-    Pass pass{.training = training, .seed = 8, .layer = 2, .step = 3, .labels = tasks};
+    Pass pass{.training = training, .seed = 8, .layer = 2, .step = 3, .first_token = 4, .labels = tasks};
     if (forces_tasks) pass.forced = tasks;
     mole_pass c_pass{};
-    c_pass.training = training, c_pass.seed = 8, c_pass.layer = 2, c_pass.step = 3, c_pass.labels = tasks.data();
+    c_pass.training = training, c_pass.seed = 8, c_pass.layer = 2, c_pass.step = 3, c_pass.first_token = 4,
+    c_pass.labels = tasks.data();
     if (forces_tasks) c_pass.forced = tasks.data();
 
     Matrix<float> y(tokens, out), d_x(tokens, in), c_y(tokens, out), c_d_x(tokens, in);
