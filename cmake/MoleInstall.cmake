@@ -26,3 +26,7 @@ install(FILES "${PROJECT_BINARY_DIR}/moleConfig.cmake" "${PROJECT_BINARY_DIR}/mo
 
 configure_file(cmake/mole.pc.in "${PROJECT_BINARY_DIR}/mole.pc" @ONLY)
 install(FILES "${PROJECT_BINARY_DIR}/mole.pc" DESTINATION "${CMAKE_INSTALL_DATADIR}/pkgconfig")
+if(MOLE_BUILD_C)
+  configure_file(cmake/mole_c.pc.in "${PROJECT_BINARY_DIR}/mole_c.pc" @ONLY)
+  install(FILES "${PROJECT_BINARY_DIR}/mole_c.pc" DESTINATION "${CMAKE_INSTALL_DATADIR}/pkgconfig")
+endif()

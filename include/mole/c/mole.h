@@ -126,8 +126,9 @@ MOLE_API const char* mole_layer_options(const mole_layer* layer);
 /* Of another weight of the same sizes: where the caller moved it, or changed one that was packed. MOLE_OPTION for
    presets whose experts hold the weight (dora, oft, mofme, mofme_uar) or that have none (prompt_bank). */
 MOLE_API mole_status mole_layer_set_weight(mole_layer* layer, const mole_weight* weight);
-/* Which parts learn from now on, 0 or 1 each; both at first. Gradients start at zero, in memory of the layer's own:
-   bind them again. The gradient of a part that does not learn is NULL: neither computed nor touched. */
+/* Which parts learn from now on, 0 or 1 each; both at first. With 0, 0 a layer that only infers keeps no gradients.
+   Those that there are start at zero, in memory of the layer's own: bind them again. The gradient of a part that does
+   not learn is NULL: neither computed nor touched. */
 MOLE_API mole_status mole_layer_set_trainable(mole_layer* layer, int router, int experts);
 /* weight += what the experts add, [O x I] without gaps: of a copy of W this makes a plain linear layer that computes
    the same. MOLE_NOT_MERGEABLE, with the reason, for a layer whose experts depend on the token. */
