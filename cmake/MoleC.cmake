@@ -7,7 +7,7 @@ mole_find_json()
 add_library(mole_c_objects OBJECT
             include/mole/c/calls.cpp include/mole/c/layer.cpp include/mole/c/lora_mixture_presets.cpp
             include/mole/c/option_text.cpp include/mole/c/other_expert_presets.cpp include/mole/c/presets.cpp
-            include/mole/c/single_adapter_presets.cpp include/mole/c/training.cpp)
+            include/mole/c/shared_pool_presets.cpp include/mole/c/single_adapter_presets.cpp include/mole/c/training.cpp)
 # Two units: the presets, and what calls them.
 set_target_properties(mole_c_objects PROPERTIES POSITION_INDEPENDENT_CODE ON CXX_VISIBILITY_PRESET hidden
                                                 VISIBILITY_INLINES_HIDDEN ON UNITY_BUILD ON UNITY_BUILD_MODE GROUP)

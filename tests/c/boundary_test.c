@@ -92,6 +92,8 @@ static const char* options_of(const char* preset) {
   if (strcmp(preset, "randlora") == 0) return "rank=4";
   if (strcmp(preset, "nola") == 0) return "bases=6, rank=2";
   if (strcmp(preset, "moram") == 0) return "ranks=10:8 k=6";
+  if (strcmp(preset, "mos") == 0) return "rank=6 layers=2 dropout=0.1";
+  if (strcmp(preset, "vblora") == 0) return "vectors=8 length=4 rank=3";
   return "";
 }
 
@@ -139,7 +141,9 @@ static void check_preset(const char* preset) {
   int labels[TOKENS];
   mole_pass pass;
   results first, second;
-  const int starts_elsewhere = strncmp(preset, "mofme", 5) == 0 || strcmp(preset, "prompt_bank") == 0;
+  const int starts_elsewhere =
+      strncmp(preset, "mofme", 5) == 0 || strcmp(preset, "prompt_bank") == 0 || strcmp(preset, "vblora") == 0;
+  const int has_pool = strcmp(preset, "mos") == 0 || strcmp(preset, "vblora") == 0;
 
   if (layer == NULL) return;
   memset(&pass, 0, sizeof pass);
@@ -194,7 +198,14 @@ static void check_preset(const char* preset) {
   check_same(&first, &second, size);
   free(second.gradients);
 
-  OK(mole_layer_clone(layer, &copy));
+  if (has_pool) {
+    CHECK_STATUS(MOLE_OPTION, mole_layer_clone(layer, &copy));
+    CHECK(copy == NULL);
+    copy = made(preset, options, 0);
+    OK(mole_layer_set_parameters(copy, parameters, size));
+  } else {
+    OK(mole_layer_clone(layer, &copy));
+  }
   if (strcmp(preset, "moram") == 0) {
     CHECK_STATUS(MOLE_OPTION, mole_layer_bind_parameters(copy, other, size, MOLE_OF_LAYER));
   } else {
@@ -238,7 +249,11 @@ static void check_preset(const char* preset) {
   }
 
   /* recompute() stands for forward(); two backward passes add up. */
-  {
+  if (has_pool) {
+    mole_gradients* apart = (mole_gradients*)&failures;
+    CHECK_STATUS(MOLE_OPTION, mole_gradients_create(layer, &apart));
+    CHECK(apart == NULL);
+  } else {
     mole_workspace* work = NULL;
     mole_gradients* apart = NULL;
     float d_x[TOKENS * IN];
@@ -300,7 +315,7 @@ static void check_preset(const char* preset) {
 static void check_every_preset(void) {
   const mole_index count = mole_preset_count();
   mole_index i;
-  CHECK(count >= 36);
+  CHECK(count == 38);
   for (i = 0; i < count; ++i) {
     const char* const name = mole_preset_name(i);
     if (i > 0) CHECK(strcmp(mole_preset_name(i - 1), name) < 0);
@@ -312,6 +327,93 @@ static void check_every_preset(void) {
   CHECK(mole_preset_name(count) == NULL && mole_preset_name(-1) == NULL);
   CHECK(strcmp(mole_preset_options("mola"),
                "experts=8 rank=8 k=2 alpha=16 scaling=alpha_over_rank dropout=0.05 seed=0") == 0);
+}
+
+/* ---- layers that share a pool */
+
+static void check_sharing(const char* preset, const char* first_options, const char* second_options) {
+  mole_layer *first = made(preset, first_options, 0), *second = NULL, *other = made("lora", "", 0);
+  const mole_weight weight = host_weight(1);
+  mole_workspace* work = NULL;
+  mole_adamw* adamw = NULL;
+  mole_layer* both[2];
+  mole_index own, size = mole_layer_size(first), i, pool_tensors = 0;
+  float *bound, *gradients, *once, y[TOKENS * OUT], changed[TOKENS * OUT];
+  mole_tensor tensor;
+  subject = preset;
+  OK(mole_layer_create_sharing(preset, second_options, &weight, first, &second));
+  own = mole_layer_size(second);
+  CHECK(own < size && mole_layer_tensor_count(second) < mole_layer_tensor_count(first));
+  for (i = 0; i < mole_layer_tensor_count(first); ++i) {
+    OK(mole_layer_tensor(first, i, &tensor));
+    pool_tensors += strncmp(tensor.name, "pool.", 5) == 0;
+  }
+  CHECK(pool_tensors == mole_layer_tensor_count(first) - mole_layer_tensor_count(second));
+
+  /* The second layer's share of the pool's gradient is found with the first, and is nothing without the parts that
+     learn. */
+  bound = (float*)malloc((size_t)size * sizeof(float));
+  gradients = (float*)calloc((size_t)size, sizeof(float));
+  once = (float*)malloc((size_t)size * sizeof(float));
+  fill(bound, size, 5);
+  OK(mole_layer_bind_parameters(first, bound, size, MOLE_OF_ARRAY));
+  OK(mole_layer_bind_gradients(first, gradients, size, MOLE_OF_LAYER));
+  OK(mole_workspace_create(second, TOKENS, &work));
+  OK(mole_forward(second, x, y, TOKENS, NULL, work));
+  OK(mole_backward(second, x, d_y, NULL, TOKENS, work));
+  memcpy(once, gradients, (size_t)size * sizeof(float));
+  CHECK(gradients[0] == 0 || own == 0);
+  CHECK(largest_difference(gradients + own, bound + own, size - own) > 0 && gradients[size - 1] != 0);
+  OK(mole_forward(second, x, y, TOKENS, NULL, work));
+  OK(mole_backward(second, x, d_y, NULL, TOKENS, work));
+  for (i = 0; i < size; ++i) once[i] *= 2;
+  CHECK(largest_difference(gradients, once, size) < 1e-4);
+  OK(mole_layer_set_trainable(second, 1, 0));
+  OK(mole_forward(second, x, y, TOKENS, NULL, work));
+  OK(mole_backward(second, x, d_y, NULL, TOKENS, work));
+  CHECK(largest_difference(gradients, once, size) < 1e-4);
+  OK(mole_layer_set_trainable(second, 1, 1));
+  OK(mole_layer_zero_gradients(first));
+  OK(mole_forward(second, x, y, TOKENS, NULL, work));
+  OK(mole_backward(second, x, d_y, NULL, TOKENS, work));
+  for (i = 0; i < size; ++i) once[i] /= 2;
+  CHECK(same(gradients + own, once + own, size - own));
+
+  /* A step of the first moves the second. */
+  both[0] = first;
+  both[1] = second;
+  OK(mole_adamw_create("learning_rate=0.1", &adamw));
+  OK(mole_adamw_step(adamw, both, 2));
+  OK(mole_forward(second, x, changed, TOKENS, NULL, work));
+  CHECK(largest_difference(y, changed, TOKENS * OUT) > 1e-3);
+
+  /* The pool outlives its owner. */
+  OK(mole_layer_set_trainable(first, 1, 1));
+  OK(mole_layer_release(first));
+  free(bound);
+  free(gradients);
+  mole_layer_destroy(first);
+  OK(mole_forward(second, x, y, TOKENS, NULL, work));
+  CHECK(same(y, changed, TOKENS * OUT));
+  OK(mole_backward(second, x, d_y, NULL, TOKENS, work));
+
+  first = NULL;
+  CHECK_STATUS(MOLE_OPTION, mole_layer_create_sharing(preset, second_options, &weight, other, &first));
+  CHECK_STATUS(MOLE_OPTION, mole_layer_create_sharing("lora", "", &weight, second, &first));
+  CHECK_STATUS(MOLE_OPTION, mole_layer_create_sharing(strcmp(preset, "mos") == 0 ? "vblora" : "mos",
+                                                      "rank=3 length=4 layers=2", &weight, second, &first));
+  CHECK_STATUS(MOLE_OPTION, mole_layer_create_sharing(preset, "", &weight, second, &first));
+  CHECK_STATUS(MOLE_NULL_POINTER, mole_layer_create_sharing(preset, "", &weight, NULL, &first));
+  CHECK_STATUS(MOLE_NULL_POINTER, mole_layer_create_sharing(preset, "", NULL, second, &first));
+  CHECK_STATUS(MOLE_NULL_POINTER, mole_layer_create_sharing(NULL, "", &weight, second, &first));
+  CHECK_STATUS(MOLE_NULL_POINTER, mole_layer_create_sharing(preset, "", &weight, second, NULL));
+  CHECK(first == NULL);
+  free(once);
+  mole_adamw_destroy(adamw);
+  mole_workspace_destroy(work);
+  mole_layer_destroy(second);
+  mole_layer_destroy(other);
+  subject = "the test";
 }
 
 /* ---- options */
@@ -931,6 +1033,8 @@ int main(void) {
   CHECK(strlen(mole_version()) >= 5);
   make_numbers();
   check_every_preset();
+  check_sharing("mos", "rank=6 layers=2 dropout=0", "rank=6 layers=2 layer=1 dropout=0 seed=3");
+  check_sharing("vblora", "vectors=8 length=4 rank=3", "vectors=8 length=4 rank=2 seed=3");
   check_options();
   check_weights();
   check_calls();

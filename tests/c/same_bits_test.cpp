@@ -275,64 +275,116 @@ void compare_other_experts() {
   });
 }
 
-/// What C saves, C++ reads, and the other way round.
-void exchange_files() {
-  const char* const path = "same_bits_test.safetensors";
-  Rng rng(12);
-  auto layer = mola({.experts = 3, .rank = 2}, DenseBase(weight, bias.elements()), rng);
-  const Through c("mola", "experts=3 rank=2 seed=5");
-  const std::vector<float> before = c.parameters();
-  ok(mole_layer_save(c.layer, path), "save");
-  const CheckpointReader reader(path);
-  reader.read_layer("layer", layer);
-  check(same(numbers_of(layer), before), "a file of C gives C++ other numbers");
-  check(reader.text("preset") == "mola" && reader.text("options").starts_with("experts=3 rank=2 "), "texts of a file");
+/// A layer and the pool that it alone uses, as one.
+template <class Layer, class Pool, class Point>
+struct WithPool {
+  Layer layer;
+  std::shared_ptr<Pool> pool;
+  Point point;  ///< of the layer's gradients to those of the pool
+  typename Pool::Parameters pool_gradients = pool->gradients();
 
-  layer.router().parameters().weight = random(3, in, 13);
-  CheckpointWriter writer;
-  writer.add_layer("layer", layer);
-  writer.write(path);
-  ok(mole_layer_load(c.layer, path), "load");
-  check(same(numbers_of(layer), c.parameters()), "a file of C++ gives C other numbers");
-  std::remove(path);
-}
+  auto workspace(Index max_tokens) const { return layer.workspace(max_tokens); }
+  auto gradients() {
+    auto own = layer.gradients();
+    point(own) = &pool_gradients;
+    return own;
+  }
+  void forward(const auto& x_, auto& y, auto& work, const Pass& pass) const { layer.forward(x_, y, work, pass); }
+  void backward(const auto& x_, const auto& d_y_, auto& d_x, auto& own, auto& work) const {
+    layer.backward(x_, d_y_, d_x, own, work);
+  }
+  void for_each_tensor(auto&& f) {
+    layer.for_each_tensor(f);
+    pool->for_each_tensor(f);
+  }
+  void for_each_tensor(auto&& f, auto& own) {
+    layer.for_each_tensor(f, own);
+    pool->for_each_tensor(f, pool_gradients);
+  }
+};
+template <class Layer, class Pool, class Point>
+WithPool(Layer, std::shared_ptr<Pool>, Point) -> WithPool<Layer, Pool, Point>;
 
-/// Threads with a workspace and gradients each get what one gets alone.
-void share_a_layer() {
-  const Through c("mola", "experts=4 rank=3 dropout=0");
-  const auto size = std::size_t(mole_layer_size(c.layer));
-  const auto train = [&](std::vector<float>& y) {
-    mole_workspace* work = nullptr;
-    mole_gradients* gradients = nullptr;
-    mole_status status = mole_workspace_create(c.layer, tokens, &work);
-    if (status == MOLE_OK) status = mole_gradients_create(c.layer, &gradients);
-    for (int turn = 0; turn < 50 && status == MOLE_OK; ++turn) {
-      status = mole_forward(c.layer, x.data(), y.data(), tokens, nullptr, work);
-      if (status == MOLE_OK)
-        status = mole_backward_into(c.layer, x.data(), d_y.data(), nullptr, tokens, gradients, work);
-    }
-    // Each thread has a last error of its own.
-    if (mole_forward(c.layer, nullptr, y.data(), tokens, nullptr, work) != MOLE_NULL_POINTER) y[0] = -1;
-    mole_workspace_destroy(work);
-    mole_gradients_destroy(gradients);
-    if (status != MOLE_OK) y[0] = -2;
-  };
-  std::vector<float> alone(std::size_t(tokens * out)), first = alone, second = alone, gradients(size);
-  train(alone);
-  ok(mole_layer_set_trainable(c.layer, 7, 7), "an error elsewhere");
-  std::thread one([&] { train(first); }), other([&] { train(second); });
-  one.join(), other.join();
-  check(same(alone, first) && same(alone, second), "threads get another y");
-}
+void compare_shared_pools() {
+  compare("mos", "layers=3 layer=1 pool_rank=4 rank=5 private_rank=2 shards=2 alpha=3 dropout=0.2",
+          [](auto base, Rng& rng) {
+    const ShardPool<float>::Options options{
+        .in = in, .out = out, .layers = 3, .pool_rank = 4, .rank = 5, .private_rank = 2, .shards = 2};
+    auto pool = std::make_shared<ShardPool<float>>(options, rng);
+    return WithPool{mos({.layer = 1, .alpha = 3, .dropout = 0.2}, pool, base, rng), pool,
+                    [](auto& own) -> auto& {return own.experts.pool; }
+};
+});
+  compare("vblora", "vectors=9 length=4 bound=0.5 rank=3 k=3 deviation=0.2 dropout=0.2", [](auto base, Rng& rng) {
+  auto bank =
+      std::make_shared<VectorBank<float>>(VectorBank<float>::Options{.vectors = 9, .length = 4, .bound = 0.5}, rng);
+  return WithPool{vblora({.rank = 3, .k = 3, .deviation = 0.2, .dropout = 0.2}, bank, base, rng), bank,
+                  [](auto& own) -> auto& {return own.experts.bank; }
+  }
+  ;
+  });
+  }
 
-}  // namespace
+  /// What C saves, C++ reads, and the other way round.
+  void exchange_files() {
+    const char* const path = "same_bits_test.safetensors";
+    Rng rng(12);
+    auto layer = mola({.experts = 3, .rank = 2}, DenseBase(weight, bias.elements()), rng);
+    const Through c("mola", "experts=3 rank=2 seed=5");
+    const std::vector<float> before = c.parameters();
+    ok(mole_layer_save(c.layer, path), "save");
+    const CheckpointReader reader(path);
+    reader.read_layer("layer", layer);
+    check(same(numbers_of(layer), before), "a file of C gives C++ other numbers");
+    check(reader.text("preset") == "mola" && reader.text("options").starts_with("experts=3 rank=2 "),
+          "texts of a file");
 
-int main() {
-  compare_lora_mixtures();
-  compare_single_adapters();
-  compare_other_experts();
-  exchange_files();
-  share_a_layer();
-  if (failures > 0) std::printf("%d checks failed\n", failures);
-  return failures > 0;
-}
+    layer.router().parameters().weight = random(3, in, 13);
+    CheckpointWriter writer;
+    writer.add_layer("layer", layer);
+    writer.write(path);
+    ok(mole_layer_load(c.layer, path), "load");
+    check(same(numbers_of(layer), c.parameters()), "a file of C++ gives C other numbers");
+    std::remove(path);
+  }
+
+  /// Threads with a workspace and gradients each get what one gets alone.
+  void share_a_layer() {
+    const Through c("mola", "experts=4 rank=3 dropout=0");
+    const auto size = std::size_t(mole_layer_size(c.layer));
+    const auto train = [&](std::vector<float>& y) {
+      mole_workspace* work = nullptr;
+      mole_gradients* gradients = nullptr;
+      mole_status status = mole_workspace_create(c.layer, tokens, &work);
+      if (status == MOLE_OK) status = mole_gradients_create(c.layer, &gradients);
+      for (int turn = 0; turn < 50 && status == MOLE_OK; ++turn) {
+        status = mole_forward(c.layer, x.data(), y.data(), tokens, nullptr, work);
+        if (status == MOLE_OK)
+          status = mole_backward_into(c.layer, x.data(), d_y.data(), nullptr, tokens, gradients, work);
+      }
+      // Each thread has a last error of its own.
+      if (mole_forward(c.layer, nullptr, y.data(), tokens, nullptr, work) != MOLE_NULL_POINTER) y[0] = -1;
+      mole_workspace_destroy(work);
+      mole_gradients_destroy(gradients);
+      if (status != MOLE_OK) y[0] = -2;
+    };
+    std::vector<float> alone(std::size_t(tokens * out)), first = alone, second = alone, gradients(size);
+    train(alone);
+    ok(mole_layer_set_trainable(c.layer, 7, 7), "an error elsewhere");
+    std::thread one([&] { train(first); }), other([&] { train(second); });
+    one.join(), other.join();
+    check(same(alone, first) && same(alone, second), "threads get another y");
+  }
+
+  }  // namespace
+
+  int main() {
+    compare_lora_mixtures();
+    compare_single_adapters();
+    compare_other_experts();
+    compare_shared_pools();
+    exchange_files();
+    share_a_layer();
+    if (failures > 0) std::printf("%d checks failed\n", failures);
+    return failures > 0;
+  }

@@ -98,6 +98,9 @@ mole_status mole_gradients_create(const mole_layer* layer, mole_gradients** grad
     require_pointer(gradients, function, "gradients");
     *gradients = nullptr;
     require_pointer(layer, function, "layer");
+    require(layer->shared == nullptr, ErrorCode::option, function,
+            ": expected a layer that shares no numbers, found one of ", layer->preset,
+            ", which adds to those of its pool");
     *gradients = new mole_gradients{layer->any.new_gradients(layer->any.trainable())};
   });
 }

@@ -10,6 +10,7 @@
 #include "mole/layer/parameter_layout.hpp"
 #include "mole/optim/adamw.hpp"
 
+#include <functional>
 #include <memory>
 #include <new>
 #include <span>
@@ -19,17 +20,47 @@
 
 #include "mole/core/macros_off.hpp"
 
+/// An AnyLinear, and the numbers that it shares with others if it has made these: a layer to walks, bind_parameters()
+/// and checkpoints. Its walks are const, as those of const functions only read.
 struct mole_layer {
-  mole_layer(mole::AnyLinear<float> layer, mole::c::LayerThreads its_threads)
-      : any(std::move(layer)), threads(std::move(its_threads)), layout(parameter_layout(any)) {}
+  using Scalar = float;
+  using Visitor = mole::AnyLinear<float>::Visitor;
+  using Place = mole::AnyLinear<float>::Place;
 
-  mutable mole::AnyLinear<float> any;  ///< its walks are not const; those of const functions only read
-  mole::c::LayerThreads threads;       ///< those of its execution
+  mole_layer(mole::AnyLinear<float> layer, mole::c::LayerThreads its_threads)
+      : any(std::move(layer)), threads(std::move(its_threads)) {}
+
+  void for_each_tensor(const Visitor& f) const {
+    any.for_each_tensor(f);
+    if (owns_shared) shared->for_each_tensor(f);
+  }
+  template <class F>
+  void for_each_state(F&& f) const {
+    any.for_each_state(f);
+  }
+  void move_tensors(const Place& place) {
+    any.move_tensors(place);
+    if (owns_shared) shared->move_tensors(place);
+  }
+  void move_gradients(const Place& place) {
+    any.move_gradients(place);
+    if (owns_shared) shared->move_gradients(place);
+  }
+  void zero_gradients() {
+    any.zero_gradients();
+    if (owns_shared) shared->zero_gradients();
+  }
+
+  mutable mole::AnyLinear<float> any;
+  mole::c::LayerThreads threads;  ///< those of its execution
   mole::ParameterLayout layout;
   std::string preset, options;
   std::shared_ptr<const mole::Matrix<float>> weight;  ///< a copy, where the experts compute with one
   bool holds_weight = false;                          ///< they compute with it, copy or not
   bool parameters_bound = false, gradients_bound = false;
+  std::shared_ptr<mole::c::SharedNumbers> shared;
+  bool owns_shared = false;
+  std::function<void(mole::AnyLinear<float>&)> attach;  ///< as in Site
 };
 
 struct mole_workspace {

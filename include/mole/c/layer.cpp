@@ -97,7 +97,13 @@ std::shared_ptr<const Matrix<float>> copy_of(const mole_weight& weight, const ch
   return copy;
 }
 
-std::unique_ptr<mole_layer> made_layer(const char* name, const char* options, const mole_weight& weight) {
+/// For tensors that no array is to hold any longer.
+View<float> memory_of_its_own(std::string_view, View<float>) {
+  return {};
+}
+
+std::unique_ptr<mole_layer> made_layer(const char* name, const char* options, const mole_weight& weight,
+                                       const mole_layer* owner) {
   constexpr const char* function = "mole_layer_create";
   const Preset& preset = preset_named(name);
   OptionReader reader(preset.name, options);
@@ -110,9 +116,22 @@ std::unique_ptr<mole_layer> made_layer(const char* name, const char* options, co
               copy = copy_of(weight, function);
               return copy->view();
             }};
+  if (owner != nullptr) {
+    require(owner->shared != nullptr, ErrorCode::option, preset.name,
+            ": expected to share with a layer that has a pool, found one of ", owner->preset);
+    site.shared = owner->shared;
+  }
   std::string text;
   AnyLinear<float> any = preset.make(reader, site, text);
+  require(owner == nullptr || site.attach, ErrorCode::option, preset.name,
+          ": expected a preset whose layers share a pool, found one whose layers share nothing");
   auto layer = std::make_unique<mole_layer>(std::move(any), threads);
+  if (site.attach) {
+    layer->shared = std::move(site.shared), layer->owns_shared = owner == nullptr;
+    layer->attach = std::move(site.attach);
+    layer->attach(layer->any);
+  }
+  layer->layout = parameter_layout(*layer);
   layer->preset = preset.name, layer->options = std::move(text);
   layer->weight = std::move(copy), layer->holds_weight = holds_weight;
   return layer;
@@ -197,7 +216,20 @@ mole_status mole_layer_create(const char* preset, const char* options, const mol
     *layer = nullptr;
     require_pointer(preset, "mole_layer_create", "preset");
     require_pointer(weight, "mole_layer_create", "weight");
-    *layer = made_layer(preset, options, *weight).release();
+    *layer = made_layer(preset, options, *weight, nullptr).release();
+  });
+}
+
+mole_status mole_layer_create_sharing(const char* preset, const char* options, const mole_weight* weight,
+                                      mole_layer* owner, mole_layer** layer) {
+  return guarded([&] {
+    constexpr const char* function = "mole_layer_create_sharing";
+    require_pointer(layer, function, "layer");
+    *layer = nullptr;
+    require_pointer(preset, function, "preset");
+    require_pointer(weight, function, "weight");
+    require_pointer(owner, function, "owner");
+    *layer = made_layer(preset, options, *weight, owner).release();
   });
 }
 
@@ -206,7 +238,11 @@ mole_status mole_layer_clone(const mole_layer* layer, mole_layer** copy) {
     require_pointer(copy, "mole_layer_clone", "copy");
     *copy = nullptr;
     require_pointer(layer, "mole_layer_clone", "layer");
+    require(layer->shared == nullptr, ErrorCode::option,
+            "mole_layer_clone: expected a layer with numbers of its own, found one of ", layer->preset,
+            ", which shares some: create another");
     auto made = std::make_unique<mole_layer>(layer->any.clone(), layer->threads);
+    made->layout = layer->layout;
     made->preset = layer->preset, made->options = layer->options;
     made->weight = layer->weight, made->holds_weight = layer->holds_weight;
     *copy = made.release();
@@ -261,6 +297,11 @@ mole_status mole_layer_set_trainable(mole_layer* layer, int router, int experts)
     require_pointer(layer, "mole_layer_set_trainable", "layer");
     layer->any.set_trainable({.router = router != 0, .experts = experts != 0});
     layer->gradients_bound = false;
+    if (layer->owns_shared) {
+      layer->shared->move_gradients(memory_of_its_own);
+      layer->shared->zero_gradients();
+    }
+    if (layer->attach) layer->attach(layer->any);
   });
 }
 
@@ -284,7 +325,7 @@ mole_tensor described(const ParameterLayout::Tensor& of, View<float> parameter, 
 template <class F>
 void for_each_described(const mole_layer& layer, F f) {
   std::size_t next = 0;
-  layer.any.for_each_tensor([&](std::string_view, View<float> parameter, View<float> gradient) {
+  layer.for_each_tensor([&](std::string_view, View<float> parameter, View<float> gradient) {
     f(described(layer.layout.tensors[next++], parameter, gradient));
   });
 }
@@ -346,7 +387,7 @@ mole_status mole_layer_bind_parameters(mole_layer* layer, float* parameters, mol
     constexpr const char* function = "mole_layer_bind_parameters";
     require_pointer(layer, function, "layer");
     require_pointer(parameters, function, "parameters");
-    bind_parameters(layer->any, array_of(*layer, parameters, size, function), checked(whose, function));
+    bind_parameters(*layer, array_of(*layer, parameters, size, function), checked(whose, function));
     layer->parameters_bound = true;
   });
 }
@@ -356,7 +397,8 @@ mole_status mole_layer_bind_gradients(mole_layer* layer, float* gradients, mole_
     constexpr const char* function = "mole_layer_bind_gradients";
     require_pointer(layer, function, "layer");
     require_pointer(gradients, function, "gradients");
-    bind_gradients(layer->any, array_of(*layer, gradients, size, function), checked(whose, function));
+    const std::span<float> array = array_of(*layer, gradients, size, function);
+    layer->move_gradients(mole::detail::places_in(layer->layout, array, checked(whose, function)));
     layer->gradients_bound = true;
   });
 }
@@ -364,9 +406,8 @@ mole_status mole_layer_bind_gradients(mole_layer* layer, float* gradients, mole_
 mole_status mole_layer_release(mole_layer* layer) {
   return guarded([&] {
     require_pointer(layer, "mole_layer_release", "layer");
-    if (std::exchange(layer->parameters_bound, false)) release_parameters(layer->any);
-    if (std::exchange(layer->gradients_bound, false))
-      layer->any.move_gradients([](std::string_view, View<float>) { return View<float>(); });
+    if (std::exchange(layer->parameters_bound, false)) release_parameters(*layer);
+    if (std::exchange(layer->gradients_bound, false)) layer->move_gradients(memory_of_its_own);
   });
 }
 
@@ -411,6 +452,6 @@ mole_status mole_layer_get_gradients(const mole_layer* layer, float* gradients, 
 mole_status mole_layer_zero_gradients(mole_layer* layer) {
   return guarded([&] {
     require_pointer(layer, "mole_layer_zero_gradients", "layer");
-    layer->any.zero_gradients();
+    layer->zero_gradients();
   });
 }

@@ -37,7 +37,7 @@ extern "C" {
    Threads. Functions that take a const mole_layer may be called for one layer from any number of threads at once, as
    long as each thread has a workspace of its own, and gradients of its own (or none). All other functions change
    their layer: while one runs, no other call may use that layer. Different handles are independent of each other,
-   except that layers may share an array of the caller's. */
+   except that layers may share an array of the caller's, or a pool (mole_layer_create_sharing). */
 
 typedef ptrdiff_t mole_index;
 
@@ -112,8 +112,15 @@ typedef struct mole_weight {
    MOLE_SHAPE for sizes that do not fit. *layer is NULL after a failure. */
 MOLE_API mole_status mole_layer_create(const char* preset, const char* options, const mole_weight* weight,
                                        mole_layer** layer);
+/* A layer of mos or vblora that uses the pool of `owner`, a layer of the same preset and the same options but for
+   `layer`, `seed` and those that no pool has. What it learns of the pool is added to the gradients of `owner`, among
+   whose tensors the pool is, as "pool...": calls that change either of them may not run at once. The pool lives as long
+   as a layer that uses it, and so must an array that `owner` binds it to. A layer from mole_layer_create() has a pool
+   of its own, and may be an owner. MOLE_OPTION for other presets. */
+MOLE_API mole_status mole_layer_create_sharing(const char* preset, const char* options, const mole_weight* weight,
+                                               mole_layer* owner, mole_layer** layer);
 /* A copy with numbers of its own, also where those of `layer` live with the caller; zero gradients; the same weight and
-   the same threads: mole_layer_set_threads() of either is for both. */
+   the same threads: mole_layer_set_threads() of either is for both. MOLE_OPTION for mos and vblora. */
 MOLE_API mole_status mole_layer_clone(const mole_layer* layer, mole_layer** copy);
 MOLE_API void mole_layer_destroy(mole_layer* layer);
 

@@ -7,6 +7,7 @@
 #include "mole/base/packed_base.hpp"
 #include "mole/c/layer_threads.hpp"
 #include "mole/c/option_text.hpp"
+#include "mole/c/shared_numbers.hpp"
 #include "mole/core/random.hpp"
 #include "mole/core/rank/scaling.hpp"
 #include "mole/execution/simd.hpp"
@@ -14,6 +15,7 @@
 
 #include <concepts>
 #include <functional>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
@@ -35,6 +37,10 @@ struct Site {
   /// The weight [O x I] in memory that stays as long as the layer, for experts that compute with it.
   std::function<View<const float>()> weight;
   Rng rng = Rng(0);
+  /// Those of the layer to share with, or null; then those that the layer makes.
+  std::shared_ptr<SharedNumbers> shared = {};
+  /// Lets gradients that the layer has made anew add to those of `shared`.
+  std::function<void(AnyLinear<float>&)> attach = {};
 };
 
 struct Preset {
@@ -102,11 +108,12 @@ std::span<const Preset> all_presets();
 /// One of them; throws Error(option) for another name.
 const Preset& preset_named(std::string_view name);
 
-/// Parts of all_presets(): what a mixture of dense LoRAs is; one adapter for every token; and what has experts of its
-/// own kind.
+/// Parts of all_presets(): what a mixture of dense LoRAs is; one adapter for every token; what has experts of its own
+/// kind; and layers that share what they train.
 std::vector<Preset> lora_mixture_presets();
 std::vector<Preset> single_adapter_presets();
 std::vector<Preset> other_expert_presets();
+std::vector<Preset> shared_pool_presets();
 
 }  // namespace mole::c
 

@@ -22,7 +22,7 @@ auto walk_of(mole_layer* const* layers, Index count, const char* function) {
   return [layers, count](auto&& f) {
     for (Index i = 0; i < count; ++i) {
       const std::string number = std::to_string(i) + ".";
-      layers[i]->any.for_each_tensor([&](std::string_view name, View<float> parameter, View<float> gradient) {
+      layers[i]->for_each_tensor([&](std::string_view name, View<float> parameter, View<float> gradient) {
         f(std::string_view(number + std::string(name)), parameter, gradient);
       });
     }
@@ -31,7 +31,7 @@ auto walk_of(mole_layer* const* layers, Index count, const char* function) {
 
 CheckpointWriter file_of(mole_layer& layer) {
   CheckpointWriter writer;
-  writer.add_layer("layer", layer.any);
+  writer.add_layer("layer", layer);
   writer.set_text("preset", layer.preset);
   writer.set_text("options", layer.options);
   return writer;
@@ -40,7 +40,7 @@ CheckpointWriter file_of(mole_layer& layer) {
 void read_into(mole_layer& layer, const CheckpointReader& reader) {
   if (const std::string preset = reader.text_or("preset", layer.preset); preset != layer.preset)
     throw file_error(reader.tensors().source(), "a layer of preset " + layer.preset, preset);
-  reader.read_layer("layer", layer.any);
+  reader.read_layer("layer", layer);
 }
 
 }  // namespace
