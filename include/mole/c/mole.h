@@ -22,7 +22,7 @@ extern "C" {
 
        y = W x + b + what its experts add        x [N x I]   y [N x O]
 
-   for N tokens, the rows of x, without gaps between rows. Token by token, I and O are the sizes of the weight.
+   for N tokens, the rows of x. I and O are those of the weight W [O x I]; rows of x and y lie without gaps.
 
    Results. Every function that can fail returns a mole_status; MOLE_OK is 0. mole_last_error() has the text. A call
    that fails has written nothing, unless its comment says otherwise. Functions that return a number return -1 where
@@ -102,8 +102,8 @@ typedef struct mole_weight {
    defaults. Every preset has the key seed, of the initial numbers. Flags are 0 or 1, lists 16:16:8, choices words.
    Equal seeds give equal numbers on any machine.
 
-   A fresh layer gives W x + b, except by presets that their papers start otherwise (mofme, prompt_bank, nola of variant
-   vit).
+   A fresh layer gives W x + b, except by presets that their papers start otherwise (mofme, mofme_uar, prompt_bank,
+   vblora, nola of variant vit).
 
    dora and oft compute with the weight itself: packed, they keep a copy of it more. prompt_bank has no weight, but its
    sizes: data may be NULL there. poly and mtl_lora serve each token by its task, which mole_pass.forced names.
