@@ -190,8 +190,8 @@ typedef struct mole_workspace mole_workspace;
 MOLE_API mole_status mole_workspace_create(const mole_layer* layer, mole_index max_tokens, mole_workspace** workspace);
 MOLE_API void mole_workspace_destroy(mole_workspace* workspace);
 
-/* Gradients beside those in the layer: one for each thread that trains it. Frozen is what was so when they were made.
- */
+/* Gradients beside those in the layer: one for each thread that trains it. What is frozen in the layer when they are
+   made is frozen in them. MOLE_OPTION for mos and vblora. */
 typedef struct mole_gradients mole_gradients;
 MOLE_API mole_status mole_gradients_create(const mole_layer* layer, mole_gradients** gradients);
 MOLE_API void mole_gradients_destroy(mole_gradients* gradients);
@@ -237,7 +237,7 @@ MOLE_API mole_status mole_backward_into(const mole_layer* layer, const float* x,
 
 /* ---- routing and losses of the last forward in a workspace */
 
-/* Experts with a pair of token and expert, pairs in all, tokens whose logits were not numbers. Any may be NULL. */
+/* How many tokens, experts, pairs of token and expert, and tokens with a NaN among their logits. Any may be NULL. */
 MOLE_API mole_status mole_routing_sizes(const mole_workspace* workspace, mole_index* tokens, mole_index* experts,
                                         mole_index* pairs, mole_index* nan_tokens);
 /* The experts of one token with their gates, `count` of each, until the next call in this workspace. */
@@ -246,8 +246,8 @@ MOLE_API mole_status mole_routing_of_token(const mole_workspace* workspace, mole
 /* loads[e] = tokens that expert e serves, for all experts. MOLE_SHAPE for another number of them. */
 MOLE_API mole_status mole_routing_loads(const mole_workspace* workspace, mole_index* loads, mole_index experts);
 
-/* The loss that spreads tokens over experts, between forward and backward: *value is added to no sum, its gradient to
-   those that the backward sends to the router. Keys and defaults:
+/* The loss that spreads tokens over experts, called between forward and backward: *value is the loss, and the backward
+   sends its gradient to the router together with that of y. Keys and defaults:
    "coefficient=1 norm=one_at_uniform count=all_choices score=scores scope=global k=1" (mole/loss/load_balance.hpp). */
 MOLE_API mole_status mole_load_balance(mole_workspace* workspace, const char* options, double* value);
 /* The same for the loss that keeps logits small: coefficient * mean of logsumexp(logits)^2. */
@@ -255,7 +255,8 @@ MOLE_API mole_status mole_router_z(mole_workspace* workspace, double coefficient
 
 /* The balancing bias of deepseek_v3, smora and flylora, which no gradient moves: bias_e += rate sign(mean of loads -
    loads_e), after a step. `loads` are sums of mole_routing_loads() over the calls of the step, for the `experts` that
-   have a logit. MOLE_SHAPE for another number, MOLE_OPTION for a layer without such a bias or a negative rate. */
+   have a logit, which come first. MOLE_SHAPE for another number, MOLE_OPTION for a layer without such a bias or a
+   negative rate. */
 MOLE_API mole_status mole_layer_balance(mole_layer* layer, const mole_index* loads, mole_index experts, double rate);
 
 /* ---- AdamW, for callers without an optimizer of their own */
