@@ -893,6 +893,25 @@ static void check_balancing(void) {
   }
   CHECK(before > 0);
   CHECK_STATUS(MOLE_NULL_POINTER, mole_layer_balance(NULL, loads, 4, 1));
+
+  /* The loss reaches the router, and nothing else. */
+  {
+    mole_workspace* work = NULL;
+    float y[TOKENS * OUT], zeros[TOKENS * OUT], nothing[8 * IN];
+    double value;
+    mole_tensor tensor;
+    memset(zeros, 0, sizeof zeros);
+    memset(nothing, 0, sizeof nothing);
+    OK(mole_workspace_create(unbalanced, TOKENS, &work));
+    OK(mole_forward(unbalanced, x, y, TOKENS, NULL, work));
+    OK(mole_load_balance(work, "", &value));
+    OK(mole_backward(unbalanced, x, zeros, NULL, TOKENS, work));
+    OK(mole_layer_tensor(unbalanced, 0, &tensor));
+    CHECK(largest_difference(tensor.gradient, nothing, 4 * IN) > 1e-6);
+    OK(mole_layer_tensor(unbalanced, 1, &tensor));
+    CHECK(same(tensor.gradient, nothing, 8 * IN));
+    mole_workspace_destroy(work);
+  }
   mole_layer_destroy(unbalanced);
 }
 
