@@ -1,62 +1,11 @@
 // SPDX-License-Identifier: MIT
-// Errors, presets, layers and their numbers.
+// Presets and layers.
 #include "mole/c/handles.hpp"
 #include "mole/core/transposed.hpp"
-#include "mole/core/version.hpp"
-#include "mole/layer/bind_parameters.hpp"
 
-#include <algorithm>
-#include <array>
-#include <cstring>
 #include <vector>
 
 namespace mole::c {
-namespace {
-
-/// Not a string: keeping the text of std::bad_alloc must not allocate.
-thread_local std::array<char, 1024> last_error{};
-
-void keep_error(const char* text) noexcept {
-  std::strncpy(last_error.data(), text, last_error.size() - 1);
-  last_error.back() = '\0';
-}
-
-}  // namespace
-
-void require_pointer(const void* pointer, const char* function, const char* argument) {
-  if (pointer == nullptr)
-    throw NullPointer(std::string(function) + ": expected a pointer for '" + argument + "', found NULL");
-}
-
-mole_status status_of_current_exception() noexcept {
-  try {
-    throw;
-  } catch (const Error& error) {
-    keep_error(error.what());
-    return mole_status(error.code());
-  } catch (const NullPointer& error) {
-    keep_error(error.what());
-    return MOLE_NULL_POINTER;
-  } catch (const std::bad_alloc&) {
-    keep_error("out of memory");
-    return MOLE_OUT_OF_MEMORY;
-  } catch (const std::length_error& error) {  // more than a container may hold
-    keep_error(error.what());
-    return MOLE_OUT_OF_MEMORY;
-  } catch (const std::exception& error) {
-    keep_error(error.what());
-    return MOLE_UNEXPECTED;
-  } catch (...) {
-    keep_error("an exception that is no std::exception");
-    return MOLE_UNEXPECTED;
-  }
-}
-
-std::span<float> array_of(const mole_layer& layer, float* numbers, Index size, const char* function) {
-  require_equal(ErrorCode::shape, std::string(function) + ": numbers of the array", layer.layout.size, size);
-  return {numbers, std::size_t(size)};
-}
-
 namespace {
 
 /// As it lies in memory: [O x I] or [I x O].
@@ -95,11 +44,6 @@ std::shared_ptr<const Matrix<float>> copy_of(const mole_weight& weight, const ch
   for (Index o = 0; o < weight.out; ++o)
     for (Index i = 0; i < weight.in; ++i) (*copy)(o, i) = weight.layout == MOLE_OUT_IN ? memory(o, i) : memory(i, o);
   return copy;
-}
-
-/// For tensors that no array is to hold any longer.
-View<float> memory_of_its_own(std::string_view, View<float>) {
-  return {};
 }
 
 std::unique_ptr<mole_layer> made_layer(const char* name, const char* options, const mole_weight& weight,
@@ -142,44 +86,6 @@ std::unique_ptr<mole_layer> made_layer(const char* name, const char* options, co
 
 using namespace mole;
 using namespace mole::c;
-
-const char* mole_status_text(int status) {
-  switch (status) {
-    case MOLE_OK:
-      return "ok";
-    case MOLE_SHAPE:
-      return "shape";
-    case MOLE_OPTION:
-      return "option";
-    case MOLE_FILE:
-      return "file";
-    case MOLE_CAPACITY:
-      return "capacity";
-    case MOLE_NOT_MERGEABLE:
-      return "not mergeable";
-    case MOLE_NOT_TRAINABLE:
-      return "not trainable";
-    case MOLE_ORDER:
-      return "order of calls";
-    case MOLE_NULL_POINTER:
-      return "null pointer";
-    case MOLE_OUT_OF_MEMORY:
-      return "out of memory";
-    case MOLE_UNEXPECTED:
-      return "unexpected";
-  }
-  return "unknown status";
-}
-
-const char* mole_last_error(void) {
-  return last_error.data();
-}
-
-const char* mole_version(void) {
-  static const std::string version = std::to_string(MOLE_VERSION_MAJOR) + "." + std::to_string(MOLE_VERSION_MINOR) +
-                                     "." + std::to_string(MOLE_VERSION_PATCH);
-  return version.c_str();
-}
 
 // ---- presets
 
@@ -310,148 +216,5 @@ mole_status mole_layer_merge(const mole_layer* layer, float* weight) {
     require_pointer(layer, "mole_layer_merge", "layer");
     require_pointer(weight, "mole_layer_merge", "weight");
     layer->any.merge_into({weight, layer->any.out(), layer->any.in()});
-  });
-}
-
-// ---- trained numbers
-
-namespace {
-
-mole_tensor described(const ParameterLayout::Tensor& of, View<float> parameter, View<float> gradient) {
-  return {of.name.c_str(), of.rows, of.cols, of.first, parameter.data(), gradient.data()};
-}
-
-/// f(tensor) for each.
-template <class F>
-void for_each_described(const mole_layer& layer, F f) {
-  std::size_t next = 0;
-  layer.for_each_tensor([&](std::string_view, View<float> parameter, View<float> gradient) {
-    f(described(layer.layout.tensors[next++], parameter, gradient));
-  });
-}
-
-std::size_t size_of(const mole_tensor& tensor) {
-  return std::size_t(tensor.rows * tensor.cols);
-}
-
-}  // namespace
-
-mole_index mole_layer_tensor_count(const mole_layer* layer) {
-  return guarded_or<mole_index>(-1, [&] {
-    require_pointer(layer, "mole_layer_tensor_count", "layer");
-    return Index(layer->layout.tensors.size());
-  });
-}
-
-mole_index mole_layer_size(const mole_layer* layer) {
-  return guarded_or<mole_index>(-1, [&] {
-    require_pointer(layer, "mole_layer_size", "layer");
-    return layer->layout.size;
-  });
-}
-
-mole_status mole_layer_tensor(mole_layer* layer, mole_index number, mole_tensor* tensor) {
-  return guarded([&] {
-    require_pointer(layer, "mole_layer_tensor", "layer");
-    require_pointer(tensor, "mole_layer_tensor", "tensor");
-    const Index count = Index(layer->layout.tensors.size());
-    require(number >= 0 && number < count, ErrorCode::option, "mole_layer_tensor: expected a number below ", count,
-            ", found ", number);
-    Index next = 0;
-    for_each_described(*layer, [&](const mole_tensor& found) {
-      if (next++ == number) *tensor = found;
-    });
-  });
-}
-
-mole_status mole_layer_walk(mole_layer* layer, mole_visitor visit, void* user) {
-  return guarded([&] {
-    require_pointer(layer, "mole_layer_walk", "layer");
-    if (visit == nullptr) require_pointer(nullptr, "mole_layer_walk", "visit");
-    for_each_described(*layer, [&](const mole_tensor& tensor) { visit(user, &tensor); });
-  });
-}
-
-namespace {
-
-BoundNumbers checked(int whose, const char* function) {
-  require(whose == MOLE_OF_LAYER || whose == MOLE_OF_ARRAY, ErrorCode::option, function,
-          ": expected MOLE_OF_LAYER or MOLE_OF_ARRAY, found ", whose);
-  return whose == MOLE_OF_LAYER ? BoundNumbers::of_layer : BoundNumbers::of_memory;
-}
-
-}  // namespace
-
-mole_status mole_layer_bind_parameters(mole_layer* layer, float* parameters, mole_index size, int whose) {
-  return guarded([&] {
-    constexpr const char* function = "mole_layer_bind_parameters";
-    require_pointer(layer, function, "layer");
-    require_pointer(parameters, function, "parameters");
-    bind_parameters(*layer, array_of(*layer, parameters, size, function), checked(whose, function));
-    layer->parameters_bound = true;
-  });
-}
-
-mole_status mole_layer_bind_gradients(mole_layer* layer, float* gradients, mole_index size, int whose) {
-  return guarded([&] {
-    constexpr const char* function = "mole_layer_bind_gradients";
-    require_pointer(layer, function, "layer");
-    require_pointer(gradients, function, "gradients");
-    const std::span<float> array = array_of(*layer, gradients, size, function);
-    layer->move_gradients(mole::detail::places_in(layer->layout, array, checked(whose, function)));
-    layer->gradients_bound = true;
-  });
-}
-
-mole_status mole_layer_release(mole_layer* layer) {
-  return guarded([&] {
-    require_pointer(layer, "mole_layer_release", "layer");
-    if (std::exchange(layer->parameters_bound, false)) release_parameters(*layer);
-    if (std::exchange(layer->gradients_bound, false)) layer->move_gradients(memory_of_its_own);
-  });
-}
-
-mole_status mole_layer_get_parameters(const mole_layer* layer, float* parameters, mole_index size) {
-  return guarded([&] {
-    constexpr const char* function = "mole_layer_get_parameters";
-    require_pointer(layer, function, "layer");
-    require_pointer(parameters, function, "parameters");
-    const std::span<float> to = array_of(*layer, parameters, size, function);
-    for_each_described(*layer,
-                       [&](const mole_tensor& t) { std::copy_n(t.parameter, size_of(t), &to[std::size_t(t.first)]); });
-  });
-}
-
-mole_status mole_layer_set_parameters(mole_layer* layer, const float* parameters, mole_index size) {
-  return guarded([&] {
-    constexpr const char* function = "mole_layer_set_parameters";
-    require_pointer(layer, function, "layer");
-    require_pointer(parameters, function, "parameters");
-    require_equal(ErrorCode::shape, "mole_layer_set_parameters: numbers of the array", layer->layout.size, size);
-    for_each_described(*layer,
-                       [&](const mole_tensor& t) { std::copy_n(parameters + t.first, size_of(t), t.parameter); });
-  });
-}
-
-mole_status mole_layer_get_gradients(const mole_layer* layer, float* gradients, mole_index size) {
-  return guarded([&] {
-    constexpr const char* function = "mole_layer_get_gradients";
-    require_pointer(layer, function, "layer");
-    require_pointer(gradients, function, "gradients");
-    const std::span<float> to = array_of(*layer, gradients, size, function);
-    for_each_described(*layer, [&](const mole_tensor& t) {
-      float* const first = to.data() + t.first;
-      if (t.gradient == nullptr)
-        std::fill_n(first, size_of(t), 0.0f);
-      else
-        std::copy_n(t.gradient, size_of(t), first);
-    });
-  });
-}
-
-mole_status mole_layer_zero_gradients(mole_layer* layer) {
-  return guarded([&] {
-    require_pointer(layer, "mole_layer_zero_gradients", "layer");
-    layer->zero_gradients();
   });
 }
