@@ -10,6 +10,7 @@
 #include "mole/adapt/self_contrast.hpp"
 #include "mole/base/bf16_base.hpp"
 #include "mole/base/callable_base.hpp"
+#include "mole/base/chosen_base.hpp"
 #include "mole/base/dense_base.hpp"
 #include "mole/base/four_bit_weight.hpp"
 #include "mole/base/fp4_base.hpp"

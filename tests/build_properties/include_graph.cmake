@@ -7,6 +7,7 @@ set(own_headers
   "fwd\\.hpp                      : core/macros_(off|on)\\.hpp"
   "mole\\.hpp                     : .*"
   "method/.*                      : .*"
+  "c/.*                           : .*"
   "fixed/fixed_linear\\.hpp        : core/macros_(off|on)\\.hpp"
   "fixed/.*                       : .*"
   "core/.*                        : core/.*"

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-# Every C++ block of every README stands, to the letter, in a program of examples/ that is built, and every link to a
+# Every block of C++ or C of every README stands, to the letter, in a program of examples/ that is built, and every link to a
 # file leads to one:   cmake -DROOT=<project> -P readme_snippets.cmake
-file(GLOB programs "${ROOT}/examples/*.cpp" "${ROOT}/examples/guide/*.cpp")
+file(GLOB programs "${ROOT}/examples/*.cpp" "${ROOT}/examples/guide/*.cpp" "${ROOT}/examples/hosts/*.c")
 set(sources "")
 foreach(program IN LISTS programs)
   file(READ "${program}" source)
@@ -20,7 +20,7 @@ foreach(page IN LISTS pages)
   file(READ "${page}" text)
   cmake_path(GET page PARENT_PATH folder)
   cmake_path(RELATIVE_PATH page BASE_DIRECTORY "${ROOT}" OUTPUT_VARIABLE name)
-  set(rest "${text}")
+  string(REPLACE "```c\n" "```cpp\n" rest "${text}")
   while(rest MATCHES "```cpp\n")
     string(FIND "${rest}" "```cpp\n" begin)
     math(EXPR begin "${begin} + 7")
@@ -47,7 +47,7 @@ foreach(page IN LISTS pages)
   endwhile()
 endforeach()
 if(blocks EQUAL 0 OR links EQUAL 0)
-  message(FATAL_ERROR "READMEs: expected C++ blocks and links, found ${blocks} and ${links}")
+  message(FATAL_ERROR "READMEs: expected blocks of code and links, found ${blocks} and ${links}")
 endif()
 list(LENGTH pages count)
-message(STATUS "${blocks} C++ blocks of ${count} READMEs are built, and ${links} links lead somewhere")
+message(STATUS "${blocks} blocks of C++ and C of ${count} READMEs are built, and ${links} links lead somewhere")

@@ -398,6 +398,30 @@ TEST_CASE("The patterns of an autograd host are right, or refused", "[layer]") {
   CHECK((!found[0].empty() && found[0] == found[1]));
 }
 
+TEST_CASE("Backward in a workspace of one's own adds to the gradients inside, of the parts that learn", "[layer]") {
+  AnyLinear<float> any(support::routed_layer<float>({}, support::top_2()), 10, {.router = false});
+  CHECK((!any.trainable().router && any.trainable().experts && !any.trainable().base));
+  const auto x = support::random_matrix<float>(10, 11, 1), d_y = support::random_matrix<float>(10, 13, 2);
+  const auto gradients = [&] {
+    std::vector<float> all;
+    any.for_each_tensor([&](std::string_view, View<float>, View<float> gradient) {
+      for (Index r = 0; r < gradient.rows(); ++r)
+        all.insert(all.end(), gradient.row_data(r), gradient.row_data(r) + gradient.cols());
+    });
+    return all;
+  };
+  Matrix<float> y(10, 13), expected(10, 11), d_x(10, 11);
+  any.forward(x, y);
+  any.backward(x, d_y, expected);
+  const std::vector<float> inside = gradients();
+  any.zero_gradients();
+  auto work = any.new_workspace(10);
+  any.forward(x, y, work);
+  any.backward(x, d_y, d_x, work);
+  CHECK((!inside.empty() && gradients() == inside));
+  CHECK(same_bits(d_x, expected));
+}
+
 TEST_CASE("What belongs to a layer of another type is refused", "[layer]") {
   Rng rng(1);
   AnyLinear<float> any(support::routed_layer<float>({}, support::top_2()), 10);

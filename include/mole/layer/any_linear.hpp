@@ -139,6 +139,10 @@ class AnyLinear {
   void backward(View<const T> x, View<const T> d_y, View<T> d_x, Gradients& gradients, Workspace& work) const {
     layer().backward(x, d_y, d_x, *gradients.inside_, *work.inside_);
   }
+  /// Adds to the gradients inside: in one thread at a time, and so not const.
+  void backward(View<const T> x, View<const T> d_y, View<T> d_x, Workspace& work) {
+    layer().backward(x, d_y, d_x, *gradients_, *work.inside_);
+  }
   void apply(View<const T> x, const Routing<T>& routing, View<T> y, Workspace& work, const Pass& pass = {}) const {
     layer().apply(x, routing, y, *work.inside_, pass);
   }
@@ -178,6 +182,7 @@ class AnyLinear {
     gradients_ = layer().gradients(trainable);
     trainable_ = trainable;
   }
+  TrainableParts trainable() const { return trainable_; }
   void zero_gradients() { layer(), gradients_->set_zero(); }
   void for_each_tensor(const Visitor& f) { layer().for_each_tensor(f, *gradients_); }
   void for_each_tensor(const Visitor& f, Gradients& gradients) { layer().for_each_tensor(f, *gradients.inside_); }

@@ -22,14 +22,14 @@ if(fetched)
   message(FATAL_ERROR "consumer: expected no download of Eigen, found ${fetched}")
 endif()
 
-# One command, C++20, and none of our own flags.
+# One command, C++20 unless the program is of C, and none of our own flags.
 file(READ "${BINARY}/compile_commands.json" commands)
 string(JSON count LENGTH "${commands}")
 if(NOT count EQUAL 1)
   message(FATAL_ERROR "consumer: expected one compile command, found ${count}: mole added targets to its consumer")
 endif()
 string(JSON command GET "${commands}" 0 command)
-if(NOT command MATCHES " -std=(c|gnu)\\+\\+2")
+if(NOT command MATCHES " -std=(c|gnu)\\+\\+2" AND NOT command MATCHES "c\\.c$")
   message(FATAL_ERROR "consumer: expected C++20 from mole::mole, found ${command}")
 endif()
 string(REGEX MATCHALL " -(W|m|f|D|O|pthread)[^ ]*" ours "${command}")
