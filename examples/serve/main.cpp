@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: MIT
+// Serves requests for hundreds of adapters that are replaced meanwhile, and compares three ways to compute them.
+#include "serve/live_table.hpp"
+#include "serve/options.hpp"
+#include "serve/page.hpp"
+#include "serve/server.hpp"
+#include "training/command_line.hpp"
+
+#include <cstdio>
+#include <string>
+#include <vector>
+
+namespace serve {
+
+void compare(const Options& options) {
+  Server server(options);
+  server.check_ways();
+  LiveTable live;
+  std::vector<Result> results;
+  std::vector<std::string> rates;
+  for (const Mix mix : options.mixes) {
+    const double rate = options.rate > 0 ? options.rate : 0.6 * server.capacity(Way::grouped, mix);
+    rates.push_back(std::string(name_of(mix)) + " " + text_of(rate, 0));
+    for (const Way way : all_ways) {
+      results.push_back(server.run(way, mix, rate, [&](const Result& so_far) { live.show(so_far); }));
+      live.complete(results.back());
+    }
+  }
+  report::Table table{result_columns, {}, {}};
+  for (const Result& result : results) table.rows.push_back(cells_of(result));
+  report::print(table);
+  std::string asked;
+  for (const std::string& rate : rates) asked += (asked.empty() ? "" : ", ") + rate;
+  write_page(options.out, options,
+             {{"adapters", std::to_string(options.adapters) + " of up to " + std::to_string(options.rank) + " ranks"},
+              {"model", std::to_string(options.layers) + " packed layers of width " + std::to_string(options.width)},
+              {"batch", "up to " + std::to_string(options.batch) + " requests, on " + std::to_string(options.threads) +
+                            " threads"},
+              {"clients", std::to_string(options.clients)},
+              {"requests asked for a second", asked},
+              {"swaps", text_of(options.swaps, 0) + " a second"},
+              {"each run", text_of(options.seconds, 1) + " s"}},
+             results);
+  std::printf("page: %s\n", options.out.string().c_str());
+}
+
+}  // namespace serve
+
+int main(int count, char** arguments) {
+  return training::run_program("serve", "stopped", [&] { serve::compare(serve::parse_options(count, arguments)); });
+}
