@@ -42,7 +42,7 @@ constexpr int adapters = 3, guest = 3;  // adapters 0, 1 and 2 are always there,
 void serve(const AdapterTable<float>& table, const std::atomic<bool>& running, std::atomic<long>& calls,
            std::atomic<long>& refusals, std::atomic<long>& faults) {
   const Matrix<float> zero(1, 1);
-  const MultiAdapterLinear first(DenseBase(zero), 0), second(DenseBase(zero), 1);
+  const MultiAdapterLinear first(DenseBase{zero}, 0), second(DenseBase{zero}, 1);
   auto first_work = first.workspace(5), second_work = second.workspace(5);
   AdapterBatch<float> batch(5);
   Matrix<float> x(5, 1), up(5, 1), down(5, 1);
