@@ -102,7 +102,8 @@ void Server::check_ways() {
 }
 
 Result Server::run(Way way, Mix mix, double rate, const std::function<void(const Result&)>& show) {
-  Result result{.mix = mix, .way = way};
+  Result result;
+  result.mix = mix, result.way = way;
   RequestQueue queue;
   std::atomic<long> refused = 0;
   long swaps = 0;

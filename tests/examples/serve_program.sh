@@ -12,9 +12,9 @@ fail() {
   exit 1
 }
 page="$work/serve.html"
-small="--seconds 0.2 --adapters 40 --rank 8 --width 48 --layers 2 --batch 16 --clients 2 --threads 2 --rate 2000 --swaps 200"
+small="--seconds 0.2 --rank 8 --width 48 --layers 2 --batch 16 --clients 2 --threads 2 --rate 2000"
 
-"$program" $small --out "$page" >"$work/out" 2>"$work/log" || fail "failed"
+"$program" $small --adapters 40 --swaps 200 --out "$page" >"$work/out" 2>"$work/log" || fail "failed"
 grep -q "page: $page" "$work/out" || fail "expected the path of the page"
 for mix in skewed spread hot-set; do
   grep -q "<h2>$mix</h2>" "$page" || fail "expected $mix on the page"

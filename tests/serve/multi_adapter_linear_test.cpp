@@ -108,8 +108,8 @@ TEST_CASE("Three hundred adapters of unequal ranks serve one batch", "[serve]") 
 
 TEST_CASE("A row has the same bits alone, in any batch and order, and on any number of threads", "[serve][threads]") {
   TestRng rng;
-  const Tenants<float> tenants(70, 130, unequal_ranks);
-  const auto weight = random_matrix<float>(130, 70, 1), x = random_matrix<float>(150, 70, 3);
+  const Tenants<float> tenants(30, 50, unequal_ranks);
+  const auto weight = random_matrix<float>(50, 30, 1), x = random_matrix<float>(150, 30, 3);
   const PackedBase<float> base(weight);
   const auto check = [&](const std::vector<int>& ids) {
     const MultiAdapterLinear layer{base};
