@@ -86,12 +86,13 @@ void measure(benchmark::State& state, Mix mix, Index rank, Index rows, Index d) 
   const mole::Simd<>& execution = layer.execution();
   auto work = layer.workspace(rows);
   const auto x = support::random_matrix<float>(rows, d, 1);
-  Matrix<float> y(rows, d), some(rows, d), added(rows, d);
+  Matrix<float> y(rows, d);
   const std::vector<int> ids = ids_of(mix, rows);
   mole::AdapterBatch<float> batch(rows);
   batch.begin(table, ids);
   serve::LoopOverAdapters loop(rows, d, d, rank);
   serve::GatherOfMatrices gather(rows, d, d, rank);
+  serve::SplitByAdapter split(rows, d, d, rank);
 
   const auto ours = [&] { layer.forward(x, table, ids, y, work); };
   const auto plain = [&] { execution.linear(View<const float>(x), layer.base().weights(), y.view()); };
@@ -111,17 +112,7 @@ void measure(benchmark::State& state, Mix mix, Index rank, Index rows, Index d) 
     plain();
     gather.add(x, batch, 0, y.view(), execution);
   };
-  const auto by_split = [&] {
-    for (const auto& run : batch.runs()) {
-      const auto of_run = batch.order().subspan(std::size_t(run.first), std::size_t(run.count));
-      const View<float> in = some.view().top(run.count), out = y.view().top(run.count),
-                        sum = added.view().top(run.count);
-      for (Index q = 0; q < run.count; ++q) std::copy_n(x.view().row_data(of_run[std::size_t(q)]), d, in.row_data(q));
-      execution.linear(View<const float>(in), layer.base().weights(), out);
-      loop.add_one(run.adapter->site(0), in, sum, execution);
-      for (Index i = 0; i < run.count * d; ++i) out.data()[i] += sum.data()[i];
-    }
-  };
+  const auto by_split = [&] { split.forward(x, batch, 0, layer.base().weights(), y.view(), execution); };
 
   bench::seconds_per_run(state, ours);
   const auto over_ours = [&](auto& other) { return 1 / bench::alternating_ratio(ours, other, 0.02); };

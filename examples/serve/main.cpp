@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Serves requests for hundreds of adapters that are replaced meanwhile, and compares three ways to compute them.
+// Serves requests for hundreds of adapters that are replaced meanwhile, and compares four ways to compute them.
 #include "serve/live_table.hpp"
 #include "serve/options.hpp"
 #include "serve/page.hpp"

@@ -17,10 +17,10 @@
 
 namespace serve {
 
-enum class Way { grouped, loop, gather };
-inline constexpr std::array<Way, 3> all_ways{Way::grouped, Way::loop, Way::gather};
-inline constexpr std::array<std::string_view, 3> way_names{"MultiAdapterLinear", "loop over adapters",
-                                                           "gather of matrices"};
+enum class Way { grouped, loop, gather, split };
+inline constexpr std::array<Way, 4> all_ways{Way::grouped, Way::loop, Way::gather, Way::split};
+inline constexpr std::array<std::string_view, 4> way_names{"MultiAdapterLinear", "loop over adapters",
+                                                           "gather of matrices", "call for each adapter"};
 
 inline std::string_view name_of(Way way) {
   return way_names[std::size_t(way)];
@@ -51,7 +51,8 @@ class Model {
       : execution_(mole::ThreadPool(options.threads)),
         input_(random_matrix(options.batch, options.width, 1, options.seed)),
         loop_(options.batch, options.width, options.width, options.rank),
-        gather_(options.batch, options.width, options.width, options.rank) {
+        gather_(options.batch, options.width, options.width, options.rank),
+        split_(options.batch, options.width, options.width, options.rank) {
     for (int layer = 0; layer < options.layers; ++layer) {
       const Matrix<float> weight = random_matrix(options.width, options.width, 1.7 / std::sqrt(double(options.width)),
                                                  options.seed + 77 + std::uint64_t(layer));
@@ -66,15 +67,12 @@ class Model {
     View<const float> x = input_.view().top(batch.rows());
     for (std::size_t l = 0; l < layers_.size(); ++l) {
       const View<float> y = outputs_[l].view().top(batch.rows());
-      if (way == Way::grouped) {
-        layers_[l].forward(x, batch, y, work_[l]);
-      } else {
-        execution_.linear(x, layers_[l].base().weights(), y);
-        if (way == Way::loop)
-          loop_.add(x, batch, Index(l), y, execution_);
-        else
-          gather_.add(x, batch, Index(l), y, execution_);
-      }
+      const mole::LinearWeights<float> weights = layers_[l].base().weights();
+      if (way == Way::grouped) layers_[l].forward(x, batch, y, work_[l]);
+      if (way == Way::split) split_.forward(x, batch, Index(l), weights, y, execution_);
+      if (way == Way::loop || way == Way::gather) execution_.linear(x, weights, y);
+      if (way == Way::loop) loop_.add(x, batch, Index(l), y, execution_);
+      if (way == Way::gather) gather_.add(x, batch, Index(l), y, execution_);
       x = y;
     }
     return x;
@@ -91,6 +89,7 @@ class Model {
   std::vector<Matrix<float>> outputs_;
   LoopOverAdapters loop_;
   GatherOfMatrices gather_;
+  SplitByAdapter split_;
 };
 
 }  // namespace serve

@@ -15,7 +15,7 @@ Options parse_options(int count, char** arguments) {
   Options options;
   std::string mix = "all";
   CLI::App app(
-      "Serves requests for hundreds of adapters, which are replaced meanwhile, by MultiAdapterLinear and in two ways "
+      "Serves requests for hundreds of adapters, which are replaced meanwhile, by MultiAdapterLinear and in three ways "
       "of "
       "others, and writes a page of latencies and throughput.");
   app.add_option("--seconds", options.seconds, "Seconds of each way and mix")

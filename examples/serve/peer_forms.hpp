@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MIT
-// LoopOverAdapters, GatherOfMatrices: how others add the adapters of a batch, made of this library's own products.
+// LoopOverAdapters, SplitByAdapter, GatherOfMatrices: how others add the adapters of a batch, made of this library's
+// own products.
 #pragma once
 
 #include <mole/execution/simd.hpp>
 #include <mole/serve/adapter_batch.hpp>
 
 #include <algorithm>
+#include <span>
 #include <vector>
 
 namespace serve {
@@ -50,6 +52,49 @@ class LoopOverAdapters {
  private:
   Matrix<float> x_, y_;
   std::vector<float> h_;
+};
+
+/// A call of the whole layer for the rows of each adapter, and one for those of none, as llama.cpp splits its batches:
+/// the weight is read once for each of them.
+class SplitByAdapter {
+ public:
+  SplitByAdapter(Index max_rows, Index in, Index out, Index max_rank)
+      : x_(max_rows, in), y_(max_rows, out), sum_(max_rows, out), loop_(max_rows, in, out, max_rank) {}
+
+  /// y = base(x) + what the adapters of `batch` add at a site.
+  template <class Execution>
+  void forward(View<const float> x, const mole::AdapterBatch<float>& batch, Index site,
+               const mole::LinearWeights<float>& weights, View<float> y, const Execution& execution) {
+    alone_.assign(std::size_t(x.rows()), 1);
+    for (const int row : batch.order()) alone_[std::size_t(row)] = 0;
+    rows_.clear();
+    for (int n = 0; n < int(x.rows()); ++n)
+      if (alone_[std::size_t(n)] != 0) rows_.push_back(n);
+    if (!rows_.empty()) some(x, rows_, nullptr, weights, y, execution);
+    for (const auto& run : batch.runs())
+      some(x, batch.order().subspan(std::size_t(run.first), std::size_t(run.count)), &run.adapter->site(site), weights,
+           y, execution);
+  }
+
+ private:
+  template <class Execution>
+  void some(View<const float> x, std::span<const int> rows, const mole::Adapter<float>* adapter,
+            const mole::LinearWeights<float>& weights, View<float> y, const Execution& execution) {
+    const Index count = Index(rows.size());
+    const View<float> in = x_.view().top(count), out = y_.view().top(count), sum = sum_.view().top(count);
+    for (Index q = 0; q < count; ++q) std::copy_n(x.row_data(rows[std::size_t(q)]), x.cols(), in.row_data(q));
+    execution.linear(View<const float>(in), weights, out);
+    if (adapter != nullptr && adapter->rank() > 0) {
+      loop_.add_one(*adapter, in, sum, execution);
+      for (Index i = 0; i < out.size(); ++i) out.data()[i] += sum.data()[i];
+    }
+    for (Index q = 0; q < count; ++q) std::copy_n(out.row_data(q), y.cols(), y.row_data(rows[std::size_t(q)]));
+  }
+
+  Matrix<float> x_, y_, sum_;
+  LoopOverAdapters loop_;
+  std::vector<char> alone_;
+  std::vector<int> rows_;
 };
 
 /// The matrices of each row's adapter are copied side by side, and then all rows are multiplied at once, as vLLM does

@@ -91,7 +91,7 @@ void Server::check_ways() {
   const View<const float> first = model_.forward(Way::grouped, batch);
   Matrix<float> expected(first.rows(), first.cols());
   copy(first, expected.view());
-  for (const Way way : {Way::loop, Way::gather}) {
+  for (const Way way : {Way::loop, Way::gather, Way::split}) {
     const View<const float> y = model_.forward(way, batch);
     for (Index n = 0; n < y.rows(); ++n)
       for (Index o = 0; o < y.cols(); ++o)

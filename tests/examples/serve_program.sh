@@ -18,14 +18,14 @@ small="--seconds 0.2 --rank 8 --width 48 --layers 2 --batch 16 --clients 2 --thr
 grep -q "page: $page" "$work/out" || fail "expected the path of the page"
 for mix in skewed spread hot-set; do
   grep -q "<h2>$mix</h2>" "$page" || fail "expected $mix on the page"
-  for way in MultiAdapterLinear 'loop over adapters' 'gather of matrices'; do
+  for way in MultiAdapterLinear 'loop over adapters' 'gather of matrices' 'call for each adapter'; do
     # requests/s, requests of a batch, four percentiles, swaps, refused, waiting
     grep -qE "^$mix +$way +[1-9][0-9]* +[0-9.]+ +[0-9.]+ +[0-9.]+ +[0-9.]+ +[0-9.]+ +[1-9][0-9]* +[0-9]+ +[0-9]+$" "$work/out" ||
       fail "expected a row of $mix, $way"
     grep -q "^$mix, $way: [1-9]" "$work/log" || fail "expected a line of $mix, $way"
   done
 done
-[ "$(grep -o '<polyline class="curve' "$page" | wc -l)" = 9 ] || fail "expected a curve for each way and mix"
+[ "$(grep -o '<polyline class="curve' "$page" | wc -l)" = 12 ] || fail "expected a curve for each way and mix"
 [ "$(grep -o '<td>MultiAdapterLinear</td>' "$page" | wc -l)" = 3 ] || fail "expected a row for each mix"
 for part in '^<!doctype html>' '</html>' '<th>p99.9 ms</th>' '40 of up to 8 ranks'; do
   grep -q "$part" "$page" || fail "expected '$part' on the page"
