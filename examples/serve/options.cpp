@@ -21,6 +21,9 @@ Options parse_options(int count, char** arguments) {
   app.add_option("--seconds", options.seconds, "Seconds of each way and mix")
       ->check(CLI::Range(0.05, 3600.0))
       ->capture_default_str();
+  app.add_option("--rounds", options.rounds, "Rounds in which the ways take turns")
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
   app.add_option("--adapters", options.adapters, "Adapters")->check(CLI::Range(1, 100'000))->capture_default_str();
   app.add_option("--rank", options.rank, "Ranks of the largest adapter; others have half and a quarter")
       ->check(CLI::Range(1, 1024))

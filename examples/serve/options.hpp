@@ -12,6 +12,7 @@ namespace serve {
 
 struct Options {
   double seconds = 4;  // of each way and mix
+  int rounds = 4;      // in which the ways take turns, as the speed of a machine drifts
   int adapters = 256;
   int rank = 16;  // of the largest adapter; they are unequal
   int width = 768;

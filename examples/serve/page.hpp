@@ -52,6 +52,7 @@ inline void write_page(const std::filesystem::path& path, const Options& options
                      report::facts(facts) + "\n" +
                      element("p",
                              "Each request is one row with an adapter of its own, or none. A batch takes what waits. "
+                             "full/s is how many rows a second full batches have, without clients and queue. "
                              "Latency is from entering the queue to the end of the batch; waiting is how many requests "
                              "were in the queue when time was over, which is many where a way cannot keep up. All ways "
                              "run on the same products, bases and batches.");

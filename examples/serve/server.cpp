@@ -23,10 +23,10 @@ Clock::time_point moment(Clock::time_point begin, double seconds) {
 }
 
 /// Sends requests of one client until time is over.
-void send(const Options& options, const mole::AdapterTable<float>& table, RequestQueue& queue, Traffic traffic,
-          double rate, Clock::time_point begin, std::atomic<long>& refused) {
+void send(double seconds, const mole::AdapterTable<float>& table, RequestQueue& queue, Traffic traffic, double rate,
+          Clock::time_point begin, std::atomic<long>& refused) {
   double next = traffic.pause(rate);
-  for (; next < options.seconds; next += traffic.pause(rate)) {
+  for (; next < seconds; next += traffic.pause(rate)) {
     std::this_thread::sleep_until(moment(begin, next));
     const int id = traffic.draw(next);
     auto adapter = id < 0 ? nullptr : table.find(id);
@@ -39,12 +39,12 @@ void send(const Options& options, const mole::AdapterTable<float>& table, Reques
 
 /// Replaces adapters in turn, and lets a guest come and go, until time is over; returns how often. What was replaced
 /// comes back for the next one: loading is not what is measured.
-long swap(const Options& options, mole::AdapterTable<float>& table, Clock::time_point begin) {
+long swap(const Options& options, double seconds, mole::AdapterTable<float>& table, Clock::time_point begin) {
   auto spare = std::make_shared<const mole::ServedAdapter<float>>(make_adapter(options, options.adapters, 1));
   const auto visitor = std::make_shared<const mole::ServedAdapter<float>>(make_adapter(options, options.adapters, 2));
   const int guest = options.adapters;
   long swaps = 0;
-  for (double next; options.swaps > 0 && (next = double(swaps + 1) / options.swaps) < options.seconds; ++swaps) {
+  for (double next; options.swaps > 0 && (next = double(swaps + 1) / options.swaps) < seconds; ++swaps) {
     std::this_thread::sleep_until(moment(begin, next));
     if (swaps % 8 == 3) {
       table.add(guest, visitor);
@@ -75,14 +75,15 @@ void Server::fill_batch(Mix mix, mole::AdapterBatch<float>& batch) {
   batch.begin(table_, ids);
 }
 
-double Server::capacity(Way way, Mix mix) {
+void Server::measure_capacity(Result& result) {
   mole::AdapterBatch<float> batch(options_.batch);
-  fill_batch(mix, batch);
-  model_.forward(way, batch);
+  fill_batch(result.mix, batch);
+  model_.forward(result.way, batch);
   const auto begin = Clock::now();
   long calls = 0;
-  for (; calls < 3 || seconds_since(begin) < std::min(0.3, options_.seconds); ++calls) model_.forward(way, batch);
-  return double(calls) * options_.batch / seconds_since(begin);
+  for (; calls < 3 || seconds_since(begin) < std::min(0.2, options_.seconds / 4); ++calls)
+    model_.forward(result.way, batch);
+  result.rows += double(calls) * options_.batch, result.row_seconds += seconds_since(begin);
 }
 
 void Server::check_ways() {
@@ -101,9 +102,8 @@ void Server::check_ways() {
   }
 }
 
-Result Server::run(Way way, Mix mix, double rate, const std::function<void(const Result&)>& show) {
-  Result result;
-  result.mix = mix, result.way = way;
+void Server::run(Result& result, double rate, double seconds, const std::function<void(const Result&)>& show) {
+  const double seconds_before = result.seconds;
   RequestQueue queue;
   std::atomic<long> refused = 0;
   long swaps = 0;
@@ -112,12 +112,12 @@ Result Server::run(Way way, Mix mix, double rate, const std::function<void(const
   std::vector<std::thread> others;
   for (int c = 0; c < options_.clients; ++c)
     others.emplace_back([&, c] {
-      Traffic traffic(mix, options_.adapters, options_.seed * 1000 + std::uint64_t(c));
-      send(options_, table_, queue, std::move(traffic), rate / options_.clients, begin, refused);
+      Traffic traffic(result.mix, options_.adapters, options_.seed * 1000 + std::uint64_t(c));
+      send(seconds, table_, queue, std::move(traffic), rate / options_.clients, begin, refused);
     });
-  others.emplace_back([&] { swaps = swap(options_, table_, begin); });
+  others.emplace_back([&] { swaps = swap(options_, seconds, table_, begin); });
   others.emplace_back([&] {
-    std::this_thread::sleep_until(moment(begin, options_.seconds));
+    std::this_thread::sleep_until(moment(begin, seconds));
     waiting = queue.waiting();
     queue.close();
   });
@@ -130,21 +130,20 @@ Result Server::run(Way way, Mix mix, double rate, const std::function<void(const
     adapters.clear();
     for (const Request& request : requests) adapters.push_back(request.adapter.get());
     batch.begin(adapters);
-    model_.forward(way, batch);
+    model_.forward(result.way, batch);
     batch.end();
     for (const Request& request : requests) result.latencies.add(seconds_since(request.came));
     ++result.batches;
     if (const auto now = Clock::now(); now - shown > std::chrono::milliseconds(200)) {
       shown = now;
       Result so_far = result;
-      so_far.seconds = seconds_since(begin);
+      so_far.seconds = seconds_before + seconds_since(begin);
       show(so_far);
     }
   }
   for (std::thread& other : others) other.join();
-  result.seconds = seconds_since(begin);
-  result.refused = refused, result.swaps = swaps, result.waiting = waiting;
-  return result;
+  result.seconds += seconds_since(begin);
+  result.refused += refused, result.swaps += swaps, result.waiting = std::max(result.waiting, waiting);
 }
 
 }  // namespace serve

@@ -23,7 +23,9 @@ struct Result {
   long refused = 0;         // whose adapter was gone
   std::size_t waiting = 0;  // when time was over
   long swaps = 0;
+  double rows = 0, row_seconds = 0;  // of full batches, without clients and queue
 
+  double capacity() const { return rows / row_seconds; }
   double per_second() const { return double(latencies.total()) / seconds; }
   double mean_batch() const { return double(latencies.total()) / double(std::max(batches, 1L)); }
 };
@@ -32,12 +34,13 @@ class Server {
  public:
   explicit Server(const Options& options);
 
-  /// Rows a second of full batches of a mix, without queue or clients.
-  double capacity(Way way, Mix mix);
+  /// Full batches for a moment, which add to result.rows.
+  void measure_capacity(Result& result);
   /// Throws std::runtime_error if the ways differ in what they compute.
   void check_ways();
-  /// Calls show(result so far) about five times a second.
-  Result run(Way way, Mix mix, double rate, const std::function<void(const Result&)>& show);
+  /// Requests at `rate` a second for some seconds, which add to the result. Calls show(result so far) about five times
+  /// a second.
+  void run(Result& result, double rate, double seconds, const std::function<void(const Result&)>& show);
 
  private:
   void fill_batch(Mix mix, mole::AdapterBatch<float>& batch);

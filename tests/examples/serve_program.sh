@@ -12,15 +12,15 @@ fail() {
   exit 1
 }
 page="$work/serve.html"
-small="--seconds 0.2 --rank 8 --width 48 --layers 2 --batch 16 --clients 2 --threads 2 --rate 2000"
+small="--seconds 0.2 --rounds 2 --rank 8 --width 48 --layers 2 --batch 16 --clients 2 --threads 2 --rate 2000"
 
 "$program" $small --adapters 40 --swaps 200 --out "$page" >"$work/out" 2>"$work/log" || fail "failed"
 grep -q "page: $page" "$work/out" || fail "expected the path of the page"
 for mix in skewed spread hot-set; do
   grep -q "<h2>$mix</h2>" "$page" || fail "expected $mix on the page"
   for way in MultiAdapterLinear 'loop over adapters' 'gather of matrices' 'call for each adapter'; do
-    # requests/s, requests of a batch, four percentiles, swaps, refused, waiting
-    grep -qE "^$mix +$way +[1-9][0-9]* +[0-9.]+ +[0-9.]+ +[0-9.]+ +[0-9.]+ +[0-9.]+ +[1-9][0-9]* +[0-9]+ +[0-9]+$" "$work/out" ||
+    # rows/s of full batches, requests/s, requests of a batch, four percentiles, swaps, refused, waiting
+    grep -qE "^$mix +$way +[1-9][0-9]* +[1-9][0-9]* +[0-9.]+ +[0-9.]+ +[0-9.]+ +[0-9.]+ +[0-9.]+ +[1-9][0-9]* +[0-9]+ +[0-9]+$" "$work/out" ||
       fail "expected a row of $mix, $way"
     grep -q "^$mix, $way: [1-9]" "$work/log" || fail "expected a line of $mix, $way"
   done

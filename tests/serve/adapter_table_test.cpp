@@ -5,6 +5,7 @@
 #include "serve/random_adapters.hpp"
 #include "support/catch.hpp"
 
+#include <atomic>
 #include <thread>
 
 using namespace mole;
@@ -126,9 +127,11 @@ TEST_CASE("Writers on several threads lose no change of each other", "[serve][th
   auto options = small_table();
   options.max_adapters = 1000, options.max_bytes = std::size_t(-1);
   AdapterTable<float> table(options);
+  std::atomic<int> ready = 0;
   std::vector<std::thread> writers;
   for (int w = 0; w < 3; ++w)
     writers.emplace_back([&, w] {
+      for (++ready; ready < 3;) std::this_thread::yield();
       for (int i = 0; i < 100; ++i) {
         table.add(3 * i + w, small_adapter(1));
         if (i % 2 == 1) table.remove(3 * i + w);
