@@ -75,6 +75,24 @@ void check_against_plain_loops(Index in, Index out, Index rows, const Execution&
   CHECK(difference(y.view(), expected.view()) <= Tolerance<T>::layer * largest);
 }
 
+/// A base that needs scratch, and as much as it says.
+struct ScratchBase {
+  using Scalar = float;
+  struct Scratch {
+    View<float> rows;
+  };
+  Index width;
+
+  Index in() const { return 6; }
+  Index out() const { return 4; }
+  Scratch scratch(const CallSize& size, Arena& arena) const { return {arena.matrix<float>(size.tokens, width)}; }
+  void forward(View<const float> x, View<float> y, auto call) const {
+    fill(call.scratch.rows.top(x.rows()), 2);
+    for (Index n = 0; n < y.rows(); ++n)
+      for (Index o = 0; o < y.cols(); ++o) y(n, o) = call.scratch.rows(n, width - 1);
+  }
+};
+
 }  // namespace
 
 TEST_CASE("Each row gets the base and the adapter of its id, as in plain loops", "[serve]") {
@@ -326,8 +344,16 @@ TEST_CASE("Each wrong argument has its code, and nothing is written", "[serve]")
   CHECK(refused(ErrorCode::shape, [&] { layer.forward(x, wider, std::vector<int>{-1, -1, 0}, y.view(), work); }));
   const MultiAdapterLinear second(PackedBase{weight}, 1);
   auto second_work = second.workspace(3);
-  CHECK(refused(ErrorCode::shape, [&] { second.forward(x, table, ids, y.view(), second_work); }));
+  CHECK(text_of([&] { second.forward(x, table, ids, y.view(), second_work); }) ==
+        "MultiAdapterLinear: expected adapters with a site 1, found one of 1 sites");
   CHECK(code_of([&] { MultiAdapterLinear(PackedBase{weight}, -1); }) == ErrorCode::option);
+
+  const MultiAdapterLinear narrow_scratch(ScratchBase{2}), wide_scratch(ScratchBase{20});
+  auto narrow = narrow_scratch.workspace(3), own = wide_scratch.workspace(3);
+  CHECK(refused(ErrorCode::order, [&] { wide_scratch.forward(x, table, ids, y.view(), narrow); }));
+  Matrix<float> twos(3, 4);
+  wide_scratch.forward(x, table, std::vector<int>(3, -1), twos, own);
+  CHECK(std::ranges::all_of(twos.elements(), [](float element) { return element == 2; }));
 
   Matrix<float> wide(3, 10);
   const auto square = random_matrix<float>(6, 6, 1);

@@ -13,14 +13,14 @@ using namespace mole::test;
 
 TEST_CASE("A served adapter knows its sites, its largest rank and its bytes", "[serve]") {
   std::vector<Adapter<float>> sites;
-  sites.push_back(random_adapter(5, 3, 2, 1));
+  sites.push_back(random_adapter(5, 3, 7, 1));
   sites.push_back({});
-  sites.push_back(random_adapter(4, 6, 7, 2));
+  sites.push_back(random_adapter(4, 6, 2, 2));
   const ServedAdapter<float> adapter(std::move(sites));
   CHECK(adapter.sites() == 3);
   CHECK(adapter.max_rank() == 7);
   CHECK(adapter.site(1).rank() == 0);
-  CHECK(adapter.bytes() == 4 * (2 * (5 + 3) + 7 * (4 + 6)));
+  CHECK(adapter.bytes() == 4 * (7 * (5 + 3) + 2 * (4 + 6)));
   CHECK(ServedAdapter<double>(random_adapter<double>(5, 3, 0, 1)).bytes() == 0);
 }
 

@@ -77,7 +77,6 @@ class Published {
   void publish(std::unique_ptr<const T> next) {
     const std::uint64_t free = free_place();
     Place& place = places_[free];
-    place.leases.store(0, std::memory_order_relaxed);
     place.value.store(next.release(), std::memory_order_relaxed);
     last_ = free;
     take(current_.exchange(free, std::memory_order_acq_rel));
