@@ -123,6 +123,18 @@ TEST_CASE("An adapter is freed when the last lease on a generation that has it e
   CHECK(held->max_rank() == 1);  // a request that keeps its adapter
 }
 
+TEST_CASE("What is freed by a change may change the table itself", "[serve]") {
+  AdapterTable<float> table(small_table());
+  table.add(2, small_adapter(1));
+  const auto free = [&](const ServedAdapter<float>* adapter) {
+    delete adapter;
+    table.remove(2);
+  };
+  table.add(1, std::shared_ptr<const ServedAdapter<float>>(new ServedAdapter<float>(small_adapter(1)), free));
+  table.remove(1);
+  CHECK(table.lease()->entries().empty());
+}
+
 TEST_CASE("Writers on several threads lose no change of each other", "[serve][threads]") {
   auto options = small_table();
   options.max_adapters = 1000, options.max_bytes = std::size_t(-1);

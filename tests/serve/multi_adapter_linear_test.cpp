@@ -16,7 +16,6 @@
 
 #include <algorithm>
 #include <limits>
-#include <map>
 #include <numeric>
 
 using namespace mole;
@@ -28,23 +27,6 @@ namespace {
 
 /// Ranks around the numbers at which kernels change, and beyond those that are processed at once.
 const std::vector<Index> unequal_ranks{1, 0, 2, 3, 4, 5, 8, 16, 17, 64, 65, 131};
-
-/// A table of one site with an adapter k of rank ranks[k] for each.
-template <class T>
-struct Tenants {
-  Tenants(Index in, Index out, const std::vector<Index>& ranks)
-      : table({.sites = {{in, out}}, .max_adapters = 1000, .max_rank = 200}) {
-    for (std::size_t k = 0; k < ranks.size(); ++k)
-      table.add(int(k), ServedAdapter<T>(random_adapter<T>(in, out, ranks[k], k)));
-  }
-  std::vector<const Adapter<T>*> adapters(const std::vector<int>& ids) const {
-    std::vector<const Adapter<T>*> found;
-    const auto now = table.lease();
-    for (int id : ids) found.push_back(id < 0 ? nullptr : &now->find(id)->site(0));
-    return found;
-  }
-  AdapterTable<T> table;
-};
 
 std::vector<int> random_ids(Index rows, int adapters, Rng& rng) {
   std::vector<int> ids;
@@ -74,24 +56,6 @@ void check_against_plain_loops(Index in, Index out, Index rows, const Execution&
   CAPTURE(in, out, rows);
   CHECK(difference(y.view(), expected.view()) <= Tolerance<T>::layer * largest);
 }
-
-/// A base that needs scratch, and as much as it says.
-struct ScratchBase {
-  using Scalar = float;
-  struct Scratch {
-    View<float> rows;
-  };
-  Index width;
-
-  Index in() const { return 6; }
-  Index out() const { return 4; }
-  Scratch scratch(const CallSize& size, Arena& arena) const { return {arena.matrix<float>(size.tokens, width)}; }
-  void forward(View<const float> x, View<float> y, auto call) const {
-    fill(call.scratch.rows.top(x.rows()), 2);
-    for (Index n = 0; n < y.rows(); ++n)
-      for (Index o = 0; o < y.cols(); ++o) y(n, o) = call.scratch.rows(n, width - 1);
-  }
-};
 
 }  // namespace
 
@@ -243,124 +207,4 @@ TEST_CASE("A call in flight keeps the adapters that it began with, which are fre
   CHECK(watched.expired());
   const auto expected = expected_rows<float>(Matrix<float>(4, 6), {}, x, {&adapter, nullptr});
   CHECK(difference(y.view(), expected.view()) <= Tolerance<float>::layer * 10);
-}
-
-TEST_CASE("Any sequence of changes serves what a plain map of adapters would", "[serve]") {
-  TestRng rng;
-  const auto draw = [&](int bound) { return int(rng() % std::uint64_t(bound)); };
-  const auto weight = random_matrix<float>(9, 11, 1);
-  const MultiAdapterLinear layer{PackedBase{weight}};
-  auto work = layer.workspace(12);
-  AdapterTable<float> table({.sites = {{11, 9}}, .max_adapters = 6, .max_rank = 5});
-  std::map<int, Adapter<float>> model;
-  int served = 0, refused = 0;
-  for (int step = 0; step < 3000; ++step) {
-    const int id = draw(8), rank = draw(7);
-    const auto adapter = random_adapter(11, 9, rank, std::uint64_t(step));
-    const bool known = model.contains(id), fits = rank <= 5;
-    switch (draw(4)) {
-      case 0: {
-        const auto code = code_of([&] { table.add(id, ServedAdapter<float>(adapter)); });
-        REQUIRE(code == (!fits                ? std::optional(ErrorCode::capacity)
-                         : known              ? std::optional(ErrorCode::duplicate_id)
-                         : model.size() == 6u ? std::optional(ErrorCode::capacity)
-                                              : std::nullopt));
-        if (!code) model.emplace(id, adapter);
-        break;
-      }
-      case 1: {
-        const auto code = code_of([&] { table.replace(id, ServedAdapter<float>(adapter)); });
-        REQUIRE(code == (!fits    ? std::optional(ErrorCode::capacity)
-                         : !known ? std::optional(ErrorCode::unknown_id)
-                                  : std::nullopt));
-        if (!code) model.at(id) = adapter;
-        break;
-      }
-      case 2:
-        if (draw(2) == 0) {
-          REQUIRE(code_of([&] { table.remove(id); }).has_value() != known);
-          model.erase(id);
-        }
-        break;
-      default: {
-        const auto x = random_matrix<float>(draw(13), 11, std::uint64_t(step));
-        std::vector<int> ids;
-        std::vector<const Adapter<float>*> adapters;
-        for (Index n = 0; n < x.rows(); ++n) {
-          ids.push_back(draw(30) == 0 ? draw(9) : -1);
-          if (!model.empty() && draw(4) > 0) ids.back() = std::next(model.begin(), draw(int(model.size())))->first;
-          adapters.push_back(model.contains(ids.back()) ? &model.at(ids.back()) : nullptr);
-        }
-        const bool all_known = std::ranges::all_of(ids, [&](int one) { return one == -1 || model.contains(one); });
-        Matrix<float> y(x.rows(), 9);
-        const auto code = code_of([&] { layer.forward(x, table, ids, y, work); });
-        REQUIRE(code == (all_known ? std::nullopt : std::optional(ErrorCode::unknown_id)));
-        ++(all_known ? served : refused);
-        if (!all_known) break;
-        const auto expected = expected_rows(weight, {}, x, adapters);
-        REQUIRE(difference(y.view(), expected.view()) <= Tolerance<float>::layer * 30);
-        break;
-      }
-    }
-    REQUIRE(table.lease()->entries().size() == model.size());
-    REQUIRE(table.generations() == 1);
-  }
-  CHECK(served > 300);
-  CHECK(refused > 3);
-}
-
-TEST_CASE("Each wrong argument has its code, and nothing is written", "[serve]") {
-  TestRng rng;
-  Tenants<float> tenants(6, 4, {2, 3});
-  const auto weight = random_matrix<float>(4, 6, 1), x = random_matrix<float>(3, 6, 3);
-  const MultiAdapterLinear layer{PackedBase{weight}};
-  auto work = layer.workspace(3), small = layer.workspace(2);
-  auto y = random_output<float>(3, 4, rng);
-  const auto before = y;
-  const std::vector<int> ids{0, 1, -1};
-  const auto refused = [&](ErrorCode code, auto call) {
-    const bool right = code_of(call) == code;
-    return right && same_bits(y.view(), before.view()) && tenants.table.generations() == 1;
-  };
-  const auto& table = tenants.table;
-  CHECK(refused(ErrorCode::unknown_id, [&] { layer.forward(x, table, std::vector<int>{0, 1, 2}, y.view(), work); }));
-  CHECK(refused(ErrorCode::unknown_id, [&] { layer.forward(x, table, std::vector<int>{0, -2, 1}, y.view(), work); }));
-  CHECK(refused(ErrorCode::shape, [&] { layer.forward(x, table, std::vector<int>{0, 1}, y.view(), work); }));
-  CHECK(refused(ErrorCode::capacity, [&] { layer.forward(x, table, std::vector<int>(4, 0), y.view(), work); }));
-  CHECK(refused(ErrorCode::shape, [&] { layer.forward(x.view().middle_cols(0, 5), table, ids, y.view(), work); }));
-  CHECK(refused(ErrorCode::shape, [&] { layer.forward(x, table, ids, y.view().middle_cols(0, 3), work); }));
-  CHECK(refused(ErrorCode::shape, [&] { layer.forward(x, table, ids, y.view().top(2), work); }));
-  CHECK(refused(ErrorCode::capacity, [&] { layer.forward(x, table, ids, y.view(), small); }));
-
-  AdapterBatch<float> batch(3), other(3), empty(3);
-  batch.begin(table, ids);
-  CHECK(code_of([&] { layer.forward(x, batch, y.view(), small); }) == ErrorCode::capacity);
-  batch.end();
-  CHECK(refused(ErrorCode::shape, [&] { layer.forward(x, batch, y.view(), work); }));
-  CHECK(refused(ErrorCode::shape, [&] { layer.forward(x, empty, y.view(), work); }));
-
-  AdapterTable<float> wider({.sites = {{7, 4}}});
-  wider.add(0, ServedAdapter<float>(random_adapter(7, 4, 2, 1)));
-  CHECK(refused(ErrorCode::shape, [&] { layer.forward(x, wider, std::vector<int>{-1, -1, 0}, y.view(), work); }));
-  const MultiAdapterLinear second(PackedBase{weight}, 1);
-  auto second_work = second.workspace(3);
-  CHECK(text_of([&] { second.forward(x, table, ids, y.view(), second_work); }) ==
-        "MultiAdapterLinear: expected adapters with a site 1, found one of 1 sites");
-  CHECK(code_of([&] { MultiAdapterLinear(PackedBase{weight}, -1); }) == ErrorCode::option);
-
-  const MultiAdapterLinear narrow_scratch(ScratchBase{2}), wide_scratch(ScratchBase{20});
-  auto narrow = narrow_scratch.workspace(3), own = wide_scratch.workspace(3);
-  CHECK(refused(ErrorCode::order, [&] { wide_scratch.forward(x, table, ids, y.view(), narrow); }));
-  Matrix<float> twos(3, 4);
-  wide_scratch.forward(x, table, std::vector<int>(3, -1), twos, own);
-  CHECK(std::ranges::all_of(twos.elements(), [](float element) { return element == 2; }));
-
-  Matrix<float> wide(3, 10);
-  const auto square = random_matrix<float>(6, 6, 1);
-  const MultiAdapterLinear on_itself{PackedBase(square)};
-  auto own_work = on_itself.workspace(3);
-  CHECK(code_of([&] {
-          on_itself.forward(wide.view().middle_cols(0, 6), table, std::vector<int>(3, -1),
-                            wide.view().middle_cols(2, 6), own_work);
-        }) == ErrorCode::shape);
 }

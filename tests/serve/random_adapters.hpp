@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// random_adapter(), expected_rows(): adapters of random numbers, and what a batch of them gives in plain loops.
+// random_adapter(), Tenants, expected_rows(): adapters of random numbers, and what a batch of them gives in plain
+// loops.
 #pragma once
 
 #include "mole/serve/multi_adapter_linear.hpp"
@@ -46,5 +47,22 @@ Matrix<long double> expected_rows(const Matrix<T>& weight, const Matrix<T>& bias
   }
   return y;
 }
+
+/// A table of one site with an adapter k of rank ranks[k] for each.
+template <class T>
+struct Tenants {
+  Tenants(Index in, Index out, const std::vector<Index>& ranks)
+      : table({.sites = {{in, out}}, .max_adapters = 1000, .max_rank = 200}) {
+    for (std::size_t k = 0; k < ranks.size(); ++k)
+      table.add(int(k), ServedAdapter<T>(random_adapter<T>(in, out, ranks[k], k)));
+  }
+  std::vector<const Adapter<T>*> adapters(const std::vector<int>& ids) const {
+    std::vector<const Adapter<T>*> found;
+    const auto now = table.lease();
+    for (int id : ids) found.push_back(id < 0 ? nullptr : &now->find(id)->site(0));
+    return found;
+  }
+  AdapterTable<T> table;
+};
 
 }  // namespace mole::test

@@ -34,11 +34,13 @@ struct AdapterSite {
 ///
 /// lease() and find() may be called by any number of threads at any time; they are as wait-free as Published. Writers
 /// take their turn by a mutex, and never wait for readers. A change makes all of the new generation first, in
-/// O(adapters), and throws before anything is published: Error(capacity)      more than `max_adapters`, `max_rank` or
-/// `max_bytes`; too many generations in use (Published) Error(unknown_id)    replace() and remove() of an id that the
-/// table does not have Error(duplicate_id)  add() of an id that it has Error(shape)         an adapter of other sites
-/// than the table's Error(option)        an id below 0, no adapter, sites or limits below 1 The table outlives its
-/// leases. `max_bytes` bounds the newest generation; what older ones still hold comes on top.
+/// O(adapters), and throws before anything is published:
+///     Error(capacity)       more than `max_adapters`, `max_rank` or `max_bytes`; too many generations leased
+///     Error(unknown_id)     replace() and remove() of an id that the table does not have
+///     Error(duplicate_id)   add() of an id that it has
+///     Error(shape)          an adapter of other sites than the table's
+///     Error(option)         an id below 0, or no adapter; for the constructor, sites or limits below 1
+/// The table outlives its leases. `max_bytes` bounds the newest generation; what older ones still hold comes on top.
 template <std::floating_point T>
 class AdapterTable {
  public:
@@ -114,8 +116,9 @@ class AdapterTable {
   /// Publishes what edit(entries, now) makes of a copy of the entries of now.
   template <class Edit>
   void change(Edit edit) {
+    Lease now;  // ends after the lock: what that frees keeps no other writer waiting
     const std::lock_guard lock(writers_);
-    const Lease now = lease();
+    now = lease();
     Entries entries;
     entries.reserve(now->entries().size() + 1);
     entries.assign(now->entries().begin(), now->entries().end());
