@@ -7,12 +7,17 @@
 #include "training/command_line.hpp"
 
 #include <cstdio>
+#include <filesystem>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
 namespace serve {
 
 void compare(const Options& options) {
+  const std::filesystem::path folder = options.out.parent_path();
+  if (!folder.empty() && !std::filesystem::is_directory(folder))
+    throw std::runtime_error("expected a folder for the page, found none at " + folder.string());
   Server server(options);
   server.check_ways();
   LiveTable live;

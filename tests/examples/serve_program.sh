@@ -48,6 +48,10 @@ refused --adapters 0
 refused --seconds 0
 refused --rank x
 refused --no-such-option
+code=0
+"$program" --out "$work/no-such-folder/page.html" >"$work/out" 2>"$work/log" || code=$?
+[ "$code" = 2 ] || fail "expected exit code 2 without the folder of the page, found $code"
+grep -q "expected a folder for the page" "$work/log" || fail "expected to hear that there is no folder"
 [ ! -e "$work/bad" ] || fail "expected no page"
 "$program" --help >"$work/out" || fail "expected help"
 grep -q -- --swaps "$work/out" || fail "expected the options in the help"

@@ -39,7 +39,7 @@ struct MultiAdapterWorkspace {
 /// Rows are sorted by adapter, so that the matrices of an adapter are read once for all of its rows, and those of
 /// adapters that no row has are not touched: they may hold NaN. A row without an adapter has the base's bits. The bits
 /// of a row depend on its x and its adapter alone, not on other rows, their order, the other adapters of the table, or
-/// the number of threads, if those of the base do not: PackedBase under Simd, for one, and every base under Reference.
+/// the number of threads, if those of the base do not: PackedBase under Simd, for one, and DenseBase under Reference.
 ///
 /// Forward only. The layer is const, and threads share it, each with a workspace. Which adapters there are is the
 /// argument of a call, not the layer's: see AdapterBatch, of which one serves all layers of a model.
