@@ -405,3 +405,34 @@ TEST_CASE("An optimizer's first step allocates, and says so", "[allocation]") {
   CHECK(seen([&] { adamw.step(layer, gradients); }));
   CHECK_FALSE(seen([&] { adamw.step(layer, gradients); }));
 }
+
+TEST_CASE("Serving a batch of many adapters allocates nothing, whatever generation is new", "[allocation][threads]") {
+  TestRng rng;
+  AdapterTable<float> table({.sites = {{in, out}}, .max_rank = 100});
+  const auto adapter = [&](Index rank) {
+    return ServedAdapter<float>(Adapter<float>{random_matrix(rank, in), random_matrix(rank, out)});
+  };
+  for (int id = 0; id < 60; ++id) table.add(id, adapter(id % 9 == 8 ? 100 : id % 9));
+  std::vector<int> ids;
+  for (Index n = 0; n < tokens; ++n) ids.push_back(int(rng() % 61) - 1);
+  const Matrix<float> x = random_matrix(tokens, in);
+  Matrix<float> y(tokens, out);
+  const auto check = [&](auto execution) {
+    const MultiAdapterLinear layer(PackedBase(random_matrix(out, in)), 0, execution);
+    auto work = layer.workspace(tokens);
+    AdapterBatch<float> batch(tokens);
+    for (int swap = 0; swap < 3; ++swap) {
+      table.replace(swap, adapter(7));
+      const AllocationCount count;
+      layer.forward(x, table, ids, y, work);
+      batch.begin(table, ids);
+      layer.forward(x, batch, y, work);
+      batch.end();
+      const long found = count.found();
+      CHECK(found == 0);
+    }
+  };
+  check(Reference{});
+  check(Simd<>{});
+  check(Simd{ThreadPool{2}});
+}

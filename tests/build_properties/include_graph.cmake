@@ -27,6 +27,7 @@ set(own_headers
   "layer/feed_forward_experts\\.hpp : layer/.* core/.* kernel/.* [a-z]+/[a-z]+_policy\\.hpp"
   "layer/.*                       : layer/.* core/.* [a-z]+/[a-z]+_policy\\.hpp execution/default_execution\\.hpp"
   "combiner/.*                    : combiner/.* core/.* execution/execution_policy\\.hpp"
+  "serve/.*                       : serve/.* core/.* kernel/.* execution/(default_execution|simd_terms)\\.hpp surgery/weighted_adapter\\.hpp [a-z]+/[a-z]+_policy\\.hpp"
   "optim/.*                       : optim/.* kernel/.* core/.*"
   "testing/.*                     : testing/.* layer/.* core/.* kernel/.* execution/.* ([a-z]+/)?[a-z]+/[a-z_]+_policy\\.hpp"
   "io/(bitsandbytes|safetensors_weight|gguf/gguf_(weight|lora|writer)|peft/(peft_(experts|mixtures|bank|layers|writer)|merge_peft))\\.hpp : .*"

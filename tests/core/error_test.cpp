@@ -25,6 +25,9 @@ TEST_CASE("The numbers of the codes stay what they were", "[core]") {
   CHECK(int(ErrorCode::capacity) == 4);
   CHECK(int(ErrorCode::not_mergeable) == 5);
   CHECK(int(ErrorCode::not_trainable) == 6);
+  CHECK(int(ErrorCode::order) == 7);
+  CHECK(int(ErrorCode::unknown_id) == 8);
+  CHECK(int(ErrorCode::duplicate_id) == 9);
 }
 
 TEST_CASE("Numbers that must agree are named when they do not", "[core]") {

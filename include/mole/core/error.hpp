@@ -25,10 +25,12 @@ enum class ErrorCode {
   shape = 1,          ///< two sizes that must agree differ
   option = 2,         ///< an option lies outside its range
   file = 3,           ///< a file cannot be read, or does not hold what its format demands
-  capacity = 4,       ///< a workspace was made for fewer tokens or pairs, or for smaller layers
+  capacity = 4,       ///< a workspace was made for fewer tokens or pairs, or for smaller layers; a limit is reached
   not_mergeable = 5,  ///< a token-dependent mixture has no single weight
   not_trainable = 6,  ///< a layer of inference-only policies was asked for gradients
   order = 7,          ///< calls in an order in which they have no meaning, such as a backward without its forward
+  unknown_id = 8,     ///< an id that nothing has, such as that of an adapter that was removed
+  duplicate_id = 9,   ///< an id for something new that something else has already
 };
 
 /// Thrown for wrong shapes, options and files; the text names what was expected and what was found.

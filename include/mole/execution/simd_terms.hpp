@@ -47,6 +47,25 @@ struct SimdTerms {
       add_experts(terms, row, rows, column, cols, result);
   }
 
+  /// to += factors table, in `cols` columns of the table from `column` on.   factors [rows x rows of the table]
+  template <class A, class C, class T>
+  static void add_product(A factors, View<const T> table, Index column, Index cols, C to, Index rows) {
+    const kernel::StridedRows<const T> all{table.data() + column, table.stride()};
+    // Rows whose distance is a multiple of 2 KiB compete for the same sets of L1; copied side by side they do not.
+    if (rows < Outer<T>::most_rows || table.stride() * Index(sizeof(T)) % 2048 != 0)
+      return Outer<T>{}(factors, all, false, table.rows(), rows, cols, to, true);
+    constexpr Index wide = panel_width<T>, deep = 128;
+    alignas(64) T near[std::size_t(deep * wide)];
+    for (Index c = 0; c < cols; c += wide) {
+      const Index width = std::min(wide, cols - c);
+      for (Index j = 0; j < table.rows(); j += deep) {
+        const Index depth = std::min(deep, table.rows() - j);
+        for (Index i = 0; i < depth; ++i) std::copy_n(all(j + i) + c, width, near + i * wide);
+        Outer<T>{}(factors.shifted(j), Rows<const T>{near, wide}, true, depth, rows, width, to.shifted(c), true);
+      }
+    }
+  }
+
  private:
   template <class T>
   using Outer = kernel::OuterProducts<Arch, T>;
@@ -103,25 +122,6 @@ struct SimdTerms {
     add_product(kernel::GatheredFactors<T>{h.data()},
                 terms.rows.middle_rows(terms.first_row(expert), terms.layout.blocks.size(expert)), column, cols,
                 kernel::GatheredRows<T>{to.data()}, Index(pairs.size()));
-  }
-
-  /// to += factors table, in `cols` columns of the table from `column` on.   factors [rows x rows of the table]
-  template <class A, class C, class T>
-  static void add_product(A factors, View<const T> table, Index column, Index cols, C to, Index rows) {
-    const kernel::StridedRows<const T> all{table.data() + column, table.stride()};
-    // Rows whose distance is a multiple of 2 KiB compete for the same sets of L1; copied side by side they do not.
-    if (rows < Outer<T>::most_rows || table.stride() * Index(sizeof(T)) % 2048 != 0)
-      return Outer<T>{}(factors, all, false, table.rows(), rows, cols, to, true);
-    constexpr Index wide = panel_width<T>, deep = 128;
-    alignas(64) T near[std::size_t(deep * wide)];
-    for (Index c = 0; c < cols; c += wide) {
-      const Index width = std::min(wide, cols - c);
-      for (Index j = 0; j < table.rows(); j += deep) {
-        const Index depth = std::min(deep, table.rows() - j);
-        for (Index i = 0; i < depth; ++i) std::copy_n(all(j + i) + c, width, near + i * wide);
-        Outer<T>{}(factors.shifted(j), Rows<const T>{near, wide}, true, depth, rows, width, to.shifted(c), true);
-      }
-    }
   }
 };
 
