@@ -15,7 +15,8 @@ int main(int count, char** arguments) try {
   }
   const std::filesystem::path folder = arguments[1];
   const std::string name = arguments[2];
-  const mole::BitsandbytesWeight found = mole::read_bitsandbytes(mole::SafetensorsShards(folder), name);
+  const mole::SafetensorsShards shards(folder);
+  const mole::BitsandbytesWeight found = mole::read_bitsandbytes(shards, name);
   const auto x = mole::SafetensorsReader(folder / "x.safetensors").matrix<float>("x");
   mole::SafetensorsWriter out, written;
   std::visit(

@@ -5,6 +5,8 @@
 #include "io/temporary_folder.hpp"
 #include "mole/io/bitsandbytes.hpp"
 
+#include <optional>
+
 namespace golden {
 namespace {
 
@@ -25,9 +27,11 @@ class StateDict {
     for (const std::string& name : file.names())
       if (name.starts_with("base_layer.")) add(file, name);
     writer_.write(folder_ / "state.safetensors");
+    reader_.emplace(folder_ / "state.safetensors");
   }
 
-  mole::BitsandbytesWeight weight() const { return mole::read_bitsandbytes(open("state.safetensors"), weight_name); }
+  /// Lives as long as this.
+  mole::BitsandbytesWeight weight() const { return mole::read_bitsandbytes(*reader_, weight_name); }
 
   /// Are the tensors of `weight`, written by this library, the same bytes?
   bool same_as(const auto& weight) const {
@@ -39,8 +43,6 @@ class StateDict {
   }
 
  private:
-  mole::SafetensorsReader open(const char* name) const { return mole::SafetensorsReader(folder_ / name); }
-
   template <class T>
   void add(const Comparison<T>& file, const std::string& name) {
     if (!file.has_integers(name)) {
@@ -60,6 +62,7 @@ class StateDict {
 
   mole::test::TemporaryFolder folder_;
   mole::SafetensorsWriter writer_;
+  std::optional<mole::SafetensorsReader> reader_;
 };
 
 /// The codes of the file, those of the quantized original, and the product.

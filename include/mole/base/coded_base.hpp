@@ -102,6 +102,7 @@ class CodedBase {
   }
 
   void forward(View<const float> x, View<float> y, auto call) const {
+    if (x.rows() == 0) return;  // no rows may be no memory, into which nothing points
     using Execution = std::remove_cvref_t<decltype(call.execution)>;
     if constexpr (requires { typename Execution::Architecture; }) {
       const kernel::CodedProducts<typename Execution::Architecture> products;
@@ -125,7 +126,7 @@ class CodedBase {
   }
 
   void backward(View<const float>, View<const float> d_y, View<float> d_x, NoParameters&, auto call) const {
-    if (!d_x) return;
+    if (!d_x || d_x.rows() == 0) return;
     using Execution = std::remove_cvref_t<decltype(call.execution)>;
     if constexpr (requires { typename Execution::Architecture; }) {
       const kernel::CodedProducts<typename Execution::Architecture> products;
