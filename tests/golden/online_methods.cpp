@@ -166,14 +166,19 @@ Method c3po() {
   return offline([]<class T>(Comparison<T>& file) {
     const Matrix<T> query = file.matrix("query.embedding"), own = file.matrix("query.routing"),
                     embeddings = file.matrix("reference.embedding"), routings = file.matrix("reference.routing");
-    const Index layers = file.integer("layers"), experts = file.integer("experts");
+    const Index layers = own.rows(), experts = own.cols();
+    file.expect_option("layers", double(layers));
+    file.expect_option("experts", double(experts));
+    file.expect_option("references", double(embeddings.rows()));
     mole::RoutingReferences<T> references({.embedding = embeddings.cols(),
                                            .layers = layers,
                                            .experts = experts,
                                            .neighbors = file.integer("neighbours")});
     const std::vector<std::int64_t> present = file.integers("reference.present");
+    if (Index(present.size()) != embeddings.rows() * layers || routings.size() != embeddings.rows() * layers * experts)
+      throw std::runtime_error("reference.routing: expected a row of each layer of each reference");
     const std::vector<std::uint8_t> has(present.begin(), present.end());
-    for (Index i = 0; i < file.integer("references"); ++i)
+    for (Index i = 0; i < embeddings.rows(); ++i)
       references.add(embeddings.view().row(i), View<const T>(routings.data() + i * layers * experts, layers, experts),
                      std::span(has).subspan(std::size_t(i * layers), std::size_t(layers)));
 
@@ -187,7 +192,9 @@ Method c3po() {
     file.expect_optional("neighbours", indices);
     file.expect("similarity", similarities);
 
-    const Index first = std::max(Index(0), layers - file.integer("core_layers"));
+    const Index adapts = file.integer("core_layers");
+    if (adapts < 1) file.refuse("core_layers", "at least 1");
+    const Index first = std::max(Index(0), layers - adapts);
     Matrix<T> routing(layers - first, experts);
     copy(own.view().middle_rows(first, routing.rows()), routing.view());
     for (Index l = 0; l < routing.rows(); ++l) {
