@@ -45,10 +45,12 @@
 #else
 #define MOLE_COLD
 #endif
-/// Before a loop over vectors whose number is a constant: clang 14 keeps what it indexes in memory unless it is told to
-/// write the loop out; g++ does so by itself.
+/// Before a loop over vectors whose number is a constant, to write it out: what a loop indexes stays in memory. Of nested
+/// loops g++ 12 writes the inner one out early and the outer one too late for that, so use one loop over both.
 #if defined(__clang__)
 #define MOLE_UNROLL _Pragma("clang loop unroll(full)")
+#elif defined(__GNUC__)
+#define MOLE_UNROLL _Pragma("GCC unroll 64")
 #else
 #define MOLE_UNROLL
 #endif

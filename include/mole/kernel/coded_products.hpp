@@ -132,20 +132,20 @@ template <class Arch>
 template <Index M, Index N, class Weight>
 void CodedProducts<Arch>::nt_tile(StridedRows<const float> x, Index n, const Weight& w, Index first, Index column,
                                   StridedRows<float> y) {
-  Vector sums[std::size_t(M)][std::size_t(N)];
-  for (auto& row : sums)
-    for (Vector& element : row) element = Vector(0.0f);
+  Vector sums[std::size_t(M * N)];
+  MOLE_UNROLL for (Vector& element : sums) element = Vector(0.0f);
   decltype(w.row(0)) rows[std::size_t(N)];
-  unroll<N>([&](auto j) MOLE_INLINE { rows[j] = w.row(first + j); });
+  MOLE_UNROLL for (Index j = 0; j < N; ++j) rows[j] = w.row(first + j);
   const Index ahead = N * w.bytes();
   const auto accumulate = [&](auto load_x, auto load_w) MOLE_INLINE {
     Pair<Arch> in[std::size_t(M)];
-    unroll<M>([&](auto i) MOLE_INLINE { in[i] = in_order_of<Weight>(load_x(x(n + i))); });
+    MOLE_UNROLL for (Index i = 0; i < M; ++i) in[i] = in_register(in_order_of<Weight>(load_x(x(n + i))));
     unroll<N>([&](auto j) MOLE_INLINE {
       const Pair<Arch> weight = load_w(rows[j]);
-      unroll<M>([&](auto i) MOLE_INLINE {
-        sums[i][j] = multiply_add(in[i].second, weight.second, multiply_add(in[i].first, weight.first, sums[i][j]));
-      });
+      MOLE_UNROLL for (Index i = 0; i < M; ++i) {
+        Vector& sum = sums[j * M + i];
+        sum = multiply_add(in[i].second, weight.second, multiply_add(in[i].first, weight.first, sum));
+      }
     });
   };
   Index k = 0;
@@ -158,8 +158,7 @@ void CodedProducts<Arch>::nt_tile(StridedRows<const float> x, Index n, const Wei
   if (const Index rest = w.cols - k; rest > 0)
     accumulate([k, rest](const float* from) { return load_first(from + k, rest); },
                [k, rest](const auto& row) { return row.template load_first<Arch>(k, rest); });
-  unroll<M>([&](auto i)
-                MOLE_INLINE { unroll<N>([&](auto j) MOLE_INLINE { y(n + i)[column + j] = sum(sums[i][j]); }); });
+  MOLE_UNROLL for (Index s = 0; s < M * N; ++s) y(n + s % M)[column + s / M] = sum(sums[s]);
 }
 
 template <class Arch>
@@ -223,20 +222,20 @@ template <Index M, Index Rows, class Weight>
 void CodedProducts<Arch>::nn_tile(StridedRows<const float> d_y, Index n, const Weight& w, Index o, Index first,
                                   Index cols, StridedRows<float> d_x) {
   decltype(w.row(0)) rows[std::size_t(Rows)];
-  unroll<Rows>([&](auto r) MOLE_INLINE { rows[r] = w.row(o + r); });
+  MOLE_UNROLL for (Index r = 0; r < Rows; ++r) rows[r] = w.row(o + r);
   const Index ahead = Rows * w.bytes();
   const auto accumulate = [&](auto load_x, auto load_w, auto store) MOLE_INLINE {
     Pair<Arch> sums[std::size_t(M)];
-    unroll<M>([&](auto i) MOLE_INLINE { sums[i] = in_order_of<Weight>(load_x(d_x(n + i))); });
+    MOLE_UNROLL for (Index i = 0; i < M; ++i) sums[i] = in_order_of<Weight>(load_x(d_x(n + i)));
     unroll<Rows>([&](auto r) MOLE_INLINE {
       const Pair<Arch> weight = load_w(rows[r]);
-      unroll<M>([&](auto i) MOLE_INLINE {
+      MOLE_UNROLL for (Index i = 0; i < M; ++i) {
         const Vector factor(d_y(n + i)[o + r]);
         sums[i] = {multiply_add(factor, weight.first, sums[i].first),
                    multiply_add(factor, weight.second, sums[i].second)};
-      });
+      }
     });
-    unroll<M>([&](auto i) MOLE_INLINE { store(in_order_of_memory<Weight>(sums[i]), d_x(n + i)); });
+    MOLE_UNROLL for (Index i = 0; i < M; ++i) store(in_order_of_memory<Weight>(sums[i]), d_x(n + i));
   };
   const Index end = first + cols;
   Index k = first;

@@ -68,22 +68,21 @@ template <class Arch, class T>
 template <Index M, Index N>
 void DotProducts<Arch, T>::tile(const T* const* x, const T* w, Index w_stride, Index length, T* const* out,
                                 Index column) {
-  Vector sums[std::size_t(M)][std::size_t(N)];
-  MOLE_UNROLL for (Index i = 0; i < M; ++i) {
-    MOLE_UNROLL for (Index j = 0; j < N; ++j) sums[i][j] = Vector(T(0));
-  }
-  const auto accumulate = [&](auto load) {
+  constexpr Index count = M * N;
+  Vector sums[std::size_t(count)];
+  MOLE_UNROLL for (Index s = 0; s < count; ++s) sums[s] = Vector(T(0));
+  const auto accumulate = [&](auto load) MOLE_INLINE {
     Vector a[std::size_t(M)];
-    MOLE_UNROLL for (Index i = 0; i < M; ++i) a[i] = load(x[i]);
-    MOLE_UNROLL for (Index j = 0; j < N; ++j) {
-      const Vector b = load(w + j * w_stride);
-      MOLE_UNROLL for (Index i = 0; i < M; ++i) sums[i][j] = multiply_add(a[i], b, sums[i][j]);
+    MOLE_UNROLL for (Index i = 0; i < M; ++i) a[i] = in_register(load(x[i]));
+    MOLE_UNROLL for (Index s = 0; s < count; ++s) {
+      const Index i = s % M, j = s / M;
+      sums[i * N + j] = multiply_add(a[i], load(w + j * w_stride), sums[i * N + j]);
     }
   };
   Index k = 0;
   for (; k + step <= length; k += step) accumulate([k](const T* row) { return Vector::load_unaligned(row + k); });
   if (k < length) accumulate([k, length](const T* row) { return load_first<Arch>(row + k, length - k); });
-  MOLE_UNROLL for (Index i = 0; i < M; ++i) store_sums<N>(sums[i], out[i] + column);
+  MOLE_UNROLL for (Index i = 0; i < M; ++i) store_sums<N>(sums + i * N, out[i] + column);
 }
 
 }  // namespace mole::kernel

@@ -106,20 +106,19 @@ void OuterProducts<Arch, T>::last_columns(Operands& tile, Index rows, Index cols
 template <class Arch, class T>
 template <Index M, Index Vectors, bool Whole, class Operands>
 void OuterProducts<Arch, T>::compute(const Operands& tile, Index row) {
-  Vector sums[std::size_t(M)][std::size_t(Vectors)];
+  constexpr Index count = M * Vectors;
+  Vector sums[std::size_t(count)];
   const auto c = tile.c;  // a copy: what is stored to c cannot change it
   const Index column = tile.column, last = tile.last;
-  const auto at = [&](Index i, Index v) MOLE_INLINE { return c(row + i) + column + v * step; };
+  T* to[std::size_t(M)];
+  MOLE_UNROLL for (Index i = 0; i < M; ++i) to[i] = c(row + i) + column;
+  const auto at = [&](Index s) MOLE_INLINE { return to[s / Vectors] + s % Vectors * step; };
   const bool full = Vectors > 1 || last == step;
   if (!tile.accumulate) {
-    MOLE_UNROLL for (Index i = 0; i < M; ++i) {
-      MOLE_UNROLL for (Index v = 0; v < Vectors; ++v) sums[i][v] = Vector(T(0));
-    }
+    MOLE_UNROLL for (Index s = 0; s < count; ++s) sums[s] = Vector(T(0));
   } else {
-    MOLE_UNROLL for (Index i = 0; i < M; ++i) {
-      MOLE_UNROLL for (Index v = 0; v < Vectors; ++v) {
-        sums[i][v] = full ? Vector::load_unaligned(at(i, v)) : load_first<Arch>(at(i, v), last);
-      }
+    MOLE_UNROLL for (Index s = 0; s < count; ++s) {
+      sums[s] = full ? Vector::load_unaligned(at(s)) : load_first<Arch>(at(s), last);
     }
   }
 
@@ -129,12 +128,12 @@ void OuterProducts<Arch, T>::compute(const Operands& tile, Index row) {
     MOLE_NO_UNROLL for (Index k = 0; k < tile.depth; ++k) {
       Vector b_k[std::size_t(Vectors)];
       MOLE_UNROLL for (Index v = 0; v < Vectors; ++v) {
-        b_k[v] = Whole ? Vector::load_unaligned(b.at(k, v * step)) : load_first<Arch>(b.at(k, v * step), last);
+        const T* const from = b.at(k, v * step);
+        b_k[v] = in_register(Whole ? Vector::load_unaligned(from) : load_first<Arch>(from, last));
       }
       ask();
-      MOLE_UNROLL for (Index i = 0; i < M; ++i) {
-        const Vector factor(a.at(i, k));
-        MOLE_UNROLL for (Index v = 0; v < Vectors; ++v) sums[i][v] = multiply_add(factor, b_k[v], sums[i][v]);
+      MOLE_UNROLL for (Index s = 0; s < count; ++s) {
+        sums[s] = multiply_add(Vector(a.at(s / Vectors, k)), b_k[s % Vectors], sums[s]);
       }
     }
   };
@@ -150,13 +149,11 @@ void OuterProducts<Arch, T>::compute(const Operands& tile, Index row) {
     sweep([] {});
   }
 
-  MOLE_UNROLL for (Index i = 0; i < M; ++i) {
-    MOLE_UNROLL for (Index v = 0; v < Vectors; ++v) {
-      if (full)
-        sums[i][v].store_unaligned(at(i, v));
-      else
-        store_first<Arch>(sums[i][v], at(i, v), last);
-    }
+  MOLE_UNROLL for (Index s = 0; s < count; ++s) {
+    if (full)
+      sums[s].store_unaligned(at(s));
+    else
+      store_first<Arch>(sums[s], at(s), last);
   }
 }
 

@@ -131,7 +131,7 @@ struct FactorColumns {
   struct From {
     const T* const* columns;
     Index row;
-    const T& at(Index i, Index k) const { return columns[k][row + i]; }
+    const T& at(Index i, Index k) const { return (columns[k] + row)[i]; }
   };
   template <Index M>
   From<M> from(Index row) const {

@@ -90,6 +90,10 @@ T sum(ScalarVector<T> vector) {
   return vector.data;
 }
 template <class T>
+ScalarVector<T> in_register(ScalarVector<T> vector) {
+  return vector;
+}
+template <class T>
 T largest(ScalarVector<T> vector) {
   return vector.data;
 }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "mole/kernel/architecture.hpp"
+#include "mole/kernel/pair.hpp"
 #include "mole/kernel/vector_avx.hpp"
 #include "mole/kernel/vector_avx2.hpp"
 #include "mole/kernel/vector_avx512.hpp"
@@ -43,6 +44,20 @@ template <class T, class Arch>
 xsimd::batch<T, Arch> multiply_add(const xsimd::batch<T, Arch>& x, const xsimd::batch<T, Arch>& y,
                                    const xsimd::batch<T, Arch>& z, AnyArchitecture) {
   return fma(x, y, z);
+}
+
+/// The same vector, kept in a register: tuned for Zen, g++ 12 reads what several multiply-adds share from memory again
+/// for each of them, at a third to a half of the speed.
+template <class T, class Arch>
+MOLE_INLINE inline xsimd::batch<T, Arch> in_register(xsimd::batch<T, Arch> vector) {
+#if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__)
+  asm("" : "+v"(vector.data));
+#endif
+  return vector;
+}
+template <class Arch>
+MOLE_INLINE inline Pair<Arch> in_register(const Pair<Arch>& pair) {
+  return {in_register(pair.first), in_register(pair.second)};
 }
 
 /// The first `count` elements at `from`, then zeros; reads nothing beyond them.
