@@ -1046,8 +1046,12 @@ static void check_threads(void) {
 }
 
 int main(void) {
+  int status;
   CHECK(strcmp(mole_last_error(), "") == 0);
   CHECK(strcmp(mole_status_text(MOLE_ORDER), "order of calls") == 0);
+  for (status = MOLE_SHAPE; status <= MOLE_DUPLICATE_ID; ++status)
+    CHECK(strcmp(mole_status_text(status), "unknown status") != 0);
+  CHECK(strcmp(mole_status_text(MOLE_DUPLICATE_ID + 1), "unknown status") == 0);
   CHECK(strcmp(mole_status_text(-55), "unknown status") == 0);
   CHECK(strlen(mole_version()) >= 5);
   make_numbers();

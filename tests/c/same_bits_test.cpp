@@ -25,6 +25,12 @@ void ok(mole_status status, const std::string& what) {
   check(status == MOLE_OK, what);
 }
 
+static_assert(int(ErrorCode::shape) == MOLE_SHAPE && int(ErrorCode::option) == MOLE_OPTION);
+static_assert(int(ErrorCode::file) == MOLE_FILE && int(ErrorCode::capacity) == MOLE_CAPACITY);
+static_assert(int(ErrorCode::not_mergeable) == MOLE_NOT_MERGEABLE);
+static_assert(int(ErrorCode::not_trainable) == MOLE_NOT_TRAINABLE && int(ErrorCode::order) == MOLE_ORDER);
+static_assert(int(ErrorCode::unknown_id) == MOLE_UNKNOWN_ID && int(ErrorCode::duplicate_id) == MOLE_DUPLICATE_ID);
+
 constexpr Index in = 16, out = 12, tokens = 7;
 
 Matrix<float> random(Index rows, Index cols, std::uint64_t seed, double bound = 1) {

@@ -12,6 +12,31 @@ namespace {
 /// Not a string: keeping the text of std::bad_alloc must not allocate.
 thread_local std::array<char, 1024> last_error{};
 
+/// Without a default, so that the compiler names a code that has no status.
+mole_status status_of(ErrorCode code) noexcept {
+  switch (code) {
+    case ErrorCode::shape:
+      return MOLE_SHAPE;
+    case ErrorCode::option:
+      return MOLE_OPTION;
+    case ErrorCode::file:
+      return MOLE_FILE;
+    case ErrorCode::capacity:
+      return MOLE_CAPACITY;
+    case ErrorCode::not_mergeable:
+      return MOLE_NOT_MERGEABLE;
+    case ErrorCode::not_trainable:
+      return MOLE_NOT_TRAINABLE;
+    case ErrorCode::order:
+      return MOLE_ORDER;
+    case ErrorCode::unknown_id:
+      return MOLE_UNKNOWN_ID;
+    case ErrorCode::duplicate_id:
+      return MOLE_DUPLICATE_ID;
+  }
+  return MOLE_UNEXPECTED;
+}
+
 void keep_error(const char* text) noexcept {
   std::strncpy(last_error.data(), text, last_error.size() - 1);
   last_error.back() = '\0';
@@ -29,7 +54,7 @@ mole_status status_of_current_exception() noexcept {
     throw;
   } catch (const Error& error) {
     keep_error(error.what());
-    return mole_status(error.code());
+    return status_of(error.code());
   } catch (const NullPointer& error) {
     keep_error(error.what());
     return MOLE_NULL_POINTER;
@@ -70,6 +95,10 @@ const char* mole_status_text(int status) {
       return "not trainable";
     case MOLE_ORDER:
       return "order of calls";
+    case MOLE_UNKNOWN_ID:
+      return "unknown id";
+    case MOLE_DUPLICATE_ID:
+      return "duplicate id";
     case MOLE_NULL_POINTER:
       return "null pointer";
     case MOLE_OUT_OF_MEMORY:

@@ -50,6 +50,8 @@ typedef enum mole_status {
   MOLE_NOT_MERGEABLE = 5, /* a mixture that depends on the token has no single weight */
   MOLE_NOT_TRAINABLE = 6, /* gradients of what has none */
   MOLE_ORDER = 7,         /* calls in an order without meaning, such as a backward without its forward */
+  MOLE_UNKNOWN_ID = 8,    /* an id that nothing has */
+  MOLE_DUPLICATE_ID = 9,  /* an id that something else has already */
   MOLE_NULL_POINTER = 100,
   MOLE_OUT_OF_MEMORY = 101,
   MOLE_UNEXPECTED = 102 /* anything else that was thrown inside */
