@@ -3,7 +3,9 @@
 
 #include "core/error_code.hpp"
 #include "mole/core/matrix.hpp"
+#include "mole/testing/harness.hpp"
 #include "support/catch.hpp"
+#include "support/layers.hpp"
 
 #include <limits>
 #include <vector>
@@ -54,6 +56,39 @@ TEST_CASE("A regression weighs routings by similarity, negative ones too, and ad
   CHECK(references.regress(references.nearest(std::vector{1.0, 0.0}), 0, weights));
   CHECK(weights[0] == Approx((0.8 * 0.75 + 0.6 * 0.5 - 0.6 * 0.25) / 0.8).epsilon(1e-15));
   CHECK(weights[0] + weights[1] == Approx(1).epsilon(1e-15));
+}
+
+TEST_CASE("A gate of identity scores routes the prompt's last token by its weights, negative ones too", "[adapt]") {
+  References references({.embedding = 2, .layers = 1, .experts = 4, .neighbors = 2});
+  const std::vector<double> near{0.5, 0.25, 0.25, 0}, far{0, 0, 0, 1};
+  references.add(std::vector{4.0, 3.0}, View<const double>(near.data(), 1, 4));
+  references.add(std::vector{-3.0, 4.0}, View<const double>(far.data(), 1, 4));
+  std::vector<double> weights(4);
+  REQUIRE(references.regress(references.nearest(std::vector{1.0, 0.0}), 0, weights));
+  REQUIRE(weights[3] < 0);  // cosines 0.8 and -0.6
+
+  const auto layer = support::routed_layer<double>({}, support::top_2());
+  const Index tokens = 3;
+  const auto x = support::random_matrix<double>(tokens, 11, 8);
+  auto work = layer.workspace(tokens);
+  layer.route(x, work);
+  const Routing<double> own = work.routing;
+  Matrix<double> y(tokens, 13), before(tokens, 13);
+  layer.apply(x, own, before, work);
+  std::copy(weights.begin(), weights.end(), work.logits().row(tokens - 1).begin());
+
+  const Gate by_weights{Identity{}, TopK{2}, Raw{}};
+  laws::Harness<std::remove_const_t<decltype(by_weights)>> harness(by_weights, tokens);
+  auto call = harness.call();
+  by_weights.choose(static_cast<Trace<double>&>(work), call);
+  layer.apply(x, work.routing, y, work);
+  const auto last = work.routing.experts_of(tokens - 1);
+  REQUIRE(last.size() == 2);
+  CHECK(last[0] == 0);
+  CHECK(last[1] == 1);  // of two equal ones the earlier
+  CHECK(work.routing.gates_of(tokens - 1)[0] == weights[0]);
+  CHECK(work.routing.gates_of(tokens - 1)[1] == weights[1]);
+  CHECK_FALSE(support::same_bits(y, before));
 }
 
 TEST_CASE("Layers of which the neighbors say nothing keep the prompt's own routing", "[adapt]") {

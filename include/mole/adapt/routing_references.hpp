@@ -21,7 +21,7 @@ namespace mole {
 /// Prompts that a model answered well, each with an embedding [D] and, of each layer l, the weights w_l [E] by which it
 /// was routed. A new prompt is routed by a regression over its nearest references:
 ///
-///   s_i = <query, embedding_i> / (||query|| ||embedding_i||)         0 if one of them is 0
+///   s_i = <u(query), u(embedding_i)>, u of UnitVector: the cosine     0 if one of them is 0
 ///   w_l = sum_i s_i w_il / sum_i s_i, divided by its own sum          over the neighbors i that have layer l
 ///
 /// The neighbors are the `neighbors` references of the largest s_i, ties to the earlier one; all, if there are fewer.
@@ -30,8 +30,8 @@ namespace mole {
 /// by the caller; the release's, and so this one's, are the cosines, and the own routing has no part.
 ///
 /// The weights take the place of the layer's scores for the last token of the prompt and for each token generated
-/// after it: their logarithms, as logits, go through Gate::choose (tests/golden/gate_methods.cpp, olmoe). The release
-/// does so in the last five layers.
+/// after it: a Gate of the layer's Select and Weigh, and Identity as its score, chooses by them as logits, and the layer
+/// applies that routing. Weights may be negative, if a similarity was. The release does so in the last five layers.
 ///
 /// All arithmetic in double.  nearest(): O(references D), regress(): O(neighbors E).
 /// Source: Li et al. 2025 (C3PO), arXiv:2504.07964, kernel regression as released (tianyi-lab/C3PO).
@@ -127,9 +127,7 @@ class RoutingReferences {
                   Index(embedding.size()));
     const UnitVector unit = UnitVector::of(embedding);
     require(std::isfinite(unit.length), ErrorCode::option,
-            "RoutingReferences: expected an embedding of finite length, "
-            "found ",
-            unit.length);
+            "RoutingReferences: expected an embedding of finite length, found ", unit.length);
     std::vector<double> scaled(embedding.begin(), embedding.end());
     for (double& number : scaled) number *= unit.scale();
     return scaled;
