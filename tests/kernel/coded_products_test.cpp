@@ -3,9 +3,11 @@
 
 #include "grid.hpp"
 #include "mole/core/matrix.hpp"
+#include "mole/core/reduced_floats.hpp"
 #include "support/catch.hpp"
 
 #include <array>
+#include <cstring>
 
 using namespace mole;
 using namespace mole::test;
@@ -14,7 +16,8 @@ namespace {
 
 using Products = kernel::CodedProducts<Arch>;
 
-/// Two codes in buffers of exactly their size: NF4 is interleaved, and needs whole blocks; 8-bit integers are not.
+/// Codes in buffers of exactly their size: NF4 is interleaved, and needs whole blocks, as Q8_0 does; 8-bit integers do
+/// not.
 struct Int8Weight {
   Int8Weight(Index rows, Index cols, Rng& rng) : blocks((cols + 31) / 32) {
     for (Index k = 0; k < rows * cols; ++k) codes.push_back(std::int8_t(rng() % 255 - 127));
@@ -50,9 +53,36 @@ struct FourBitWeight {
   kernel::FourBitRows<kernel::PlainMaxima> weight{};
 };
 
+/// Blocks of a scale and 32 codes, from an odd address on.
+struct Q8Weight {
+  static constexpr Index block = kernel::Q8Rows::block, block_bytes = kernel::Q8Rows::block_bytes;
+
+  Q8Weight(Index rows, Index cols, Rng& rng) : bytes(1) {
+    for (Index b = 0; b < rows * cols / block; ++b) {
+      const std::uint16_t scale = to_float16(float(unit_interval(rng()) / 127));
+      const auto* const of_scale = reinterpret_cast<const std::int8_t*>(&scale);
+      bytes.insert(bytes.end(), of_scale, of_scale + sizeof scale);
+      for (Index k = 0; k < block; ++k) bytes.push_back(std::int8_t(rng() % 255 - 127));
+    }
+    weight = {bytes.data() + 1, cols};
+  }
+  float operator()(Index o, Index i) const {
+    const std::int8_t* const of_block = bytes.data() + 1 + (o * weight.cols + i) / block * block_bytes;
+    std::uint16_t scale;
+    std::memcpy(&scale, of_block, sizeof scale);
+    return from_float16(scale) * float(of_block[2 + i % block]);
+  }
+
+  std::vector<std::int8_t> bytes;
+  kernel::Q8Rows weight{};
+};
+
+template <class Weight>
+constexpr bool of_whole_blocks = !std::is_same_v<Weight, Int8Weight>;
+
 template <class Weight>
 std::vector<Index> lengths() {
-  if (std::is_same_v<Weight, FourBitWeight>) return {32, 64, 96, 320};
+  if (of_whole_blocks<Weight>) return {32, 64, 96, 320};
   return grid<float>();
 }
 
@@ -92,7 +122,7 @@ void check_products(Index length, Index rows, Index tokens, Rng& rng) {
 }  // namespace
 
 TEMPLATE_TEST_CASE("Coded products equal plain loops at every edge of their tiles", "[kernel]", Int8Weight,
-                   FourBitWeight) {
+                   FourBitWeight, Q8Weight) {
   TestRng rng;
   for (Index length : lengths<TestType>())
     for (Index rows : {1, 3, 4, 8, 9, 13, 33, 70})
@@ -101,10 +131,10 @@ TEMPLATE_TEST_CASE("Coded products equal plain loops at every edge of their tile
 }
 
 TEMPLATE_TEST_CASE("Coded products equal plain loops over weights of more rows or columns than a panel has", "[kernel]",
-                   Int8Weight, FourBitWeight) {
+                   Int8Weight, FourBitWeight, Q8Weight) {
   TestRng rng;
   const Index deep = 32768 / Index(sizeof(float)) / Products::width;
-  const Index block = std::is_same_v<TestType, FourBitWeight> ? 32 : 1;
+  const Index block = of_whole_blocks<TestType> ? 32 : 1;
   for (Index tokens : {23, 24, 47, 48})
     for (Index edge : {deep, 2 * deep}) {
       for (Index rows : {edge - 1, edge, edge + 1}) check_products<TestType>(32, rows, tokens, rng);
@@ -113,7 +143,7 @@ TEMPLATE_TEST_CASE("Coded products equal plain loops over weights of more rows o
 }
 
 TEMPLATE_TEST_CASE("A coded product has the same bits however its outputs are split among calls", "[kernel]",
-                   Int8Weight, FourBitWeight) {
+                   Int8Weight, FourBitWeight, Q8Weight) {
   TestRng rng;
   const Index length = 320, rows = 29;
   const TestType w(rows, length, rng);
