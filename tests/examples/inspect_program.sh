@@ -3,14 +3,7 @@
 # Runs the program `inspect` on small files made here: what it says of them, converts and merges, and on bad input.
 set -eu
 program=$1
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-
-fail() {
-  echo "inspect: $1" >&2
-  [ ! -s "$work/log" ] || head -n 20 "$work/log" >&2
-  exit 1
-}
+. tests/examples/work_folder.sh
 run() { "$program" "$@" >"$work/log" 2>&1 || fail "failed: $*"; }
 present() { grep -qF -- "$1" "$work/log" || fail "expected '$1'"; }
 absent() { grep -qF -- "$1" "$work/log" && fail "expected no '$1'" || true; }

@@ -2,14 +2,7 @@
 # SPDX-License-Identifier: MIT
 # What the tests of the programs share. Reads $program, and makes $work with three domains of 34 kB each: this project's
 # own text.
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-
-fail() {
-  echo "$(basename "$program"): $1" >&2
-  [ ! -s "$work/log" ] || tail -n 5 "$work/log" >&2
-  exit 1
-}
+. tests/examples/work_folder.sh
 
 cat include/mole/*/*.hpp | head -c 34000 >"$work/library"
 cat tests/*/*.cpp | head -c 34000 >"$work/tests"

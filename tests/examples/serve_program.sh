@@ -3,14 +3,7 @@
 # Serves a few adapters for moments in all ways and mixes, and looks for what must be on the page.
 set -eu
 program=$1
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-
-fail() {
-  echo "serve: $1" >&2
-  [ ! -s "$work/log" ] || tail -n 5 "$work/log" >&2
-  exit 1
-}
+. tests/examples/work_folder.sh
 page="$work/serve.html"
 small="--seconds 0.2 --rounds 2 --rank 8 --width 48 --layers 2 --batch 16 --clients 2 --threads 2 --rate 2000"
 
