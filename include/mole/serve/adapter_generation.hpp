@@ -40,10 +40,7 @@ class AdapterGeneration {
     const auto before = [](const Entry& entry, int other) { return entry.id < other; };
     return std::size_t(std::lower_bound(entries_.begin(), entries_.end(), id, before) - entries_.begin());
   }
-  bool has(int id) const {
-    const std::size_t place = place_of(id);
-    return place < entries_.size() && entries_[place].id == id;
-  }
+  bool has(int id) const { return find(id) != nullptr; }
   /// Null where there is none.
   const ServedAdapter<T>* find(int id) const {
     const std::size_t place = place_of(id);
