@@ -30,8 +30,9 @@ namespace mole {
 /// by the caller; the release's, and so this one's, are the cosines, and the own routing has no part.
 ///
 /// The weights take the place of the layer's scores for the last token of the prompt and for each token generated
-/// after it: a Gate of the layer's Select and Weigh, and Identity as its score, chooses by them as logits, and the layer
-/// applies that routing. Weights may be negative, if a similarity was. The release does so in the last five layers.
+/// after it: a Gate of the layer's Select and Weigh, and Identity as its score, chooses by them as logits, and the
+/// layer applies that routing. Weights may be negative, if a similarity was. The release does so in the last five
+/// layers.
 ///
 /// All arithmetic in double.  nearest(): O(references D), regress(): O(neighbors E).
 /// Source: Li et al. 2025 (C3PO), arXiv:2504.07964, kernel regression as released (tianyi-lab/C3PO).

@@ -45,8 +45,8 @@
 #else
 #define MOLE_COLD
 #endif
-/// Before a loop over vectors whose number is a constant, to write it out: what a loop indexes stays in memory. Of nested
-/// loops g++ 12 writes the inner one out early and the outer one too late for that, so use one loop over both.
+/// Before a loop over vectors whose number is a constant, to write it out: what a loop indexes stays in memory. Of
+/// nested loops g++ 12 writes the inner one out early and the outer one too late for that, so use one loop over both.
 #if defined(__clang__)
 #define MOLE_UNROLL _Pragma("clang loop unroll(full)")
 #elif defined(__GNUC__)
