@@ -177,6 +177,15 @@ TEST_CASE("What is no LoRA adapter, or lacks a half, is refused", "[io]") {
   CHECK(lora_complaint(endless).starts_with("expected a finite adapter.lora.alpha"));
 }
 
+TEST_CASE("Experts of an adapter without numbers are refused before as many are made as a file says", "[io]") {
+  for (const Index many : {Index(3), Index(1) << 40, Index(1) << 61}) {
+    GgufWriter writer = lora_header();
+    writer.add("w.lora_a", {many, 2, 0}, Matrix<float>(0, 0));
+    writer.add("w.lora_b", {many, 0, 2}, Matrix<float>(0, 2));
+    CHECK(lora_complaint(writer) == "expected at least one number in 'w.lora_a', found none");
+  }
+}
+
 TEST_CASE("write_gguf_lora refuses what the format cannot say", "[io]") {
   const TemporaryFolder folder;
   const auto refused = [&](const std::function<void(GgufLora&)>& change) {

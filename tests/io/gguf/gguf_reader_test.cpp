@@ -137,6 +137,24 @@ TEST_CASE("GGUF headers that promise what is not there are refused by their word
                     .empty());
 }
 
+TEST_CASE("Tensors of a GGUF file may lie in any order and with gaps, but share no byte", "[io]") {
+  // v of 8 bytes, w of 40, in this order in the list; the data has 128 bytes.
+  const auto placed = [](std::uint64_t v, std::uint64_t w) {
+    GgufText file;
+    file.head(3, 2, 0).tensor("v", {2}, 0, v).tensor("w", {10}, 0, w).pad();
+    file.bytes.resize(file.bytes.size() + 128);
+    return file.complaint();
+  };
+  for (const auto& [v, w] : {std::pair(0, 32), {64, 0}, {0, 64}, {96, 32}}) CHECK(placed(v, w) == "");
+  CHECK(placed(0, 0) != "");
+  CHECK(placed(32, 32) != "");
+  CHECK(placed(32, 0) == "test: expected 'v' behind 'w', found an overlap of 8 bytes");
+  GgufText empty;  // takes no byte, wherever it lies
+  empty.head(3, 2, 0).tensor("v", {0}, 0, 0).tensor("w", {10}, 0, 0).pad();
+  empty.bytes.resize(empty.bytes.size() + 64);
+  CHECK(empty.complaint() == "");
+}
+
 TEST_CASE("Types that are not decoded are refused by their names", "[io]") {
   GgufText file;
   file.head(3, 1, 0).tensor("w", {256}, 12, 0).pad();

@@ -75,6 +75,8 @@ inline Matrix<float> flat_gguf_matrix(const GgufReader& reader, const std::strin
   if (entry.shape.size() != 2 && entry.shape.size() != 3)
     throw file_error(reader.source(), "a matrix, or one for each expert, for '" + name + "'",
                      std::to_string(entry.shape.size()) + " dimensions");
+  // Sizes must follow from numbers that are there: those beside a 0, such as that of experts, may be any.
+  if (entry.bytes.empty()) throw file_error(reader.source(), "at least one number in '" + name + "'", "none");
   experts = entry.shape.size() == 3 ? entry.shape[0] : 1;
   const Matrix<float> read = reader.matrix<float>(name);
   Matrix<float> flat(experts * entry.shape[entry.shape.size() - 2], entry.shape.back());
@@ -87,8 +89,8 @@ inline std::vector<Adapter<float>> gguf_adapters(const GgufReader& reader, const
   const Matrix<float> a = flat_gguf_matrix(reader, tensor + ".lora_a", experts);
   const Matrix<float> b = flat_gguf_matrix(reader, tensor + ".lora_b", of_b);
   // [r x I], but for an embedding, whose A lies turned; [O x r].
-  const Index rank = is_embedding(tensor) ? a.cols() : experts == 0 ? 0 : a.rows() / experts;
-  if (experts != of_b || rank != b.cols() || rank == 0)
+  const Index rank = is_embedding(tensor) ? a.cols() : a.rows() / experts;
+  if (experts != of_b || rank != b.cols())
     throw file_error(reader.source(), "lora_a and lora_b of '" + tensor + "' of one rank and number of experts",
                      std::to_string(rank) + " and " + std::to_string(b.cols()) + " ranks of " +
                          std::to_string(experts) + " and " + std::to_string(of_b) + " experts");
@@ -111,7 +113,8 @@ inline std::vector<Adapter<float>> gguf_adapters(const GgufReader& reader, const
 /// The adapter of a file, in F32, F16, BF16, Q8_0 or Q4_0. With `heads`, outputs of q and k are in PyTorch's order.
 ///
 /// Throws Error(file) for a file that is no LoRA adapter, for one of activated LoRA (adapter.alora.invocation_tokens),
-/// for a lora_a without its lora_b or the reverse, for other ranks, and if nothing is in it.
+/// for a lora_a without its lora_b or the reverse, for other ranks, for a tensor without numbers, and if nothing is in
+/// it.
 /// Source: llama.cpp 0650ea8, llama-adapter.cpp; convert_lora_to_gguf.py.
 inline GgufLora read_gguf_lora(const GgufReader& reader, const GgufHeads& heads = {}) {
   for (const auto& [key, expected] : {std::pair{"general.type", "adapter"}, {"adapter.type", "lora"}})

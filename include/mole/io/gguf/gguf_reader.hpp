@@ -9,10 +9,12 @@
 #include "mole/io/gguf/gguf_entry.hpp"
 #include "mole/io/mapped_file.hpp"
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <concepts>
 #include <cstring>
+#include <functional>
 #include <limits>
 #include <map>
 #include <optional>
@@ -36,7 +38,8 @@ using GgufValue = std::variant<std::int64_t, double, bool, std::string, GgufArra
 
 /// The tensors and the metadata of a file of version 2 or 3, little endian.
 ///
-/// As a matrix, shape [n] is 1 x n, [r, c] is r x c, [n, r, c] is n x (r c). Opening checks every length: O(header).
+/// As a matrix, shape [n] is 1 x n, [r, c] is r x c, [n, r, c] is n x (r c). Opening checks every length, and that no
+/// tensors overlap: O(header + n log n) for n tensors.
 /// Entries live as long as the reader, or as the bytes that were passed to `from_bytes`. Move-only. Throws Error(file)
 /// for a broken file, a missing tensor or key, a type that the call cannot return.
 /// Source: ggml, docs/gguf.md and gguf.cpp.
@@ -89,6 +92,7 @@ class GgufReader {
   void parse(std::span<const std::byte> file);
   GgufValue read_value(Cursor& cursor, std::uint32_t kind, const std::string& key, int depth = 0) const;
   Claim read_claim(Cursor& cursor) const;
+  void require_apart() const;
   std::uint64_t alignment() const;
 
   static std::string kind_of(const GgufValue& value) {
@@ -141,6 +145,21 @@ inline void GgufReader::parse(std::span<const std::byte> file) {
                        std::to_string(data.size()) + " bytes of tensors");
     entry.bytes = data.subspan(std::size_t(offset), std::size_t(size));
     tensors_.push_back(std::move(entry));
+  }
+  require_apart();
+}
+
+/// What all tensors decode to is then bounded by the size of the file.
+inline void GgufReader::require_apart() const {
+  std::vector<const GgufEntry*> ordered;
+  for (const GgufEntry& entry : tensors_)
+    if (!entry.bytes.empty()) ordered.push_back(&entry);
+  std::ranges::sort(ordered, std::less{}, [](const GgufEntry* entry) { return entry->bytes.data(); });
+  for (std::size_t i = 1; i < ordered.size(); ++i) {
+    const auto shared = ordered[i - 1]->bytes.data() + ordered[i - 1]->bytes.size() - ordered[i]->bytes.data();
+    if (shared > 0)
+      throw file_error(source_, "'" + ordered[i]->name + "' behind '" + ordered[i - 1]->name + "'",
+                       "an overlap of " + std::to_string(shared) + " bytes");
   }
 }
 
