@@ -44,6 +44,9 @@ TEST_CASE("A pattern is the whole path or follows one of its dots, as in peft", 
       {"a{x", "a{x", true},
       {"a{,2}b", "aab", true},
       {"a{,2}b", "aaab", false},
+      {"a{,}b", "aaab", true},
+      {"a{,}b", "a{,}b", false},
+      {"a{}b", "a{}b", true},
       {"[]a]+", "]a", true},
       {"[a-]", "-", true},
       {R"([\d\-x])", "-", true},
@@ -68,6 +71,9 @@ TEST_CASE("What is no regular expression, or not a regular one, is refused with 
                                  "|{2}",
                                  "a**",
                                  "a*+",
+                                 "^*a",
+                                 "a$+",
+                                 R"(\A{1,2})",
                                  "a{3,1}",
                                  "(?=a)",
                                  "(?!a)",
@@ -89,6 +95,13 @@ TEST_CASE("What is no regular expression, or not a regular one, is refused with 
     }
   }
   CHECK_THROWS_AS(PathPattern(std::string(100, '(') + std::string(100, ')')), mole::Error);
+}
+
+TEST_CASE("An expression of characters alone takes what a text of its length takes, others are counted", "[io]") {
+  for (const char* plain : {"", "q_proj", "model.layers.0.q_proj", R"(^model\.layers\.0\.q_proj)", "[ab]c", "a{1}"})
+    CHECK(PathPattern(plain).excess() == 0);
+  CHECK(PathPattern("a{4000}").excess() == 4001 - 8);
+  for (const char* other : {"a|b", "a?", "a*", "a$b"}) CHECK(PathPattern(other).excess() >= 3);
 }
 
 TEST_CASE("An expression that backtracking would take ages for takes a moment", "[io]") {

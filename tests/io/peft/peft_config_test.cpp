@@ -72,6 +72,20 @@ TEST_CASE("Every switch that changes the arithmetic and is not served is refused
   }
 }
 
+TEST_CASE("Patterns may be as many as modules, but not longer than they are written", "[io]") {
+  const auto complaint = [](const std::string& before, const std::string& after) {
+    std::string patterns;
+    for (int i = 0; i < 2000; ++i) patterns += (i > 0 ? ",\"" : "\"") + before + std::to_string(i) + after + "\":1";
+    return config_complaint(R"({"peft_type":"LORA","rank_pattern":{)" + patterns + "}}");
+  };
+  CHECK(complaint("model.layers.", ".self_attn.q_proj") == "");
+  CHECK(complaint("^model\\\\.layers\\\\.", "\\\\.self_attn\\\\.q_proj") == "");
+  CHECK(complaint("a{4000}", "") ==
+        "config: expected at most 16384 steps of expressions in 'rank_pattern', found more, with 'a{4000}4'");
+  CHECK(test::holds(complaint("(a?){100}", ""), "at most 16384 steps"));
+  CHECK(test::holds(complaint("(a|b)", ".*"), "at most 16384 steps"));
+}
+
 TEST_CASE("What does not change the arithmetic is ignored, known or unknown", "[io]") {
   CHECK(config_complaint(R"({"peft_type":"LORA","inference_mode":true,"megatron_core":"x","loftq_config":{},
         "velora_config":{"num_groups":2},"eva_config":{"rho":2},"runtime_config":{"a":[1]},"qalora_group_size":16,

@@ -28,11 +28,14 @@ class PathPattern {
     alternatives(0);
     if (at_ != expression_.size()) fail("a balanced )");
     emit({Kind::match});
+    plain_ = std::all_of(steps_.begin() + anchored(), steps_.end() - 1,
+                         [](const Step& step) { return step.kind == Kind::byte; });
   }
 
   /// Is the expression the whole path, or what comes after one of its dots?   (.*\.)?(expression)$
   /// Source: huggingface/peft, utils/other.py, get_pattern_key.
   bool ends(std::string_view path) const {
+    if (plain_) return ends_plain(path);
     std::vector<std::size_t> now, next;
     std::vector<bool> seen(steps_.size());
     for (std::size_t at = 0;; ++at) {
@@ -49,6 +52,10 @@ class PathPattern {
   }
 
   const std::string& expression() const { return expression_; }
+  /// Of memory, or of time for each character of a path: what is taken beyond that of a text of the same length.
+  std::size_t excess() const {
+    return plain_ ? steps_.size() - std::min(steps_.size(), expression_.size() + 1) : steps_.size();
+  }
 
  private:
   using Bytes = std::bitset<256>;
@@ -59,6 +66,20 @@ class PathPattern {
     std::ptrdiff_t first = 1, second = 1;  // of a jump, and of both ways of a split
     Bytes bytes = {};
   };
+
+  /// Does it begin with ^ ?
+  std::ptrdiff_t anchored() const { return steps_.front().kind == Kind::begin; }
+  /// Of characters alone, with one length: it can match at one place, and most paths differ at once. Adapters with a
+  /// pattern for each of their modules have many.
+  bool ends_plain(std::string_view path) const {
+    const Step* step = steps_.data() + anchored();
+    const std::size_t size = std::size_t(steps_.data() + steps_.size() - 1 - step);
+    if (size > path.size()) return false;
+    const std::size_t begin = path.size() - size;
+    if (begin > 0 && (anchored() || path[begin - 1] != '.')) return false;
+    return std::ranges::all_of(path.substr(begin),
+                               [&](char c) { return (step++)->bytes[static_cast<unsigned char>(c)]; });
+  }
 
   void follow(std::size_t step, std::size_t at, std::size_t size, std::vector<bool>& seen,
               std::vector<std::size_t>& to) const {
@@ -127,7 +148,7 @@ class PathPattern {
 
   void repetition(int depth) {
     const std::size_t begin = steps_.size();
-    atom(depth);
+    const bool anchor = atom(depth);
     int least = 1, most = 1;  // most < 0: any number
     if (take("*"))
       least = 0, most = -1;
@@ -137,6 +158,7 @@ class PathPattern {
       least = 0;
     else if (!counted(least, most))
       return;
+    if (anchor) fail("something to repeat");
     take("?");  // lazy: the same set of paths
     if (more() && std::string_view("*+?").find(expression_[at_]) != std::string_view::npos)
       fail("one repetition, not possessive");
@@ -154,7 +176,7 @@ class PathPattern {
     const bool has_least = number(least);
     most = least;
     bool has_most = has_least;
-    if (take(",")) has_most = number(most) || (most = -1, has_least);
+    if (take(",")) has_most = number(most) || (most = -1, true);  // {,} is *
     if (has_most && take("}")) return true;
     at_ = back;  // then { is a literal, which atom() has to take
     return false;
@@ -179,7 +201,8 @@ class PathPattern {
     }
   }
 
-  void atom(int depth) {
+  /// Is it a place rather than characters?
+  bool atom(int depth) {
     if (take("(")) {
       if (take("?:")) {
       } else if (take("?P<")) {
@@ -195,15 +218,16 @@ class PathPattern {
     } else if (take(".")) {
       emit({Kind::byte, 1, 1, ~one('\n')});
     } else if (take("^") || take("\\A")) {
-      emit({Kind::begin});
+      return emit({Kind::begin}), true;
     } else if (take("$") || take("\\Z")) {
-      emit({Kind::end});
+      return emit({Kind::end}), true;
     } else if (int least = 0, most = 0; take("*") || take("+") || take("?") || counted(least, most)) {
       fail("something to repeat");
     } else {
       const char c = take_any();
       emit({Kind::byte, 1, 1, c == '\\' ? escape() : one(c)});
     }
+    return false;
   }
 
   static Bytes one(char c) { return range(c, c); }
@@ -266,6 +290,7 @@ class PathPattern {
   std::string expression_;
   std::size_t at_ = 0;
   std::vector<Step> steps_;
+  bool plain_ = false;
 };
 
 }  // namespace mole

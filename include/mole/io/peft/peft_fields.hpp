@@ -62,12 +62,19 @@ class PeftFields {
     if (!field->is_array()) wrong(name, "a list of texts", *field);
     for (const Tree& element : *field) to.push_back(text(name, element));
   }
+  /// Patterns together may take little more memory and time than texts of their length: "x{4000}" has 7 characters.
   void read(std::string_view name, std::vector<PeftPattern>& to, bool ranks) const {
     const Tree* field = find(name);
     if (!field) return;
     if (!field->is_object()) wrong(name, "an object", *field);
+    std::size_t excess = 0;
     for (const auto& [key, value] : field->items()) try {
         to.push_back({PathPattern(key), ranks ? double(rank(name, value)) : number(name, value)});
+        excess += to.back().pattern.excess();
+        if (excess > most_steps)
+          throw file_error(
+              source_, "at most " + std::to_string(most_steps) + " steps of expressions in '" + std::string(name) + "'",
+              "more, with '" + key.substr(0, 60) + "'");
       } catch (const Error& error) {
         if (error.code() == ErrorCode::file) throw;
         throw Error(ErrorCode::file, source_ + ": " + std::string(name) + ": " + error.what());
@@ -103,6 +110,8 @@ class PeftFields {
   }
 
  private:
+  static constexpr std::size_t most_steps = 4 * PathPattern::max_steps;
+
   bool bool_of(std::string_view name, const Tree& field) const { wrong(name, "true or false", field); }
   double number(std::string_view name, const Tree& field) const {
     if (!field.is_number() || !std::isfinite(field.get<double>())) wrong(name, "a number", field);
