@@ -308,6 +308,18 @@ TEST_CASE("A mixture of MoE-PEFT that is broken, or not served, is refused by wh
                                            "mola.layers.4.self_attn.q_proj.experts.01.lora_A.weight"});
 }
 
+TEST_CASE("A module has places for the experts that are there, whatever their numbers are", "[io]") {
+  MoePeftFolder folder = plugged("mola");
+  folder.config.replace(folder.config.find("\"num_experts\": 3"), 16, "\"num_experts\": 1000000000");
+  for (auto tensor = folder.tensors.begin(); tensor != folder.tensors.end();)
+    tensor = tensor->first.find(".experts.") != std::string::npos ? folder.tensors.erase(tensor) : std::next(tensor);
+  for (int module = 0; module < 100;
+       ++module)  // with a list of experts up to the last, each would take the memory of all
+    folder.add("mola.layers." + std::to_string(module) + ".self_attn.q_proj.experts.999999999.lora_A.weight", 2, 7);
+  CHECK(folder.complaint() ==
+        "expected 1000000000 experts, as in adapter_config.json for 'model.layers.0.self_attn.q_proj', found 1");
+}
+
 TEST_CASE("A router of MixLoRA that is not there is missed", "[io]") {
   MoePeftFolder folder = mixlora_folder(R"("routing_strategy": "mixlora")");
   folder.tensors.erase("mixlora.layers.0.mlp.moe_gate.weight");

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <charconv>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -137,6 +138,7 @@ class MoePeftReading {
 
   void run() {
     for (const auto& [name, file] : adapter_.files->tensors()) place(name, {file, &file->at(name)});
+    for (auto& [path, experts] : experts_) take(adapter_.modules.at(path), experts);
     bool experts = false;
     for (const auto& [path, module] : adapter_.modules) {
       check(module);
@@ -172,12 +174,11 @@ class MoePeftReading {
     module.path = place->path;
     std::optional<PeftTensor>* to = &module.gate;
     if (place->what != MoePeftPlace::What::gate) {
-      if (place->expert >= std::min(config().num_experts, Index(adapter_.files->tensors().size())))
+      if (place->expert >= config().num_experts)
         fail(name, std::to_string(config().num_experts) + " experts, as in adapter_config.json",
              "number " + std::to_string(place->expert));
       if (place->expert < 0 && !module.single) module.single.emplace();
-      if (place->expert >= Index(module.experts.size())) module.experts.resize(std::size_t(place->expert) + 1);
-      MoePeftPair& pair = place->expert < 0 ? *module.single : module.experts[std::size_t(place->expert)];
+      MoePeftPair& pair = place->expert < 0 ? *module.single : experts_[place->path][place->expert];
       to = place->what == MoePeftPlace::What::a ? &pair.a : &pair.b;
     }
     if (to->has_value()) fail(name, "one tensor of that place", "two");
@@ -185,13 +186,18 @@ class MoePeftReading {
     adapter_.report.used.push_back(name);
   }
 
+  /// A list of them has no more places than there are tensors.
+  void take(MoePeftModule& module, std::map<Index, MoePeftPair>& experts) const {
+    if (Index(experts.size()) != config().num_experts)
+      fail(module.path, std::to_string(config().num_experts) + " experts, as in adapter_config.json",
+           std::to_string(experts.size()));
+    for (auto& [number, pair] : experts) module.experts.push_back(std::move(pair));
+  }
+
   void check(const MoePeftModule& module) const {
     const bool mixlora = config().kind == MoePeftKind::mixlora;
     if (module.single && !module.experts.empty()) fail(module.path, "experts or one LoRA", "both");
     if (module.single) check(module.path, *module.single, *module.single, config().lora.rank);
-    if (!module.experts.empty() && Index(module.experts.size()) != config().num_experts)
-      fail(module.path, std::to_string(config().num_experts) + " experts, as in adapter_config.json",
-           std::to_string(module.experts.size()));
     for (const MoePeftPair& pair : module.experts)
       check(module.path, pair, module.experts.front(), config().experts.rank);
     const bool gated = mixlora ? is_block(module.path) : !module.experts.empty();
@@ -223,6 +229,7 @@ class MoePeftReading {
   }
 
   MoePeftAdapter& adapter_;
+  std::map<std::string, std::map<Index, MoePeftPair>, std::less<>> experts_;  // of each module, by their numbers
 };
 
 }  // namespace detail
