@@ -83,6 +83,7 @@ CASES = {
     "modules_to_save": (llama, LoraConfig(r=4, target_modules=LLAMA, modules_to_save=["lm_head"])),
     "Conv1D": (gpt2, LoraConfig(r=4, fan_in_fan_out=True, target_modules=GPT2)),
     "embeddings": (llama, LoraConfig(r=4, target_modules=["embed_tokens", "q_proj"])),
+    "modules_to_save, the end of a name": (llama, LoraConfig(r=4, target_modules=LLAMA, modules_to_save=["head"])),
     "target_parameters": (mixtral, LoraConfig(r=2, target_modules=["q_proj"], target_parameters=EXPERTS)),
     "target_parameters, patterns": (mixtral, LoraConfig(
         r=2, target_modules=[], target_parameters=EXPERTS, rank_pattern={"experts.down_proj": 4},

@@ -5,6 +5,7 @@
 #include "support/catch.hpp"
 #include "support/random_matrix.hpp"
 
+#include <cmath>
 #include <string>
 
 using namespace mole;
@@ -104,6 +105,73 @@ TEST_CASE("The bias of B joins that of the base, and tensors that are replaced t
   for (Index o = 0; o < 4; ++o) CHECK(merged.matrix<float>("q.bias")(0, o) == before(0, o) + 2 * own(0, o));
   CHECK(merged.matrix<float>("head.weight")(3, 2) == adapter.replaced.at("head.weight").matrix<float>()(3, 2));
   CHECK(merged.matrix<float>("norm.bias")(0, 3) == adapter.replaced.at("norm.bias").matrix<float>()(0, 3));
+}
+
+TEST_CASE("DoRA of an embedding changes the lengths of the table's columns", "[io]") {
+  PeftFolder folder(R"({"peft_type":"LORA","r":2,"lora_alpha":3,"use_dora":true})");
+  folder.add("base_model.model.w.lora_embedding_A", {2, 4}).add("base_model.model.w.lora_embedding_B", {3, 2});
+  const PeftAdapter adapter = folder.add("base_model.model.w.lora_magnitude_vector", {3}).read();
+  const MergeHost host({"w.weight"});
+  const TemporaryFolder out;
+  merge_peft(adapter, host.read(), out / "");
+  const Matrix<float> before = host.read().matrix<float>("w.weight"),
+                      now = SafetensorsShards(out / "").matrix<float>("w.weight");
+  const PeftModule& module = adapter.at("w");
+  const auto a = adapter.tensor(module, "lora_embedding_A").matrix<double>(),
+             b = adapter.tensor(module, "lora_embedding_B").matrix<double>(),
+             magnitude = adapter.tensor(module, "lora_magnitude_vector").matrix<double>();
+  const auto v = [&](Index word, Index c) {
+    return double(before(word, c)) + 1.5 * (b(c, 0) * a(0, word) + b(c, 1) * a(1, word));
+  };
+  for (Index c = 0; c < 3; ++c) {
+    double squares = 0;
+    for (Index word = 0; word < 4; ++word) squares += v(word, c) * v(word, c);
+    for (Index word = 0; word < 4; ++word)
+      CHECK(now(word, c) == Approx(magnitude(0, c) / std::sqrt(squares) * v(word, c)).epsilon(1e-5));
+  }
+  CHECK_THROWS_AS(PeftExperts<float>(adapter).embedding("w"), Error);  // its magnitude would be lost
+}
+
+TEST_CASE("Tensors of no module replace those that the host has under their names, as when peft loads them", "[io]") {
+  PeftFolder folder(R"({"peft_type":"LORA","r":2,"modules_to_save":["head"]})");
+  folder.lora("m.q", 3, 4, 2).add("base_model.model.lm_head.weight", {4, 3});  // of modules_to_save
+  folder.add("base_model.model.m.words.weight", {4, 3}).add("base_model.model.m.other.weight", {4, 3});
+  const PeftAdapter adapter = folder.read();
+  CHECK(adapter.report.unused.size() == 2);
+  for (const bool inner : {false, true}) {
+    const MergeHost host(inner ? std::initializer_list<const char*>{"q.weight", "words.weight", "lm_head.weight"}
+                               : std::initializer_list<const char*>{"m.q.weight", "m.words.weight", "lm_head.weight"});
+    const TemporaryFolder out;
+    CHECK(merge_peft(adapter, host.read(), out / "").size() == 3);
+    const SafetensorsShards merged(out / "");
+    for (const char* name : {"m.words.weight", "lm_head.weight"}) {
+      const std::string in_host = std::string(name).substr(inner && name[1] == '.' ? 2 : 0);
+      CHECK(std::ranges::equal(merged.at(in_host).bytes,
+                               adapter.files->at(std::string("base_model.model.") + name).bytes));
+    }
+  }
+  const TemporaryFolder larger;
+  SafetensorsWriter words;
+  words.add("m.q.weight", Matrix<float>(4, 3));
+  words.add("lm_head.weight", Matrix<float>(4, 3));
+  words.add("m.words.weight", Matrix<float>(5, 3));
+  words.write(larger / "model.safetensors");
+  try {
+    merge_peft(adapter, SafetensorsShards(larger / ""), larger / "new");
+    FAIL("expected an Error");
+  } catch (const Error& error) {
+    CHECK(holds(error.what(), "'m.words.weight' of [4 x 3], as of the adapter, found [5 x 3]"));
+  }
+}
+
+TEST_CASE("Two modules or tensors of the adapter that would change one of the host are refused", "[io]") {
+  PeftFolder two(R"({"peft_type":"LORA","r":2})");
+  CHECK(holds(merge_complaint(two.lora("left.q", 3, 4, 2).lora("right.q", 3, 4, 2).read(), MergeHost({"q.weight"})),
+              "expected one module for 'q.weight' of the host, found 'left.q' and 'right.q'"));
+  PeftFolder heads(R"({"peft_type":"LORA","r":2,"modules_to_save":["head"]})");
+  heads.lora("a.q", 3, 4, 2).add("a.head.weight", {4, 3}).add("b.head.weight", {4, 3});
+  CHECK(holds(merge_complaint(heads.read(), MergeHost({"q.weight", "head.weight"})),
+              "expected one tensor for 'head.weight' of the host, found 'a.head.weight' and 'b.head.weight'"));
 }
 
 TEST_CASE("What does not fit the checkpoint is refused by its name, and nothing is written", "[io]") {

@@ -82,9 +82,20 @@ TEST_CASE("A module to be saved is found anywhere in a name, and the bias of an 
   CHECK(adapter.replaced.contains("b.head.out.weight"));
   CHECK(adapter.replaced.contains("q.bias"));
   PeftFolder other(R"({"peft_type":"LORA","r":2,"modules_to_save":["head"]})");
-  other.lora("q", 3, 4, 2).add("base_model.model.ahead.weight", {2, 3}).add("base_model.model.head", {2});
+  other.lora("q", 3, 4, 2).add("base_model.model.heads.weight", {2, 3}).add("base_model.model.head", {2});
   CHECK(other.read().report.text() ==
-        "2 used; 2 unused: base_model.model.ahead.weight, base_model.model.head; 1 missing: head");
+        "2 used; 2 unused: base_model.model.head, base_model.model.heads.weight; 1 missing: head");
+  // As peft, which asks whether a path ends so, wherever in a step.
+  PeftFolder within(R"({"peft_type":"LORA","r":2,"modules_to_save":["head"]})");
+  within.lora("q", 3, 4, 2).add("base_model.model.lm_head.weight", {2, 3}).add("base_model.model.a.xhead.b.c", {2});
+  CHECK(within.read().report.text() == "4 used");
+  CHECK(within.read().replaced.contains("lm_head.weight"));
+  // Before 0.21 it also saved as biases whatever has the word in its name.
+  for (const char* bias : {"all", "lora_only"}) {
+    PeftFolder biases(std::string(R"({"peft_type":"LORA","r":2,"bias":")") + bias + "\"}");
+    biases.lora("q", 3, 4, 2).add("base_model.model.relative_attention_bias.weight", {2, 3});
+    CHECK(biases.read().replaced.size() == (std::string(bias) == "all" ? 1 : 0));
+  }
 }
 
 TEST_CASE("Modules of stacked experts are told by target_parameters, at any depth of wrapping", "[io]") {

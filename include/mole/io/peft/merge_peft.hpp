@@ -7,12 +7,14 @@
 #include "mole/io/rewrite_shards.hpp"
 
 #include <concepts>
+#include <deque>
 #include <filesystem>
 #include <map>
 #include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "mole/core/macros_off.hpp"
@@ -36,10 +38,11 @@ class PeftMerging {
         host_(host),
         experts_(std::shared_ptr<const PeftAdapter>(std::shared_ptr<void>(), &adapter)) {
     for (const PeftModule& module : adapter.modules) add(module);
-    for (const auto& [name, tensor] : adapter.replaced) {
-      Change& change = changes_[name_in_host(name)];
-      change.replaced = &tensor;
-      require_shape(name, tensor.shape());
+    for (const auto& [name, tensor] : adapter.replaced) replace(name, tensor);
+    for (const std::string& name : adapter.report.unused) {  // the host tells which of them are its own
+      const std::string_view path = peft_place(adapter.config.kind, name).path;
+      const SafetensorsReader& file = adapter.files->reader_of(name);
+      if (find_in_host(path)) replace(std::string(path), unused_.emplace_back(PeftTensor{&file, &file.at(name)}));
     }
     for (const auto& [name, change] : changes_) {
       const Dtype dtype = host.at(name).dtype;
@@ -85,12 +88,23 @@ class PeftMerging {
     throw file_error(host_.source(), expected, found);
   }
 
+  void replace(const std::string& name, const PeftTensor& tensor) {
+    Change& change = changes_[name_in_host(name)];
+    if (change.replaced)
+      throw file_error(adapter_.source, "one tensor for '" + name_in_host(name) + "' of the host",
+                       "'" + change.replaced->entry->name + "' and '" + tensor.entry->name + "'");
+    change.replaced = &tensor;
+    require_shape(name, tensor.shape());
+  }
+
   void add(const PeftModule& module) {
     if (module.stacked)
       throw file_error(adapter_.source, "modules whose weights a checkpoint has under their own names",
                        "'" + module.path + "', of target_parameters");
     const std::string weight = name_in_host(module.path + ".weight");
-    changes_[weight].weight_of = &module;
+    if (const PeftModule* other = std::exchange(changes_[weight].weight_of, &module))
+      throw file_error(adapter_.source, "one module for '" + weight + "' of the host",
+                       "'" + other->path + "' and '" + module.path + "'");
     const std::vector<Index>& shape = host_.at(weight).shape;
     if (shape.size() != 2) fail("a matrix '" + weight + "'", std::to_string(shape.size()) + " dimensions");
     const auto require_size = [&](std::string_view a, std::size_t of_a, std::string_view b, std::size_t of_b) {
@@ -109,11 +123,15 @@ class PeftMerging {
 
   /// The name itself, or without its first step, as transformers saves models that are the inner part of others.
   std::string name_in_host(const std::string& name) const {
+    if (auto found = find_in_host(name)) return *found;
+    fail("a tensor '" + without_base_layers(name) + "', which the adapter changes", "none of that name");
+  }
+  std::optional<std::string> find_in_host(std::string_view name) const {
     const std::string own = without_base_layers(name);
     if (host_.has(own)) return own;
     const std::size_t dot = own.find('.');
     if (dot != own.npos && host_.has(own.substr(dot + 1))) return own.substr(dot + 1);
-    fail("a tensor '" + own + "', which the adapter changes", "none of that name");
+    return {};
   }
 
   void require_shape(const std::string& name, const std::vector<Index>& expected) const {
@@ -135,8 +153,10 @@ class PeftMerging {
   }
 
   void add_update(const PeftModule& module, bool embedding, Matrix<T>& weight) {
-    if (embedding) return experts_.embedding(module.path).add_delta(0, 1, weight);
     const Matrix<T> before = adapter_.config.decomposed ? weight : Matrix<T>();  // DoRA borrows what it measures
+    if (embedding && adapter_.config.decomposed)
+      return experts_.dora(module.path, before.view()).add_delta(0, 1, weight);
+    if (embedding) return experts_.embedding(module.path).add_delta(0, 1, weight);
     experts_.visit(module.path, weight.cols(), weight.rows(), before.view(),
                    [&]<class Experts>(const Experts& experts) {
                      require(experts.in() == weight.cols() && experts.out() == weight.rows(), ErrorCode::shape,
@@ -152,6 +172,7 @@ class PeftMerging {
   const PeftAdapter& adapter_;
   const SafetensorsShards& host_;
   PeftExperts<T> experts_;
+  std::deque<PeftTensor> unused_;  // by the adapter's own word, which the host has
   std::map<std::string, Change> changes_;
 };
 
@@ -163,12 +184,14 @@ class PeftMerging {
 ///
 ///   W += scale B A  (of DoRA the whole of W),   a bias += that of B,   modules_to_save and biases take their places
 ///
-/// A module's weight is "<path>.weight" of the host, or that without its first step ("transformer."). Sums are taken in
-/// T and rounded to the dtype of the host's tensor. Memory: one tensor in T, two of DoRA. Files as by rewrite_shards();
-/// nothing is written if the adapter does not fit. Tied weights stay tied: a checkpoint has them once.
-/// Throws Error(option) for a mixture and for an adapter that has changed its base (base_is_changed), Error(file) for a
-/// tensor that the host lacks or has in another shape or dtype, Error(shape) for one that does not fit. Source:
-/// huggingface/peft 0.21.2, tuners/*/layer.py, merge.
+/// Tensors of no module take the places of those that the host has under their names, too, as when peft loads them:
+/// embeddings that were saved as their size had changed fit a host that has changed alike. A module's weight is
+/// "<path>.weight" of the host, or that without its first step ("transformer."). Sums are taken in T and rounded to the
+/// dtype of the host's tensor. Memory: one tensor in T, two of DoRA. Files as by rewrite_shards(); nothing is written
+/// if the adapter does not fit. Tied weights stay tied: a checkpoint has them once. Throws Error(option) for a mixture
+/// and for an adapter that has changed its base (base_is_changed), Error(file) for a tensor that the host lacks or has
+/// in another shape or dtype, and for two that would change one of the host, Error(shape) for one that does not fit.
+/// Source: huggingface/peft 0.21.2, tuners/*/layer.py, merge.
 template <std::floating_point T = float>
 std::vector<std::string> merge_peft(const PeftAdapter& adapter, const SafetensorsShards& host,
                                     const std::filesystem::path& folder, const MergePeftOptions& options = {}) {

@@ -66,13 +66,18 @@ class PeftExperts {
   /// The table of an embedding: row w of the table gains   scale B^T A e_w.   A [r x words], B [r x width]
   LowRank<DenseFactors<T>> embedding(std::string_view path) const {
     const PeftModule& module = of_kind(path, PeftKind::lora, "LoRA of an embedding", "lora_embedding_A");
+    require(!module.has("lora_magnitude_vector"), ErrorCode::option, adapter_->source,
+            ": expected an embedding without magnitude, found '", path, "' with one; dora() has it");
     return dense(module, matrix(module, "lora_embedding_A"), turned(module, "lora_embedding_B"));
   }
 
-  /// `weight` [O x I] is that of the base, in memory that outlives the experts.
+  /// `weight` [O x I] is that of the base, in memory that outlives the experts: of an embedding, its table turned,
+  /// [width x words].
   MapExperts<WeightDecomposition<T>> dora(std::string_view path, View<const T> weight) const {
     const PeftModule& module = of_kind(path, PeftKind::lora, "DoRA", "lora_magnitude_vector");
-    auto a = matrix(module, "lora_A.weight"), b = turned(module, "lora_B.weight");
+    const bool table = module.has("lora_embedding_A");
+    auto a = matrix(module, table ? "lora_embedding_A" : "lora_A.weight"),
+         b = turned(module, table ? "lora_embedding_B" : "lora_B.weight");
     WeightDecomposition<T> maps({.in = a.cols(),
                                  .out = b.cols(),
                                  .rank = a.rows(),
@@ -144,7 +149,7 @@ class PeftExperts {
     switch (adapter_->config.kind) {
       case PeftKind::lora:
         if (module.has("lora_B.bias")) return f(biased_lora(path));
-        if (!module.has("lora_magnitude_vector")) return f(lora(path));
+        if (module.has("lora_embedding_A") || !module.has("lora_magnitude_vector")) return f(lora(path));
         require(bool(weight), ErrorCode::option, "PeftExperts: expected the base's weight as numbers for DoRA at '",
                 path, "', found none");
         return f(dora(path, weight));

@@ -30,9 +30,10 @@ struct ReadPeftOptions {
 ///
 /// Checks names, dtypes, dimensions, that no module lacks a part, and ranks; the numbers are not looked at. Tensors of
 /// no module are `replaced` ones if the configuration names them (modules_to_save, bias) or they are those of a
-/// base_layer, else unused. Throws Error(file) for what is broken or not served, and if nothing is attached to any
-/// module.  O(n log n) for n tensors; what they hold is mapped, not read.
-/// Source: huggingface/peft 0.21.2, peft_model.py and utils/save_and_load.py.
+/// base_layer, else unused: peft also saves embeddings whose size was changed, which nothing tells but their names, and
+/// loads them where its model has such a tensor. Throws Error(file) for what is broken or not served, and if nothing is
+/// attached to any module.  O(n log n) for n tensors; what they hold is mapped, not read. Source: huggingface/peft
+/// 0.21.2, peft_model.py and utils/save_and_load.py.
 PeftAdapter read_peft(const std::filesystem::path& folder, const ReadPeftOptions& options = {});
 
 /// The same of what is open already: the text of an adapter_config.json, and the tensors; `source` names both.
@@ -108,7 +109,9 @@ class PeftReading {
     if (!place.key) {
       const std::string own = without_base_layers(place.path);
       const bool of_base = own != place.path;
-      const bool known = of_base || is_saved(own) || (config().bias != "none" && own.ends_with(".bias"));
+      const bool is_bias = own.ends_with(".bias") || own == "bias" ||
+                           (config().bias == "all" && own.find("bias") != own.npos);  // as before peft 0.21
+      const bool known = of_base || is_saved(own) || (config().bias != "none" && is_bias);
       if (known) require_floats(name, tensor);
       if (known && !adapter_.replaced.emplace(own, tensor).second) fail(name, "one tensor for '" + own + "'", "two");
       (known ? adapter_.report.used : adapter_.report.unused).push_back(name);
@@ -229,11 +232,13 @@ class PeftReading {
       path.remove_prefix(dot + 1);
     }
   }
-  /// Is the tensor within a module to be saved?
+  /// Is the tensor within a module to be saved? peft takes modules_to_save for ends of paths, whether or not a step
+  /// begins there: "head" is also "lm_head".
   bool is_saved(std::string_view name) {
+    if (saved_.empty()) return false;
     for (std::size_t dot = name.rfind('.'); dot != name.npos && dot > 0; dot = name.rfind('.', dot - 1))
-      if (const std::string_view found = end_among(saved_, name.substr(0, dot)); !found.empty())
-        return found_.emplace(found), true;
+      for (std::string_view end = name.substr(0, dot); !end.empty(); end.remove_prefix(1))
+        if (saved_.contains(end)) return found_.emplace(end), true;
     return false;
   }
   /// Of what the configuration names, all that no tensor belongs to.
