@@ -58,6 +58,26 @@ TEST_CASE("Tensors of several shards are found by name, and borrowed by a base",
   CHECK_THROWS_AS(shards.at("v.weight"), Error);
 }
 
+TEST_CASE("A tensor of a shard that the index does not name is not lost, and is refused if it is in two", "[io]") {
+  const TemporaryFolder folder;
+  const auto two = [&](const char* name, const std::string& a, const std::string& b) {
+    SafetensorsWriter writer;
+    writer.add(a, Matrix<float>(1, 2));
+    writer.add(b, Matrix<float>(1, 2));
+    writer.write(folder / name);
+  };
+  two("one.safetensors", "a", "unnamed");
+  two("two.safetensors", "b", "a");
+  put(folder / "model.safetensors.index.json", R"({"weight_map":{"a":"one.safetensors","b":"two.safetensors"}})");
+  const SafetensorsShards shards(folder / "");
+  CHECK(shards.tensors().size() == 3);
+  CHECK(shards.reader_of("unnamed").source() == (folder / "one.safetensors").string());
+  CHECK(shards.reader_of("a").source() == (folder / "one.safetensors").string());  // the index decides
+  two("two.safetensors", "b", "unnamed");
+  CHECK(shards_complaint(folder).ends_with(
+      "expected the shard of 'unnamed', found none, and the tensor in two, such as two.safetensors"));
+}
+
 TEST_CASE("A folder, an index and a file are opened by their paths", "[io]") {
   const TemporaryFolder folder;
   write_shard(folder / "one.safetensors", "a", 0);

@@ -20,16 +20,15 @@
 namespace mole {
 
 /// Tensors by name, of <folder>/<stem>.safetensors or, if that is absent, of the shards that
-/// <folder>/<stem>.safetensors.index.json lists: a model of transformers under the stem "model", an adapter of peft
-/// under "adapter_model".
+/// <folder>/<stem>.safetensors.index.json lists, with what these shards hold beyond it: a model of transformers under
+/// the stem "model", an adapter of peft under "adapter_model".
 ///
 /// Opening maps the files and checks their headers; what a tensor holds is read when it is used, and `view` borrows it.
 /// A linear layer on a weight of the file, without a copy if it is stored as floats:
 ///     DenseBase base{model.view<float>("model.layers.0.self_attn.q_proj.weight")}
-/// F16 and BF16 likewise by read_safetensors_weight(); `matrix` converts them and F64, `transposed` what Conv1D stores as
-/// [I x O]. Move-only; views live as long as the object.
-/// Throws Error(file) if neither file is there, for a broken index or shard, for a shard outside of the folder, and for
-/// a tensor that its shard lacks.
+/// F16 and BF16 likewise by read_safetensors_weight(); `matrix` converts them and F64, `transposed` what Conv1D stores
+/// as [I x O]. Move-only; views live as long as the object. Throws Error(file) if neither file is there, for a broken
+/// index or shard, for a shard outside of the folder, and for a tensor that its shard lacks.
 class SafetensorsShards {
  public:
   explicit SafetensorsShards(const std::filesystem::path& folder, const std::string& stem = "model");
@@ -132,6 +131,14 @@ inline void SafetensorsShards::open_index(const std::filesystem::path& folder) {
     reader.at(name);
     tensors_[name] = &reader;
   }
+  // What a shard has and the index does not name is there, too: who loads shard by shard, as transformers, reads it.
+  decltype(tensors_) beyond;
+  for_each_file([&](const std::string& file, const SafetensorsReader& reader) {
+    for (const SafetensorsEntry& entry : reader.tensors())
+      if (!has(entry.name) && !beyond.try_emplace(entry.name, &reader).second)
+        throw file_error(source_, "the shard of '" + entry.name + "'", "none, and the tensor in two, such as " + file);
+  });
+  tensors_.merge(beyond);
 }
 
 }  // namespace mole
