@@ -27,6 +27,7 @@ std::vector<std::byte> encode_floats(View<T> numbers, Dtype dtype) {
   require(dtype == Dtype::f64 || dtype == Dtype::f32 || dtype == Dtype::f16 || dtype == Dtype::bf16, ErrorCode::option,
           "encode_floats: expected F64, F32, F16 or BF16, found ", name_of(dtype));
   std::vector<std::byte> bytes(std::size_t(numbers.size()) * std::size_t(bits_of(dtype)) / 8);
+  if (bytes.empty()) return bytes;  // of however many rows
   std::byte* to = bytes.data();
   const auto put = [&](auto stored) {
     std::memcpy(to, &stored, sizeof stored);

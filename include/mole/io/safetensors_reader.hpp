@@ -154,6 +154,7 @@ template <std::floating_point T>
 Matrix<T> SafetensorsReader::transposed(std::string_view name) const {
   const Matrix<T> stored = matrix<T>(name);
   Matrix<T> turned(stored.cols(), stored.rows());
+  if (stored.empty()) return turned;  // a size beside a 0 may be any number
   for (Index r = 0; r < stored.rows(); ++r)
     for (Index c = 0; c < stored.cols(); ++c) turned(c, r) = stored(r, c);
   return turned;

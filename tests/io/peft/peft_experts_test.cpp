@@ -152,6 +152,35 @@ TEST_CASE("VeRA reads the first columns of what all layers share, and is written
   });
 }
 
+TEST_CASE("A module with frozen matrices of its own reads these, whichever module was read before", "[io]") {
+  PeftFolder folder(R"({"peft_type":"VERA","r":2})");
+  folder.add("base_model.vera_A", {2, 5}).add("base_model.vera_B", {4, 2}).add("base_model.model.v.vera_A", {2, 5});
+  for (const std::string path : {"q", "v", "w"})
+    folder.add("base_model.model." + path + ".vera_lambda_b", {4})
+        .add("base_model.model." + path + ".vera_lambda_d", {2});
+  const PeftAdapter adapter = folder.read();
+  PeftExperts<float> experts(adapter);
+  const auto q = experts.vera("q", 5).factors().pair(), v = experts.vera("v", 5).factors().pair();
+  CHECK(experts.vera("w", 5).factors().pair() == q);
+  CHECK(q->a(1, 4) == adapter.shared.at("vera_A").matrix<float>()(1, 4));
+  CHECK(v->a(1, 4) == adapter.at("v").tensors.at("vera_A").matrix<float>()(1, 4));
+  CHECK(v->a(1, 4) != q->a(1, 4));
+}
+
+TEST_CASE("Sizes of an AdaLoRA beside a rank of 0 are not counted to", "[io]") {
+  PeftFolder folder(R"({"peft_type":"ADALORA","init_r":2,"rank_pattern":{"q.lora_E":[false,false]}})");
+  const Index many = Index(1) << 40;
+  folder.add_bytes("base_model.model.q.lora_A", Dtype::f32, {0, many}, {});
+  folder.add_bytes("base_model.model.q.lora_B", Dtype::f32, {many, 0}, {});
+  folder.add_bytes("base_model.model.q.lora_E", Dtype::f32, {0, 1}, {});
+  const auto experts = PeftExperts<float>(folder.read()).adalora("q");
+  CHECK(experts.out() == many);
+  PeftWriter writer;
+  writer.add("q", experts);
+  const TemporaryFolder out;
+  CHECK(code_of([&] { writer.write(out / ""); }) == ErrorCode::option);  // no ranks at all
+}
+
 TEST_CASE("RandLoRA pairs rows as its release, whichever side is smaller, and is written as it was read", "[io]") {
   PeftFolder folder(R"({"peft_type":"RANDLORA","r":2,"randlora_alpha":5})");
   folder.add("base_model.randlora_A", {2, 1, 4}).add("base_model.randlora_B", {6, 2, 2});

@@ -219,6 +219,18 @@ TEST_CASE("Halves, ranks that disagree, wrong dtypes and dimensions are refused 
   lacking.lora("q", 3, 4, 2);
   CHECK(holds(lacking.complaint(), "expected a tensor 'lora_B.bias' as lora_bias is true for 'q'"));
 
+  PeftFolder both = of(lora_json.c_str());
+  both.lora("q", 3, 4, 2).add("base_model.model.q.lora_embedding_A", {2, 3});
+  CHECK(holds(both.complaint(),
+              "expected tensors of a linear layer or of an embedding for 'q', found 'lora_A.weight' "
+              "and 'lora_embedding_A'"));
+  PeftFolder pathless = of(lora_json.c_str());  // a module without a path is none, and shares nothing with the others
+  pathless.add("base_model.model.q.lora_A.weight", {2, 3}).add("base_model.model..lora_B.weight", {4, 2});
+  CHECK(holds(pathless.complaint(), "expected a tensor 'lora_B.weight' for 'q', found none"));
+  pathless.add("base_model.model.q.lora_B.weight", {4, 2}).add(".lora_B.bias", {4});
+  CHECK(pathless.read().shared.empty());
+  CHECK(pathless.read().report.unused == std::vector<std::string>{".lora_B.bias", "base_model.model..lora_B.weight"});
+
   PeftFolder nul = of(lora_json.c_str());
   nul.lora(std::string("q\0x", 3), 3, 4, 2);
   CHECK(holds(nul.complaint(), "a name without a character 0"));

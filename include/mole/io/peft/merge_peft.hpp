@@ -147,6 +147,7 @@ class PeftMerging {
 
   static Matrix<T> transposed(const Matrix<T>& matrix) {
     Matrix<T> turned(matrix.cols(), matrix.rows());
+    if (matrix.empty()) return turned;  // a size beside a 0 may be any number
     for (Index r = 0; r < matrix.rows(); ++r)
       for (Index c = 0; c < matrix.cols(); ++c) turned(c, r) = matrix(r, c);
     return turned;

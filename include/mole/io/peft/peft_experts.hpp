@@ -17,6 +17,7 @@
 #include "mole/maps/weight_decomposition.hpp"
 
 #include <concepts>
+#include <map>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -99,10 +100,11 @@ class PeftExperts {
   /// `in` is that of the layer: the file has the matrices of the largest.
   LowRank<SharedFrozen<T>> vera(std::string_view path, Index in) {
     const PeftModule& module = of_kind(path, PeftKind::vera, "VeRA", "vera_lambda_b");
-    if (!pair_)
-      pair_ = std::make_shared<const FrozenPair<T>>(FrozenPair<T>{matrix(module, "vera_A"), turned(module, "vera_B")});
+    auto& pair = pairs_[entries_of(module, "vera_A", "vera_B")];
+    if (!pair)
+      pair = std::make_shared<const FrozenPair<T>>(FrozenPair<T>{matrix(module, "vera_A"), turned(module, "vera_B")});
     auto d = matrix(module, "vera_lambda_d"), b = matrix(module, "vera_lambda_b");
-    SharedFrozen<T> factors({.in = in, .out = b.cols(), .pair = pair_}, generator());
+    SharedFrozen<T> factors({.in = in, .out = b.cols(), .pair = pair}, generator());
     factors.parameters() = {std::move(d), std::move(b)};
     return checked<LowRank<SharedFrozen<T>>>(std::move(factors), module.scale);
   }
@@ -110,11 +112,12 @@ class PeftExperts {
   MapExperts<DiagonalMixture<T>> randlora(std::string_view path, Index in, Index out,
                                           BasisPairing pairing = BasisPairing::flattened) {
     const PeftModule& module = of_kind(path, PeftKind::randlora, "RandLoRA", "randlora_lambda");
-    if (!bases_)
-      bases_ = std::make_shared<const DiagonalBases<T>>(matrix(module, "randlora_A"), turned(module, "randlora_B"));
+    auto& bases = bases_[entries_of(module, "randlora_A", "randlora_B")];
+    if (!bases)
+      bases = std::make_shared<const DiagonalBases<T>>(matrix(module, "randlora_A"), turned(module, "randlora_B"));
     auto lambda = matrix(module, "randlora_lambda"), gamma = matrix(module, "randlora_gamma");
     DiagonalMixture<T> maps(
-        {.in = in, .out = out, .bases = bases_, .used = lambda.cols(), .pairing = pairing, .over_root_of_bases = false},
+        {.in = in, .out = out, .bases = bases, .used = lambda.cols(), .pairing = pairing, .over_root_of_bases = false},
         generator());
     maps.parameters() = {std::move(lambda), std::move(gamma)};
     return checked<MapExperts<DiagonalMixture<T>>>(std::move(maps), module.scale);
@@ -181,6 +184,10 @@ class PeftExperts {
     return module;
   }
 
+  using Entries = std::pair<const SafetensorsEntry*, const SafetensorsEntry*>;
+  Entries entries_of(const PeftModule& module, std::string_view a, std::string_view b) const {
+    return {adapter_->tensor(module, a).entry, adapter_->tensor(module, b).entry};
+  }
   Matrix<T> matrix(const PeftModule& module, std::string_view suffix) const {
     return adapter_->tensor(module, suffix).template matrix<T>();
   }
@@ -204,8 +211,9 @@ class PeftExperts {
   }
 
   std::shared_ptr<const PeftAdapter> adapter_;
-  std::shared_ptr<const FrozenPair<T>> pair_;
-  std::shared_ptr<const DiagonalBases<T>> bases_;
+  // One for all modules, as a rule; a module may have its own.
+  std::map<Entries, std::shared_ptr<const FrozenPair<T>>> pairs_;
+  std::map<Entries, std::shared_ptr<const DiagonalBases<T>>> bases_;
 };
 
 template <std::floating_point T>

@@ -102,7 +102,7 @@ inline PeftPlace peft_place(PeftKind kind, std::string_view name) {
     const std::size_t size = key.kind == kind ? detail::end_that_is(path, key.suffix) : 0;
     if (size == 0) continue;
     const std::string_view before = path.substr(0, path.size() - size), suffix = path.substr(before.size());
-    if (before.ends_with('.')) return {before.substr(0, before.size() - 1), &key, suffix};
+    if (before.ends_with('.') && before.size() > 1) return {before.substr(0, before.size() - 1), &key, suffix};
     if (before.empty() && key.shared) return {{}, &key, suffix};
   }
   return {path, nullptr};
@@ -112,9 +112,9 @@ namespace detail {
 /// A path of the host, without the steps that peft puts in between where it wraps a module.
 inline std::string without_base_layers(std::string_view path) {
   std::string own;
-  while (!path.empty()) {
+  for (bool first = true; !path.empty();) {
     const std::string_view step = path.substr(0, path.find('.'));
-    if (step != "base_layer") own += (own.empty() ? "" : ".") + std::string(step);
+    if (step != "base_layer") own += (first ? "" : ".") + std::string(step), first = false;
     path.remove_prefix(std::min(path.size(), step.size() + 1));
   }
   return own;

@@ -156,6 +156,11 @@ class PeftReading {
     if (config().kind == PeftKind::lora) {
       only_if(config().decomposed, "lora_magnitude_vector", "use_dora");
       if (!module.has("lora_embedding_A")) only_if(config().lora_bias, "lora_B.bias", "lora_bias");
+      for (const char* table : {"lora_embedding_A", "lora_embedding_B"})
+        for (const char* linear : {"lora_A.weight", "lora_B.weight", "lora_B.bias"})
+          if (module.has(table) && module.has(linear))
+            fail(module.path, "tensors of a linear layer or of an embedding",
+                 "'" + std::string(linear) + "' and '" + table + "'");
       check_ranks(module, "lora_A.weight", "lora_B.weight");
       check_ranks(module, "lora_embedding_A", "lora_embedding_B");
     } else if (config().kind == PeftKind::adalora) {
