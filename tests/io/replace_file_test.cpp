@@ -11,6 +11,7 @@
 #include <csignal>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <unistd.h>
 #endif
 
 namespace {
@@ -94,6 +95,21 @@ TEST_CASE("Who may read a file stays as it was when it is replaced", "[io]") {
     CHECK(content_of(folder / "f") == "new");
     CHECK(std::filesystem::status(folder / "f").permissions() == mode);
   }
+}
+
+TEST_CASE("A file that is replaced keeps its owner and group, where the process may give them", "[io]") {
+  const TemporaryFolder folder;
+  put(folder / "f", "old");
+  REQUIRE(::chmod((folder / "f").c_str(), 0640) == 0);
+  const bool may = ::chown((folder / "f").c_str(), 12345, 54321) == 0;
+  struct stat before, after;
+  REQUIRE(::stat((folder / "f").c_str(), &before) == 0);
+  CHECK(before.st_uid == (may ? 12345 : ::geteuid()));
+  CHECK(complaint(folder / "f", "new").empty());
+  REQUIRE(::stat((folder / "f").c_str(), &after) == 0);
+  CHECK(after.st_uid == before.st_uid);
+  CHECK(after.st_gid == before.st_gid);
+  CHECK(after.st_mode == before.st_mode);
 }
 
 TEST_CASE("A path that is no regular file is refused, and left alone", "[io]") {

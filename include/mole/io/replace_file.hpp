@@ -12,6 +12,8 @@
 #include <utility>
 
 #if __has_include(<unistd.h>)
+#include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #endif
 
@@ -33,12 +35,19 @@ class FileBeside {
     for (int number = 0; !file_ && number < 1000; ++number) {
       beside_ = path;
       beside_ += ".partial" + std::to_string(number);
-      file_ = std::fopen(beside_.string().c_str(), "wbx");
+      file_ = create(beside_, std::filesystem::exists(old));
       if (!file_ && errno != EEXIST) break;
     }
     if (!file_) throw failure("a folder that can be written to");
-    // Who may read the old file may read the new one, and nobody else.
-    if (std::filesystem::exists(old)) std::filesystem::permissions(beside_, old.permissions(), ignored);
+    // Who may read the old file may read the new one, and nobody else: until then the owner alone.
+    if (!std::filesystem::exists(old)) return;
+#if __has_include(<unistd.h>)
+    struct stat status;  // another owner or group can be given by some users only; then they are the writer's
+    if (::stat(path.c_str(), &status) == 0 && ::fchown(::fileno(file_), status.st_uid, status.st_gid) != 0)
+        [[maybe_unused]]
+      const bool group_at_least = ::fchown(::fileno(file_), uid_t(-1), status.st_gid) == 0;
+#endif
+    std::filesystem::permissions(beside_, old.permissions(), ignored);
   }
   FileBeside(const FileBeside&) = delete;
   FileBeside& operator=(const FileBeside&) = delete;
@@ -66,6 +75,21 @@ class FileBeside {
   }
 
  private:
+  /// A file that was not there; null if it was.
+  static std::FILE* create(const std::filesystem::path& path, [[maybe_unused]] bool for_owner) {
+#if __has_include(<unistd.h>)
+    const int file = ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, for_owner ? 0600 : 0666);
+    if (file < 0) return nullptr;
+    if (std::FILE* const opened = ::fdopen(file, "wb")) return opened;
+    ::close(file);
+    std::error_code ignored;
+    std::filesystem::remove(path, ignored);
+    return nullptr;
+#else
+    return std::fopen(path.string().c_str(), "wbx");
+#endif
+  }
+
   Error failure(const char* expected) const {
     return file_error(path_.string(), expected, std::generic_category().message(errno));
   }
@@ -81,7 +105,8 @@ class FileBeside {
 ///
 /// They are written to another file in the same folder, flushed to the disk and renamed, so a reader sees either the
 /// old content or the new content as a whole, and a mapping of the old file stays valid. If `path` is a symbolic link,
-/// the link is replaced, not its target. The permissions of a file that is replaced stay.
+/// the link is replaced, not its target. The permissions of a file that is replaced stay, and its owner and group where
+/// the process may give them.
 /// Throws Error(file) when that fails, and for a path that is no regular file; `path` is then unchanged and no other
 /// file is left behind.
 inline void replace_file(const std::filesystem::path& path, std::span<const std::span<const std::byte>> parts) {
