@@ -252,6 +252,9 @@ TEST_CASE("X-LoRA that is broken is refused by what was expected and found", "[i
         "expected 3 rows, of 3 adapters, for 'last.weight', found 4");
   CHECK(changed([](auto& f) { f.classifier["inner.123.weight"] = f.drawn(4, 4); }) == "");  // reported as unused
 
+  XloraFolder zero(true, "", one_map, 3, true);
+  zero.config.replace(zero.config.find("\"b\""), 3, R"("b\u0000x")");
+  CHECK(zero.complaint().starts_with("expected a text without a character 0 for 'adapters'"));
   for (const char* name : {"../b", "/b", "", "..", "x/b"}) {
     XloraFolder folder(true, "", one_map, 3, true);
     folder.config.replace(folder.config.find("\"b\""), 3, "\"" + std::string(name) + "\"");

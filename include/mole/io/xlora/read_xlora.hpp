@@ -79,7 +79,7 @@ inline XloraConfig XloraConfig::parse(std::string_view json, const std::string& 
   fields.read("peft_type", type);
   if (type != "XLORA") throw file_error(source, "peft_type XLORA", "'" + type + "'");
   if (const auto* adapters = fields.find("adapters"); adapters && adapters->is_object())
-    for (const auto& [name, path] : adapters->items()) config.adapters.push_back(name);
+    for (const auto& [name, path] : adapters->items()) config.adapters.push_back(fields.text("adapters", name));
   else
     fields.read("adapters", config.adapters);
   fields.read("hidden_size", config.hidden_size);
