@@ -94,6 +94,9 @@ Json convert(const Found& found, const Options& options) {
   }
   const PlainLoras loras = loras_in(found, options);
   done["modules"] = loras.modules.size();
+  if (const auto* adapters = std::get_if<std::vector<PeftAdapter>>(&found);
+      adapters && !adapters->front().report.unused.empty())
+    done["left_out"] = adapters->front().report.unused;
   if (options.to == "peft") {
     write_peft(options.out, loras, options.dtype);
   } else if (options.to == "gguf") {
