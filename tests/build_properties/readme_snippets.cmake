@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 # Every block of C++ or C of every README stands, to the letter, in a program of examples/ that is built, and every link to a
 # file leads to one:   cmake -DROOT=<project> -P readme_snippets.cmake
-file(GLOB programs "${ROOT}/examples/*.cpp" "${ROOT}/examples/guide/*.cpp" "${ROOT}/examples/hosts/*.c")
+file(GLOB programs "${ROOT}/examples/*.cpp" "${ROOT}/examples/guide/*.cpp" "${ROOT}/examples/hosts/*.c"
+     "${ROOT}/examples/hosts/*.cpp")
 set(sources "")
 foreach(program IN LISTS programs)
   file(READ "${program}" source)
