@@ -42,10 +42,13 @@ class FileBeside {
     // Who may read the old file may read the new one, and nobody else: until then the owner alone.
     if (!std::filesystem::exists(old)) return;
 #if __has_include(<unistd.h>)
-    struct stat status;  // another owner or group can be given by some users only; then they are the writer's
-    if (::stat(path.c_str(), &status) == 0 && ::fchown(::fileno(file_), status.st_uid, status.st_gid) != 0)
-        [[maybe_unused]]
-      const bool group_at_least = ::fchown(::fileno(file_), uid_t(-1), status.st_gid) == 0;
+    struct stat status;
+    if (::stat(path.c_str(), &status) == 0) {
+      // Another owner can be given by some users only, another group by its members; else the writer's stay.
+      const bool given = ::fchown(::fileno(file_), status.st_uid, status.st_gid) == 0 ||
+                         ::fchown(::fileno(file_), uid_t(-1), status.st_gid) == 0;
+      static_cast<void>(given);
+    }
 #endif
     std::filesystem::permissions(beside_, old.permissions(), ignored);
   }

@@ -27,8 +27,9 @@ namespace mole {
 /// A linear layer on a weight of the file, without a copy if it is stored as floats:
 ///     DenseBase base{model.view<float>("model.layers.0.self_attn.q_proj.weight")}
 /// F16 and BF16 likewise by read_safetensors_weight(); `matrix` converts them and F64, `transposed` what Conv1D stores
-/// as [I x O]. Move-only; views live as long as the object. Throws Error(file) if neither file is there, for a broken
-/// index or shard, for a shard outside of the folder, and for a tensor that its shard lacks.
+/// as [I x O]. Move-only; views live as long as the object.
+/// Throws Error(file) if neither file is there, for a broken index or shard, for a shard outside of the folder, and for
+/// a tensor that its shard lacks.
 class SafetensorsShards {
  public:
   explicit SafetensorsShards(const std::filesystem::path& folder, const std::string& stem = "model");

@@ -31,9 +31,10 @@ struct ReadPeftOptions {
 /// Checks names, dtypes, dimensions, that no module lacks a part, and ranks; the numbers are not looked at. Tensors of
 /// no module are `replaced` ones if the configuration names them (modules_to_save, bias) or they are those of a
 /// base_layer, else unused: peft also saves embeddings whose size was changed, which nothing tells but their names, and
-/// loads them where its model has such a tensor. Throws Error(file) for what is broken or not served, and if nothing is
-/// attached to any module.  O(n log n) for n tensors; what they hold is mapped, not read. Source: huggingface/peft
-/// 0.21.2, peft_model.py and utils/save_and_load.py.
+/// loads them where its model has such a tensor.
+/// Throws Error(file) for what is broken or not served, and if nothing is attached to any module.
+/// O(n log n) for n tensors; what they hold is mapped, not read.
+/// Source: huggingface/peft 0.21.2, peft_model.py and utils/save_and_load.py.
 PeftAdapter read_peft(const std::filesystem::path& folder, const ReadPeftOptions& options = {});
 
 /// The same of what is open already: the text of an adapter_config.json, and the tensors; `source` names both.
