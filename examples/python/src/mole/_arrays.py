@@ -2,6 +2,7 @@
 """Arrays of callers, as NumPy arrays in the same memory."""
 from __future__ import annotations
 
+import ctypes
 from typing import Any, Union
 
 import numpy as np
@@ -27,10 +28,20 @@ def as_floats(array: Floats, what: str) -> FloatArray:
         try:
             array = np.from_dlpack(array)
         except (BufferError, TypeError, RuntimeError) as error:
-            raise DtypeError(f"{what}: expected a float32 array on the CPU, found {type(array).__name__}: {error}") from error
-    if array.dtype != np.float32 or not array.dtype.isnative:
-        raise DtypeError(f"{what}: expected float32, found {array.dtype}")
-    return array
+            raise DtypeError(f"{what}: expected float32 on the CPU, found {type(array).__name__} of "
+                             f"{getattr(array, 'dtype', 'another type')}: {error}") from error
+    floats: npt.NDArray[Any] = array
+    if floats.dtype != np.float32 or not floats.dtype.isnative:
+        raise DtypeError(f"{what}: expected float32, found {floats.dtype}")
+    return floats
+
+
+def memory_at(address: int, count: int, owner: object = None) -> FloatArray:
+    """So many numbers of the library's, whose owner lives as long as the array."""
+    memory: Any = (ctypes.c_float * count).from_address(address)
+    memory.owner = owner
+    numbers: FloatArray = np.frombuffer(memory, np.float32)
+    return numbers
 
 
 def as_rows(array: Floats, cols: int, what: str) -> FloatArray:

@@ -2,7 +2,6 @@
 """Core, Call, Settings: a layer of the library with the workspaces of its calls. Addresses go in, not arrays."""
 from __future__ import annotations
 
-import ctypes
 import dataclasses
 import threading
 from collections.abc import Mapping
@@ -12,7 +11,7 @@ from typing import Any, Optional
 import numpy as np
 import numpy.typing as npt
 
-from ._arrays import per_token
+from ._arrays import memory_at, per_token
 from ._library import OF_ARRAY, OF_LAYER, Pass, Tensor, Weight, bytes_of, handle, library
 from .errors import ShapeError
 from .options import Option, options_of, text_of
@@ -274,11 +273,11 @@ class Core:
         with self.lock:
             library.layer_set_threads(self._layer, _pool_of(count))
 
-    def bytes(self) -> bytes:
+    def to_bytes(self) -> bytes:
         with self.lock:
             return bytes_of(library.layer_save_to, self._layer)
 
-    def load_bytes(self, data: bytes) -> None:
+    def from_bytes(self, data: bytes) -> None:
         with self.lock:
             library.layer_load_from(self._layer, data, c_size_t(len(data)))
 
@@ -298,8 +297,7 @@ def _copied(function: Any, work: int, tokens: int) -> npt.NDArray[np.float32]:
     rows = tokens if columns.value else 0
     if not data.value or not rows:
         return np.zeros((tokens, columns.value), np.float32)
-    memory = (ctypes.c_float * ((rows - 1) * stride.value + columns.value)).from_address(data.value)
-    numbers = np.frombuffer(memory, np.float32)
+    numbers = memory_at(data.value, (rows - 1) * stride.value + columns.value)
     strides = (stride.value * 4, 4)
     return np.lib.stride_tricks.as_strided(numbers, (rows, columns.value), strides).copy()
 

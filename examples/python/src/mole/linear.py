@@ -2,7 +2,6 @@
 """Linear: a layer of experts around a frozen weight, for NumPy and whatever has __dlpack__."""
 from __future__ import annotations
 
-import ctypes
 import os
 import threading
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from typing import Any, Optional, Union
 import numpy as np
 import numpy.typing as npt
 
-from ._arrays import FloatArray, Floats, as_result, as_rows, described_weight
+from ._arrays import FloatArray, Floats, as_result, as_rows, described_weight, memory_at
 from ._core import Call, Core, Settings
 from ._library import handle, library
 from .errors import OrderError, ShapeError
@@ -39,7 +38,7 @@ class Linear:
     def __init__(self, preset: str, weight: Union[Floats, tuple[int, int]], bias: Floats = None, *, pack: bool = False,
                  threads: int = 1, share: Optional[Linear] = None, **options: Option) -> None:
         described, keep = described_weight(weight, bias, pack, preset)
-        self._core = Core(preset, options, described, keep, None if share is None else share._core)
+        self._core: Core = Core(preset, options, described, keep, None if share is None else share._core)
         self._weight, self._bias, self._pack, self._share = weight, bias, pack, share
         self._last = threading.local()
         self._threads = 1
@@ -55,7 +54,7 @@ class Linear:
         numbers: FloatArray = np.empty(size, np.float32)
         self._parameters: dict[str, FloatArray]
         if self._core.preset == "moram":  # its tensors are parts of larger ones
-            self._parameters = {t.name: _borrowed(t.parameter, t.shape, self._core) for t in self._core.tensors()}
+            self._parameters = {t.name: memory_at(t.parameter, t.size, self._core).reshape(t.shape) for t in self._core.tensors()}
         else:
             self._core.bind(numbers.ctypes.data if size else 0, 0)
             self._core.keep.append(numbers)
@@ -215,10 +214,10 @@ class Linear:
 
     def to_bytes(self) -> bytes:
         """What save() writes."""
-        return self._core.bytes()
+        return self._core.to_bytes()
 
     def from_bytes(self, data: bytes) -> None:
-        self._core.load_bytes(data)
+        self._core.from_bytes(data)
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self._share is not None:
@@ -226,18 +225,11 @@ class Linear:
         return _rebuilt, (self.preset, self._weight, self._bias, self._pack, self._threads, self.options, self.to_bytes())
 
 
-def _rebuilt(preset: str, weight: Any, bias: Any, pack: bool, threads: int, options: dict[str, Option],
+def _rebuilt(preset: str, weight: Any, bias: Any, pack: bool, threads: int, options: dict[str, Any],
              data: bytes) -> Linear:
     layer = Linear(preset, weight, bias, pack=pack, threads=threads, **options)
     layer.from_bytes(data)
     return layer
-
-
-def _borrowed(address: int, shape: tuple[int, int], owner: object) -> FloatArray:
-    """Memory of a layer, which lives as long as the array."""
-    memory = (ctypes.c_float * (shape[0] * shape[1])).from_address(address)
-    memory._owner = owner
-    return np.frombuffer(memory, np.float32).reshape(shape)
 
 
 class AdamW:

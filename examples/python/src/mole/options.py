@@ -6,6 +6,8 @@ import numbers
 from collections.abc import Mapping, Sequence
 from typing import Union
 
+import numpy as np
+
 from ._library import library
 from .errors import OptionError
 
@@ -21,8 +23,8 @@ def text_of(who: str, options: Mapping[str, Option]) -> bytes:
 def _value_text(who: str, key: str, value: Option) -> str:
     if value is None:
         return "auto"
-    if isinstance(value, bool) or type(value).__name__ == "bool_":
-        return str(int(value))
+    if isinstance(value, (bool, np.bool_)):
+        return "1" if value else "0"
     if isinstance(value, numbers.Integral):
         return str(int(value))
     if isinstance(value, numbers.Real):

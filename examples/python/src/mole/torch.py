@@ -2,7 +2,8 @@
 """The layers of mole as modules of torch, on the CPU."""
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Optional, Union
 
 import numpy.typing as npt
@@ -19,7 +20,7 @@ from .errors import DtypeError, NotTrainableError, OptionError, OrderError, Shap
 from .options import Option, options_of
 from .routing import Routing
 
-__all__ = ["Linear", "balance_loss", "freeze_all_but_experts", "replace_linear"]
+__all__ = ["Linear", "balance_loss", "freeze_all_but_experts", "passing", "replace_linear"]
 
 
 class Linear(torch.nn.Module):
@@ -53,6 +54,7 @@ class Linear(torch.nn.Module):
         self.threads = torch.get_num_threads() if threads is None else threads
         self.load_balance = _balance_options(load_balance)
         self.loss = None
+        self._passed: dict[str, Any] = {}
         self._options: dict[str, Option] = dict(options)
         self._core = self._new_core()
         self._options = options_of(self._core.options_text)
@@ -105,7 +107,8 @@ class Linear(torch.nn.Module):
 
     def forward(self, x: torch.Tensor, *, token_mask: Any = None, routed: Any = None, forced: Any = None,
                 labels: Any = None, allowed: Any = None, sequence_begin: Any = None) -> torch.Tensor:
-        """y [..., out]. Arrays have an entry for each token, a row of x: mole.Linear.forward() tells what they do."""
+        """y [..., out]. Arrays have an entry for each token, a row of x: mole.Linear.forward() tells what they do, and
+        passing() gives them to all layers of a model."""
         if not isinstance(x, torch.Tensor) or x.dtype != torch.float32 or x.device.type != "cpu":
             raise DtypeError("mole.torch.Linear: expected x of float32 on the CPU, found " + _kind_of(x))
         if x.ndim < 1 or x.shape[-1] != self.in_features:
@@ -114,6 +117,9 @@ class Linear(torch.nn.Module):
         self._return_home()
         settings = Settings(token_mask=token_mask, routed=routed, forced=forced, labels=labels, allowed=allowed,
                             sequence_begin=sequence_begin)
+        for name, array in self._passed.items():
+            if getattr(settings, name) is None:
+                setattr(settings, name, array)
         if self.training:
             settings.training = True
             settings.seed = int(torch.randint(0, 2**62, ()))  # of the generator that checkpointing restores
@@ -266,8 +272,8 @@ class _Mixture(torch.autograd.Function):
         with torch.no_grad():
             results = _Mixture._gradients(ctx, *d_outputs)
         if with_graph:
-            refused = [None if each is None else _NoSecondBackward.apply(each, *d_outputs, *ctx.saved_tensors)
-                       for each in results]
+            refuse: Any = _NoSecondBackward.apply
+            refused = [None if each is None else refuse(each, *d_outputs, *ctx.saved_tensors) for each in results]
             return refused[0], None, None, *refused[1:]
         return results[0], None, None, *results[1:]
 
@@ -340,6 +346,28 @@ def replace_linear(model: torch.nn.Module, names: Union[str, Iterable[str]], pre
     return made
 
 
+@contextlib.contextmanager
+def passing(model: torch.nn.Module, **arrays: Any) -> Iterator[None]:
+    """Arrays that all Linears of a model have in their forwards, which the model calls with x alone:
+
+        with mole.torch.passing(model, token_mask=attention_mask):
+            loss = model(tokens, attention_mask).loss + mole.torch.balance_loss(model)
+    """
+    known = {"token_mask", "routed", "forced", "labels", "allowed", "sequence_begin"}
+    if not known.issuperset(arrays):
+        raise OptionError(f"passing: expected arrays among {', '.join(sorted(known))}, "
+                          f"found '{', '.join(sorted(set(arrays) - known))}'")
+    layers = [module for module in model.modules() if isinstance(module, Linear)]
+    before = [layer._passed for layer in layers]
+    for layer in layers:
+        layer._passed = {**layer._passed, **arrays}
+    try:
+        yield
+    finally:
+        for layer, passed in zip(layers, before):
+            layer._passed = passed
+
+
 def freeze_all_but_experts(model: torch.nn.Module) -> None:
     """Only what the Linears of mole train has gradients."""
     trained = {id(parameter) for module in model.modules() if isinstance(module, Linear)
@@ -357,7 +385,8 @@ def balance_loss(model: torch.nn.Module) -> torch.Tensor:
 
 def _frozen(tensor: torch.Tensor) -> torch.nn.Parameter:
     if isinstance(tensor, torch.nn.Parameter):
-        return tensor.requires_grad_(False)
+        tensor.requires_grad_(False)
+        return tensor
     return torch.nn.Parameter(tensor.detach(), requires_grad=False)
 
 
