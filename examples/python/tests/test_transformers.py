@@ -92,7 +92,7 @@ def test_a_model_is_the_same_at_first_then_learns_and_comes_back_from_its_state_
 
 def test_generation_with_a_cache_is_that_without_one():
     model = llama().eval()
-    layers = mole.torch.replace_linear(model, ["q_proj", "gate_proj"], "mola", experts=4, rank=4)
+    layers = mole.torch.replace_linear(model, ["q_proj", "v_proj"], "mola", experts=8, rank=16, k=2)
     with torch.no_grad():
         for layer in layers.values():
             for parameter in layer.expert_parameters():

@@ -60,13 +60,13 @@ class Linear(torch.nn.Module):
         self._options = options_of(self._core.options_text)
         self._flat = torch.empty(self._core.size)
         self._bind(numbers_of_array=False)
-        self._places: list[tuple[str, str, int, tuple[int, int]]] = []
+        self._places: list[tuple[torch.nn.Module, str, int, tuple[int, int]]] = []
         for tensor in self._core.tensors():
             part, _, leaf = tensor.name.rpartition(".")
             module = self._part(part)
             view = self._flat[tensor.first:tensor.first + tensor.size].view(tensor.shape)
             module.register_parameter(leaf, torch.nn.Parameter(view, requires_grad=tensor.trained))
-            self._places.append((part, leaf, tensor.first, tensor.shape))
+            self._places.append((module, leaf, tensor.first, tensor.shape))
         self._last: Optional[Call] = None
 
     @classmethod
@@ -114,7 +114,8 @@ class Linear(torch.nn.Module):
         if x.ndim < 1 or x.shape[-1] != self.in_features:
             raise ShapeError(f"mole.torch.Linear: expected rows of {self.in_features} numbers, found x of the shape "
                              f"{tuple(x.shape)}")
-        self._return_home()
+        parameters = self._parameters_in_place()
+        self._return_home(parameters)
         settings = Settings(token_mask=token_mask, routed=routed, forced=forced, labels=labels, allowed=allowed,
                             sequence_begin=sequence_begin)
         for name, array in self._passed.items():
@@ -124,10 +125,23 @@ class Linear(torch.nn.Module):
             settings.training = True
             settings.seed = int(torch.randint(0, 2**62, ()))  # of the generator that checkpointing restores
         rows = x.reshape(-1, self.in_features).contiguous()
-        y, loss = _Mixture.apply(rows, self, settings, *self._parameters_in_place())  # type: ignore[no-untyped-call]
-        self.loss = loss if self.load_balance is not None else None
+        if torch.is_grad_enabled():
+            y, loss = _Mixture.apply(rows, self, settings, *parameters)  # type: ignore[no-untyped-call]
+        else:
+            y, loss = self._run(rows, settings)
+        self.loss = loss
         result: torch.Tensor = y.view(*x.shape[:-1], self.out_features)
         return result
+
+    def _run(self, x: torch.Tensor, settings: Settings) -> tuple[torch.Tensor, Optional[torch.Tensor]]:
+        """y, and the loss of load_balance."""
+        self._last = None  # its workspace serves this call
+        y = torch.empty(x.shape[0], self._core.out)
+        call = self._core.forward(x.data_ptr(), y.data_ptr(), x.shape[0], settings)
+        balance = self.load_balance
+        loss = None if balance is None else torch.tensor(self._core.load_balance(call, balance))
+        self._last = call
+        return y, loss
 
     def balance(self, rate: float, counts: Optional[npt.ArrayLike] = None) -> None:
         """Moves the balancing bias of deepseek_v3, smora and flylora by `rate`, after a step, towards experts with fewer
@@ -136,7 +150,7 @@ class Linear(torch.nn.Module):
 
     def merged_weight(self) -> torch.Tensor:
         """A copy of W with what the experts add. NotMergeableError for a layer whose experts depend on the token."""
-        self._return_home()
+        self._return_home(self._parameters_in_place())
         merged = self.weight.detach().clone(memory_format=torch.contiguous_format)
         library.layer_merge(self._core.address, merged.data_ptr())
         return merged
@@ -184,8 +198,8 @@ class Linear(torch.nn.Module):
     def _parameters_in_place(self) -> list[torch.nn.Parameter]:
         """In the order of the library."""
         found = []
-        for path, leaf, _, _ in self._places:
-            parameter = self._part(path)._parameters[leaf]
+        for module, leaf, _, _ in self._places:
+            parameter = module._parameters[leaf]
             assert parameter is not None
             found.append(parameter)
         return found
@@ -195,10 +209,10 @@ class Linear(torch.nn.Module):
         tensors = [self.weight] if self.bias is None else [self.weight, self.bias]
         return tuple(n for tensor in tensors for n in (tensor.data_ptr(), tensor._version if self.pack else 0))
 
-    def _return_home(self) -> None:
+    def _return_home(self, parameters: list[torch.nn.Parameter]) -> None:
         """Parameters that were given other memory, and a weight that has moved, or changed after it was packed."""
         home = self._flat.data_ptr()
-        for (_, leaf, first, shape), parameter in zip(self._places, self._parameters_in_place()):
+        for (_, leaf, first, shape), parameter in zip(self._places, parameters):
             if parameter.data_ptr() == home + 4 * first or parameter.numel() == 0:
                 continue
             if parameter.dtype != torch.float32 or parameter.device.type != "cpu" or tuple(parameter.shape) != shape:
@@ -250,27 +264,21 @@ class Linear(torch.nn.Module):
 
 
 class _Mixture(torch.autograd.Function):
-    """y and the loss of load_balance, 0 without one."""
+    """What _run() does, with a backward."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, module: Linear, settings: Settings,
-                *parameters: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        core = module._core
-        module._last = None  # its workspace serves this call
-        y = x.new_empty(x.shape[0], core.out)
-        call = core.forward(x.data_ptr(), y.data_ptr(), x.shape[0], settings)
-        balance = module.load_balance
-        loss = x.new_tensor(0.0 if balance is None else core.load_balance(call, balance))
-        module._last = call
-        ctx.core, ctx.call, ctx.balance, ctx.counted = core, call, balance, balance is not None
+                *parameters: torch.Tensor) -> tuple[torch.Tensor, Optional[torch.Tensor]]:
+        y, loss = module._run(x, settings)
+        ctx.core, ctx.call, ctx.balance, ctx.counted = module._core, module._last, module.load_balance, loss is not None
         ctx.save_for_backward(x, *parameters)
         return y, loss
 
     @staticmethod
-    def backward(ctx: Any, *d_outputs: torch.Tensor) -> tuple[Optional[torch.Tensor], ...]:
+    def backward(ctx: Any, *d_outputs: Optional[torch.Tensor]) -> tuple[Optional[torch.Tensor], ...]:
         with_graph = torch.is_grad_enabled()
         with torch.no_grad():
-            results = _Mixture._gradients(ctx, *d_outputs)
+            results = _Mixture._gradients(ctx, *d_outputs)  # type: ignore[arg-type]
         if with_graph:
             refuse: Any = _NoSecondBackward.apply
             refused = [None if each is None else refuse(each, *d_outputs, *ctx.saved_tensors) for each in results]
@@ -278,14 +286,14 @@ class _Mixture(torch.autograd.Function):
         return results[0], None, None, *results[1:]
 
     @staticmethod
-    def _gradients(ctx: Any, d_y: torch.Tensor, d_loss: torch.Tensor) -> list[Optional[torch.Tensor]]:
+    def _gradients(ctx: Any, d_y: torch.Tensor, d_loss: Optional[torch.Tensor]) -> list[Optional[torch.Tensor]]:
         x, *parameters = ctx.saved_tensors
         core: Core = ctx.core
         call: Call = ctx.call
         counted = ctx.counted
         if call.finished:  # a second backward of one graph
             call, counted = core.recompute(call), False
-        if ctx.balance is not None:
+        if ctx.balance is not None and d_loss is not None:
             # Its gradient is in the workspace already, times the coefficient; d_loss is what autograd wants it times.
             share = float(d_loss) - (1.0 if counted else 0.0)
             coefficient = float(ctx.balance["coefficient"])
