@@ -110,7 +110,8 @@ def models(arguments):
         xlora = get_peft_model(llama(), XLoraConfig(task_type="CAUSAL_LM", hidden_size=width, adapters=adapters,
                                                     use_trainable_adapters=True))
     ways = {"the model, frozen": llama().requires_grad_(False), "peft: LoRA r16": get_peft_model(llama(), lora)}
-    for name, preset, own in (("mole: lora r16", "lora", {}), (f"mole: all {experts} x r16 (loramoe)", "loramoe", dict(experts=experts)),
+    for name, preset, own in (("mole: lora r16", "lora", {}),
+                              (f"mole: all {experts} x r16 (loramoe)", "loramoe", dict(experts=experts)),
                               (f"mole: top-2 of {experts} x r16 (mola)", "mola", dict(experts=experts, k=2))):
         ways[name] = llama()
         mole.torch.replace_linear(ways[name], targets, preset, rank=16, dropout=0.0, pack=True,

@@ -98,7 +98,8 @@ def test_generation_with_a_cache_is_that_without_one():
             for parameter in layer.expert_parameters():
                 parameter.normal_(0, 0.3, generator=torch.Generator().manual_seed(5))
     tokens = batch()[0][:1]
-    found = [model.generate(tokens, max_new_tokens=8, do_sample=False, use_cache=cache, pad_token_id=0) for cache in (True, False)]
+    found = [model.generate(tokens, max_new_tokens=8, do_sample=False, use_cache=cache, pad_token_id=0)
+             for cache in (True, False)]
     assert torch.equal(*found)
 
 

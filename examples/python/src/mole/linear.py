@@ -54,7 +54,8 @@ class Linear:
         numbers: FloatArray = np.empty(size, np.float32)
         self._parameters: dict[str, FloatArray]
         if self._core.preset == "moram":  # its tensors are parts of larger ones
-            self._parameters = {t.name: memory_at(t.parameter, t.size, self._core).reshape(t.shape) for t in self._core.tensors()}
+            self._parameters = {t.name: memory_at(t.parameter, t.size, self._core).reshape(t.shape)
+                                for t in self._core.tensors()}
         else:
             self._core.bind(numbers.ctypes.data if size else 0, 0)
             self._core.keep.append(numbers)

@@ -338,8 +338,8 @@ def replace_linear(model: torch.nn.Module, names: Union[str, Iterable[str]], pre
     if not found:
         linears = sorted({name.rpartition(".")[2] for name, module in model.named_modules()
                           if isinstance(module, torch.nn.Linear)})
-        raise OptionError(f"replace_linear: expected names of torch.nn.Linear modules, such as {', '.join(linears) or 'none'}, "
-                          f"found {', '.join(sorted(wanted))}")
+        raise OptionError("replace_linear: expected names of torch.nn.Linear modules, such as "
+                          f"{', '.join(linears) or 'none'}, found {', '.join(sorted(wanted))}")
     seed = int(options.pop("seed", 0))
     made: dict[str, Linear] = {}
     for number, name in enumerate(found):
