@@ -184,10 +184,10 @@ class Core:
         library.forward(self._layer, x, y, tokens, call.given and byref(call.given), call.work)
         return call
 
-    def recompute(self, call: Call) -> Call:
-        """Another call with what the forward of this one left."""
+    def recompute(self, call: Call, x: int) -> Call:
+        """Another call with what the forward of this one left, for the same numbers at x."""
         again = call.without_workspace()
-        again.finished = False
+        again.x, again.finished = x, False
         again.room, again.work = self.take_workspace(call.tokens)
         library.recompute(self._layer, again.x, again.tokens, again.given and byref(again.given), again.work)
         return again

@@ -291,8 +291,8 @@ class _Mixture(torch.autograd.Function):
         core: Core = ctx.core
         call: Call = ctx.call
         counted = ctx.counted
-        if call.finished:  # a second backward of one graph
-            call, counted = core.recompute(call), False
+        if call.finished or call.x != x.data_ptr():  # a second backward of one graph, or an x that was computed anew
+            call, counted = core.recompute(call, x.data_ptr()), False
         if ctx.balance is not None and d_loss is not None:
             # Its gradient is in the workspace already, times the coefficient; d_loss is what autograd wants it times.
             share = float(d_loss) - (1.0 if counted else 0.0)
