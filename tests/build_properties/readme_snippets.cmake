@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-# Every block of C++ or C of every README stands, to the letter, in a program of examples/ that is built, and every link to a
-# file leads to one:   cmake -DROOT=<project> -P readme_snippets.cmake
+# Every block of C++ or C of every README stands, to the letter, in a program of examples/ that is built, every block of Python in
+# what pytest runs, and every link to a file leads to one:   cmake -DROOT=<project> -P readme_snippets.cmake
 file(GLOB programs "${ROOT}/examples/*.cpp" "${ROOT}/examples/guide/*.cpp" "${ROOT}/examples/hosts/*.c"
-     "${ROOT}/examples/hosts/*.cpp")
+     "${ROOT}/examples/hosts/*.cpp"
+     "${ROOT}/examples/python/tests/*.py" "${ROOT}/examples/python/README.md")  # test_readme.py runs the latter's
 set(sources "")
 foreach(program IN LISTS programs)
   file(READ "${program}" source)
@@ -21,7 +22,7 @@ foreach(page IN LISTS pages)
   file(READ "${page}" text)
   cmake_path(GET page PARENT_PATH folder)
   cmake_path(RELATIVE_PATH page BASE_DIRECTORY "${ROOT}" OUTPUT_VARIABLE name)
-  string(REPLACE "```c\n" "```cpp\n" rest "${text}")
+  string(REGEX REPLACE "```(c|python)\n" "```cpp\n" rest "${text}")
   while(rest MATCHES "```cpp\n")
     string(FIND "${rest}" "```cpp\n" begin)
     math(EXPR begin "${begin} + 7")
@@ -51,4 +52,4 @@ if(blocks EQUAL 0 OR links EQUAL 0)
   message(FATAL_ERROR "READMEs: expected blocks of code and links, found ${blocks} and ${links}")
 endif()
 list(LENGTH pages count)
-message(STATUS "${blocks} blocks of C++ and C of ${count} READMEs are built, and ${links} links lead somewhere")
+message(STATUS "${blocks} blocks of C++, C and Python of ${count} READMEs are built, and ${links} links lead somewhere")

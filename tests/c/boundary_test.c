@@ -246,6 +246,27 @@ static void check_preset(const char* preset) {
     check_same(&first, &second, size);
     free(second.gradients);
     free(buffer);
+
+    /* The state alone, with the parameters by hand, makes the same layer of one with another seed. */
+    {
+      char other_seed[80];
+      mole_layer* stranger;
+      sprintf(other_seed, "%s seed=77", options);
+      stranger = made(preset, other_seed, 0);
+      OK(mole_layer_save_state_to(layer, NULL, 0, &bytes));
+      buffer = (char*)malloc(bytes);
+      CHECK_STATUS(MOLE_CAPACITY, mole_layer_save_state_to(layer, buffer, bytes - 1, &written));
+      OK(mole_layer_save_state_to(layer, buffer, bytes, &written));
+      CHECK(written == bytes);
+      CHECK_STATUS(MOLE_FILE, mole_layer_load_state_from(stranger, buffer, bytes - 1));
+      OK(mole_layer_load_state_from(stranger, buffer, bytes));
+      OK(mole_layer_set_parameters(stranger, parameters, size));
+      second = results_of(stranger, &pass);
+      check_same(&first, &second, size);
+      free(second.gradients);
+      free(buffer);
+      mole_layer_destroy(stranger);
+    }
   }
 
   /* recompute() stands for forward(); two backward passes add up. */
@@ -268,6 +289,10 @@ static void check_preset(const char* preset) {
     OK(mole_layer_add_gradients(layer, apart));
     OK(mole_layer_get_gradients(layer, gradients, size));
     CHECK(same(first.gradients, gradients, size));
+    memset(gradients, 0, (size_t)size * sizeof(float));
+    OK(mole_gradients_get(layer, apart, gradients, size));
+    CHECK(same(first.gradients, gradients, size));
+    CHECK_STATUS(MOLE_SHAPE, mole_gradients_get(layer, apart, gradients, size - 1));
     OK(mole_gradients_set_zero(apart));
     OK(mole_layer_add_gradients(layer, apart));
     OK(mole_layer_get_gradients(layer, gradients, size));
@@ -603,6 +628,9 @@ static void check_calls(void) {
 
   CHECK_STATUS(MOLE_ORDER, mole_backward(layer, x, d_y, d_x, TOKENS, work));
   CHECK_STATUS(MOLE_ORDER, mole_routing_sizes(work, &tokens, &experts, &pairs, NULL));
+  CHECK_STATUS(MOLE_ORDER, mole_routing_pairs(work, NULL, TOKENS, NULL, NULL, 0));
+  CHECK_STATUS(MOLE_ORDER, mole_routing_logits(work, NULL, NULL, NULL));
+  CHECK_STATUS(MOLE_ORDER, mole_routing_scores(work, NULL, NULL, NULL));
   CHECK_STATUS(MOLE_ORDER, mole_load_balance(work, "", &value));
   CHECK_STATUS(MOLE_ORDER, mole_router_z(work, 1, &value));
   CHECK_STATUS(MOLE_CAPACITY, mole_forward(layer, x, y, TOKENS + 1, NULL, work));
@@ -626,6 +654,39 @@ static void check_calls(void) {
     OK(mole_routing_of_token(work, i, &count, &chosen, &gates));
     CHECK(count == 2 && chosen[0] != chosen[1] && fabs((double)gates[0] + (double)gates[1] - 1) < 1e-6);
   }
+  {
+    mole_index first[TOKENS + 1], columns = 0, stride = 0, n;
+    int all_experts[2 * TOKENS];
+    float all_gates[2 * TOKENS];
+    const float *logits = NULL, *scores = NULL;
+    OK(mole_routing_pairs(work, first, TOKENS, all_experts, all_gates, 2 * TOKENS));
+    CHECK(first[0] == 0);
+    for (n = 0; n < TOKENS; ++n) {
+      OK(mole_routing_of_token(work, n, &count, &chosen, &gates));
+      CHECK(first[n + 1] == first[n] + count);
+      CHECK(memcmp(all_experts + first[n], chosen, (size_t)count * sizeof(int)) == 0);
+      CHECK(same(all_gates + first[n], gates, count));
+    }
+    OK(mole_routing_pairs(work, NULL, TOKENS, NULL, NULL, 2 * TOKENS));
+    CHECK_STATUS(MOLE_SHAPE, mole_routing_pairs(work, first, TOKENS - 1, all_experts, all_gates, 2 * TOKENS));
+    CHECK_STATUS(MOLE_SHAPE, mole_routing_pairs(work, first, TOKENS, all_experts, all_gates, 2 * TOKENS + 1));
+
+    /* The first expert of a token has its largest logit; scores are a softmax. */
+    OK(mole_routing_logits(work, &logits, &columns, &stride));
+    CHECK(columns == 4 && stride >= 4);
+    OK(mole_routing_scores(work, &scores, &columns, &stride));
+    CHECK(columns == 4 && stride >= 4);
+    for (n = 0; n < TOKENS; ++n) {
+      double total = 0;
+      for (i = 0; i < 4; ++i) {
+        CHECK(logits[n * stride + i] <= logits[n * stride + all_experts[first[n]]]);
+        total += (double)scores[n * stride + i];
+      }
+      CHECK(fabs(total - 1) < 1e-6);
+    }
+    OK(mole_routing_logits(work, NULL, NULL, NULL));
+    OK(mole_routing_scores(work, NULL, NULL, NULL));
+  }
   CHECK_STATUS(MOLE_OPTION, mole_routing_of_token(work, TOKENS, &count, &chosen, &gates));
   CHECK_STATUS(MOLE_OPTION, mole_routing_of_token(work, -1, &count, NULL, NULL));
   OK(mole_load_balance(work, "coefficient=0.01 norm=k_at_uniform", &value));
@@ -645,6 +706,12 @@ static void check_calls(void) {
   OK(mole_backward_into(layer, x, d_y, d_x, TOKENS, gradients, work));
   CHECK_STATUS(MOLE_ORDER, mole_backward(layer, x, d_y, d_x, TOKENS, work));
   CHECK_STATUS(MOLE_ORDER, mole_layer_add_gradients(layer, gradients_of_other));
+  {
+    const mole_index size = mole_layer_size(layer);
+    float* const numbers = (float*)malloc((size_t)size * sizeof(float));
+    CHECK_STATUS(MOLE_ORDER, mole_gradients_get(layer, gradients_of_other, numbers, size));
+    free(numbers);
+  }
 
   /* Passes that do not fit. */
   memset(&pass, 0, sizeof pass);
@@ -807,6 +874,8 @@ static void check_null(void) {
   REFUSES_NULL(mole_gradients_create(layer, NULL));
   REFUSES_NULL(mole_gradients_set_zero(NULL));
   REFUSES_NULL(mole_layer_add_gradients(layer, NULL));
+  REFUSES_NULL(mole_gradients_get(NULL, NULL, numbers, 4));
+  REFUSES_NULL(mole_gradients_get(layer, NULL, numbers, 4));
   REFUSES_NULL(mole_forward(NULL, x, y, TOKENS, NULL, work));
   REFUSES_NULL(mole_forward(layer, x, y, TOKENS, NULL, NULL));
   REFUSES_NULL(mole_recompute(NULL, x, TOKENS, NULL, work));
@@ -817,6 +886,9 @@ static void check_null(void) {
   REFUSES_NULL(mole_routing_sizes(NULL, &count, NULL, NULL, NULL));
   REFUSES_NULL(mole_routing_of_token(NULL, 0, &count, NULL, NULL));
   REFUSES_NULL(mole_routing_loads(NULL, loads, 1));
+  REFUSES_NULL(mole_routing_pairs(NULL, NULL, 0, NULL, NULL, 0));
+  REFUSES_NULL(mole_routing_logits(NULL, NULL, NULL, NULL));
+  REFUSES_NULL(mole_routing_scores(NULL, NULL, NULL, NULL));
   REFUSES_NULL(mole_load_balance(NULL, "", &value));
   REFUSES_NULL(mole_router_z(NULL, 1, &value));
   OK(mole_forward(layer, x, y, TOKENS, NULL, work));
@@ -839,6 +911,10 @@ static void check_null(void) {
   REFUSES_NULL(mole_layer_load(layer, NULL));
   REFUSES_NULL(mole_layer_load_from(NULL, numbers, 4));
   REFUSES_NULL(mole_layer_load_from(layer, NULL, 4));
+  REFUSES_NULL(mole_layer_save_state_to(NULL, NULL, 0, &size));
+  REFUSES_NULL(mole_layer_save_state_to(layer, NULL, 0, NULL));
+  REFUSES_NULL(mole_layer_load_state_from(NULL, numbers, 4));
+  REFUSES_NULL(mole_layer_load_state_from(layer, NULL, 4));
   REFUSES_NULL(mole_adamw_save(NULL, "nowhere"));
   REFUSES_NULL(mole_adamw_save(adamw, NULL));
   REFUSES_NULL(mole_adamw_load(NULL, "nowhere", &layer, 1));

@@ -5,6 +5,7 @@
 #include "mole/loss/load_balance.hpp"
 #include "mole/loss/router_z.hpp"
 
+#include <algorithm>
 #include <vector>
 
 namespace mole::c {
@@ -139,6 +140,27 @@ mole_status mole_layer_add_gradients(mole_layer* layer, mole_gradients* gradient
   });
 }
 
+mole_status mole_gradients_get(const mole_layer* layer, mole_gradients* gradients, float* array, mole_index size) {
+  return guarded([&] {
+    constexpr const char* function = "mole_gradients_get";
+    require_pointer(layer, function, "layer");
+    require_pointer(gradients, function, "gradients");
+    require_pointer(array, function, "array");
+    require_equal(ErrorCode::shape, "mole_gradients_get: numbers of the array", layer->layout.size, size);
+    float* to = array;
+    layer->any.for_each_tensor(
+        [&](std::string_view, View<float> parameter, View<float> gradient) {
+          const Index numbers = parameter.rows() * parameter.cols();
+          if (gradient)
+            std::copy_n(gradient.data(), numbers, to);
+          else
+            std::fill_n(to, numbers, 0.0f);
+          to += numbers;
+        },
+        gradients->inside);
+  });
+}
+
 // ---- calls
 
 mole_status mole_forward(const mole_layer* layer, const float* x, float* y, mole_index tokens, const mole_pass* pass,
@@ -232,6 +254,44 @@ mole_status mole_routing_of_token(const mole_workspace* workspace, mole_index to
     *count = Index(chosen.size());
     if (experts != nullptr) *experts = chosen.data();
     if (gates != nullptr) *gates = routing.gates_of(token).data();
+  });
+}
+
+mole_status mole_routing_pairs(const mole_workspace* workspace, mole_index* first, mole_index tokens, int* experts,
+                               float* gates, mole_index pairs) {
+  return guarded([&] {
+    const Routing<float>& routing = routing_of(workspace, "mole_routing_pairs");
+    require_equal(ErrorCode::shape, "mole_routing_pairs: tokens", routing.tokens(), tokens);
+    require_equal(ErrorCode::shape, "mole_routing_pairs: pairs", routing.pairs(), pairs);
+    for (Index n = 0; n <= tokens && first != nullptr; ++n) first[n] = routing.first_pair(n);
+    for (Index p = 0; p < pairs && experts != nullptr; ++p) experts[p] = routing.expert(p);
+    if (gates != nullptr) std::ranges::copy(routing.gates(), gates);
+  });
+}
+
+namespace {
+
+void show_matrix(View<const float> matrix, const float** data, mole_index* columns, mole_index* stride) {
+  if (data != nullptr) *data = matrix.data();
+  if (columns != nullptr) *columns = matrix.cols();
+  if (stride != nullptr) *stride = matrix.stride();
+}
+
+}  // namespace
+
+mole_status mole_routing_logits(const mole_workspace* workspace, const float** logits, mole_index* columns,
+                                mole_index* stride) {
+  return guarded([&] {
+    routing_of(workspace, "mole_routing_logits");
+    show_matrix(workspace->inside.trace().logits(), logits, columns, stride);
+  });
+}
+
+mole_status mole_routing_scores(const mole_workspace* workspace, const float** scores, mole_index* columns,
+                                mole_index* stride) {
+  return guarded([&] {
+    routing_of(workspace, "mole_routing_scores");
+    show_matrix(workspace->inside.trace().scores(), scores, columns, stride);
   });
 }
 

@@ -200,6 +200,9 @@ MOLE_API void mole_gradients_destroy(mole_gradients* gradients);
 MOLE_API mole_status mole_gradients_set_zero(mole_gradients* gradients);
 /* Adds them to those in the layer. */
 MOLE_API mole_status mole_layer_add_gradients(mole_layer* layer, mole_gradients* gradients);
+/* Copies them, as mole_layer_get_gradients() does. MOLE_ORDER for gradients of a layer of another kind. */
+MOLE_API mole_status mole_gradients_get(const mole_layer* layer, mole_gradients* gradients, float* array,
+                                        mole_index size);
 
 /* Settings of a forward. All zero, and NULL instead of it, is inference. Arrays have one entry for each token, and must
    stay until the backward; NULL where they are not used. */
@@ -245,6 +248,17 @@ MOLE_API mole_status mole_routing_sizes(const mole_workspace* workspace, mole_in
 /* The experts of one token with their gates, `count` of each, until the next call in this workspace. */
 MOLE_API mole_status mole_routing_of_token(const mole_workspace* workspace, mole_index token, mole_index* count,
                                            const int** experts, const float** gates);
+/* The pairs of all tokens: those of token n are at first[n] ... first[n + 1] - 1 of `experts` and `gates`, as
+   mole_routing_of_token() has them. `first` has room for tokens + 1, the others for `pairs`; each may be NULL.
+   MOLE_SHAPE unless `tokens` and `pairs` are those of mole_routing_sizes(). */
+MOLE_API mole_status mole_routing_pairs(const mole_workspace* workspace, mole_index* first, mole_index tokens,
+                                        int* experts, float* gates, mole_index pairs);
+/* What the router said, and what the gate made of it before it chose: [tokens x columns] in the workspace, without gaps
+   in a row, until the next call there. A column for each expert that has a logit comes first. Any may be NULL. */
+MOLE_API mole_status mole_routing_logits(const mole_workspace* workspace, const float** logits, mole_index* columns,
+                                         mole_index* stride);
+MOLE_API mole_status mole_routing_scores(const mole_workspace* workspace, const float** scores, mole_index* columns,
+                                         mole_index* stride);
 /* loads[e] = tokens that expert e serves, for all experts. MOLE_SHAPE for another number of them. */
 MOLE_API mole_status mole_routing_loads(const mole_workspace* workspace, mole_index* loads, mole_index experts);
 
@@ -287,6 +301,10 @@ MOLE_API mole_status mole_layer_save_to(mole_layer* layer, void* buffer, size_t 
    and LayerWriter::add("layer", ...) wrote. */
 MOLE_API mole_status mole_layer_load(mole_layer* layer, const char* path);
 MOLE_API mole_status mole_layer_load_from(mole_layer* layer, const void* bytes, size_t size);
+/* What a layer has besides its parameters, such as a balancing bias or a frozen projection, for callers that keep the
+   parameters themselves. As mole_layer_save_to() and mole_layer_load_from(). */
+MOLE_API mole_status mole_layer_save_state_to(mole_layer* layer, void* buffer, size_t capacity, size_t* size);
+MOLE_API mole_status mole_layer_load_state_from(mole_layer* layer, const void* bytes, size_t size);
 /* The moments and steps of an optimizer, for training to continue with the same bits. Loading needs the layers that it
    is for, and one of the same options but for rate and decay. */
 MOLE_API mole_status mole_adamw_save(mole_adamw* adamw, const char* path);

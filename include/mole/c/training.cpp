@@ -29,18 +29,43 @@ auto walk_of(mole_layer* const* layers, Index count, const char* function) {
   };
 }
 
-CheckpointWriter file_of(mole_layer& layer) {
+enum class FileOf { layer, state_alone };
+
+CheckpointWriter file_of(mole_layer& layer, FileOf parts) {
   CheckpointWriter writer;
-  writer.add_layer("layer", layer);
+  if (parts == FileOf::layer)
+    writer.add_layer("layer", layer);
+  else
+    writer.add_state("layer.state", layer);
   writer.set_text("preset", layer.preset);
   writer.set_text("options", layer.options);
   return writer;
 }
 
-void read_into(mole_layer& layer, const CheckpointReader& reader) {
+void write_to(const CheckpointWriter& file, void* buffer, std::size_t capacity, std::size_t* size,
+              const char* function) {
+  require_pointer(size, function, "size");
+  const std::vector<std::byte> bytes = file.bytes();
+  *size = bytes.size();
+  if (buffer == nullptr) return;
+  require(capacity >= bytes.size(), ErrorCode::capacity, function, ": expected a buffer of ", bytes.size(),
+          " bytes, found one of ", capacity);
+  std::memcpy(buffer, bytes.data(), bytes.size());
+}
+
+void read_into(mole_layer& layer, const CheckpointReader& reader, FileOf parts) {
   if (const std::string preset = reader.text_or("preset", layer.preset); preset != layer.preset)
     throw file_error(reader.tensors().source(), "a layer of preset " + layer.preset, preset);
-  reader.read_layer("layer", layer);
+  if (parts == FileOf::layer)
+    reader.read_layer("layer", layer);
+  else
+    reader.read_state("layer.state", layer);
+}
+
+CheckpointReader reader_of(const void* bytes, std::size_t size, const char* function) {
+  require_pointer(bytes, function, "bytes");
+  const std::span<const std::byte> all(static_cast<const std::byte*>(bytes), size);
+  return CheckpointReader(SafetensorsReader::from_bytes(all, function));
 }
 
 }  // namespace
@@ -119,7 +144,7 @@ mole_status mole_layer_save(mole_layer* layer, const char* path) {
   return guarded([&] {
     require_pointer(layer, "mole_layer_save", "layer");
     require_pointer(path, "mole_layer_save", "path");
-    file_of(*layer).write(path);
+    file_of(*layer, FileOf::layer).write(path);
   });
 }
 
@@ -127,13 +152,7 @@ mole_status mole_layer_save_to(mole_layer* layer, void* buffer, size_t capacity,
   return guarded([&] {
     constexpr const char* function = "mole_layer_save_to";
     require_pointer(layer, function, "layer");
-    require_pointer(size, function, "size");
-    const std::vector<std::byte> bytes = file_of(*layer).bytes();
-    *size = bytes.size();
-    if (buffer == nullptr) return;
-    require(capacity >= bytes.size(), ErrorCode::capacity, function, ": expected a buffer of ", bytes.size(),
-            " bytes, found one of ", capacity);
-    std::memcpy(buffer, bytes.data(), bytes.size());
+    write_to(file_of(*layer, FileOf::layer), buffer, capacity, size, function);
   });
 }
 
@@ -141,17 +160,29 @@ mole_status mole_layer_load(mole_layer* layer, const char* path) {
   return guarded([&] {
     require_pointer(layer, "mole_layer_load", "layer");
     require_pointer(path, "mole_layer_load", "path");
-    read_into(*layer, CheckpointReader(path));
+    read_into(*layer, CheckpointReader(path), FileOf::layer);
   });
 }
 
 mole_status mole_layer_load_from(mole_layer* layer, const void* bytes, size_t size) {
   return guarded([&] {
-    constexpr const char* function = "mole_layer_load_from";
+    require_pointer(layer, "mole_layer_load_from", "layer");
+    read_into(*layer, reader_of(bytes, size, "mole_layer_load_from"), FileOf::layer);
+  });
+}
+
+mole_status mole_layer_save_state_to(mole_layer* layer, void* buffer, size_t capacity, size_t* size) {
+  return guarded([&] {
+    constexpr const char* function = "mole_layer_save_state_to";
     require_pointer(layer, function, "layer");
-    require_pointer(bytes, function, "bytes");
-    const std::span<const std::byte> all(static_cast<const std::byte*>(bytes), size);
-    read_into(*layer, CheckpointReader(SafetensorsReader::from_bytes(all, function)));
+    write_to(file_of(*layer, FileOf::state_alone), buffer, capacity, size, function);
+  });
+}
+
+mole_status mole_layer_load_state_from(mole_layer* layer, const void* bytes, size_t size) {
+  return guarded([&] {
+    require_pointer(layer, "mole_layer_load_state_from", "layer");
+    read_into(*layer, reader_of(bytes, size, "mole_layer_load_state_from"), FileOf::state_alone);
   });
 }
 
