@@ -73,7 +73,7 @@ MOLE_API mole_index mole_preset_count(void);
 /* "lora", "mola" ..., in the order of the alphabet; NULL from mole_preset_count() on. */
 MOLE_API const char* mole_preset_name(mole_index number);
 /* All keys of a preset with their defaults: "experts=8 rank=8 k=2 alpha=16 ... seed=0". What they mean is in
-   mole/method/<preset>.hpp. NULL for a name that is not known, or NULL. Valid for ever. */
+   mole/method/`<preset>`.hpp. NULL for a name that is not known, or NULL. Valid for ever. */
 MOLE_API const char* mole_preset_options(const char* preset);
 
 /* ---- layers */

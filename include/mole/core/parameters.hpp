@@ -40,6 +40,7 @@ auto parameters_type() {
 }
 }  // namespace detail
 
+/// What a policy trains; NoParameters if it says nothing.
 template <class Policy>
 using ParametersOf = typename decltype(detail::parameters_type<Policy>())::type;
 
@@ -160,6 +161,7 @@ Parameters zeros_like(const Parameters& parameters) {
   return zeros;
 }
 
+/// Zero in all tensors that are wanted: gradients before a step.
 template <class Parameters>
 void set_zero(Parameters& gradients) {
   Parameters::for_each_tensor([](std::string_view, auto& tensor) { tensor.set_zero(); }, gradients);

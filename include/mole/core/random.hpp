@@ -38,7 +38,7 @@ class Rng {
   std::uint64_t counter_;
 };
 
-/// Fills `view` with draws from U(-bound, bound). Written out because the distributions of <random> differ between
+/// Fills `view` with draws from U(-bound, bound). Written out because the distributions of `<random>` differ between
 /// standard libraries.
 template <class T, std::uniform_random_bit_generator Generator>
 void fill_uniform(View<T> view, double bound, Generator& generator) {

@@ -45,6 +45,7 @@ auto scratch_type() {
 template <class Policy>
 using ScratchOf = typename decltype(detail::scratch_type<Policy>())::type;
 
+/// The scratch of a policy for calls of that size, in the arena; NoScratch if it has none.
 template <class Policy>
 ScratchOf<Policy> scratch_for(const Policy& policy, const CallSize& size, Arena& arena) {
   if constexpr (requires { policy.scratch(size, arena); })

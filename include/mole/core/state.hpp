@@ -17,7 +17,9 @@ namespace mole {
 /// A span of numbers of a state, which a checkpoint holds bit for bit.
 ///
 /// A policy with state offers one function
+///
 ///     template <class F> void for_each_state(F&& f)
+///
 /// that calls f("name", std::span<U>) for each part of it, with spans of these types, in a fixed order and of sizes
 /// that depend on its options alone. A layer is saved and restored by reading and writing through them. A policy that
 /// stores its state in another form passes copies to f, then applies the changes; if they are invalid it throws Error

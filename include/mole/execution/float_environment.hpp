@@ -16,7 +16,7 @@ namespace mole {
 struct FloatEnvironment {
   std::uint64_t control = 0;
 
-  /// That of the calling thread.  A few cycles, where the whole environment of <cfenv> takes a hundred.
+  /// That of the calling thread.  A few cycles, where the whole environment of `<cfenv>` takes a hundred.
   static FloatEnvironment current() {
 #if defined(__SSE__)
     return {_mm_getcsr() & ~0x3fu};  // without the flags of past exceptions

@@ -8,6 +8,7 @@
 
 namespace mole {
 
+/// The executor that has no threads: tasks one after the other, on the thread that calls.
 struct Serial {
   template <class F>
   void parallel_for(Index tasks, F&& f) const {

@@ -26,7 +26,9 @@ namespace mole {
 ///   logits_A [E r I/length x h]   logits_B [E r O/length x h]: pieces of a row of A or B follow each other
 ///
 /// Trained are the logits, and the bank, whose gradient is added to where the layer's gradients point:
+///
 ///     gradients.experts.bank = &bank_gradients;   null, as gradients() makes it, is a frozen bank
+///
 /// Logits that are not chosen have no gradient; of equal ones the first is chosen, NaN last. Layers that run backward
 /// at the same time need bank gradients of their own. At I = O = 4,096, r = 4, h = length = 256 and k = 2: 32,768
 /// trained numbers a layer, 65,536 for the bank of all layers; 258 KiB of scratch in float.

@@ -22,7 +22,9 @@ namespace mole {
 ///
 /// The tables a and b are drawn once for each expert, fixed, and the same for every token. There is nothing to train in
 /// a layer: training moves the pool, whose gradient is added to where the layer's gradients point:
+///
 ///     gradients.experts.pool = &pool_gradients;   null, as gradients() makes it, is a frozen pool
+///
 /// Layers that run backward at the same time need pool gradients of their own. At I = O = 4,096, 32 layers, e = 8 and
 /// r = 16: 2,097,152 trained numbers for all layers, which is a LoRA of rank 8; 1 MiB of scratch a layer and expert in
 /// float.

@@ -19,6 +19,7 @@ enum class CordaMode {
   knowledge,    ///< the last: training leaves alone what the inputs need (kpm)
 };
 
+/// Which expert starts, and from what.
 struct CordaOptions {
   Index expert = 0;
   CordaMode mode = CordaMode::instruction;

@@ -20,6 +20,7 @@ enum class GoatDirections {
   both_ends,     ///< the first E r / 2 and the last E r / 2 ("pissa_milora")
 };
 
+/// How the experts of a mixture share the directions of the weight.
 struct GoatInitOptions {
   GoatDirections directions = GoatDirections::segments;
   double rho = 10;   ///< sigma is divided by s rho

@@ -11,6 +11,7 @@
 
 namespace mole {
 
+/// Which expert starts, and how well it fits.
 struct LoftqOptions {
   Index expert = 0;
   int iterations = 1;

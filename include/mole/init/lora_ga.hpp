@@ -26,6 +26,7 @@ enum class LoraGaScale {
   unit,        ///< nothing
 };
 
+/// Which expert starts, from which directions of the gradient, at what scale.
 struct LoraGaOptions {
   Index expert = 0;
   LoraGaDirections directions = LoraGaDirections::interleaved;

@@ -9,6 +9,7 @@
 
 namespace mole {
 
+/// Which expert starts, and how its directions are found.
 struct PissaOptions {
   Index expert = 0;
   std::optional<Index> power_iterations = {};  ///< of a random projection; unset: an exact decomposition

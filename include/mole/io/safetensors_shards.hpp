@@ -19,8 +19,8 @@
 
 namespace mole {
 
-/// Tensors by name, of <folder>/<stem>.safetensors or, if that is absent, of the shards that
-/// <folder>/<stem>.safetensors.index.json lists, with what these shards hold beyond it: a model of transformers under
+/// Tensors by name, of `<folder>/<stem>.safetensors` or, if that is absent, of the shards that
+/// `<folder>/<stem>.safetensors.index.json` lists, with what these shards hold beyond it: a model of transformers under
 /// the stem "model", an adapter of peft under "adapter_model".
 ///
 /// Opening maps the files and checks their headers; what a tensor holds is read when it is used, and `view` borrows it.

@@ -15,6 +15,7 @@
 
 namespace mole {
 
+/// For how many layers a router of the whole model decides.
 struct ModelRoutingOptions {
   Index layers = 1;
   Index experts = 0;  ///< of each layer

@@ -19,6 +19,7 @@ namespace mole {
 /// What a DeepRouter applies to the elements of its hidden layers.
 enum class RouterActivation { relu, tanh, none };
 
+/// The sizes of a router of several layers.
 struct DeepRouterOptions {
   Index in = 0;
   Index experts = 0;               ///< including the extra columns of the gate, if any

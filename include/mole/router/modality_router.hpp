@@ -16,6 +16,7 @@
 
 namespace mole {
 
+/// The sizes of a router with a map for each modality.
 struct ModalityRouterOptions {
   Index in = 0;
   Index modalities = 1;   ///< M

@@ -19,7 +19,9 @@ namespace mole {
 ///
 /// There is nothing to train in a layer: training moves the gates, whose gradient is added to where the layer's
 /// gradients point:
+///
 ///     gradients.router.gates = &gate_gradients;   null, as gradients() makes it, are frozen gates
+///
 /// Layers that run backward at the same time need gate gradients of their own. Under a gate that was kept the layer is
 /// that without gates, bit for bit, and under one that was dropped it is its base.
 /// Throws Error(option) without gates, and for a layer or module that they do not have.

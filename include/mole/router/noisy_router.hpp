@@ -20,6 +20,7 @@ namespace mole {
 /// softmax.
 enum class LogitNoise { normal, gumbel };
 
+/// The noise on the logits of a router.
 struct NoisyRouterOptions {
   bool learned = false;
   double floor = 0;  ///< deviation of the noise, or what is added to the learned one

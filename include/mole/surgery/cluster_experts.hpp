@@ -15,6 +15,7 @@ enum class ExpertFeatures {
   similarity,  ///< how similar each is to all others: the rows of 1 - expert_similarity()
 };
 
+/// Into how many clusters, by what.
 struct ClusterExpertsOptions {
   Index clusters = 1;
   ExpertFeatures by = ExpertFeatures::outputs;

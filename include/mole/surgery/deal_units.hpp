@@ -14,6 +14,7 @@
 
 namespace mole {
 
+/// Among how many experts.
 struct DealUnitsOptions {
   Index experts = 0;
   Index shared = 0;  ///< units of the expert that all tokens have: the most important ones

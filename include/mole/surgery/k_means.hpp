@@ -16,12 +16,14 @@
 
 namespace mole {
 
+/// How many clusters are looked for, and how long.
 struct KMeansOptions {
   Index clusters = 8;
   Index iterations = 10;            ///< at most; ends where no label changes
   std::vector<Index> initial = {};  ///< the points that centers start at; empty: the farthest ones
 };
 
+/// What k_means() finds.
 struct KMeans {
   std::vector<int> label;  ///< [N] the cluster of each point
   Matrix<double> centers;  ///< [clusters x D] the means of their points; of an empty cluster, where it was left

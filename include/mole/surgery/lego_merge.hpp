@@ -17,6 +17,7 @@ enum class LegoNorm {
   euclidean,  ///< of a and b together
 };
 
+/// How ranks are clustered, and what becomes of a cluster.
 struct LegoOptions {
   Index clusters = 0;      ///< ranks of the result; 0: the largest rank of the adapters
   bool normalized = true;  ///< clusters by the directions of a and b, not by the vectors

@@ -27,6 +27,7 @@ std::string merge_obstacle(const Layer& layer) {
     return layer.gating().token_dependence(layer.experts().experts());
 }
 
+/// Has the layer one weight for all tokens? merge_obstacle() says why not.
 template <class Layer>
 bool can_merge(const Layer& layer) {
   return merge_obstacle(layer).empty();

@@ -9,6 +9,7 @@
 
 namespace mole {
 
+/// How factors are combined.
 struct MergeFactorsOptions {
   Combination combination = {};
   double scale = 1;  ///< of the result

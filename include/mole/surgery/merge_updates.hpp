@@ -12,6 +12,7 @@
 
 namespace mole {
 
+/// How updates are combined, and to what rank they are cut.
 struct MergeUpdatesOptions {
   Index rank = 0;  ///< of the result; 0: the largest of the adapters'
   Combination combination = {};

@@ -31,6 +31,7 @@ double gradient_error(std::span<double> numbers, std::span<const double> gradien
   return error;
 }
 
+/// The largest relative error that the laws accept, in double.
 constexpr double gradient_tolerance = 1e-8;
 
 }  // namespace mole::laws

@@ -50,6 +50,7 @@ double largest_difference(const Matrix<T>& a, const Matrix<T>& b) {
   return most;
 }
 
+/// Neither NaN nor infinity among them?
 template <class T>
 bool all_finite(std::span<const T> numbers) {
   return std::all_of(numbers.begin(), numbers.end(), [](T v) { return std::isfinite(v); });

@@ -106,6 +106,7 @@ auto block_kinds() {
       .with_kind(BlockKind<LinearRouter<T>, Gate<Softmax, TopP, Raw>, Lora, SiLU>{"mixlora_dynamic"});
 }
 
+/// The kinds of whole feed-forward blocks that a layer file may hold.
 template <class T>
 using BlockKinds = decltype(block_kinds<T>());
 

@@ -58,7 +58,7 @@ inline constexpr Index layer_version = 1;
 ///     "<name>.description": {"version": 1, "method": "mola", "in": 768, "out": 768, "base": "16 hexadecimal digits",
 ///         "router": {"type": "LinearRouter", ...}, "gating": {...}, "experts": {...}}
 ///
-/// with the tensors <name>.parameters.<tensor> and <name>.state.<state>. Equal layers give equal bytes.
+/// with the tensors `<name>.parameters.<tensor>` and `<name>.state.<state>`. Equal layers give equal bytes.
 /// Throws Error(option) for a name that is given twice.
 class LayerWriter {
  public:
@@ -115,6 +115,7 @@ class LayerWriter {
   CheckpointWriter writer_;
 };
 
+/// How a layer that is read is set up, and onto which base.
 struct ReadLayerOptions {
   Index max_tokens = 1;  ///< of one call
   TrainableParts trainable = {};

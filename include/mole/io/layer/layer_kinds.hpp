@@ -139,6 +139,7 @@ auto preset_kinds() {
       .template with_experts<Lora>("experts");
 }
 
+/// The kinds of layers that a file may hold: those of the presets.
 template <class T>
 using PresetKinds = decltype(preset_kinds<T>());
 

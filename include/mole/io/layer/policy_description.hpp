@@ -25,6 +25,7 @@ namespace mole {
 template <class Policy>
 struct PolicyDescription;
 
+/// A policy that a layer file can name, write and read.
 template <class P>
 concept DescribedPolicy = requires(const P& policy, LayerFieldsWriter& to, const LayerFieldsReader& from) {
   {std::string(PolicyDescription<P>::name)};

@@ -14,6 +14,7 @@
 
 namespace mole {
 
+/// The methods of MoE-PEFT that have experts.
 enum class MoePeftKind { mixlora, mola, loramoe, dynmole };
 /// How MixLoRA chooses experts.
 enum class MoePeftRouting { top_k, dynamic, switched };

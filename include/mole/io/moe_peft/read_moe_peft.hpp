@@ -53,7 +53,7 @@ struct MoePeftAdapter {
 
 /// MixLoRA, its dynamic and its Switch routing, MoLA, LoRAMoE and DynMoLE: adapter_config.json with
 /// adapter_model.safetensors, which examples/convert/bin2safetensors.py makes of the release's adapter_model.bin; that
-/// file itself, a pickle, is refused. MixLoRA's older names (layers.<L>.gate, experts.<e>.w1_proj) are read, too.
+/// file itself, a pickle, is refused. MixLoRA's older names (`layers.<L>.gate`, `experts.<e>.w1_proj`) are read, too.
 ///
 /// Checks names, dtypes, that no expert and no router is missing, and that sizes and ranks fit. Throws Error(file) for
 /// what is broken or not served, and if there is no expert.  O(n log n) for n tensors, which are mapped, not read.

@@ -14,10 +14,10 @@
 
 namespace mole {
 
-/// The expressions of Python's re that are regular: literals, . [] () | * + ? {m,n}, lazy or not, ^ $ \d \w \s and
-/// other escapes. Bytes are characters.
+/// The expressions of Python's re that are regular: literals, . [] () | * + ? {m,n}, lazy or not, ^ $ `\d` `\w` `\s`
+/// and other escapes. Bytes are characters.
 ///
-/// Throws Error(option), naming the expression, for lookaround, backreferences, \b, flags and possessive repetition,
+/// Throws Error(option), naming the expression, for lookaround, backreferences, `\b`, flags and possessive repetition,
 /// for what is malformed, and for an expression of more than max_steps steps. O(path x steps) for any path: an
 /// expression from a stranger takes no more.
 class PathPattern {

@@ -14,12 +14,12 @@
 
 namespace mole {
 
-/// A tensor of a module: base_model.model.<path of the module>.<suffix>
+/// A tensor of a module: `base_model.model.<path of the module>.<suffix>`
 struct PeftKey {
   PeftKind kind;
   std::string_view suffix;
   int dimensions;       ///< 0: of a kind of layer that is not served, such as a convolution
-  bool shared = false;  ///< may be there once for all modules, as base_model.<suffix>
+  bool shared = false;  ///< may be there once for all modules, as `base_model.<suffix>`
 };
 
 /// The names of all tensors. The adapter's own name is not in them: peft takes it out when it saves. # is a number.

@@ -18,6 +18,7 @@
 
 namespace mole {
 
+/// How layers of an adapter are set up.
 struct PeftLayersOptions {
   Index max_tokens = 1;
   /// The bases that are given are those which the adapter was trained on: with the biases and weights that it replaces

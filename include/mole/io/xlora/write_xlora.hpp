@@ -21,11 +21,13 @@
 
 namespace mole {
 
+/// Whose files they are.
 enum class XloraLayout {
   official,  ///< EricLBuehler/xlora: xlora_config.json, xlora_classifier.safetensors
   peft       ///< huggingface/peft: adapter_config.json, adapter_model.safetensors
 };
 
+/// In which form an adapter is written.
 struct WriteXloraOptions {
   XloraLayout layout = XloraLayout::peft;
   Dtype dtype = Dtype::f32;  ///< of the tensors: F64, F32, F16 or BF16
