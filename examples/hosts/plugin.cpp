@@ -185,7 +185,7 @@ int main(int arguments, char** argument) {
     std::copy(past.end() - (taps - 1), past.end(), past.begin());
   };
   const auto switched = [&](Index b) { tone.store(b % 50 < 25 ? &clean : &lead, std::memory_order_release); };
-  print("frozen, tones switched", play(3000, frozen, fault, switched));
+  print("frozen, tones switched", play(1000, frozen, fault, switched));
 
   // The layer itself, which a control thread could go on training: a workspace per thread, and no more.
   auto work = layer.workspace(buffer);
@@ -199,7 +199,7 @@ int main(int arguments, char** argument) {
     for (Index n = 0; n < buffer; ++n) out[n] = amplifier.output(hidden.view().row_data(n));
     std::copy(past.end() - (taps - 1), past.end(), past.begin());
   };
-  print("the layer itself", play(3000, whole, "", [](Index) {}));
+  print("the layer itself", play(1000, whole, "", [](Index) {}));
 
   const real_time::Violations found = real_time::violations();
   std::printf("in the audio thread: %lld allocations and frees, %lld locks, %lld system calls",
