@@ -189,9 +189,10 @@ class PeftMerging {
 /// embeddings that were saved as their size had changed fit a host that has changed alike. A module's weight is
 /// "<path>.weight" of the host, or that without its first step ("transformer."). Sums are taken in T and rounded to the
 /// dtype of the host's tensor. Memory: one tensor in T, two of DoRA. Files as by rewrite_shards(); nothing is written
-/// if the adapter does not fit. Tied weights stay tied: a checkpoint has them once. Throws Error(option) for a mixture
-/// and for an adapter that has changed its base (base_is_changed), Error(file) for a tensor that the host lacks or has
-/// in another shape or dtype, and for two that would change one of the host, Error(shape) for one that does not fit.
+/// if the adapter does not fit. Tied weights stay tied: a checkpoint has them once.
+/// Throws Error(option) for a mixture and for an adapter that has changed its base (base_is_changed), Error(file) for a
+/// tensor that the host lacks or has in another shape or dtype, and for two that would change one of the host,
+/// Error(shape) for one that does not fit.
 /// Source: huggingface/peft 0.21.2, tuners/*/layer.py, merge.
 template <std::floating_point T = float>
 std::vector<std::string> merge_peft(const PeftAdapter& adapter, const SafetensorsShards& host,
