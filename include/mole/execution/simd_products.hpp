@@ -155,17 +155,19 @@ class SimdProducts {
   /// pack(panel, k, count, column, cols) puts `count` b_k into a panel.
   template <class T, class Left, class Pack>
   void product_by_panels(Index depth, Left left, Pack pack, View<T> result, bool accumulate) const {
+    if (depth == 0) {
+      if (!accumulate) fill(result, T(0));
+      return;
+    }
     for_each_panel<T>(result.cols(), result.rows(), 2.0 * double(depth),
                       [&](Index column, Index cols, Index row, Index rows) {
                         Panel<T> panel;
-                        Index k = 0;
-                        do {
+                        for (Index k = 0; k < depth; k += Panel<T>::depth) {
                           const Index count = std::min(Panel<T>::depth, depth - k);
                           pack(panel, k, count, column, cols);
                           Outer<T>{}(left(row, k), panel.rows(), true, count, rows, cols,
                                      Rows<T>{result.row_data(row) + column, result.stride()}, accumulate || k > 0);
-                          k += count;
-                        } while (k < depth);
+                        }
                       });
   }
 

@@ -18,8 +18,6 @@ using namespace mole;
 
 namespace {
 
-constexpr double infinity = std::numeric_limits<double>::infinity();
-
 std::vector<double> weights(const SoftmaxOverChosen& weigh, const std::vector<double>& scores,
                             const std::vector<int>& chosen, const Pass& pass = {}) {
   std::vector<double> result(chosen.size());
@@ -40,6 +38,7 @@ TEST_CASE("SoftmaxOverChosen is the softmax of the chosen scores", "[gating]") {
 
 TEST_CASE("SoftmaxOverChosen takes scores of any size", "[gating]") {
   CHECK(weights({.temperature = 1e-3}, {1e4, 0, -1e4}, {0, 1, 2}) == std::vector<double>{1, 0, 0});
+  constexpr double infinity = std::numeric_limits<double>::infinity();
   CHECK(weights({}, {-infinity, 2}, {0, 1}) == std::vector<double>{0, 1});
   CHECK(weights({}, {-infinity, -infinity}, {0, 1}) == std::vector<double>{0, 0});
 }
