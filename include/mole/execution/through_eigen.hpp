@@ -24,17 +24,18 @@ class ThroughEigen : public Serial {
  public:
   template <class T>
   void product_nt(ConstView<T> x, ConstView<T> w, View<T> y) const {
+    if (w.cols() == 0) return fill(y, T(0));  // Eigen would offset null pointers
     map(y).noalias() = map(x) * map(w).transpose();
   }
 
   template <class T>
   void product_nn(ConstView<T> d_y, ConstView<T> w, View<T> d_x) const {
-    map(d_x).noalias() += map(d_y) * map(w);
+    if (w.rows() > 0) map(d_x).noalias() += map(d_y) * map(w);
   }
 
   template <class T>
   void product_tn(ConstView<T> d_y, ConstView<T> x, View<T> d_w) const {
-    map(d_w).noalias() += map(d_y).transpose() * map(x);
+    if (x.rows() > 0) map(d_w).noalias() += map(d_y).transpose() * map(x);
   }
 
   template <class T, class... Terms>
