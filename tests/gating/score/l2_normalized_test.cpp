@@ -31,7 +31,7 @@ std::vector<double> gradient_of(const std::vector<double>& logits, const std::ve
   return d_logits;
 }
 
-constexpr double infinity = std::numeric_limits<double>::infinity();
+constexpr double unlimited = std::numeric_limits<double>::infinity();
 
 }  // namespace
 
@@ -53,17 +53,17 @@ TEST_CASE("A row of zeros has scores of zero and gives no gradient", "[gating]")
 }
 
 TEST_CASE("A logit of minus infinity has no part in the others", "[gating]") {
-  const auto without = scores_of({3, 1}), with = scores_of({3, -infinity, 1});
-  CHECK(with == std::vector<double>{without[0], -infinity, without[1]});
-  const auto d_without = gradient_of({3, 1}, {2, 5}), d_with = gradient_of({3, -infinity, 1}, {2, 7, 5});
+  const auto without = scores_of({3, 1}), with = scores_of({3, -unlimited, 1});
+  CHECK(with == std::vector<double>{without[0], -unlimited, without[1]});
+  const auto d_without = gradient_of({3, 1}, {2, 5}), d_with = gradient_of({3, -unlimited, 1}, {2, 7, 5});
   CHECK(d_with == std::vector<double>{d_without[0], 0, d_without[1]});
-  CHECK(gradient_of({-infinity, -infinity}, {2, 7}) == std::vector<double>{0, 0});
+  CHECK(gradient_of({-unlimited, -unlimited}, {2, 7}) == std::vector<double>{0, 0});
 }
 
 TEST_CASE("L2Normalized refuses an eps by which no float can be divided", "[gating]") {
   CHECK_THROWS_AS(L2Normalized{.eps = 0}.check(4), Error);
   CHECK_THROWS_AS(L2Normalized{.eps = 1e-40}.check(4), Error);  // 0 in float
-  CHECK_THROWS_AS(L2Normalized{.eps = infinity}.check(4), Error);
+  CHECK_THROWS_AS(L2Normalized{.eps = unlimited}.check(4), Error);
   CHECK_THROWS_AS(L2Normalized{.eps = std::nan("")}.check(4), Error);
 }
 
