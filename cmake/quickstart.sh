@@ -14,6 +14,7 @@ cd "$(dirname "$0")/.."
 
 packages="g++ cmake ninja-build ccache libeigen3-dev libxsimd-dev nlohmann-json3-dev libcli11-dev"
 [ "$preset" = test ] && packages="$packages catch2"
+[ "$preset" = examples ] && packages="$packages zlib1g-dev libutf8proc-dev"
 
 if command -v apt-get >/dev/null 2>&1; then
   missing=""

@@ -92,7 +92,6 @@ class Comparison {
                                                        std::to_string(options_.steps) + " steps of " +
                                                        std::to_string(options_.batch) + ", rate " +
                                                        std::to_string(rate) + ", text " + read,
-                                      .adapter = entry.adapter.get(),
                                       .seed = options_.seed,
                                       .steps = options_.steps,
                                       .peak_rate = rate,
@@ -101,7 +100,7 @@ class Comparison {
                                                 {"domains", std::to_string(corpus_.domains.size())}},
                                       .file = options_.out / (method.name + ".safetensors"),
                                       .resume = options_.resume};
-    entry.training = training::train(model_, sampler(), training);
+    entry.training = training::train(model_, entry.adapter.get(), sampler(), training);
     RoutingCounts counts(*entry.adapter, corpus_.domains.size());
     entry.bits = evaluation_.bits(model_, entry.adapter.get(), [&](const text::Batch& batch) { counts.add(batch); });
     entry.active = counts.active_parameters();

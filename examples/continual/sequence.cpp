@@ -92,9 +92,8 @@ class Sequence {
       const text::BatchSampler sampler(
           corpus_.domains,
           {.domains = {task}, .sequences = options_.batch, .context = context_, .seed = options_.seed + task});
-      training::train(model_, sampler,
+      training::train(model_, &adapter, sampler,
                       {.title = method.name + ", " + domain(task),
-                       .adapter = &adapter,
                        .seed = options_.seed + task,
                        .steps = options_.steps,
                        .peak_rate = options_.learning_rate > 0 ? options_.learning_rate : method.learning_rate});

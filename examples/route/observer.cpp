@@ -19,12 +19,12 @@ Observer::Observer(training::Adapter& adapter, std::size_t domains, std::size_t 
     if (adapter.layer(i).pairs_add_up()) layers_[i].added.resize(std::size_t(trace.experts()));
   }
   for (std::size_t i = 0; i < adapter.size(); ++i)
-    adapter.linear(i).watch([this, i](mole::AnyLinear<float>& layer, mole::View<const float> x,
+    adapter.adapted(i).watch([this, i](mole::AnyLinear<float>& layer, mole::View<const float> x,
                                       const mole::Pass& pass) { observe(layers_[i], layer, x, pass); });
 }
 
 Observer::~Observer() {
-  for (std::size_t i = 0; i < adapter_.size(); ++i) adapter_.linear(i).watch({});
+  for (std::size_t i = 0; i < adapter_.size(); ++i) adapter_.adapted(i).watch({});
 }
 
 void Observer::observe(LayerRecord& record, mole::AnyLinear<float>& layer, mole::View<const float> x,

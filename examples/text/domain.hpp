@@ -13,6 +13,7 @@
 
 #include "text/near_duplicates.hpp"
 #include "text/text_file.hpp"
+#include "text/text_hash.hpp"
 #include "text/text_source.hpp"
 
 namespace text {
@@ -56,7 +57,6 @@ class DomainReader {
     std::vector<std::uint8_t> text;
   };
 
-  static std::uint64_t hash(std::string_view s);
   static std::vector<Document> list(const TextSource& source);
   bool take(const TextSource& source, std::size_t most_bytes, Document& document, Domain& domain);
   void split_by_file(const std::vector<Document>& documents, Domain& domain) const;
@@ -90,16 +90,10 @@ inline Domain DomainReader::read(const TextSource& source) {
 }
 
 /// FNV-1a, scattered.
-inline std::uint64_t DomainReader::hash(std::string_view s) {
-  std::uint64_t h = 0xcbf29ce484222325u;
-  for (const char c : s) h = (h ^ static_cast<std::uint8_t>(c)) * 0x100000001b3u;
-  return host::mix(h);
-}
-
 inline std::vector<DomainReader::Document> DomainReader::list(const TextSource& source) {
   std::vector<Document> documents;
   for (const auto& path : source.files) {
-    documents.push_back({path, hash(path.lexically_relative(source.root).generic_string()), {}});
+    documents.push_back({path, text_hash(path.lexically_relative(source.root).generic_string()), {}});
   }
   std::sort(documents.begin(), documents.end(),
             [](const Document& a, const Document& b) { return std::tie(a.hash, a.path) < std::tie(b.hash, b.path); });

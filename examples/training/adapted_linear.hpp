@@ -3,84 +3,25 @@
 #pragma once
 
 #include "host/linear.hpp"
-#include "training/method.hpp"
-
-#include <cstdint>
-#include <functional>
-#include <optional>
-#include <span>
-#include <string_view>
-#include <utility>
+#include "training/adapted_layer.hpp"
 
 namespace training {
 
-/// Stands at one of the four places of a block.
+/// Stands at one of the four places of a block. The layer is borrowed.
 class AdaptedLinear final : public host::Linear<float> {
  public:
-  /// After each forward, with x and the pass.
-  using Watcher = std::function<void(mole::AnyLinear<float>&, mole::View<const float>, const mole::Pass&)>;
+  explicit AdaptedLinear(AdaptedLayer& layer) : layer_(layer) {}
 
-  /// `method`, `shared`, which may be null, and `pass` are borrowed: mode and random key of the current step, to which
-  /// it adds its own `number`.
-  AdaptedLinear(const Method& method, Method::Layer layer, std::uint64_t number, Shared* shared, const mole::Pass& pass)
-      : method_(method), layer_(std::move(layer)), number_(number), shared_(shared), pass_(pass) {
-    if (!method.balancer) return;
-    mole::SignBiasBalancer::Options options = *method.balancer;
-    with_bias([&](std::span<float> bias) { options.experts = mole::Index(bias.size()); });
-    balancer_.emplace(options);
-  }
+  host::Index in() const override { return layer_.layer().in(); }
+  host::Index out() const override { return layer_.layer().out(); }
 
-  host::Index in() const override { return layer_.in(); }
-  host::Index out() const override { return layer_.out(); }
-
-  void forward(host::ConstView<float> x, host::View<float> y) override {
-    mole::Pass pass = pass_;
-    pass.layer = number_;
-    if (method_.before_forward) method_.before_forward({layer_, mole::Index(number_), shared_, x});
-    layer_.forward(x, y, pass);
-    if (watcher_) watcher_(layer_, x, pass);
-  }
-
+  void forward(host::ConstView<float> x, host::View<float> y) override { layer_.forward(x, y); }
   void backward(host::ConstView<float> x, host::ConstView<float> d_y, host::View<float> d_x) override {
-    if (method_.loss) method_.loss(layer_.trace());
-    if (method_.before_backward) method_.before_backward({layer_, mole::Index(number_), shared_, x, d_x});
-    if (balancer_) balancer_->observe(layer_.trace());
     layer_.backward(x, d_y, d_x);
   }
 
-  void after_step(mole::Index step, mole::Index steps) {
-    if (balancer_) with_bias([&](std::span<float> bias) { balancer_->update(bias); });
-    if (method_.after_step) method_.after_step(layer_, step, steps);
-  }
-
-  /// f(name, span) for all that is no parameter and that the next step depends on.
-  template <class F>
-  void for_each_state(F&& f) {
-    layer_.for_each_state(f);
-    if (balancer_) mole::for_each_state_within("balancer", *balancer_, f);
-  }
-
-  mole::AnyLinear<float>& layer() { return layer_; }
-  /// It may call the layer, except for a backward. An empty one watches no longer.
-  void watch(Watcher watcher) { watcher_ = std::move(watcher); }
-
  private:
-  /// Calls f(the balancing bias), wherever the method keeps it: in the router, in the score or in the selection.
-  template <class F>
-  void with_bias(F f) {
-    layer_.for_each_state([&]<class T>(std::string_view name, std::span<T> numbers) {
-      if constexpr (std::is_same_v<T, float>)
-        if (name.ends_with(".bias")) f(numbers);
-    });
-  }
-
-  const Method& method_;
-  mole::AnyLinear<float> layer_;
-  std::uint64_t number_;
-  Shared* shared_;
-  const mole::Pass& pass_;
-  Watcher watcher_;
-  std::optional<mole::SignBiasBalancer> balancer_;
+  AdaptedLayer& layer_;
 };
 
 }  // namespace training

@@ -2,6 +2,7 @@
 // Method: one way to adapt every linear layer of a frozen model.
 #pragma once
 
+#include "mole/base/dense_base.hpp"
 #include "mole/core/random.hpp"
 #include "mole/layer/any_linear.hpp"
 #include "mole/optim/sign_bias_balancer.hpp"
@@ -19,14 +20,16 @@ namespace training {
 
 /// Where a layer stands in the host, and what it adapts.
 struct Site {
-  mole::View<const float> weight;  // [O x I], frozen and borrowed
-  mole::Index block = 0;           // of the host's `blocks`, bottom first
+  mole::View<const float> weight;     // [O x I], frozen and borrowed
+  mole::View<const float> bias = {};  // [1 x O], likewise, or none
+  mole::Index block = 0;              // of the host's `blocks`, bottom first
   mole::Index blocks = 1;
   mole::Index max_tokens = 0;
   mole::Index domains = 1;  // of the text
 
   mole::Index in() const { return weight.cols(); }
   mole::Index out() const { return weight.rows(); }
+  auto base() const { return mole::DenseBase{weight, bias}; }
 };
 
 /// Parameters of one layer that a token touches: `always`, and for each pair of its routing, or each open gate.

@@ -36,7 +36,7 @@ Pretrained pretrain(Model& model, const text::Corpus& corpus, const Pretraining&
   const text::BatchSampler sampler(
       corpus.domains,
       {.domains = {0}, .sequences = sequences, .context = std::size_t(model.options().context), .seed = options.seed});
-  const TrainingResult result = train(model, sampler, training);
+  const TrainingResult result = train(model, nullptr, sampler, training);
   if (result.from_file) std::printf("base: from %s\n", training.file.string().c_str());
   model.freeze();
   return {base, std::filesystem::absolute(training.file)};

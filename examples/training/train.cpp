@@ -22,14 +22,14 @@ constexpr mole::Index warmup_steps = 20;
 /// One run, and where it stands.
 class Run {
  public:
-  Run(Model& model, const Training& training)
-      : model_(model),
+  Run(const Trainee& trainee, const Training& training)
+      : trainee_(trainee),
         training_(training),
         schedule_{.peak = training.peak_rate,
                   .warmup_steps = std::min(warmup_steps, training.steps / 2),
                   .total_steps = training.steps + 1},
         optimizer_({.learning_rate = training.peak_rate,
-                    .beta2 = training.adapter != nullptr ? training.adapter->method().beta2 : 0.999,
+                    .beta2 = trainee.layers != nullptr ? trainee.layers->method().beta2 : 0.999,
                     .weight_decay = 0}),
         choosing_optimizer_(optimizer_) {
     schedule_.check();
@@ -39,44 +39,33 @@ class Run {
   bool finished() const { return steps_taken() >= training_.steps; }
   std::vector<double>& curve() { return curve_; }
 
-  void take_step(const text::Batch& batch);
+  void take_step();
   void save();
   void load();
 
  private:
-  void for_each_tensor(const mole::AnyLinear<float>::Visitor& f) {
-    if (training_.adapter != nullptr) return training_.adapter->for_each_tensor(f);
-    model_.for_each_tensor([&](std::string_view name, float* value, float* gradient, host::Index size) {
-      f(name, mole::View<float>(value, 1, size), mole::View<float>(gradient, 1, size));
-    });
-  }
   /// Those whose turn it is.
   void for_each_tensor(mole::Turn turn, const mole::AnyLinear<float>::Visitor& f) {
-    for_each_tensor([&](std::string_view name, mole::View<float> parameter, mole::View<float> gradient) {
-      const bool chooses = has_choice() && training_.adapter->method().chooses(name);
+    trainee_.for_each_tensor([&](std::string_view name, mole::View<float> parameter, mole::View<float> gradient) {
+      const bool chooses = has_choice() && trainee_.layers->method().chooses(name);
       if (chooses == (turn == mole::Turn::upper)) f(name, parameter, gradient);
     });
   }
   auto walk_of(mole::Turn turn) {
     return [this, turn](const mole::AnyLinear<float>::Visitor& f) { for_each_tensor(turn, f); };
   }
-  bool has_choice() const { return training_.adapter != nullptr && training_.adapter->method().chooses; }
+  bool has_choice() const { return trainee_.layers != nullptr && trainee_.layers->method().chooses; }
 
-  Model& model_;
+  const Trainee& trainee_;
   const Training& training_;
   mole::CosineSchedule schedule_;
   mole::AdamW<float> optimizer_, choosing_optimizer_;
   std::vector<double> curve_;
 };
 
-void Run::take_step(const text::Batch& batch) {
+void Run::take_step() {
   const mole::Index step = steps_taken();
-  if (training_.adapter != nullptr)
-    training_.adapter->start_training(batch, training_.seed, std::uint64_t(step));
-  else
-    model_.zero_gradients();
-  const double loss = model_.loss(batch.inputs, batch.targets);
-  model_.backward();
+  const double loss = trainee_.loss(step);
   const bool search = has_choice() && step < training_.steps / 2;
   const mole::Turn turn = search ? mole::BilevelTurns{}(step) : mole::Turn::lower;
   const auto walk_parameters = walk_of(turn);
@@ -84,8 +73,8 @@ void Run::take_step(const text::Batch& batch) {
   mole::AdamW<float>& optimizer = turn == mole::Turn::lower ? optimizer_ : choosing_optimizer_;
   optimizer.set_learning_rate(schedule_(step + 1));
   optimizer.step(walk_parameters);
-  if (training_.adapter != nullptr) training_.adapter->after_step(step, training_.steps);
-  curve_.push_back(loss / std::numbers::ln2);
+  if (trainee_.layers != nullptr) trainee_.layers->after_step(step, training_.steps);
+  curve_.push_back(loss);
 }
 
 void Run::save() {
@@ -95,8 +84,8 @@ void Run::save() {
   for (const auto& [name, text] : training_.notes) writer.set_text(name, text);
   writer.set_number("step", curve_.size());
   writer.set_number("seed", training_.seed);
-  writer.add_parameters("parameters", [this](const mole::AnyLinear<float>::Visitor& f) { for_each_tensor(f); });
-  if (training_.adapter != nullptr) writer.add_state("state", *training_.adapter);
+  writer.add_parameters("parameters", trainee_.for_each_tensor);
+  if (trainee_.layers != nullptr) writer.add_state("state", *trainee_.layers);
   writer.add_optimizer("optimizer", optimizer_);
   if (has_choice()) writer.add_optimizer("choosing_optimizer", choosing_optimizer_);
   writer.add_numbers("curve", curve_);
@@ -104,14 +93,13 @@ void Run::save() {
 }
 
 void Run::load() {
-  const auto walk_parameters = [this](const mole::AnyLinear<float>::Visitor& f) { for_each_tensor(f); };
   const mole::CheckpointReader reader(training_.file);
   if (reader.text("configuration") != training_.configuration)
     throw mole::Error(mole::ErrorCode::file, training_.file.string() + ": expected a run of '" +
                                                  training_.configuration + "', found one of '" +
                                                  reader.text("configuration") + "'");
-  reader.read_parameters("parameters", walk_parameters);
-  if (training_.adapter != nullptr) reader.read_state("state", *training_.adapter);
+  reader.read_parameters("parameters", trainee_.for_each_tensor);
+  if (trainee_.layers != nullptr) reader.read_state("state", *trainee_.layers);
   reader.read_optimizer("optimizer", optimizer_, walk_of(mole::Turn::lower));
   if (has_choice()) reader.read_optimizer("choosing_optimizer", choosing_optimizer_, walk_of(mole::Turn::upper));
   curve_ = reader.numbers("curve");
@@ -125,21 +113,19 @@ double median_of(std::vector<double> numbers) {
   return *middle;
 }
 
-TrainingResult train(Model& model, const text::BatchSampler& sampler, const Training& training) {
-  Run run(model, training);
+TrainingResult train(const Trainee& trainee, const Training& training) {
+  Run run(trainee, training);
   if (training.resume && std::filesystem::exists(training.file)) run.load();
 
   Progress progress(training.title, std::size_t(training.steps));
   progress.resume_at(run.curve().size());
-  text::Batch batch;
   std::vector<double> seconds;  // of each step of this process
   const bool from_file = run.finished();
   while (!run.finished()) {
-    sampler.draw(run.curve().size(), batch);
     const auto start = std::chrono::steady_clock::now();
-    run.take_step(batch);
+    run.take_step();
     seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
-    progress.show(run.curve().size(), batch.inputs.size(), run.curve().back());
+    progress.show(run.curve().size(), trainee.tokens, run.curve().back());
     interrupt_after(long(run.curve().size()));
     if (interrupted() && !run.finished()) {
       run.save();
@@ -147,8 +133,32 @@ TrainingResult train(Model& model, const text::BatchSampler& sampler, const Trai
     }
   }
   if (!from_file) run.save();
-  const double speed = from_file ? 0 : double(sampler.tokens()) / median_of(seconds);
+  const double speed = from_file ? 0 : double(trainee.tokens) / median_of(seconds);
   return {.curve = std::move(run.curve()), .tokens_per_second = speed, .from_file = from_file};
+}
+
+TrainingResult train(Model& model, Adapter* adapter, const text::BatchSampler& sampler, const Training& training) {
+  text::Batch batch;
+  Trainee trainee{.layers = adapter, .tokens = sampler.tokens()};
+  if (adapter != nullptr)
+    trainee.for_each_tensor = [adapter](const auto& f) { adapter->for_each_tensor(f); };
+  else
+    trainee.for_each_tensor = [&model](const auto& f) {
+      model.for_each_tensor([&](std::string_view name, float* value, float* gradient, host::Index size) {
+        f(name, mole::View<float>(value, 1, size), mole::View<float>(gradient, 1, size));
+      });
+    };
+  trainee.loss = [&](mole::Index step) {
+    sampler.draw(std::size_t(step), batch);
+    if (adapter != nullptr)
+      adapter->start_training(batch, training.seed, std::uint64_t(step));
+    else
+      model.zero_gradients();
+    const double loss = model.loss(batch.inputs, batch.targets);
+    model.backward();
+    return loss / std::numbers::ln2;
+  };
+  return train(trainee, training);
 }
 
 }  // namespace training

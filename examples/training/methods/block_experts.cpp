@@ -52,8 +52,7 @@ Method mola(const Execution& execution) {
               [execution](const Site& site, mole::Rng& rng) {
                 auto options = options_for<mole::MolaOptions>();
                 options.k = chosen;
-                return Method::Layer(mole::mola(options, mole::DenseBase{site.weight}, rng, execution),
-                                     site.max_tokens);
+                return Method::Layer(mole::mola(options, site.base(), rng, execution), site.max_tokens);
               },
           .touched = [](const Site& site) { return touched_of_mixture(site); },
           .loss = [](Trace& trace) { mole::load_balance(trace, {.coefficient = 1e-2}); }};
@@ -65,25 +64,25 @@ Method mola_allocation(const Execution& execution) {
   const auto experts_at = [](const Site& site) {
     return Index(mole::mola_allocation(mole::MolaShape::inverted_triangle, site.blocks).at(std::size_t(site.block)));
   };
-  return {
-      .name = "mola_allocation",
-      .title = "MoLA, top-2 of 2, 4, 6, 8 x r6",
-      .learning_rate = 7e-3,
-      .routed = true,
-      .build =
-          [=](const Site& site, mole::Rng& rng) {
-            auto options = options_for<mole::MolaOptions>();
-            options.experts = experts_at(site);
-            options.rank = rank;
-            options.k = chosen;
-            options.alpha = scale * double(rank);
-            return Method::Layer(mole::mola(options, mole::DenseBase{site.weight}, rng, execution), site.max_tokens);
-          },
-      .touched =
-          [=](const Site& site) {
-            return Touched{.always = router_parameters(site, experts_at(site)), .each = lora_parameters(site, rank)};
-          },
-      .loss = [](Trace& trace) { mole::load_balance(trace, {.coefficient = 1e-2}); }};
+  return {.name = "mola_allocation",
+          .title = "MoLA, top-2 of 2, 4, 6, 8 x r6",
+          .learning_rate = 7e-3,
+          .routed = true,
+          .build =
+              [=](const Site& site, mole::Rng& rng) {
+                auto options = options_for<mole::MolaOptions>();
+                options.experts = experts_at(site);
+                options.rank = rank;
+                options.k = chosen;
+                options.alpha = scale * double(rank);
+                return Method::Layer(mole::mola(options, site.base(), rng, execution), site.max_tokens);
+              },
+          .touched =
+              [=](const Site& site) {
+                return Touched{.always = router_parameters(site, experts_at(site)),
+                               .each = lora_parameters(site, rank)};
+              },
+          .loss = [](Trace& trace) { mole::load_balance(trace, {.coefficient = 1e-2}); }};
 }
 
 /// LoRAMoE without its constraint, which asks for two kinds of tasks: all experts, mixed.
@@ -94,9 +93,8 @@ Method dense(const Execution& execution) {
           .routed = true,
           .build =
               [execution](const Site& site, mole::Rng& rng) {
-                return Method::Layer(
-                    mole::loramoe(options_for<mole::LoramoeOptions>(), mole::DenseBase{site.weight}, rng, execution),
-                    site.max_tokens);
+                return Method::Layer(mole::loramoe(options_for<mole::LoramoeOptions>(), site.base(), rng, execution),
+                                     site.max_tokens);
               },
           .touched = [](const Site& site) { return touched_of_mixture(site); }};
 }
@@ -114,8 +112,7 @@ Method hydralora(const Execution& execution) {
                 options.rank = rank;
                 options.alpha = scale * double(rank);
                 options.shared_down = true;
-                return Method::Layer(mole::loramoe(options, mole::DenseBase{site.weight}, rng, execution),
-                                     site.max_tokens);
+                return Method::Layer(mole::loramoe(options, site.base(), rng, execution), site.max_tokens);
               },
           .touched =
               [](const Site& site) {
@@ -130,9 +127,9 @@ Method llava_mole(const Execution& execution) {
           .routed = true,
           .build =
               [execution](const Site& site, mole::Rng& rng) {
-                return Method::Layer(mole::llava_mole(options_for<mole::LlavaMoleOptions>(),
-                                                      mole::DenseBase{site.weight}, rng, execution),
-                                     site.max_tokens);
+                return Method::Layer(
+                    mole::llava_mole(options_for<mole::LlavaMoleOptions>(), site.base(), rng, execution),
+                    site.max_tokens);
               },
           .touched = [](const Site& site) { return touched_of_mixture(site, experts); },
           .loss =
@@ -153,7 +150,7 @@ Method switch_transformer(const Execution& execution) {
           .build =
               [execution](const Site& site, mole::Rng& rng) {
                 return Method::Layer(mole::switch_transformer(options_for<mole::SwitchTransformerOptions>(),
-                                                              mole::DenseBase{site.weight}, rng, execution),
+                                                              site.base(), rng, execution),
                                      site.max_tokens);
               },
           .touched = [](const Site& site) { return touched_of_mixture(site); },
@@ -172,8 +169,7 @@ Method mole_threshold(const Execution& execution) {
               [execution](const Site& site, mole::Rng& rng) {
                 auto options = options_for<mole::MoleThresholdOptions>();
                 options.threshold = 1 / double(experts);
-                return Method::Layer(mole::mole_threshold(options, mole::DenseBase{site.weight}, rng, execution),
-                                     site.max_tokens);
+                return Method::Layer(mole::mole_threshold(options, site.base(), rng, execution), site.max_tokens);
               },
           .touched = [](const Site& site) { return touched_of_mixture(site); },
           .loss =
@@ -189,9 +185,9 @@ Method dynamic_moe(const Execution& execution) {
           .routed = true,
           .build =
               [execution](const Site& site, mole::Rng& rng) {
-                return Method::Layer(mole::dynamic_moe(options_for<mole::DynamicMoeOptions>(),
-                                                       mole::DenseBase{site.weight}, rng, execution),
-                                     site.max_tokens);
+                return Method::Layer(
+                    mole::dynamic_moe(options_for<mole::DynamicMoeOptions>(), site.base(), rng, execution),
+                    site.max_tokens);
               },
           .touched = [](const Site& site) { return touched_of_mixture(site); },
           .loss =
@@ -208,9 +204,8 @@ Method dyn_mole(const Execution& execution) {
           .routed = true,
           .build =
               [execution](const Site& site, mole::Rng& rng) {
-                return Method::Layer(
-                    mole::dyn_mole(options_for<mole::DynMoleOptions>(), mole::DenseBase{site.weight}, rng, execution),
-                    site.max_tokens);
+                return Method::Layer(mole::dyn_mole(options_for<mole::DynMoleOptions>(), site.base(), rng, execution),
+                                     site.max_tokens);
               },
           .touched = [](const Site& site) { return touched_of_mixture(site); },
           .loss =
@@ -230,9 +225,8 @@ Method ada_mole(const Execution& execution) {
           .routed = true,
           .build =
               [execution](const Site& site, mole::Rng& rng) {
-                return Method::Layer(
-                    mole::ada_mole(options_for<mole::AdaMoleOptions>(), mole::DenseBase{site.weight}, rng, execution),
-                    site.max_tokens);
+                return Method::Layer(mole::ada_mole(options_for<mole::AdaMoleOptions>(), site.base(), rng, execution),
+                                     site.max_tokens);
               },
           .touched = [](const Site& site) { return touched_of_mixture(site, site.in() + 1); },
           .loss =
@@ -254,8 +248,7 @@ Method ld_mole(const Execution& execution) {
               [execution](const Site& site, mole::Rng& rng) {
                 auto options = options_for<mole::LdMoleOptions>();
                 options.hidden = hidden;
-                return Method::Layer(mole::ld_mole(options, mole::DenseBase{site.weight}, rng, execution),
-                                     site.max_tokens);
+                return Method::Layer(mole::ld_mole(options, site.base(), rng, execution), site.max_tokens);
               },
           .touched = [](const Site& site) { return touched_of_mixture(site, hidden * (site.in() + 2) + 1); },
           .loss = [](Trace& trace) {  // which losses is the paper's, the coefficients are ours
@@ -275,8 +268,7 @@ Method compressed_experts(const Execution& execution) {
               [execution](const Site& site, mole::Rng& rng) {
                 auto options = options_for<mole::CompressedExpertsOptions>();
                 options.main = options.auxiliary = chosen;
-                return Method::Layer(mole::compressed_experts(options, mole::DenseBase{site.weight}, rng, execution),
-                                     site.max_tokens);
+                return Method::Layer(mole::compressed_experts(options, site.base(), rng, execution), site.max_tokens);
               },
           .touched =  // of four pairs two run, and two are vectors
           [](const Site& site) {
@@ -298,7 +290,7 @@ Method modulations(std::string name, std::string title, Make make) {
           [make](const Site& site, mole::Rng& rng) {
             const mole::MofmeOptions options{
                 .experts = experts, .k = chosen, .form = mole::ModulationForm::diagonal, .residual = true};
-            return Method::Layer(make(options, mole::DenseBase{site.weight}, rng), site.max_tokens);
+            return Method::Layer(make(options, site.base(), rng), site.max_tokens);
           },
       .touched =
           [](const Site& site) { return Touched{.always = router_parameters(site) + experts, .each = 4 * site.out()}; },
@@ -332,8 +324,7 @@ Method deepseek_moe(const Execution& execution) {
                 options.rank = rank;
                 options.k = k;
                 options.alpha = scale * double(rank);
-                return Method::Layer(mole::deepseek_moe(options, mole::DenseBase{site.weight}, rng, execution),
-                                     site.max_tokens);
+                return Method::Layer(mole::deepseek_moe(options, site.base(), rng, execution), site.max_tokens);
               },
           .touched =
               [](const Site& site) {
@@ -362,8 +353,7 @@ Method deepseek_v3(const Execution& execution) {
                 options.groups = groups;
                 options.kept_groups = kept_groups;
                 options.alpha = scale * double(rank);
-                return Method::Layer(mole::deepseek_v3(options, mole::DenseBase{site.weight}, rng, execution),
-                                     site.max_tokens);
+                return Method::Layer(mole::deepseek_v3(options, site.base(), rng, execution), site.max_tokens);
               },
           .touched =
               [](const Site& site) {

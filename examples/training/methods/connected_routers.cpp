@@ -91,7 +91,7 @@ Method rmoe(std::string name, std::string title, const Execution& execution) {
                 const Cell& cell = dynamic_cast<Recurrence<Cell>&>(shared).cell;
                 return Method::Layer(
                     mole::lora_mixture(options, Router({.in = site.in(), .experts = options.experts}, cell, rng), gate,
-                                       mole::DenseBase{site.weight}, rng, execution),
+                                       site.base(), rng, execution),
                     site.max_tokens);
               },
           .before_forward = [](const LayerCall& call) { dynamic_cast<Recurrence<Cell>&>(*call.shared).connect(call); },
@@ -127,7 +127,7 @@ Method noisy_top_k(const Execution& execution) {
                                                         .k = chosen,
                                                         .alpha = scale * double(expert_rank),
                                                         .dropout = 0},
-                                                       mole::DenseBase{site.weight}, rng, execution),
+                                                       site.base(), rng, execution),
                                      site.max_tokens);
               },
           .before_forward =
@@ -170,7 +170,7 @@ Method promoe(const Execution& execution) {
                                                    .rank = expert_rank,
                                                    .alpha = scale * double(expert_rank),
                                                    .dropout = 0},
-                                                  mole::DenseBase{site.weight}, rng, execution),
+                                                  site.base(), rng, execution),
                                      site.max_tokens);
               },
           .touched =

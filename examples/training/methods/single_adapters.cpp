@@ -48,8 +48,7 @@ Method dora(Index rank, const Execution& execution) {
   return single(
       "dora", "DoRA r" + std::to_string(rank), 7e-3,
       [=](const Site& site, mole::Rng& rng) {
-        return mole::dora({.rank = rank, .alpha = scale * double(rank)}, site.weight, mole::DenseBase{site.weight}, rng,
-                          execution);
+        return mole::dora({.rank = rank, .alpha = scale * double(rank)}, site.weight, site.base(), rng, execution);
       },
       [=](const Site& site) { return lora_parameters(site, rank) + site.out(); });
 }
@@ -71,8 +70,7 @@ Method adalora(Index rank, const Execution& execution) {
   return single(
       "adalora", "AdaLoRA r" + std::to_string(rank) + ", no allocation", 1e-2,
       [=](const Site& site, mole::Rng& rng) {
-        return mole::adalora({.rank = rank, .alpha = scale * double(rank)}, mole::DenseBase{site.weight}, rng,
-                             execution);
+        return mole::adalora({.rank = rank, .alpha = scale * double(rank)}, site.base(), rng, execution);
       },
       [=](const Site& site) { return lora_parameters(site, rank) + rank; });
 }
@@ -82,7 +80,7 @@ Method loha(const Execution& execution) {
   return single(
       "loha", "LoHa r8 o r8", 1e-2,
       [=](const Site& site, mole::Rng& rng) {
-        return mole::loha({.rank = rank, .alpha = scale * double(rank)}, mole::DenseBase{site.weight}, rng, execution);
+        return mole::loha({.rank = rank, .alpha = scale * double(rank)}, site.base(), rng, execution);
       },
       [=](const Site& site) { return lora_parameters(site, 2 * rank); });
 }
@@ -92,14 +90,14 @@ Method lokr(const Execution& execution) {
   const auto trained = [=](const Site& site) {
     mole::Rng rng;
     Index count = 0;
-    auto layer = mole::lokr({.rank = rank}, mole::DenseBase{site.weight}, rng);
+    auto layer = mole::lokr({.rank = rank}, site.base(), rng);
     layer.for_each_tensor([&](std::string_view, mole::View<float> tensor) { count += tensor.size(); });
     return count;
   };
   return single(
       "lokr", "LoKr", 2e-2,
       [=](const Site& site, mole::Rng& rng) {
-        return mole::lokr({.rank = rank, .alpha = scale * double(rank)}, mole::DenseBase{site.weight}, rng, execution);
+        return mole::lokr({.rank = rank, .alpha = scale * double(rank)}, site.base(), rng, execution);
       },
       trained);
 }
@@ -109,7 +107,7 @@ Method oft(const Execution& execution) {
   return single(
       "oft", "OFT, blocks of 16", 5e-3,
       [=](const Site& site, mole::Rng& rng) {
-        return mole::oft({.block = block}, site.weight, mole::DenseBase{site.weight}, rng, execution);
+        return mole::oft({.block = block}, site.weight, site.base(), rng, execution);
       },
       [](const Site& site) { return site.in() * (block - 1) / 2; });
 }
@@ -122,9 +120,7 @@ Method vera(const Execution& execution) {
   };
   return single(
       "vera", "VeRA r64", 2e-2,
-      [=](const Site& site, mole::Rng& rng) {
-        return mole::vera({}, pair_for(site), mole::DenseBase{site.weight}, rng, execution);
-      },
+      [=](const Site& site, mole::Rng& rng) { return mole::vera({}, pair_for(site), site.base(), rng, execution); },
       [](const Site& site) { return rank + site.out(); });
 }
 
@@ -133,8 +129,8 @@ Method nola(const Execution& execution) {
   return single(
       "nola", "NOLA r8 of 128 bases", 2e-2,
       [=](const Site& site, mole::Rng& rng) {
-        return mole::nola({.rank = rank, .bases = bases, .alpha = scale * double(rank), .keep = true},
-                          mole::DenseBase{site.weight}, rng, execution);
+        return mole::nola({.rank = rank, .bases = bases, .alpha = scale * double(rank), .keep = true}, site.base(), rng,
+                          execution);
       },
       [](const Site&) { return 2 * bases; });
 }
@@ -148,8 +144,7 @@ Method randlora(const Execution& execution) {
   return single(
       "randlora", "RandLoRA r16", 1e-2,
       [=](const Site& site, mole::Rng& rng) {
-        return mole::randlora({.alpha = scale * double(rank)}, bases_for(site), mole::DenseBase{site.weight}, rng,
-                              execution);
+        return mole::randlora({.alpha = scale * double(rank)}, bases_for(site), site.base(), rng, execution);
       },
       [](const Site& site) {
         const Index small = std::min(site.in(), site.out());
@@ -161,9 +156,9 @@ Method randlora(const Execution& execution) {
 template <class Experts>
 Method::Layer by_domain(Experts& experts, const Site& site, const Execution& execution) {
   const mole::Gate forced{mole::Identity{}, mole::TopK{.k = 1}, mole::Unit{}};
-  return Method::Layer(mole::MixtureLinear(mole::NoRouter<float>(site.domains), forced, std::move(experts),
-                                           mole::DenseBase{site.weight}, execution),
-                       site.max_tokens);
+  return Method::Layer(
+      mole::MixtureLinear(mole::NoRouter<float>(site.domains), forced, std::move(experts), site.base(), execution),
+      site.max_tokens);
 }
 
 /// The domains of the text are its tasks.
@@ -175,7 +170,7 @@ Method mtl_lora(const Execution& execution) {
           .domain_experts = true,
           .build =
               [execution](const Site& site, mole::Rng& rng) {
-                const mole::DenseBase base{site.weight};
+                const auto base = site.base();
                 auto tasks = mole::mtl_lora(
                     {.tasks = site.domains, .rank = rank, .up_matrices = up_matrices, .alpha = scale * double(rank)},
                     base, rng, execution);
@@ -202,7 +197,7 @@ Method poly(const Execution& execution) {
                                      .splits = splits,
                                      .rank = rank,
                                      .alpha = scale * double(rank)},
-                                    mole::DenseBase{site.weight}, rng, execution);
+                                    site.base(), rng, execution);
             return by_domain(tasks.experts(), site, execution);
           },
       .touched =
@@ -224,7 +219,7 @@ Method moelora(const Execution& execution) {
                                                     .total_rank = total_rank,
                                                     .alpha = scale * double(total_rank),
                                                     .dropout = 0},
-                                                   mole::DenseBase{site.weight}, rng, execution),
+                                                   site.base(), rng, execution),
                                      site.max_tokens);
               },
           .touched =

@@ -47,8 +47,7 @@ Method lora(std::string name, const std::string& what, Index rank, double learni
           .build =
               [=](const Site& site, mole::Rng& rng) {
                 const mole::LoraOptions options{.rank = rank, .alpha = scale * double(rank)};
-                return Method::Layer(mole::lora(options, mole::DenseBase{site.weight}, rng, execution),
-                                     site.max_tokens);
+                return Method::Layer(mole::lora(options, site.base(), rng, execution), site.max_tokens);
               },
           .touched = [=](const Site& site) { return Touched{.each = lora_parameters(site, rank)}; }};
 }
@@ -60,8 +59,7 @@ Method sora(Index rank, const Execution& execution) {
           .build =
               [=](const Site& site, mole::Rng& rng) {
                 const mole::SoraOptions options{.rank = rank, .alpha = scale * double(rank)};
-                return Method::Layer(mole::sora(options, mole::DenseBase{site.weight}, rng, execution),
-                                     site.max_tokens);
+                return Method::Layer(mole::sora(options, site.base(), rng, execution), site.max_tokens);
               },
           .touched = [](const Site& site) { return Touched{.each = lora_parameters(site, 1) + 1}; },
           .after_step =
@@ -71,25 +69,25 @@ Method sora(Index rank, const Execution& execution) {
 }
 
 Method codyra(Index rank, const Execution& execution) {
-  return {
-      .name = "codyra",
-      .title = "CoDyRA r" + std::to_string(rank) + ", gated ranks",
-      .learning_rate = 1e-2,
-      .beta2 = 0.9999,
-      .build =
-          [=](const Site& site, mole::Rng& rng) {
-            const mole::CodyraOptions options{.rank = rank};
-            return Method::Layer(mole::codyra(options, mole::DenseBase{site.weight}, rng, execution), site.max_tokens);
-          },
-      .touched = [](const Site& site) { return Touched{.each = lora_parameters(site, 1) + 1}; },
-      .after_step =
-          [](Method::Layer& layer, Index step, Index steps) {
-            // 50 stages as released, but at least two steps each: with less the threshold would stay 0.
-            const mole::ThresholdSchedule schedule{.stages = std::clamp<Index>(steps / 4, 2, 50), .iterations = steps};
-            shrink_gates(layer, schedule(step), mole::ThresholdMode::dead_zone);
-          },
-      .next_task = [](Method::Layer& layer, const Site&, mole::View<float> weight,
-                      mole::Rng& rng) { mole::merge_and_reset(held<Codyra>(layer), weight, rng); }};
+  return {.name = "codyra",
+          .title = "CoDyRA r" + std::to_string(rank) + ", gated ranks",
+          .learning_rate = 1e-2,
+          .beta2 = 0.9999,
+          .build =
+              [=](const Site& site, mole::Rng& rng) {
+                const mole::CodyraOptions options{.rank = rank};
+                return Method::Layer(mole::codyra(options, site.base(), rng, execution), site.max_tokens);
+              },
+          .touched = [](const Site& site) { return Touched{.each = lora_parameters(site, 1) + 1}; },
+          .after_step =
+              [](Method::Layer& layer, Index step, Index steps) {
+                // 50 stages as released, but at least two steps each: with less the threshold would stay 0.
+                const mole::ThresholdSchedule schedule{.stages = std::clamp<Index>(steps / 4, 2, 50),
+                                                       .iterations = steps};
+                shrink_gates(layer, schedule(step), mole::ThresholdMode::dead_zone);
+              },
+          .next_task = [](Method::Layer& layer, const Site&, mole::View<float> weight,
+                          mole::Rng& rng) { mole::merge_and_reset(held<Codyra>(layer), weight, rng); }};
 }
 
 Method smora(const Execution& execution) {
@@ -101,8 +99,7 @@ Method smora(const Execution& execution) {
           .build =
               [execution](const Site& site, mole::Rng& rng) {
                 const mole::SmoraOptions options{.rank = rank, .k = k, .alpha = scale * double(k)};
-                return Method::Layer(mole::smora(options, mole::DenseBase{site.weight}, rng, execution),
-                                     site.max_tokens);
+                return Method::Layer(mole::smora(options, site.base(), rng, execution), site.max_tokens);
               },
           .touched =
               [](const Site& site) {
@@ -121,8 +118,7 @@ Method flylora(const Execution& execution) {
           .build =
               [execution](const Site& site, mole::Rng& rng) {
                 const mole::FlyloraOptions options{.rank = rank, .k = k, .alpha = scale * double(rank)};
-                return Method::Layer(mole::flylora(options, mole::DenseBase{site.weight}, rng, execution),
-                                     site.max_tokens);
+                return Method::Layer(mole::flylora(options, site.base(), rng, execution), site.max_tokens);
               },
           .touched =
               [](const Site& site) {
@@ -142,8 +138,7 @@ Method moram(Index atoms, const Execution& execution) {
           .build =
               [=](const Site& site, mole::Rng& rng) {
                 const mole::MoramOptions options{.ranks = {int(atoms)}, .k = k, .min_score = 0};
-                return Method::Layer(mole::moram(options, mole::DenseBase{site.weight}, rng, execution),
-                                     site.max_tokens);
+                return Method::Layer(mole::moram(options, site.base(), rng, execution), site.max_tokens);
               },
           .touched = [=](const Site& site) { return Touched{.always = atoms * site.in(), .each = site.out()}; },
           .next_task =
