@@ -16,6 +16,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 
 #include "mole/core/macros_off.hpp"
@@ -29,7 +30,12 @@ inline std::string names_of_children(const torch::nn::Module& module) {
   return names.empty() ? "none" : names;
 }
 
-/// A Linear within a model, and who refers to it.
+template <class M>
+concept ModuleHolder = requires {
+  typename std::remove_cvref_t<M>::ContainedType;
+};
+
+/// A Linear within a model.
 struct FoundLinear {
   torch::nn::Module* parent;
   std::string name;
@@ -78,8 +84,8 @@ void with_entry_of_container(torch::nn::Module& parent, const torch::nn::Module&
 ///
 /// Its parent finds it by name: a Sequential, a ModuleList, a ModuleDict, or a module that asks named_children() in its
 /// forward. A module that has the Linear as a member would go on calling it; since that cannot be changed from here, a
-/// Linear that anybody but its parent refers to is refused: make such a member a torch::nn::AnyModule, and assign to it.
-/// Throws Error(option) with what was found where there is no such child, no Linear, or one with other owners,
+/// Linear that anybody but its parent refers to is refused: make such a member a torch::nn::AnyModule, and assign to
+/// it. Throws Error(option) with what was found where there is no such child, no Linear, or one with other owners,
 /// Error(shape) for a layer of other sizes; the model stays as it was.
 template <class T>
 void replace_linear(torch::nn::Module& model, std::string_view path, TorchLinear<T> layer) {
@@ -110,18 +116,14 @@ void replace_linear(torch::nn::Module& model, std::string_view path, TorchLinear
 ///       return mole::mola({.experts = 8, .rank = 16, .k = 2}, mole::DenseBase{weight, bias}, rng);
 ///     });
 template <class T = float, class Make>
-requires std::invocable<Make&, View<const T>, BiasView<T>> TorchLinear<T> replace_linear(torch::nn::Module& model,
-                                                                                       std::string_view path,
-                                                                                       Make&& make) {
+requires(!detail::ModuleHolder<Make>) TorchLinear<T> replace_linear(torch::nn::Module& model, std::string_view path,
+                                                                    Make&& make) {
   torch::Tensor weight, bias;
   {
     const detail::FoundLinear found = detail::find_linear(model, path);
     weight = found.linear->weight, bias = found.linear->bias;
   }
-  detail::require_tensor_of<T>("a weight", weight);
-  BiasView<T> bias_view;
-  if (bias.defined()) bias_view = std::span<const T>(bias.data_ptr<T>(), std::size_t(bias.numel()));
-  TorchLinear<T> layer(make(detail::view_of<const T>(weight), bias_view), weight, bias);
+  TorchLinear<T> layer(make(torch_view<const T>(weight), torch_bias<T>(bias)), weight, bias);
   replace_linear(model, path, layer);
   return layer;
 }

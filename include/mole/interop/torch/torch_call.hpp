@@ -32,7 +32,7 @@ struct TorchCall : torch::CustomClassHolder {
   }
   void forward(const torch::Tensor& x, const torch::Tensor& y) {
     work = core->work_for(x.size(0));
-    core->layer.forward(view_of<const T>(x), view_of<T>(y), work->inside, pass);
+    core->layer.forward(torch_view<const T>(x), torch_view<T>(y), work->inside, pass);
     x_data = x.data_ptr();
   }
   /// The workspace holds a forward of x without its backward, whether by then it is spent or x has moved.
@@ -60,16 +60,17 @@ struct TorchCall : torch::CustomClassHolder {
   const void* x_data = nullptr;
 };
 
-/// A TorchCall with the backward of its layer. Inputs x and parameters; outputs as TorchCall::run().
+/// A TorchCall with the backward of its layer. Inputs: x, parameters, and what else backward reads; outputs as
+/// TorchCall::run().
 template <class T>
 struct TorchFunction : torch::autograd::Function<TorchFunction<T>> {
   using Context = torch::autograd::AutogradContext;
   using Tensors = torch::autograd::variable_list;
   using Call = c10::intrusive_ptr<TorchCall<T>>;
 
-  static Tensors forward(Context* context, const torch::Tensor& x, torch::TensorList parameters, const Call& call) {
+  static Tensors forward(Context* context, const torch::Tensor& x, torch::TensorList others, const Call& call) {
     Tensors saved{x};
-    saved.insert(saved.end(), parameters.begin(), parameters.end());
+    saved.insert(saved.end(), others.begin(), others.end());
     context->save_for_backward(std::move(saved));
     context->set_materialize_grads(false);
     context->saved_data["call"] = torch::IValue::make_capsule(call);
@@ -91,33 +92,40 @@ struct TorchFunction : torch::autograd::Function<TorchFunction<T>> {
     call->scale_auxiliary_loss(has_d_loss ? d_outputs[1].template item<T>() : T(0));
 
     const Index out = core.layer.out();
-    const torch::Tensor d_y = d_outputs[0].defined()
-                                  ? rows_of<T>("the gradient of y", d_outputs[0], out)
-                                  : torch::zeros({x.size(0), std::int64_t(out)}, torch_type<T>);
+    const torch::Tensor d_y = d_outputs[0].defined() ? rows_of<T>("the gradient of y", d_outputs[0], out)
+                                                     : torch::zeros({x.size(0), std::int64_t(out)}, torch_type<T>);
     Tensors results(saved.size() + 1);  // the last one is of the call
     if (context->needs_input_grad(0)) results[0] = torch::zeros(x.sizes(), torch_type<T>);
-    const View<T> d_x = results[0].defined() ? view_of<T>(results[0]) : View<T>();
+    const View<T> d_x = results[0].defined() ? torch_view<T>(results[0]) : View<T>();
+    const std::size_t parameters = core.layout.tensors.size();
     bool trains = false;
     for (std::size_t i = 1; i < saved.size(); ++i) trains |= context->needs_input_grad(i);
+    if (saved.size() > parameters + 1) require_learns(!context->needs_input_grad(parameters + 1), "weight");
     const auto work = std::exchange(call->work, nullptr);  // is spent, even if backward throws
     if (!trains) {
-      core.layer.backward(view_of<const T>(x), view_of<const T>(d_y), d_x, core.without_gradients, work->inside);
+      core.layer.backward(torch_view<const T>(x), torch_view<const T>(d_y), d_x, core.without_gradients, work->inside);
       return results;
     }
     const auto gradients = core.zero_gradients();
-    core.layer.backward(view_of<const T>(x), view_of<const T>(d_y), d_x, *gradients, work->inside);
+    core.layer.backward(torch_view<const T>(x), torch_view<const T>(d_y), d_x, *gradients, work->inside);
     std::size_t place = 0;
     core.layer.for_each_tensor(
         [&](std::string_view name, View<T>, View<T> gradient) {
           if (!context->needs_input_grad(++place)) return;
-          require(bool(gradient), ErrorCode::not_trainable, "TorchLinear: expected requires_grad of parameters that ",
-                  "learn, found it of ", name, ", which TrainableParts leaves out");
+          require_learns(bool(gradient), name);
           // Not copied: the memory is taken again when autograd and the optimizer have let go of it.
           results[place] = torch::from_blob(
               gradient.data(), {gradient.rows(), gradient.cols()}, [gradients](void*) {}, torch_type<T>);
         },
         *gradients);
     return results;
+  }
+
+ private:
+  static void require_learns(bool learns, std::string_view name) {
+    require(learns, ErrorCode::not_trainable,
+            "TorchLinear: expected requires_grad of parameters that learn, found it of ", name,
+            ", whose gradient the layer does not compute");
   }
 };
 

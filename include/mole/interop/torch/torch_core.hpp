@@ -3,7 +3,7 @@
 #pragma once
 
 #include "mole/core/trace.hpp"
-#include "mole/interop/torch/torch_tensors.hpp"
+#include "mole/interop/torch/torch_view.hpp"
 #include "mole/layer/any_linear.hpp"
 #include "mole/layer/bind_parameters.hpp"
 
@@ -71,7 +71,9 @@ struct TorchCore {
   /// Room for a call of `tokens`.
   std::shared_ptr<Work> work_for(Index tokens) {
     return workspaces->take([tokens](const Work& work) { return work.tokens >= tokens; },
-                            [this, tokens] { return Work{layer.new_workspace(tokens), tokens}; });
+                            [this, tokens] {
+                              return Work{layer.new_workspace(tokens), tokens};
+                            });
   }
   /// Zeros.
   std::shared_ptr<Gradients> zero_gradients() {

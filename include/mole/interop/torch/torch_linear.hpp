@@ -68,6 +68,8 @@ class TorchLinearImpl : public torch::nn::Module {
       weight_seen_ = weight_now();
     }
     register_parts();
+    saved_ = parameters_in_order_;
+    if (weight_.defined()) saved_.push_back(weight_);
   }
 
   /// Of a layer of any type, whose base tells how it is made.
@@ -82,10 +84,11 @@ class TorchLinearImpl : public torch::nn::Module {
     const torch::Tensor rows = detail::rows_of<T>("x", x, core_->layer.in());
     Pass now = pass;
     now.training = is_training();
-    if (now.training) now.seed = std::uint64_t(torch::randint(std::int64_t(1) << 62, {1}, torch::kInt64).item<std::int64_t>());
+    if (now.training)
+      now.seed = std::uint64_t(torch::randint(std::int64_t(1) << 62, {1}, torch::kInt64).item<std::int64_t>());
     const auto call = c10::make_intrusive<detail::TorchCall<T>>(core_, now);
     const auto results = torch::GradMode::is_enabled()
-                             ? detail::TorchFunction<T>::apply(rows, torch::TensorList(parameters_in_order_), call)
+                             ? detail::TorchFunction<T>::apply(rows, torch::TensorList(saved_), call)
                              : call->run(rows);
     loss_ = results.size() > 1 ? results[1] : torch::Tensor();
     std::vector<std::int64_t> sizes = x.sizes().vec();
@@ -99,7 +102,8 @@ class TorchLinearImpl : public torch::nn::Module {
   /// Calls loss(trace) after each forward: it returns a value, and adds its gradient to the trace, as the functions of
   /// mole/loss/ do. In training:
   ///     layer->set_auxiliary_loss([](auto& trace) { return load_balance(trace, {.coefficient = 0.01}); });
-  ///     (criterion(layer(x), goal) + layer->auxiliary_loss()).backward();
+  ///     const torch::Tensor y = layer(x);  // first: its loss is that of the last forward
+  ///     (criterion(y, goal) + layer->auxiliary_loss()).backward();
   void set_auxiliary_loss(std::function<double(Trace<T>&)> loss) { core_->auxiliary_loss = std::move(loss); }
   /// Of the last forward: a part of the graph. Undefined before, and where none was set.
   torch::Tensor auxiliary_loss() const { return loss_; }
@@ -124,7 +128,8 @@ class TorchLinearImpl : public torch::nn::Module {
   /// With parameters, weight and bias of its own. Throws Error(option) for another device than the CPU.
   std::shared_ptr<torch::nn::Module> clone(
       const torch::optional<torch::Device>& device = torch::nullopt) const override {
-    require(!device || device->is_cpu(), ErrorCode::option, "TorchLinear: clone: expected the CPU, found another device");
+    require(!device || device->is_cpu(), ErrorCode::option,
+            "TorchLinear: clone: expected the CPU, found another device");
     settle();
     const torch::NoGradGuard no_grad;
     const auto copy_of = [](const torch::Tensor& tensor) { return tensor.defined() ? tensor.clone() : tensor; };
@@ -188,16 +193,13 @@ class TorchLinearImpl : public torch::nn::Module {
   }
 
   void check_weight() const {
-    detail::require_tensor_of<T>("a weight", weight_);
-    require(weight_.dim() == 2 && weight_.size(0) == core_->layer.out() && weight_.size(1) == core_->layer.in() &&
-                detail::has_rows(weight_),
-            ErrorCode::shape, "TorchLinear: expected a weight of [", core_->layer.out(), ", ", core_->layer.in(),
-            "] with rows of neighbors, found ", detail::text_of(weight_.sizes()));
-    if (!bias_.defined()) return;
-    detail::require_tensor_of<T>("a bias", bias_);
-    require(bias_.dim() == 1 && bias_.size(0) == core_->layer.out() && bias_.is_contiguous(), ErrorCode::shape,
-            "TorchLinear: expected a bias of [", core_->layer.out(), "] without gaps, found ",
-            detail::text_of(bias_.sizes()));
+    const View<const T> weight = torch_view<const T>(weight_);
+    require(weight.rows() == core_->layer.out() && weight.cols() == core_->layer.in(), ErrorCode::shape,
+            "TorchLinear: expected a weight of [", core_->layer.out(), " x ", core_->layer.in(), "], found [",
+            weight.rows(), " x ", weight.cols(), "]");
+    const BiasView<T> bias = torch_bias<T>(bias_);
+    if (bias_.defined())
+      require_equal(ErrorCode::shape, "TorchLinear: size of the bias", core_->layer.out(), bias.size());
   }
   WeightSeen weight_now() const {
     const auto version = [](const torch::Tensor& tensor) {
@@ -210,16 +212,14 @@ class TorchLinearImpl : public torch::nn::Module {
             "TorchLinear: expected the weight as it was when the layer was made, found it elsewhere or changed: this "
             "base is not made anew without a set_base");
     check_weight();
-    const torch::Tensor& bias = bias_;
-    set_base_(core_->layer, detail::view_of<const T>(weight_),
-              bias.defined() ? BiasView<T>(std::span<const T>(bias.data_ptr<T>(), std::size_t(bias.numel())))
-                             : BiasView<T>());
+    set_base_(core_->layer, torch_view<const T>(weight_), torch_bias<T>(bias_));
     weight_seen_ = weight_now();
     ++core_->renewals;
   }
 
   std::shared_ptr<detail::TorchCore<T>> core_;
   std::vector<torch::Tensor> parameters_in_order_;  // of the layout
+  std::vector<torch::Tensor> saved_;                // these, and the weight, must be in backward what they were
   torch::Tensor weight_, bias_, loss_;
   mutable WeightSeen weight_seen_;
   SetBase set_base_;

@@ -6,7 +6,7 @@
 #include "mole/core/bias_view.hpp"
 #include "mole/core/error.hpp"
 #include "mole/core/state.hpp"
-#include "mole/interop/torch/torch_tensors.hpp"
+#include "mole/interop/torch/torch_view.hpp"
 #include "mole/layer/any_linear.hpp"
 
 #include <torch/serialize/input-archive.h>
@@ -46,9 +46,10 @@ void load_state(AnyLinear<T>& layer, torch::serialize::InputArchive& archive) {
   layer.for_each_state([&]<class U>(std::string_view name, std::span<U> numbers) {
     torch::Tensor tensor;
     archive.read(archive_key_of(name), tensor, true);
-    require(tensor.scalar_type() == torch_type<U> && tensor.dim() == 1 && Index(tensor.numel()) == Index(numbers.size()),
-            ErrorCode::file, "TorchLinear: load: expected ", numbers.size(), " numbers of ", name, ", found ",
-            text_of(tensor.sizes()));
+    require(
+        tensor.scalar_type() == torch_type<U> && tensor.dim() == 1 && Index(tensor.numel()) == Index(numbers.size()),
+        ErrorCode::file, "TorchLinear: load: expected ", numbers.size(), " numbers of ", name, ", found ",
+        text_of(tensor.sizes()));
     std::copy_n(tensor.contiguous().data_ptr<U>(), numbers.size(), numbers.begin());
   });
 }
