@@ -39,6 +39,16 @@ function(mole_find_eigen)
   mole_headers_target(Eigen3::Eigen "${eigen_SOURCE_DIR}")
 endfunction()
 
+# libtorch where it is installed: what to link, or nothing. It is as large as it is optional, and never fetched.
+function(mole_find_installed_torch libraries)
+  find_package(Torch QUIET CONFIG)
+  if(Torch_FOUND)
+    set(${libraries} ${TORCH_LIBRARIES} PARENT_SCOPE)
+  else()
+    set(${libraries} "" PARENT_SCOPE)
+  endif()
+endfunction()
+
 # Debian's own target `xsimd` links a library that does not exist: only its directory is of use.
 function(mole_find_xsimd)
   if(TARGET mole::xsimd)

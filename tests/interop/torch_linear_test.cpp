@@ -16,6 +16,7 @@
 #include <algorithm>
 #include <sstream>
 #include <string>
+#include <thread>
 #include <vector>
 
 using namespace mole;
@@ -360,6 +361,31 @@ TEST_CASE("A weight that moves or changes is that of the base from then on, pack
   const auto base = DenseBase{view, bias_view};
   CHECK(holds(error_text(ErrorCode::shape, [&] { TorchLinear<float>(made(base), weight); }),
               "expected a weight of [20 x 24]"));
+}
+
+TEST_CASE("Threads may call one layer at once, forward and backward", "[interop]") {
+  torch::manual_seed(15);
+  auto layer = new_layer<float>();
+  layer->eval();
+  const auto gradients = [&](const torch::Tensor& x) {
+    std::vector<torch::Tensor> wanted;
+    for (auto& parameter : layer->parameters())
+      if (parameter.requires_grad()) wanted.push_back(parameter);
+    return torch::autograd::grad({layer(x).square().sum()}, wanted);
+  };
+  std::vector<torch::Tensor> inputs;
+  std::vector<std::vector<torch::Tensor>> expected, found(4);
+  for (int i = 0; i < 4; ++i) {
+    inputs.push_back(random_tensor<float>({3 + i, in}));
+    expected.push_back(gradients(inputs.back()));
+  }
+  std::vector<std::thread> threads;
+  for (std::size_t i = 0; i < 4; ++i)
+    threads.emplace_back([&, i] {
+      for (int repeat = 0; repeat < 20; ++repeat) found[i] = gradients(inputs[i]);
+    });
+  for (auto& thread : threads) thread.join();
+  for (std::size_t i = 0; i < 4; ++i) CHECK(same_bits(found[i], expected[i]));
 }
 
 TEST_CASE("A clone has numbers of its own", "[interop]") {

@@ -112,7 +112,7 @@ void replace_linear(torch::nn::Module& model, std::string_view path, TorchLinear
 
 /// The same of the layer that make(weight, bias) returns for the weight and the bias of the Linear, which it may
 /// borrow: they are frozen, stay where they are, and keep their names, "weight" and "bias". What was put there.
-///     replace_linear(*model, "mlp.up", [&](auto weight, auto bias) {
+///     mole::replace_linear(*model, "mlp.up", [&](auto weight, auto bias) {
 ///       return mole::mola({.experts = 8, .rank = 16, .k = 2}, mole::DenseBase{weight, bias}, rng);
 ///     });
 template <class T = float, class Make>

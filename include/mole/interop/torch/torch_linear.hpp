@@ -45,7 +45,7 @@ namespace mole {
 /// kept. x and gradients of y that are transposed or expanded are copied once.
 ///
 /// train() sets Pass::training, with a seed of libtorch's generator in each forward. Calls of one module from several
-/// threads are fine while nobody changes its parameters.
+/// threads are fine while nobody changes its parameters, but for auxiliary losses.
 template <class T>
 class TorchLinearImpl : public torch::nn::Module {
  public:
@@ -90,7 +90,7 @@ class TorchLinearImpl : public torch::nn::Module {
     const auto results = torch::GradMode::is_enabled()
                              ? detail::TorchFunction<T>::apply(rows, torch::TensorList(saved_), call)
                              : call->run(rows);
-    loss_ = results.size() > 1 ? results[1] : torch::Tensor();
+    if (results.size() > 1) loss_ = results[1];
     std::vector<std::int64_t> sizes = x.sizes().vec();
     sizes.back() = core_->layer.out();
     return results[0].view(sizes);
