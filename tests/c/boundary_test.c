@@ -143,8 +143,7 @@ static void check_preset(const char* preset) {
   results first, second;
   const int starts_elsewhere =
       strncmp(preset, "mofme", 5) == 0 || strcmp(preset, "prompt_bank") == 0 || strcmp(preset, "vblora") == 0;
-  const int has_pool =
-      strcmp(preset, "mos") == 0 || strcmp(preset, "vblora") == 0 || strcmp(preset, "diffora") == 0;
+  const int has_pool = strcmp(preset, "mos") == 0 || strcmp(preset, "vblora") == 0 || strcmp(preset, "diffora") == 0;
 
   if (layer == NULL) return;
   memset(&pass, 0, sizeof pass);
@@ -452,7 +451,8 @@ static void check_diffora(void) {
   mole_layer *kept = made("diffora", "modules=2 rank=2", 0), *dropped = NULL, *loaded = NULL;
   mole_layer *plain = made("lora", "rank=2 alpha=16", 0), *none = NULL;
   mole_workspace *work = NULL, *work_of_plain = NULL;
-  float numbers[2 + 2 * (IN + OUT)], y[TOKENS * OUT], relaxed[TOKENS * OUT], expected[TOKENS * OUT], gated[TOKENS * OUT];
+  float numbers[2 + 2 * (IN + OUT)], y[TOKENS * OUT], relaxed[TOKENS * OUT], expected[TOKENS * OUT],
+      gated[TOKENS * OUT];
   float d_x[TOKENS * IN];
   const mole_index experts = 2 * (IN + OUT), size = experts + 2;
   mole_index i;

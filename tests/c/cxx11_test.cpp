@@ -27,8 +27,7 @@ int main() {
   std::vector<float> wide_y(6);
   mole_workspace_destroy(work);
   if (mole_workspace_create(layer.get(), 2, &work) != MOLE_OK) return std::puts(mole_last_error()), 1;
-  const mole_status strided =
-      mole_forward_strided(layer.get(), wide.data() + 1, 4, wide_y.data(), 3, 2, nullptr, work);
+  const mole_status strided = mole_forward_strided(layer.get(), wide.data() + 1, 4, wide_y.data(), 3, 2, nullptr, work);
   mole_workspace_destroy(work);
   if (strided != MOLE_OK || wide_y[0] != y[0] || wide_y[3] != 2 || wide_y[4] != 5 || wide_y[5] != 0) return 1;
   return status == MOLE_OK && std::fabs(y[0] - 5) < 1e-6f && std::fabs(y[1] - 11) < 1e-6f ? 0 : 1;
