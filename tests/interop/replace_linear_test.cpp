@@ -42,6 +42,13 @@ struct MemberMlpImpl : torch::nn::Module {
 };
 TORCH_MODULE(MemberMlp);
 
+struct AnyMlpImpl : torch::nn::Module {
+  AnyMlpImpl() { register_module("up", up.ptr()); }
+  torch::Tensor forward(const torch::Tensor& x) { return up.forward(x); }
+  torch::nn::AnyModule up{torch::nn::Linear(6, 6)};
+};
+TORCH_MODULE(AnyMlp);
+
 auto mola_on(std::uint64_t seed) {
   return [seed](View<const float> weight, BiasView<float> bias) {
     Rng rng(seed);
@@ -103,4 +110,20 @@ TEST_CASE("replace_linear says what it found where it cannot replace, and leaves
   CHECK(test::error_text(ErrorCode::shape, [&] { replace_linear(*model, "0", layer); }) ==
         "replace_linear: expected a layer of 5 inputs and 6 outputs for 0, found 5 and 7");
   CHECK(model->named_parameters().keys() == names);
+}
+
+TEST_CASE("A member that is an AnyModule takes a layer by assignment", "[interop]") {
+  torch::manual_seed(22);
+  AnyMlp model;
+  const torch::Tensor x = torch::randn({4, 6}), before = model(x);
+  CHECK(test::error_text(ErrorCode::option, [&] {
+          replace_linear(*model, "up", mola_on(1));
+        }).find("a member of a module") != std::string::npos);
+  const torch::nn::LinearImpl& linear = model->up.get<torch::nn::LinearImpl>();
+  const torch::Tensor weight = linear.weight, bias = linear.bias;
+  TorchLinear<float> layer(mola_on(1)(torch_view<const float>(weight), torch_bias<float>(bias)), weight, bias);
+  model->up = torch::nn::AnyModule(layer);
+  model->replace_module("up", model->up.ptr());
+  CHECK((model(x) - before).abs().max().item<float>() < 1e-5f);
+  CHECK(model->named_parameters().contains("up.router.weight"));
 }
