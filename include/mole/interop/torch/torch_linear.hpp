@@ -108,7 +108,8 @@ class TorchLinearImpl : public torch::nn::Module {
   /// Of the last forward: a part of the graph. Undefined before, and where none was set.
   torch::Tensor auxiliary_loss() const { return loss_; }
 
-  /// The layer inside, with the parameters as they are now: for files, surgery and statistics. Its sizes must stay.
+  /// The layer inside, with the parameters as they are now: for files, surgery and statistics. Its sizes, and which
+  /// parts of it learn, must stay.
   AnyLinear<T>& layer() {
     settle();
     return core_->layer;
