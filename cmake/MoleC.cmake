@@ -7,7 +7,7 @@ mole_find_json()
 # One unit calls the presets, which are a unit each.
 set(calling include/mole/c/calls.cpp include/mole/c/errors.cpp include/mole/c/layer.cpp include/mole/c/numbers.cpp
             include/mole/c/option_text.cpp include/mole/c/presets.cpp include/mole/c/training.cpp)
-add_library(mole_c_objects OBJECT ${calling} include/mole/c/lora_mixture_presets.cpp include/mole/c/other_expert_presets.cpp
+add_library(mole_c_objects OBJECT ${calling} include/mole/c/block_presets.cpp include/mole/c/lora_mixture_presets.cpp include/mole/c/other_expert_presets.cpp
             include/mole/c/shared_pool_presets.cpp include/mole/c/single_adapter_presets.cpp)
 set_target_properties(mole_c_objects PROPERTIES POSITION_INDEPENDENT_CODE ON CXX_VISIBILITY_PRESET hidden
                                                 VISIBILITY_INLINES_HIDDEN ON UNITY_BUILD ON UNITY_BUILD_MODE GROUP)

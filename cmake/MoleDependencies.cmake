@@ -39,6 +39,27 @@ function(mole_find_eigen)
   mole_headers_target(Eigen3::Eigen "${eigen_SOURCE_DIR}")
 endfunction()
 
+# libtorch where it is installed: what to link, or nothing. It is as large as it is optional, and never fetched.
+function(mole_find_installed_torch libraries)
+  set(${libraries} "" PARENT_SCOPE)
+  find_package(Torch QUIET CONFIG)
+  if(NOT Torch_FOUND)
+    message(STATUS "mole: no libtorch is installed, so what needs it is left out")
+    return()
+  endif()
+  # Headers of 1.13 are no C++20 to clang 14.
+  include(CheckCXXSourceCompiles)
+  set(CMAKE_CXX_STANDARD 20)
+  set(CMAKE_TRY_COMPILE_TARGET_TYPE STATIC_LIBRARY)
+  set(CMAKE_REQUIRED_LIBRARIES torch)
+  check_cxx_source_compiles("#include <torch/types.h>" MOLE_TORCH_IS_CXX20)
+  if(MOLE_TORCH_IS_CXX20)
+    set(${libraries} ${TORCH_LIBRARIES} PARENT_SCOPE)
+  else()
+    message(STATUS "mole: this libtorch does not compile as C++20 with this compiler, so what needs it is left out")
+  endif()
+endfunction()
+
 # Debian's own target `xsimd` links a library that does not exist: only its directory is of use.
 function(mole_find_xsimd)
   if(TARGET mole::xsimd)

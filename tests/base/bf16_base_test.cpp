@@ -30,6 +30,19 @@ TEST_CASE("Bf16Base takes codes as they are", "[base]") {
   CHECK(base.code().codes()[1] == 0xc000);
 }
 
+TEST_CASE("Bf16Base takes codes of [I x O], the usual way round", "[base]") {
+  Matrix<float> weight = support::random_matrix<float>(70, 40, 1);
+  const Bf16Base usual(weight.view());
+  const std::vector<float> bias(70, 0.5f);
+  std::vector<std::uint16_t> codes(40 * 73);
+  for (Index o = 0; o < 70; ++o)
+    for (Index i = 0; i < 40; ++i) codes[std::size_t(i * 73 + o)] = usual.code().codes()[std::size_t(o * 40 + i)];
+  const View<const std::uint16_t> memory(codes.data(), 40, 70, 73);
+  const Bf16Base base(Transposed{memory}, bias);
+  CHECK(std::ranges::equal(base.code().codes(), usual.code().codes()));
+  CHECK(std::ranges::equal(base.bias(), bias));
+}
+
 TEST_CASE("Bf16Base names what does not fit", "[base]") {
   CHECK(error_text(ErrorCode::shape, [] {
           ReducedFloatWeight<Bfloat16>(2, 2, {1, 2, 3});

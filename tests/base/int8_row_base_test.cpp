@@ -35,6 +35,17 @@ TEST_CASE("Int8RowBase takes the codes and the SCB of a file as they are", "[bas
   CHECK(decoded(base)(1, 2) == 0);
 }
 
+TEST_CASE("Int8RowBase takes codes of [I x O], the usual way round", "[base]") {
+  const std::vector<std::int8_t> codes{127, 0, -64, 1, 5, 2};  // of the weight [2 x 3] above
+  const Int8RowBase base(Int8RowWeight(Transposed{View<const std::int8_t>(codes.data(), 3, 2)}, {2.54f, 1.27f}));
+  CHECK(base.out() == 2);
+  CHECK(std::abs(decoded(base)(0, 1) + 1.28f) < 1e-6f);
+  CHECK(std::abs(decoded(base)(1, 2) - 0.02f) < 1e-6f);
+  CHECK(error_text(ErrorCode::shape, [&] {
+          Int8RowWeight(Transposed{View<const std::int8_t>(codes.data(), 3, 2)}, {1, 2, 3});
+        }) == "Int8RowBase: size of SCB: expected 2, found 3");
+}
+
 TEST_CASE("Int8RowBase names what does not fit", "[base]") {
   CHECK(error_text(ErrorCode::shape, [] {
           Int8RowWeight(2, 2, {1, 2, 3, 4}, {1, 2, 3});

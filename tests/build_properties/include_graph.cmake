@@ -45,6 +45,7 @@ set(other_libraries
   "sys/mman\\.h                        : io/.* core/memory/huge_pages\\.hpp"
   "xmmintrin\\.h                       : execution/float_environment\\.hpp"
   "pthread\\.h                         : execution/thread_pool\\.hpp"
+  "torch/.*                            : interop/torch.*"
   "mpi\\.h                             : distributed/.*")
 
 # Sets `result` to the right-hand side of the first line of `table` whose left-hand side is all of `name`.

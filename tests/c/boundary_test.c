@@ -143,7 +143,7 @@ static void check_preset(const char* preset) {
   results first, second;
   const int starts_elsewhere =
       strncmp(preset, "mofme", 5) == 0 || strcmp(preset, "prompt_bank") == 0 || strcmp(preset, "vblora") == 0;
-  const int has_pool = strcmp(preset, "mos") == 0 || strcmp(preset, "vblora") == 0;
+  const int has_pool = strcmp(preset, "mos") == 0 || strcmp(preset, "vblora") == 0 || strcmp(preset, "diffora") == 0;
 
   if (layer == NULL) return;
   memset(&pass, 0, sizeof pass);
@@ -340,13 +340,16 @@ static void check_preset(const char* preset) {
 static void check_every_preset(void) {
   const mole_index count = mole_preset_count();
   mole_index i;
-  CHECK(count == 38);
+  CHECK(count == 42);
   for (i = 0; i < count; ++i) {
     const char* const name = mole_preset_name(i);
     if (i > 0) CHECK(strcmp(mole_preset_name(i - 1), name) < 0);
     subject = name;
     CHECK(strstr(mole_preset_options(name), "seed=0") != NULL);
-    check_preset(name);
+    if (mole_preset_is_block(name) == 0)
+      check_preset(name);
+    else
+      CHECK(strcmp(name, "mixlora") == 0 || strcmp(name, "mixtral") == 0);
     subject = "the test";
   }
   CHECK(mole_preset_name(count) == NULL && mole_preset_name(-1) == NULL);
@@ -438,6 +441,267 @@ static void check_sharing(const char* preset, const char* first_options, const c
   mole_workspace_destroy(work);
   mole_layer_destroy(second);
   mole_layer_destroy(other);
+  subject = "the test";
+}
+
+/* ---- diffora's gates, arrow's router */
+
+static void check_diffora(void) {
+  const mole_weight weight = host_weight(0);
+  mole_layer *kept = made("diffora", "modules=2 rank=2", 0), *dropped = NULL, *loaded = NULL;
+  mole_layer *plain = made("lora", "rank=2 alpha=16", 0), *none = NULL;
+  mole_workspace *work = NULL, *work_of_plain = NULL;
+  float numbers[2 + 2 * (IN + OUT)], y[TOKENS * OUT], relaxed[TOKENS * OUT], expected[TOKENS * OUT],
+      gated[TOKENS * OUT];
+  float d_x[TOKENS * IN];
+  const mole_index experts = 2 * (IN + OUT), size = experts + 2;
+  mole_index i;
+  char* buffer;
+  size_t bytes;
+  subject = "diffora";
+  OK(mole_layer_create_sharing("diffora", "modules=2 module=1 rank=2 seed=4", &weight, kept, &dropped));
+  CHECK(mole_layer_size(kept) == size && mole_layer_size(dropped) == experts && mole_layer_size(plain) == experts);
+  fill(numbers, size, 6);
+  numbers[size - 2] = 0.5f; /* alpha, of the gates */
+  numbers[size - 1] = -0.5f;
+  OK(mole_layer_set_parameters(kept, numbers, size));
+  OK(mole_layer_set_parameters(dropped, numbers, experts));
+  OK(mole_layer_set_parameters(plain, numbers, experts));
+  OK(mole_workspace_create(kept, TOKENS, &work));
+  OK(mole_workspace_create(plain, TOKENS, &work_of_plain));
+  OK(mole_forward(plain, x, expected, TOKENS, NULL, work_of_plain));
+
+  /* Gates of 1 / (1 + exp(-1)) and the rest; a gradient of either layer reaches both numbers. */
+  OK(mole_forward(kept, x, relaxed, TOKENS, NULL, work));
+  for (i = 0; i < TOKENS * OUT; ++i) gated[i] = base_y[i] + 0.7310586f * (expected[i] - base_y[i]);
+  CHECK(largest_difference(relaxed, gated, TOKENS * OUT) < 1e-4);
+  OK(mole_forward(dropped, x, y, TOKENS, NULL, work));
+  for (i = 0; i < TOKENS * OUT; ++i) gated[i] = base_y[i] + 0.2689414f * (expected[i] - base_y[i]);
+  CHECK(largest_difference(y, gated, TOKENS * OUT) < 1e-4);
+  memset(d_x, 0, sizeof d_x);
+  OK(mole_layer_zero_gradients(kept));
+  OK(mole_backward(dropped, x, d_y, d_x, TOKENS, work));
+  OK(mole_layer_get_gradients(kept, numbers, size));
+  CHECK(numbers[0] == 0 && numbers[size - 1] != 0 && fabs((double)(numbers[size - 2] + numbers[size - 1])) < 1e-4);
+
+  OK(mole_layer_discretize(dropped, 0.5));
+  OK(mole_forward(kept, x, y, TOKENS, NULL, work));
+  CHECK(same(y, expected, TOKENS * OUT));
+  OK(mole_forward(dropped, x, y, TOKENS, NULL, work));
+  CHECK(largest_difference(y, base_y, TOKENS * OUT) < 1e-5);
+  OK(mole_layer_save_to(kept, NULL, 0, &bytes));
+  buffer = (char*)malloc(bytes);
+  OK(mole_layer_save_to(kept, buffer, bytes, &bytes));
+  loaded = made("diffora", "modules=2 rank=2", 0);
+  OK(mole_layer_load_from(loaded, buffer, bytes));
+  OK(mole_forward(loaded, x, y, TOKENS, NULL, work));
+  CHECK(same(y, expected, TOKENS * OUT));
+  OK(mole_layer_discretize(kept, -1));
+  OK(mole_forward(kept, x, y, TOKENS, NULL, work));
+  CHECK(same(y, relaxed, TOKENS * OUT));
+  CHECK_STATUS(MOLE_OPTION, mole_layer_discretize(kept, 1.5));
+  CHECK_STATUS(MOLE_OPTION, mole_layer_discretize(plain, 0.5));
+  CHECK_STATUS(MOLE_OPTION, mole_layer_renew_router(kept));
+  CHECK_STATUS(MOLE_NULL_POINTER, mole_layer_discretize(NULL, 0.5));
+  CHECK_STATUS(MOLE_OPTION, mole_layer_create_sharing("diffora", "modules=3", &weight, kept, &none));
+  CHECK(none == NULL);
+  free(buffer);
+  mole_workspace_destroy(work);
+  mole_workspace_destroy(work_of_plain);
+  mole_layer_destroy(loaded);
+  mole_layer_destroy(dropped);
+  mole_layer_destroy(kept);
+  mole_layer_destroy(plain);
+  subject = "the test";
+}
+
+static void check_arrow(void) {
+  mole_layer *layer = made("arrow", "experts=2 rank=1 k=1 alpha=1", 0), *copy = NULL;
+  mole_tensor router, lora_a;
+  mole_index size = mole_layer_size(layer), e, i;
+  float* const numbers = (float*)malloc((size_t)size * sizeof(float));
+  subject = "arrow";
+  OK(mole_layer_tensor(layer, 0, &router));
+  OK(mole_layer_tensor(layer, 1, &lora_a));
+  CHECK(strcmp(router.name, "router.weight") == 0 && router.gradient == NULL && lora_a.gradient != NULL);
+  for (i = 0; i < 2 * IN; ++i) CHECK(router.parameter[i] == 0);
+  fill(numbers, size, 7);
+  OK(mole_layer_bind_parameters(layer, numbers, size, MOLE_OF_ARRAY));
+  OK(mole_layer_clone(layer, &copy));
+  OK(mole_layer_renew_router(layer));
+  OK(mole_layer_tensor(layer, 0, &router));
+  CHECK(router.parameter == numbers);
+  OK(mole_layer_tensor(layer, 1, &lora_a));
+  for (e = 0; e < 2; ++e) { /* of rank 1: A itself, of length 1 */
+    double length = 0, dot = 0;
+    for (i = 0; i < IN; ++i) {
+      length += (double)lora_a.parameter[e * IN + i] * (double)lora_a.parameter[e * IN + i];
+      dot += (double)lora_a.parameter[e * IN + i] * (double)router.parameter[e * IN + i];
+    }
+    CHECK(fabs(fabs(dot) - sqrt(length)) < 1e-5);
+  }
+  OK(mole_layer_renew_router(copy));
+  OK(mole_layer_tensor(copy, 0, &lora_a));
+  CHECK(same(lora_a.parameter, router.parameter, 2 * IN));
+  CHECK_STATUS(MOLE_NULL_POINTER, mole_layer_renew_router(NULL));
+  CHECK_STATUS(MOLE_OPTION, mole_layer_discretize(layer, 0.5));
+  OK(mole_layer_release(layer));
+  free(numbers);
+  mole_layer_destroy(copy);
+  mole_layer_destroy(layer);
+  subject = "the test";
+}
+
+/* ---- blocks */
+
+static mole_weight weight_of(const float* data, mole_index out, mole_index in) {
+  mole_weight weight;
+  memset(&weight, 0, sizeof weight);
+  weight.data = data;
+  weight.out = out;
+  weight.in = in;
+  return weight;
+}
+
+static void check_blocks(void) {
+  enum { HIDDEN = 6 };
+  static float numbers[3][HIDDEN * IN];
+  mole_weight gate, up, down, sizes;
+  mole_layer *block = NULL, *copy = NULL, *mixtral = NULL, *none = (mole_layer*)&failures;
+  mole_workspace* work = NULL;
+  float y[TOKENS * OUT], again[TOKENS * OUT], d_x[TOKENS * IN], wide[TOKENS * IN];
+  double largest = 0;
+  char* buffer;
+  size_t bytes;
+  int n, o, h, i;
+  subject = "blocks";
+  for (i = 0; i < 3; ++i) fill(numbers[i], HIDDEN * IN, 20 + (unsigned long)i);
+  gate = weight_of(numbers[0], HIDDEN, IN);
+  up = weight_of(numbers[1], HIDDEN, IN);
+  down = weight_of(numbers[2], OUT, HIDDEN);
+  OK(mole_layer_create_block("mixlora", "experts=4 rank=2 dropout=0", &gate, &up, &down, &block));
+  CHECK(mole_layer_in(block) == IN && mole_layer_out(block) == OUT);
+  OK(mole_workspace_create(block, TOKENS, &work));
+  OK(mole_forward(block, x, y, TOKENS, NULL, work));
+  for (n = 0; n < TOKENS; ++n)
+    for (o = 0; o < OUT; ++o) { /* fresh, it is the block of the weights */
+      double sum = 0;
+      for (h = 0; h < HIDDEN; ++h) {
+        double g = 0, u = 0;
+        for (i = 0; i < IN; ++i) {
+          g += (double)numbers[0][h * IN + i] * (double)x[n * IN + i];
+          u += (double)numbers[1][h * IN + i] * (double)x[n * IN + i];
+        }
+        sum += (double)numbers[2][o * HIDDEN + h] * u * g / (1 + exp(-g));
+      }
+      if (fabs(sum - (double)y[n * OUT + o]) > largest) largest = fabs(sum - (double)y[n * OUT + o]);
+    }
+  CHECK(largest < 1e-4);
+  memset(d_x, 0, sizeof d_x);
+  OK(mole_backward(block, x, d_y, d_x, TOKENS, work));
+  CHECK(d_x[0] != 0);
+  OK(mole_layer_clone(block, &copy));
+  OK(mole_layer_save_to(block, NULL, 0, &bytes));
+  buffer = (char*)malloc(bytes);
+  OK(mole_layer_save_to(block, buffer, bytes, &bytes));
+  OK(mole_layer_load_from(copy, buffer, bytes));
+  OK(mole_forward(copy, x, again, TOKENS, NULL, work));
+  CHECK(same(y, again, TOKENS * OUT));
+  OK(mole_recompute(copy, x, TOKENS, NULL, work));
+  CHECK_STATUS(MOLE_OPTION, mole_layer_set_weight(block, &gate));
+  CHECK_STATUS(MOLE_NOT_MERGEABLE, mole_layer_merge(block, again));
+
+  sizes = weight_of(NULL, IN, HIDDEN);
+  gate.data = up.data = NULL;
+  OK(mole_layer_create_block("mixtral", "experts=3 k=2", &gate, &up, &sizes, &mixtral));
+  CHECK(mole_layer_in(mixtral) == IN && mole_layer_out(mixtral) == IN);
+  CHECK(mole_layer_size(mixtral) == 3 * IN + 3 * 3 * IN * HIDDEN);
+  mole_workspace_destroy(work);
+  OK(mole_workspace_create(mixtral, TOKENS, &work));
+  OK(mole_forward(mixtral, x, wide, TOKENS, NULL, work));
+  CHECK(wide[0] != 0);
+
+  CHECK_STATUS(MOLE_SHAPE, mole_layer_create_block("mixtral", "", &gate, &up, &down, &none));
+  CHECK(none == NULL && strstr(mole_last_error(), "down of [16 x 6]") != NULL);
+  CHECK_STATUS(MOLE_SHAPE, mole_layer_create_block("mixlora", "", &down, &down, &down, &none));
+  CHECK_STATUS(MOLE_NULL_POINTER, mole_layer_create_block("mixlora", "", &gate, &up, &down, &none));
+  CHECK_STATUS(MOLE_OPTION, mole_layer_create_block("lora", "", &down, &down, &down, &none));
+  CHECK_STATUS(MOLE_OPTION, mole_layer_create("mixlora", "", &down, &none));
+  CHECK(strstr(mole_last_error(), "mole_layer_create_block()") != NULL);
+  CHECK_STATUS(MOLE_NULL_POINTER, mole_layer_create_block(NULL, "", &down, &down, &down, &none));
+  CHECK_STATUS(MOLE_NULL_POINTER, mole_layer_create_block("mixlora", "", NULL, &down, &down, &none));
+  CHECK_STATUS(MOLE_NULL_POINTER, mole_layer_create_block("mixlora", "", &down, NULL, &down, &none));
+  CHECK_STATUS(MOLE_NULL_POINTER, mole_layer_create_block("mixlora", "", &down, &down, NULL, &none));
+  CHECK_STATUS(MOLE_NULL_POINTER, mole_layer_create_block("mixlora", "", &down, &down, &down, NULL));
+  CHECK(mole_preset_is_block("mola") == 0 && mole_preset_is_block("mixtral") == 1);
+  CHECK(mole_preset_is_block("none") == -1 && mole_preset_is_block(NULL) == -1);
+  free(buffer);
+  mole_workspace_destroy(work);
+  mole_layer_destroy(mixtral);
+  mole_layer_destroy(copy);
+  mole_layer_destroy(block);
+  subject = "the test";
+}
+
+/* ---- rows that do not lie one after the other */
+
+static void check_strides(void) {
+  enum { X = IN + 3, Y = OUT + 5 };
+  mole_layer* const layer = made("mola", "experts=4 rank=2 dropout=0", 0);
+  mole_workspace* work = NULL;
+  mole_gradients* gradients = NULL;
+  results expected;
+  float wide_x[TOKENS * X], wide_y[TOKENS * Y], wide_d_y[TOKENS * Y], wide_d_x[TOKENS * X];
+  const mole_index size = mole_layer_size(layer);
+  float* const numbers = (float*)malloc((size_t)size * sizeof(float));
+  int n, i;
+  subject = "strides";
+  fill(numbers, size, 8);
+  OK(mole_layer_set_parameters(layer, numbers, size));
+  expected = results_of(layer, NULL);
+  for (i = 0; i < TOKENS * X; ++i) wide_x[i] = wide_d_x[i] = 777;
+  for (i = 0; i < TOKENS * Y; ++i) wide_y[i] = wide_d_y[i] = 777;
+  for (n = 0; n < TOKENS; ++n) {
+    memcpy(wide_x + n * X, x + n * IN, IN * sizeof(float));
+    memcpy(wide_d_y + n * Y, d_y + n * OUT, OUT * sizeof(float));
+    memset(wide_d_x + n * X, 0, IN * sizeof(float));
+  }
+  OK(mole_workspace_create(layer, TOKENS, &work));
+  OK(mole_gradients_create(layer, &gradients));
+  OK(mole_layer_zero_gradients(layer));
+  OK(mole_forward_strided(layer, wide_x, X, wide_y, Y, TOKENS, NULL, work));
+  OK(mole_backward_strided(layer, wide_x, X, wide_d_y, Y, wide_d_x, X, TOKENS, work));
+  OK(mole_layer_get_gradients(layer, numbers, size));
+  CHECK(same(numbers, expected.gradients, size));
+  OK(mole_recompute_strided(layer, wide_x, X, TOKENS, NULL, work));
+  OK(mole_backward_into_strided(layer, wide_x, X, wide_d_y, Y, NULL, 0, TOKENS, gradients, work));
+  OK(mole_gradients_get(layer, gradients, numbers, size));
+  CHECK(same(numbers, expected.gradients, size));
+  for (n = 0; n < TOKENS; ++n) {
+    CHECK(same(wide_y + n * Y, expected.y + n * OUT, OUT) && same(wide_d_x + n * X, expected.d_x + n * IN, IN));
+    for (i = IN; i < X; ++i) CHECK(wide_d_x[n * X + i] == 777);
+    for (i = OUT; i < Y; ++i) CHECK(wide_y[n * Y + i] == 777);
+  }
+  OK(mole_forward_strided(layer, x, 0, wide_y, 0, TOKENS, NULL, work));
+  CHECK(same(wide_y, expected.y, TOKENS * OUT));
+
+  CHECK_STATUS(MOLE_SHAPE, mole_forward_strided(layer, wide_x, IN - 1, wide_y, Y, TOKENS, NULL, work));
+  CHECK(strstr(mole_last_error(), "mole_forward_strided: expected a stride of 0 or at least 16 for x") != NULL);
+  CHECK_STATUS(MOLE_SHAPE, mole_forward_strided(layer, wide_x, X, wide_y, -Y, TOKENS, NULL, work));
+  CHECK_STATUS(MOLE_SHAPE, mole_recompute_strided(layer, wide_x, 1, TOKENS, NULL, work));
+  CHECK_STATUS(MOLE_SHAPE, mole_backward_strided(layer, wide_x, X, wide_d_y, 1, NULL, 0, TOKENS, work));
+  CHECK_STATUS(MOLE_SHAPE, mole_backward_strided(layer, wide_x, X, wide_d_y, Y, wide_d_x, 1, TOKENS, work));
+  CHECK_STATUS(MOLE_OPTION, mole_forward_strided(layer, wide_x, LONG_MAX / 2, wide_y, Y, TOKENS, NULL, work));
+  CHECK_STATUS(MOLE_NULL_POINTER, mole_forward_strided(NULL, wide_x, X, wide_y, Y, TOKENS, NULL, work));
+  CHECK_STATUS(MOLE_NULL_POINTER, mole_recompute_strided(layer, NULL, X, TOKENS, NULL, work));
+  CHECK_STATUS(MOLE_NULL_POINTER, mole_backward_strided(NULL, x, X, d_y, Y, NULL, 0, TOKENS, work));
+  CHECK_STATUS(MOLE_NULL_POINTER,
+               mole_backward_into_strided(layer, wide_x, X, wide_d_y, Y, NULL, 0, TOKENS, NULL, work));
+  free(expected.gradients);
+  free(numbers);
+  mole_gradients_destroy(gradients);
+  mole_workspace_destroy(work);
+  mole_layer_destroy(layer);
   subject = "the test";
 }
 
@@ -1134,6 +1398,10 @@ int main(void) {
   check_every_preset();
   check_sharing("mos", "rank=6 layers=2 dropout=0", "rank=6 layers=2 layer=1 dropout=0 seed=3");
   check_sharing("vblora", "vectors=8 length=4 rank=3", "vectors=8 length=4 rank=2 seed=3");
+  check_diffora();
+  check_arrow();
+  check_blocks();
+  check_strides();
   check_options();
   check_weights();
   check_calls();

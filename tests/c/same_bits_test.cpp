@@ -45,6 +45,8 @@ bool same(std::span<const float> a, std::span<const float> b) {
 
 const Matrix<float> weight = random(out, in, 1), bias = random(1, out, 2), x = random(tokens, in, 3),
                     d_y = random(tokens, out, 4);
+constexpr Index hidden = 10;  // of blocks, whose gate and down have the first numbers of `weight`
+const Matrix<float> other_weight = random(hidden, in, 9);
 const std::vector<int> tasks = {0, 1, 1, 0, 0, 1, 0};
 
 struct Through {
@@ -56,7 +58,14 @@ struct Through {
                            .stride = 0,
                            .bias = bias.data(),
                            .pack = 0};
-    ok(mole_layer_create(preset, options.c_str(), &host, &layer), preset);
+    if (mole_preset_is_block(preset) == 0) {
+      ok(mole_layer_create(preset, options.c_str(), &host, &layer), preset);
+      return;
+    }
+    mole_weight gate = host, up = host, down = host;
+    gate.bias = up.bias = nullptr, gate.out = up.out = hidden, down.in = hidden;
+    up.data = other_weight.data();
+    ok(mole_layer_create_block(preset, options.c_str(), &gate, &up, &down, &layer), preset);
   }
   Through(const Through&) = delete;
   ~Through() { mole_layer_destroy(layer); }
@@ -85,7 +94,8 @@ std::vector<float> numbers_of(Layer& layer, Gradients&... gradients) {
 
 /// `make`(base, generator) in C++ against the preset of this name and text.
 template <class Make>
-void compare(const char* preset, const std::string& options, Make make, bool forces_tasks = false) {
+void compare(const char* preset, const std::string& options, Make make, bool forces_tasks = false,
+             TrainableParts trainable = {}) {
   const std::string who = std::string(preset) + " of " + options;
   const Through c(preset, options + " seed=5");
   if (c.layer == nullptr) return;
@@ -105,7 +115,7 @@ void compare(const char* preset, const std::string& options, Make make, bool for
   mole_workspace* c_work = nullptr;
   ok(mole_workspace_create(c.layer, tokens, &c_work), who);
   auto work = layer.workspace(tokens);
-  auto gradients = layer.gradients();
+  auto gradients = layer.gradients(trainable);
   for (const bool training : {false, true}) {
     Pass pass{.training = training, .seed = 8, .layer = 2, .step = 3, .first_token = 4, .labels = tasks};
     if (forces_tasks) pass.forced = tasks;
@@ -128,7 +138,36 @@ void compare(const char* preset, const std::string& options, Make make, bool for
   mole_workspace_destroy(c_work);
 }
 
+void compare_blocks() {
+  compare("mixlora", "experts=3 k=2 rank=2 alpha=3 scaling=fixed dropout=0.2 router_deviation=0.5",
+          [](auto, Rng& rng) {
+            return mixlora({.experts = 3,
+                            .k = 2,
+                            .rank = 2,
+                            .alpha = 3,
+                            .scaling = Scaling::fixed,
+                            .dropout = 0.2,
+                            .router_deviation = 0.5},
+                           DenseBase(View<const float>(weight.data(), hidden, in)), DenseBase(other_weight),
+                           DenseBase(View<const float>(weight.data(), out, hidden), bias.elements()), rng);
+          });
+}
+
 void compare_lora_mixtures() {
+  compare(
+      "arrow", "experts=4 rank=3 k=2 alpha=5 scaling=fixed dropout=0.2 temperature=0.5",
+      [](auto base, Rng& rng) {
+        LowRank<DenseFactors<float>> experts({.in = in,
+                                              .out = out,
+                                              .experts = 4,
+                                              .rank = 3,
+                                              .alpha = 5,
+                                              .scaling = Scaling::fixed,
+                                              .dropout = {.rate = 0.2, .stream = 1}},
+                                             rng);
+        return arrow({.k = 2, .temperature = 0.5}, std::move(experts), base);
+      },
+      false, {.router = false});
   compare("lora", "rank=3 alpha=5 scaling=alpha_over_sqrt_rank dropout=0.2", [](auto base, Rng& rng) {
     return lora({.rank = 3, .alpha = 5, .scaling = Scaling::alpha_over_sqrt_rank, .dropout = 0.2}, base, rng);
   });
@@ -290,8 +329,8 @@ struct WithPool {
   typename Pool::Parameters pool_gradients = pool->gradients();
 
   auto workspace(Index max_tokens) const { return layer.workspace(max_tokens); }
-  auto gradients() {
-    auto own = layer.gradients();
+  auto gradients(TrainableParts trainable) {
+    auto own = layer.gradients(trainable);
     point(own) = &pool_gradients;
     return own;
   }
@@ -312,6 +351,15 @@ template <class Layer, class Pool, class Point>
 WithPool(Layer, std::shared_ptr<Pool>, Point) -> WithPool<Layer, Pool, Point>;
 
 void compare_shared_pools() {
+  compare("diffora", "layers=2 modules=3 relaxation=sigmoid layer=1 module=2 rank=3 alpha=5 dropout=0.2",
+          [](auto base, Rng& rng) {
+            auto gates = std::make_shared<ModuleGates<float>>(
+                ModuleGates<float>::Options{.layers = 2, .modules = 3, .relaxation = ModuleRelaxation::sigmoid});
+            return WithPool{
+                diffora({.layer = 1, .module = 2, .rank = 3, .alpha = 5, .dropout = 0.2},
+                        std::shared_ptr<const ModuleGates<float>>(gates), base, rng),
+                gates, [](auto& own) -> auto& { return own.router.gates; }};
+          });
   compare("mos", "layers=3 layer=1 pool_rank=4 rank=5 private_rank=2 shards=2 alpha=3 dropout=0.2",
           [](auto base, Rng& rng) {
     const ShardPool<float>::Options options{
@@ -386,6 +434,7 @@ void compare_shared_pools() {
 
   int main() {
     compare_lora_mixtures();
+    compare_blocks();
     compare_single_adapters();
     compare_other_experts();
     compare_shared_pools();

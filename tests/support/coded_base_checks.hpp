@@ -176,6 +176,21 @@ void merges_only_when_the_loss_is_allowed(Base base) {
   CHECK_THROWS_AS(base.merge(Matrix<float>(base.out() + 1, base.in()), LossyMerge::allowed), Error);
 }
 
+/// From memory of [I x O], with a gap between its rows: the codes of the weight the usual way round.
+template <class Base>
+void transposed_memory_has_the_same_codes(View<const float> weight, View<const float> bias,
+                                          typename Base::Options options) {
+  Matrix<float> memory(weight.cols(), weight.rows() + 3);
+  for (Index o = 0; o < weight.rows(); ++o)
+    for (Index i = 0; i < weight.cols(); ++i) memory(i, o) = weight(o, i);
+  const Transposed<float> wrong_way_round(View<const float>(memory).middle_cols(0, weight.rows()));
+  const Base base(wrong_way_round, bias, options), usual(weight, bias, options);
+  CHECK(support::same_bits(decoded(base), decoded(usual)));
+  CHECK(base.bytes() == usual.bytes());
+  CHECK(laws::broken_affine_base_law(base) == "");
+  CHECK_THROWS_AS(Base(wrong_way_round, Matrix<float>(1, weight.rows() - 1), options), Error);
+}
+
 /// All of the above, and the laws of bases; of one whose rows have a multiple of `multiple` elements.
 template <class Base>
 void check_coded_base(typename Base::Options options = {}, Index multiple = 1) {
@@ -184,6 +199,7 @@ void check_coded_base(typename Base::Options options = {}, Index multiple = 1) {
   const auto weight = support::random_matrix<float>(9, cols, 1), bias = support::random_matrix<float>(1, 9, 2);
   CHECK(laws::broken_base_law(make(weight.view(), bias.view())) == "");
   CHECK(laws::broken_affine_base_law(make(weight.view(), bias.view())) == "");
+  transposed_memory_has_the_same_codes<Base>(weight, bias, options);
   all_products_equal_plain_loops(make, multiple);
   same_bits_however_it_is_cut(make);
   for (Index in : {64, 100}) {

@@ -25,7 +25,7 @@ def mola(weight, bias=None, **options):
 
 
 def test_there_are_as_many_presets_as_in_c():
-    assert len(PRESETS) == 38
+    assert len(PRESETS) == 40
     assert mole.presets()["mola"] == dict(experts=8, rank=8, k=2, alpha=16, scaling="alpha_over_rank", dropout=0.05, seed=0)
 
 
@@ -188,6 +188,37 @@ def test_losses_send_their_gradients_to_the_router(weight, x, d_y):
     assert (layer.gradients["experts.lora_A"] == 0).all()
 
 
+def test_the_router_of_arrow_is_the_first_direction_of_each_expert(weight, x):
+    layer = mole.Linear("arrow", weight, experts=3, rank=2, k=2)
+    layer.parameters["experts.lora_A"][...] = random(6, IN, seed=1)
+    layer.parameters["experts.lora_B"][...] = random(6, OUT, seed=2)
+    assert not layer.parameters["router.weight"].any()
+    layer.renew_router()
+    for e in range(3):
+        ranks = slice(2 * e, 2 * e + 2)
+        update = layer.parameters["experts.lora_B"][ranks].T @ layer.parameters["experts.lora_A"][ranks]
+        direction = np.linalg.svd(update)[2][0]
+        assert abs(abs(direction @ layer.parameters["router.weight"][e]) - 1) < 1e-5
+    with pytest.raises(mole.OptionError, match="expected a layer of arrow, found one of mola"):
+        mola(weight).renew_router()
+
+
+def test_the_gates_of_diffora_are_of_all_layers_that_share_them(weight, x):
+    kept = mole.Linear("diffora", weight, modules=2, rank=2)
+    dropped = mole.Linear("diffora", weight, share=kept, modules=2, module=1, rank=2, seed=1)
+    for layer in (kept, dropped):
+        layer.parameters["experts.lora_B"][...] = random(2, OUT, seed=2)
+    kept.parameters["pool.alpha"][...] = [[1, 0]]
+    relaxed = kept.forward(x)
+    dropped.discretize(0.5)
+    close(dropped.forward(x), x @ weight.T)
+    assert np.abs(kept.forward(x) - relaxed).max() > 1e-3
+    dropped.discretize(-1)
+    assert np.array_equal(kept.forward(x), relaxed)
+    with pytest.raises(mole.OptionError, match="expected a ratio from 0 to 1, found 2"):
+        kept.discretize(2)
+
+
 @pytest.mark.parametrize("preset, options", [("deepseek_v3", dict(experts=5, shared=1, groups=2, kept_groups=1, k=2)),
                                              ("smora", dict(rank=4, k=2)),
                                              ("flylora", dict(rank=4, k=2, select="signed_value"))])
@@ -310,7 +341,7 @@ def test_the_gil_is_released():
 
 REFUSED = [
     (mole.OptionError, "'top_k'", lambda w, x: mole.Linear("mola", w, top_k=2)),
-    (mole.OptionError, "mola.*'mixtral'", lambda w, x: mole.Linear("mixtral", w)),
+    (mole.OptionError, "mola.*'xlora'", lambda w, x: mole.Linear("xlora", w)),
     (mole.OptionError, "k from 1 to 8", lambda w, x: mole.Linear("mola", w, k=9)),
     (mole.OptionError, "an integer", lambda w, x: mole.Linear("mola", w, experts=2.5)),
     (mole.OptionError, "a finite number", lambda w, x: mole.Linear("mola", w, alpha=float("nan"))),
@@ -404,4 +435,4 @@ def test_without_numpy_the_import_says_so():
 def test_without_torch_mole_works_and_its_torch_says_so():
     program = "import sys; sys.modules['torch'] = None; import mole; print(len(mole.presets())); import mole.torch"
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert found.stdout.split() == ["38"] and "ImportError: mole.torch: expected torch, found none" in found.stderr
+    assert found.stdout.split() == ["40"] and "ImportError: mole.torch: expected torch, found none" in found.stderr

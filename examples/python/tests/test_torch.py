@@ -409,3 +409,15 @@ def test_a_lora_merges():
     layer = made("lora", rank=3)
     x = tensor(TOKENS, IN, seed=3)
     assert close(torch.nn.functional.linear(x, layer.merged_weight(), layer.bias).detach(), layer(x).detach())
+
+
+def test_the_router_of_arrow_is_renewed_in_place():
+    layer = made("arrow", experts=3, rank=1, k=2)
+    parameters = dict(layer.named_parameters())
+    with torch.no_grad():
+        parameters["experts.lora_A"].normal_()
+        parameters["experts.lora_B"].normal_()
+    assert not parameters["router.weight"].requires_grad
+    layer.renew_router()
+    directions = torch.nn.functional.normalize(parameters["experts.lora_A"], dim=1)
+    assert torch.allclose((directions * parameters["router.weight"]).sum(1).abs(), torch.ones(3), atol=1e-5)

@@ -7,10 +7,12 @@
 #include "mole/core/error.hpp"
 #include "mole/core/lasting_view.hpp"
 #include "mole/core/matrix.hpp"
+#include "mole/core/transposed.hpp"
 #include "mole/kernel/coded_products.hpp"
 
 #include <algorithm>
 #include <cmath>
+#include <concepts>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -22,6 +24,16 @@ namespace mole {
 
 /// Whether a merge may re-round the whole weight.
 enum class LossyMerge { refused, allowed };
+
+namespace detail {
+/// Does not compile, and says why.
+template <class Codes>
+void refuse_transposed_codes() {
+  static_assert(!std::is_same_v<Codes, Codes>,
+                "mole: codes [I x O] whose scales are of blocks: a block runs along the outputs of a weight there, and "
+                "along its inputs here, so none has a scale: pass Transposed{weight} of the decoded weight, in float");
+}
+}  // namespace detail
 
 /// A weight [rows x cols] in reduced storage: encoded from floats, or taken from a file.
 ///
@@ -63,6 +75,20 @@ class CodedBase {
   /// Rounds `weight` to the nearest codes; copies the bias.
   explicit CodedBase(View<const float> weight, BiasView<float> bias = {}, Options options = {})
       : CodedBase(Code(weight, options), bias) {}
+
+  /// The same of a weight that lies in memory as [I x O]: the codes are those of the weight the usual way round, of
+  /// which there is a copy in float for as long as this takes.
+  explicit CodedBase(Transposed<float> weight, BiasView<float> bias = {}, Options options = {})
+      : CodedBase(View<const float>(row_major(weight).data(), weight.rows(), weight.cols()), bias, options) {}
+  /// Takes existing codes [I x O], if they have no scales.
+  template <std::integral U>
+  requires std::constructible_from<Code, Transposed<U>>
+  explicit CodedBase(Transposed<U> codes, BiasView<float> bias = {}) : CodedBase(Code(codes), bias) {}
+  template <std::integral U, class... Rest>
+  requires(!std::constructible_from<Code, Transposed<U>>) explicit CodedBase(Transposed<U>, Rest&&...)
+      : code_(View<const float>()) {
+    detail::refuse_transposed_codes<U>();
+  }
 
   /// Takes existing codes: those of a file stay unchanged, bit for bit.
   explicit CodedBase(Code code, BiasView<float> bias = {}) : code_(std::move(code)) {

@@ -48,6 +48,11 @@ class Int8BlockWeight {
     borrowed_ = codes.view().data();
   }
 
+  template <class... Rest>
+  explicit Int8BlockWeight(Transposed<std::int8_t>, Rest&&...) : Int8BlockWeight(View<const float>()) {
+    detail::refuse_transposed_codes<std::int8_t>();
+  }
+
   Index rows() const { return rows_; }
   Index cols() const { return cols_; }
   Options options() const { return options_; }

@@ -28,6 +28,10 @@ class Int8RowWeight {
   Int8RowWeight(LastingView<const std::int8_t> codes, std::vector<float> scb)
       : blocks_(codes, scales_of(scb, codes.view().rows(), codes.view().cols()), {.block = 0}), scb_(std::move(scb)) {}
 
+  /// The same of codes that lie in memory as [I x O], with a scale for each of the O: copies them, the usual way round.
+  Int8RowWeight(Transposed<std::int8_t> codes, std::vector<float> scb)
+      : Int8RowWeight(codes.rows(), codes.cols(), row_major(codes), std::move(scb)) {}
+
   Index rows() const { return blocks_.rows(); }
   Index cols() const { return blocks_.cols(); }
   Options options() const { return {}; }

@@ -39,6 +39,10 @@ class ReducedFloatWeight {
                   checked_product(Format::name, rows, cols), Index(owned_.size()));
   }
 
+  /// Takes codes that lie in memory as [I x O], as GPT-2's files have them: copies them, the usual way round.
+  explicit ReducedFloatWeight(Transposed<std::uint16_t> codes)
+      : owned_(row_major(codes)), rows_(codes.rows()), cols_(codes.cols()) {}
+
   /// Borrows codes [rows x cols] without padding between rows; throws Error(shape) if there is some.
   explicit ReducedFloatWeight(LastingView<const std::uint16_t> codes)
       : borrowed_(codes.view().data()), rows_(codes.view().rows()), cols_(codes.view().cols()) {

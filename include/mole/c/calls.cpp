@@ -163,23 +163,34 @@ mole_status mole_gradients_get(const mole_layer* layer, mole_gradients* gradient
 
 // ---- calls
 
-mole_status mole_forward(const mole_layer* layer, const float* x, float* y, mole_index tokens, const mole_pass* pass,
-                         mole_workspace* workspace) {
+namespace {
+
+/// [tokens x cols] with rows `stride` apart, 0 for rows without gaps.
+template <class T>
+View<T> rows_of(const char* function, const char* what, T* data, Index tokens, Index cols, Index stride) {
+  require(stride == 0 || stride >= cols, ErrorCode::shape, function, ": expected a stride of 0 or at least ", cols,
+          " for ", what, ", found ", stride);
+  const Index distance = stride == 0 ? cols : stride;
+  checked_product(function, checked_product(function, tokens, distance), Index(sizeof(T)));
+  return {data, tokens, cols, distance};
+}
+
+mole_status forward(const char* function, const mole_layer* layer, const float* x, Index x_stride, float* y,
+                    Index y_stride, Index tokens, const mole_pass* pass, mole_workspace* workspace) {
   return guarded([&] {
-    constexpr const char* function = "mole_forward";
     check_call(layer, workspace, x, tokens, function);
     if (tokens > 0) require_pointer(y, function, "y");
-    layer->any.forward({x, tokens, layer->any.in()}, {y, tokens, layer->any.out()}, workspace->inside,
+    layer->any.forward(rows_of(function, "x", x, tokens, layer->any.in(), x_stride),
+                       rows_of(function, "y", y, tokens, layer->any.out(), y_stride), workspace->inside,
                        pass_of(pass, tokens, function));
   });
 }
 
-mole_status mole_recompute(const mole_layer* layer, const float* x, mole_index tokens, const mole_pass* pass,
-                           mole_workspace* workspace) {
+mole_status recompute(const char* function, const mole_layer* layer, const float* x, Index x_stride, Index tokens,
+                      const mole_pass* pass, mole_workspace* workspace) {
   return guarded([&] {
-    constexpr const char* function = "mole_recompute";
     check_call(layer, workspace, x, tokens, function);
-    const View<const float> rows(x, tokens, layer->any.in());
+    const View<const float> rows = rows_of(function, "x", x, tokens, layer->any.in(), x_stride);
     const Pass given = pass_of(pass, tokens, function);
     Matrix<float>& y = workspace->unread_y;
     if (y.cols() != layer->any.out() || y.empty()) {
@@ -194,39 +205,87 @@ mole_status mole_recompute(const mole_layer* layer, const float* x, mole_index t
   });
 }
 
-namespace {
-
-struct BackwardViews {
-  View<const float> x, d_y;
-  View<float> d_x;
+struct BackwardRows {
+  const float* x;
+  Index x_stride;
+  const float* d_y;
+  Index d_y_stride;
+  float* d_x;
+  Index d_x_stride, tokens;
 };
 
-BackwardViews checked_backward(const mole_layer* layer, const float* x, const float* d_y, float* d_x, Index tokens,
-                               const mole_workspace* workspace, const char* function) {
-  check_call(layer, workspace, x, tokens, function);
-  if (tokens > 0) require_pointer(d_y, function, "d_y");
-  const Index in = layer->any.in();
-  return {{x, tokens, in}, {d_y, tokens, layer->any.out()}, d_x == nullptr ? View<float>() : View(d_x, tokens, in)};
+/// call(x, d_y, d_x) with views of the rows.
+mole_status backward(const char* function, const mole_layer* layer, const BackwardRows& rows,
+                     const mole_workspace* workspace, auto call) {
+  return guarded([&] {
+    check_call(layer, workspace, rows.x, rows.tokens, function);
+    if (rows.tokens > 0) require_pointer(rows.d_y, function, "d_y");
+    const Index in = layer->any.in();
+    const View<float> d_x = rows_of(function, "d_x", rows.d_x, rows.tokens, in, rows.d_x_stride);
+    call(rows_of(function, "x", rows.x, rows.tokens, in, rows.x_stride),
+         rows_of(function, "d_y", rows.d_y, rows.tokens, layer->any.out(), rows.d_y_stride),
+         rows.d_x == nullptr ? View<float>() : d_x);
+  });
+}
+
+mole_status backward(const char* function, mole_layer* layer, const BackwardRows& rows, mole_workspace* workspace) {
+  return backward(function, layer, rows, workspace, [&](View<const float> x, View<const float> d_y, View<float> d_x) {
+    layer->any.backward(x, d_y, d_x, workspace->inside);
+  });
+}
+
+mole_status backward_into(const char* function, const mole_layer* layer, const BackwardRows& rows,
+                          mole_gradients* gradients, mole_workspace* workspace) {
+  return backward(function, layer, rows, workspace, [&](View<const float> x, View<const float> d_y, View<float> d_x) {
+    require_pointer(gradients, function, "gradients");
+    layer->any.backward(x, d_y, d_x, gradients->inside, workspace->inside);
+  });
 }
 
 }  // namespace
 
+mole_status mole_forward(const mole_layer* layer, const float* x, float* y, mole_index tokens, const mole_pass* pass,
+                         mole_workspace* workspace) {
+  return forward("mole_forward", layer, x, 0, y, 0, tokens, pass, workspace);
+}
+
+mole_status mole_forward_strided(const mole_layer* layer, const float* x, mole_index x_stride, float* y,
+                                 mole_index y_stride, mole_index tokens, const mole_pass* pass,
+                                 mole_workspace* workspace) {
+  return forward("mole_forward_strided", layer, x, x_stride, y, y_stride, tokens, pass, workspace);
+}
+
+mole_status mole_recompute(const mole_layer* layer, const float* x, mole_index tokens, const mole_pass* pass,
+                           mole_workspace* workspace) {
+  return recompute("mole_recompute", layer, x, 0, tokens, pass, workspace);
+}
+
+mole_status mole_recompute_strided(const mole_layer* layer, const float* x, mole_index x_stride, mole_index tokens,
+                                   const mole_pass* pass, mole_workspace* workspace) {
+  return recompute("mole_recompute_strided", layer, x, x_stride, tokens, pass, workspace);
+}
+
 mole_status mole_backward(mole_layer* layer, const float* x, const float* d_y, float* d_x, mole_index tokens,
                           mole_workspace* workspace) {
-  return guarded([&] {
-    const auto views = checked_backward(layer, x, d_y, d_x, tokens, workspace, "mole_backward");
-    layer->any.backward(views.x, views.d_y, views.d_x, workspace->inside);
-  });
+  return backward("mole_backward", layer, {x, 0, d_y, 0, d_x, 0, tokens}, workspace);
+}
+
+mole_status mole_backward_strided(mole_layer* layer, const float* x, mole_index x_stride, const float* d_y,
+                                  mole_index d_y_stride, float* d_x, mole_index d_x_stride, mole_index tokens,
+                                  mole_workspace* workspace) {
+  return backward("mole_backward_strided", layer, {x, x_stride, d_y, d_y_stride, d_x, d_x_stride, tokens}, workspace);
 }
 
 mole_status mole_backward_into(const mole_layer* layer, const float* x, const float* d_y, float* d_x, mole_index tokens,
                                mole_gradients* gradients, mole_workspace* workspace) {
-  return guarded([&] {
-    constexpr const char* function = "mole_backward_into";
-    const auto views = checked_backward(layer, x, d_y, d_x, tokens, workspace, function);
-    require_pointer(gradients, function, "gradients");
-    layer->any.backward(views.x, views.d_y, views.d_x, gradients->inside, workspace->inside);
-  });
+  return backward_into("mole_backward_into", layer, {x, 0, d_y, 0, d_x, 0, tokens}, gradients, workspace);
+}
+
+mole_status mole_backward_into_strided(const mole_layer* layer, const float* x, mole_index x_stride, const float* d_y,
+                                       mole_index d_y_stride, float* d_x, mole_index d_x_stride, mole_index tokens,
+                                       mole_gradients* gradients, mole_workspace* workspace) {
+  return backward_into("mole_backward_into_strided", layer, {x, x_stride, d_y, d_y_stride, d_x, d_x_stride, tokens},
+                       gradients, workspace);
 }
 
 // ---- routing and losses

@@ -17,6 +17,7 @@
 #include <stdexcept>
 #include <string>
 #include <utility>
+#include <variant>
 
 #include "mole/core/macros_off.hpp"
 
@@ -37,6 +38,10 @@ struct mole_layer {
   template <class F>
   void for_each_state(F&& f) const {
     any.for_each_state(f);
+    if (owns_shared)
+      shared->for_each_state([&](std::string_view name, mole::StateSpan numbers) {
+        std::visit([&](auto span) { f(name, span); }, numbers);
+      });
   }
   void move_tensors(const Place& place) {
     any.move_tensors(place);
@@ -60,7 +65,7 @@ struct mole_layer {
   bool parameters_bound = false, gradients_bound = false;
   std::shared_ptr<mole::c::SharedNumbers> shared;
   bool owns_shared = false;
-  std::function<void(mole::AnyLinear<float>&)> attach;  ///< as in Site
+  std::function<void(mole::AnyLinear<float>&)> attach, renew_router;  ///< as in Site
 };
 
 struct mole_workspace {

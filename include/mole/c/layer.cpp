@@ -2,6 +2,7 @@
 // Presets and layers.
 #include "mole/c/handles.hpp"
 #include "mole/core/transposed.hpp"
+#include "mole/router/module_gates.hpp"
 
 #include <vector>
 
@@ -23,9 +24,10 @@ View<const float> memory_of(const mole_weight& weight, const char* function) {
   return {weight.data, rows, cols, stride};
 }
 
-Base base_of(const mole_weight& weight, bool has_weight, const char* function) {
+Base base_of(const mole_weight& weight, Given given, const char* function) {
   const View<const float> memory = memory_of(weight, function);
-  if (!has_weight) return Base(DenseBase(View<const float>(nullptr, weight.out, weight.in)));
+  if (given == Given::sizes || given == Given::sizes_of_block)
+    return Base(DenseBase(View<const float>(nullptr, weight.out, weight.in)));
   require_pointer(weight.data, function, "weight->data");
   const std::span<const float> bias(weight.bias, weight.bias == nullptr ? 0 : std::size_t(weight.out));
   if (weight.layout == MOLE_IN_OUT) {
@@ -46,15 +48,27 @@ std::shared_ptr<const Matrix<float>> copy_of(const mole_weight& weight, const ch
   return copy;
 }
 
+/// The layer of a site; `reader` has its options.
+std::unique_ptr<mole_layer> layer_at(Site& site, const Preset& preset, OptionReader& reader,
+                                     const LayerThreads& threads) {
+  std::string text;
+  auto layer = std::make_unique<mole_layer>(preset.make(reader, site, text), threads);
+  layer->preset = preset.name, layer->options = std::move(text);
+  layer->renew_router = std::move(site.renew_router);
+  return layer;
+}
+
 std::unique_ptr<mole_layer> made_layer(const char* name, const char* options, const mole_weight& weight,
                                        const mole_layer* owner) {
   constexpr const char* function = "mole_layer_create";
   const Preset& preset = preset_named(name);
+  require(!preset.is_block(), ErrorCode::option, function, ": expected a preset with one weight, found ", preset.name,
+          ", a block with three: mole_layer_create_block()");
   OptionReader reader(preset.name, options);
   const LayerThreads threads;
   std::shared_ptr<const Matrix<float>> copy;
   bool holds_weight = false;
-  Site site{.base = base_of(weight, preset.has_weight, function), .execution = Execution(threads), .weight = [&] {
+  Site site{.base = base_of(weight, preset.given, function), .execution = Execution(threads), .weight = [&] {
               holds_weight = true;
               if (weight.pack == 0) return memory_of(weight, function);
               copy = copy_of(weight, function);
@@ -65,19 +79,32 @@ std::unique_ptr<mole_layer> made_layer(const char* name, const char* options, co
             ": expected to share with a layer that has a pool, found one of ", owner->preset);
     site.shared = owner->shared;
   }
-  std::string text;
-  AnyLinear<float> any = preset.make(reader, site, text);
+  auto layer = layer_at(site, preset, reader, threads);
   require(owner == nullptr || site.attach, ErrorCode::option, preset.name,
           ": expected a preset whose layers share a pool, found one whose layers share nothing");
-  auto layer = std::make_unique<mole_layer>(std::move(any), threads);
   if (site.attach) {
     layer->shared = std::move(site.shared), layer->owns_shared = owner == nullptr;
     layer->attach = std::move(site.attach);
     layer->attach(layer->any);
   }
   layer->layout = parameter_layout(*layer);
-  layer->preset = preset.name, layer->options = std::move(text);
   layer->weight = std::move(copy), layer->holds_weight = holds_weight;
+  return layer;
+}
+
+std::unique_ptr<mole_layer> made_block(const char* name, const char* options, const mole_weight& gate,
+                                       const mole_weight& up, const mole_weight& down) {
+  constexpr const char* function = "mole_layer_create_block";
+  const Preset& preset = preset_named(name);
+  require(preset.is_block(), ErrorCode::option, function, ": expected a preset that is a block, found ", preset.name,
+          ", which has one weight: mole_layer_create()");
+  OptionReader reader(preset.name, options);
+  const LayerThreads threads;
+  Site site{.base = base_of(gate, preset.given, function), .execution = Execution(threads), .weight = {}};
+  site.up = base_of(up, preset.given, function), site.down = base_of(down, preset.given, function);
+  auto layer = layer_at(site, preset, reader, threads);
+  layer->layout = parameter_layout(*layer);
+  layer->holds_weight = true;
   return layer;
 }
 
@@ -114,6 +141,13 @@ const char* mole_preset_options(const char* preset) {
   });
 }
 
+int mole_preset_is_block(const char* preset) {
+  return guarded_or<int>(-1, [&] {
+    require_pointer(preset, "mole_preset_is_block", "preset");
+    return int(preset_named(preset).is_block());
+  });
+}
+
 // ---- layers
 
 mole_status mole_layer_create(const char* preset, const char* options, const mole_weight* weight, mole_layer** layer) {
@@ -123,6 +157,20 @@ mole_status mole_layer_create(const char* preset, const char* options, const mol
     require_pointer(preset, "mole_layer_create", "preset");
     require_pointer(weight, "mole_layer_create", "weight");
     *layer = made_layer(preset, options, *weight, nullptr).release();
+  });
+}
+
+mole_status mole_layer_create_block(const char* preset, const char* options, const mole_weight* gate,
+                                    const mole_weight* up, const mole_weight* down, mole_layer** layer) {
+  return guarded([&] {
+    constexpr const char* function = "mole_layer_create_block";
+    require_pointer(layer, function, "layer");
+    *layer = nullptr;
+    require_pointer(preset, function, "preset");
+    require_pointer(gate, function, "gate");
+    require_pointer(up, function, "up");
+    require_pointer(down, function, "down");
+    *layer = made_block(preset, options, *gate, *up, *down).release();
   });
 }
 
@@ -151,6 +199,7 @@ mole_status mole_layer_clone(const mole_layer* layer, mole_layer** copy) {
     made->layout = layer->layout;
     made->preset = layer->preset, made->options = layer->options;
     made->weight = layer->weight, made->holds_weight = layer->holds_weight;
+    made->renew_router = layer->renew_router;
     *copy = made.release();
   });
 }
@@ -194,7 +243,7 @@ mole_status mole_layer_set_weight(mole_layer* layer, const mole_weight* weight) 
     require_pointer(weight, function, "weight");
     require(!layer->holds_weight, ErrorCode::option, function, ": expected experts beside the weight, found those of ",
             layer->preset, ", which compute with it: create the layer again");
-    layer->any.set_base(base_of(*weight, true, function));
+    layer->any.set_base(base_of(*weight, Given::weight, function));
   });
 }
 
@@ -208,6 +257,29 @@ mole_status mole_layer_set_trainable(mole_layer* layer, int router, int experts)
       layer->shared->zero_gradients();
     }
     if (layer->attach) layer->attach(layer->any);
+  });
+}
+
+mole_status mole_layer_renew_router(mole_layer* layer) {
+  return guarded([&] {
+    require_pointer(layer, "mole_layer_renew_router", "layer");
+    require(bool(layer->renew_router), ErrorCode::option,
+            "mole_layer_renew_router: expected a layer of arrow, found one of ", layer->preset);
+    layer->renew_router(layer->any);
+  });
+}
+
+mole_status mole_layer_discretize(mole_layer* layer, double ratio) {
+  return guarded([&] {
+    constexpr const char* function = "mole_layer_discretize";
+    require_pointer(layer, function, "layer");
+    auto* const gates = dynamic_cast<TrainedPool<ModuleGates<float>>*>(layer->shared.get());
+    require(gates != nullptr, ErrorCode::option, function, ": expected a layer of diffora, found one of ",
+            layer->preset);
+    if (ratio < 0)
+      gates->pool->relax();
+    else
+      gates->pool->discretize(ratio);
   });
 }
 

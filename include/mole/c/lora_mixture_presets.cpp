@@ -2,6 +2,9 @@
 // Presets that are dense LoRA experts behind a router and a gate.
 #include "mole/c/preset.hpp"
 #include "mole/method/ada_mole.hpp"
+#include "mole/expert/low_rank.hpp"
+#include "mole/factors/dense_factors.hpp"
+#include "mole/method/arrow.hpp"
 #include "mole/method/deepseek_moe.hpp"
 #include "mole/method/deepseek_v3.hpp"
 #include "mole/method/dyn_mole.hpp"
@@ -48,6 +51,34 @@ namespace {
 struct DeepseekMoe : DeepseekMoeOptions {
   DeepseekMoeGates gates = DeepseekMoeGates::raw;
 };
+
+/// The options of the experts, which in C++ are there already.
+struct Arrow : ArrowOptions {
+  Index experts = 8;
+  Index rank = 8;
+  double alpha = 16;
+  Scaling scaling = Scaling::alpha_over_rank;
+  double dropout = 0;
+};
+
+auto arrow_layer(const Arrow& o, Site& s) {
+  LowRank<DenseFactors<float>> experts({.in = s.base.in(),
+                                        .out = s.base.out(),
+                                        .experts = o.experts,
+                                        .rank = o.rank,
+                                        .alpha = o.alpha,
+                                        .scaling = o.scaling,
+                                        .dropout = {.rate = o.dropout, .stream = 1}},
+                                       s.rng);
+  auto layer = arrow(o, std::move(experts), s.base, s.execution);
+  s.renew_router = [](AnyLinear<float>& any) {
+    const Matrix<float> prototypes = arrow_prototypes(std::as_const(*any.target<decltype(layer)>()).experts());
+    any.for_each_tensor([&](std::string_view name, View<float> parameter, View<float>) {
+      if (name == "router.weight") copy<float>(prototypes, parameter);
+    });
+  };
+  return AnyLinear<float>(std::move(layer), 1, {.router = false});
+}
 
 }  // namespace
 
@@ -127,6 +158,9 @@ std::vector<Preset> lora_mixture_presets() {
           [](const auto& o, Site& s) { return expert_choice(o, s.base, s.rng, s.execution); }),
       preset<PromoeOptions>("promoe", shared_options,
                             [](const auto& o, Site& s) { return promoe(o, s.base, s.rng, s.execution); }),
+      preset<Arrow>(
+          "arrow", [](OptionVisitor& f, auto& o) { shared_options(f, o), f("temperature", o.temperature); },
+          [](const auto& o, Site& s) { return arrow_layer(o, s); }),
       preset<MoeloraOptions>(
           "moelora",
           [](OptionVisitor& f, auto& o) {

@@ -22,7 +22,8 @@ extern "C" {
 
        y = W x + b + what its experts add        x [N x I]   y [N x O]
 
-   for N tokens, the rows of x. I and O are those of the weight W [O x I]; rows of x and y lie without gaps.
+   for N tokens, the rows of x. I and O are those of the weight W [O x I]; rows of x and y lie without gaps, but for
+   the functions ..._strided().
 
    Results. Every function that can fail returns a mole_status; MOLE_OK is 0. mole_last_error() has the text. A call
    that fails has written nothing, unless its comment says otherwise. Functions that return a number return -1 where
@@ -76,6 +77,9 @@ MOLE_API const char* mole_preset_name(mole_index number);
    mole/method/`<preset>`.hpp. NULL for a name that is not known, or NULL. Valid for ever. */
 MOLE_API const char* mole_preset_options(const char* preset);
 
+/* 1 for presets of mole_layer_create_block(), 0 for those of mole_layer_create(), -1 for a name that is not known. */
+MOLE_API int mole_preset_is_block(const char* preset);
+
 /* ---- layers */
 
 typedef struct mole_layer mole_layer;
@@ -114,15 +118,24 @@ typedef struct mole_weight {
    MOLE_SHAPE for sizes that do not fit. *layer is NULL after a failure. */
 MOLE_API mole_status mole_layer_create(const char* preset, const char* options, const mole_weight* weight,
                                        mole_layer** layer);
-/* A layer of mos or vblora that uses the pool of `owner`, a layer of the same preset and the same options but for
-   `layer`, `seed` and those that no pool has. What it learns of the pool is added to the gradients of `owner`, among
-   whose tensors the pool is, as "pool...": calls that change either of them may not run at once. The pool lives as long
-   as a layer that uses it, and so must an array that `owner` binds it to. A layer from mole_layer_create() has a pool
-   of its own, and may be an owner. MOLE_OPTION for other presets. */
+/* A layer whose experts are whole feed-forward blocks, of the presets mixlora and mixtral:
+
+       y = sum of gate_e down_e(silu(gate_e x) * up_e x)      gate, up [H x I]   down [O x H]
+
+   The experts of mixlora are the block of these weights, each with LoRAs of its own; a fresh layer is the block.
+   mixtral has weights of its own, which learn, and takes sizes alone: data is NULL, and O is I. mole_layer_in() is I,
+   mole_layer_out() O; all functions take these layers, but for mole_layer_set_weight() and mole_layer_merge(). */
+MOLE_API mole_status mole_layer_create_block(const char* preset, const char* options, const mole_weight* gate,
+                                             const mole_weight* up, const mole_weight* down, mole_layer** layer);
+/* A layer of mos, vblora or diffora that uses the pool, or the gates, of `owner`, a layer of the same preset and the
+   same options but for `layer`, `module`, `seed` and those that no pool has. What it learns of the pool is added to the
+   gradients of `owner`, among whose tensors the pool is, as "pool...": calls that change either of them may not run at
+   once. The pool lives as long as a layer that uses it, and so must an array that `owner` binds it to. A layer from
+   mole_layer_create() has a pool of its own, and may be an owner. MOLE_OPTION for other presets. */
 MOLE_API mole_status mole_layer_create_sharing(const char* preset, const char* options, const mole_weight* weight,
                                                mole_layer* owner, mole_layer** layer);
 /* A copy with numbers of its own, also where those of `layer` live with the caller; zero gradients; the same weight and
-   the same threads: mole_layer_set_threads() of either is for both. MOLE_OPTION for mos and vblora. */
+   the same threads: mole_layer_set_threads() of either is for both. MOLE_OPTION for mos, vblora and diffora. */
 MOLE_API mole_status mole_layer_clone(const mole_layer* layer, mole_layer** copy);
 MOLE_API void mole_layer_destroy(mole_layer* layer);
 
@@ -135,9 +148,9 @@ MOLE_API const char* mole_layer_options(const mole_layer* layer);
 /* Of another weight of the same sizes: where the caller moved it, or changed one that was packed. MOLE_OPTION for
    presets whose experts hold the weight (dora, oft, mofme, mofme_uar) or that have none (prompt_bank). */
 MOLE_API mole_status mole_layer_set_weight(mole_layer* layer, const mole_weight* weight);
-/* Which parts learn from now on, 0 or 1 each; both at first. With 0, 0 a layer that only infers keeps no gradients.
-   Those that there are start at zero, in memory of the layer's own: bind them again. The gradient of a part that does
-   not learn is NULL: neither computed nor touched. */
+/* Which parts learn from now on, 0 or 1 each; both at first, but for arrow, whose router does not. With 0, 0 a layer
+   that only infers keeps no gradients. Those that there are start at zero, in memory of the layer's own: bind them
+   again. The gradient of a part that does not learn is NULL: neither computed nor touched. */
 MOLE_API mole_status mole_layer_set_trainable(mole_layer* layer, int router, int experts);
 /* weight += what the experts add, [O x I] without gaps: of a copy of W this makes a plain linear layer that computes
    the same. MOLE_NOT_MERGEABLE, with the reason, for a layer whose experts depend on the token. */
@@ -177,6 +190,14 @@ MOLE_API mole_status mole_layer_bind_gradients(mole_layer* layer, float* gradien
 /* Both in memory of the layer's own again, with the same numbers: before the caller frees its arrays. */
 MOLE_API mole_status mole_layer_release(mole_layer* layer);
 
+/* For arrow, whose router is computed from its experts: anew, of these as they are now, after a load or a step.
+   MOLE_OPTION for other presets. */
+MOLE_API mole_status mole_layer_renew_router(mole_layer* layer);
+/* For diffora, whose gates are those of a whole model: the largest ceil(ratio * modules) of each of its layers are 1
+   from now on, the others 0; nothing moves them then. A negative ratio makes them as they were trained again. For the
+   layer that made the gates, and those that share them. MOLE_OPTION for a ratio beyond 1, and other presets. */
+MOLE_API mole_status mole_layer_discretize(mole_layer* layer, double ratio);
+
 /* Copies, for callers that do not bind. MOLE_SHAPE unless `size` is mole_layer_size(). Gradients of frozen tensors are
    read as 0. */
 MOLE_API mole_status mole_layer_get_parameters(const mole_layer* layer, float* parameters, mole_index size);
@@ -193,7 +214,7 @@ MOLE_API mole_status mole_workspace_create(const mole_layer* layer, mole_index m
 MOLE_API void mole_workspace_destroy(mole_workspace* workspace);
 
 /* Gradients beside those in the layer: one for each thread that trains it. What is frozen in the layer when they are
-   made is frozen in them. MOLE_OPTION for mos and vblora. */
+   made is frozen in them. MOLE_OPTION for mos, vblora and diffora. */
 typedef struct mole_gradients mole_gradients;
 MOLE_API mole_status mole_gradients_create(const mole_layer* layer, mole_gradients** gradients);
 MOLE_API void mole_gradients_destroy(mole_gradients* gradients);
@@ -239,6 +260,22 @@ MOLE_API mole_status mole_backward(mole_layer* layer, const float* x, const floa
                                    mole_workspace* workspace);
 MOLE_API mole_status mole_backward_into(const mole_layer* layer, const float* x, const float* d_y, float* d_x,
                                         mole_index tokens, mole_gradients* gradients, mole_workspace* workspace);
+
+/* The same of rows that do not lie one after the other: columns of a wider matrix, padded rows. A stride is the
+   distance from one row to the next, in numbers: 0, or at least the width of the row, else MOLE_SHAPE. What lies
+   between rows is neither read nor written. */
+MOLE_API mole_status mole_forward_strided(const mole_layer* layer, const float* x, mole_index x_stride, float* y,
+                                          mole_index y_stride, mole_index tokens, const mole_pass* pass,
+                                          mole_workspace* workspace);
+MOLE_API mole_status mole_recompute_strided(const mole_layer* layer, const float* x, mole_index x_stride,
+                                            mole_index tokens, const mole_pass* pass, mole_workspace* workspace);
+MOLE_API mole_status mole_backward_strided(mole_layer* layer, const float* x, mole_index x_stride, const float* d_y,
+                                           mole_index d_y_stride, float* d_x, mole_index d_x_stride, mole_index tokens,
+                                           mole_workspace* workspace);
+MOLE_API mole_status mole_backward_into_strided(const mole_layer* layer, const float* x, mole_index x_stride,
+                                                const float* d_y, mole_index d_y_stride, float* d_x,
+                                                mole_index d_x_stride, mole_index tokens, mole_gradients* gradients,
+                                                mole_workspace* workspace);
 
 /* ---- routing and losses of the last forward in a workspace */
 

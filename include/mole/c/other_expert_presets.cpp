@@ -98,7 +98,7 @@ std::vector<Preset> other_expert_presets() {
             sized.in = s.base.in(), sized.prompt = s.base.out();
             return prompt_bank<float>(sized, s.rng, s.execution);
           },
-          false),
+          Given::sizes),
   };
 }
 

@@ -16,6 +16,7 @@
 #include <concepts>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -32,7 +33,7 @@ using Execution = Simd<kernel::DefaultArchitecture, LayerThreads>;
 
 /// What a layer is made of besides its options.
 struct Site {
-  Base base;
+  Base base;  ///< of a block: its gate
   Execution execution;
   /// The weight [O x I] in memory that stays as long as the layer, for experts that compute with it.
   std::function<View<const float>()> weight;
@@ -41,11 +42,19 @@ struct Site {
   std::shared_ptr<SharedNumbers> shared = {};
   /// Lets gradients that the layer has made anew add to those of `shared`.
   std::function<void(AnyLinear<float>&)> attach = {};
+  /// Computes the router's parameters from the experts, in presets whose router does not learn.
+  std::function<void(AnyLinear<float>&)> renew_router = {};
+  /// The other maps of a block, in presets that are one.
+  std::optional<Base> up = {}, down = {};
 };
+
+/// What the caller gives for a layer: a weight, three of a feed-forward block, or their sizes alone.
+enum class Given { weight, sizes, block, sizes_of_block };
 
 struct Preset {
   const char* name;
-  bool has_weight;  ///< else its layer has sizes alone
+  Given given;
+  bool is_block() const { return given == Given::block || given == Given::sizes_of_block; }
   std::string (*defaults)();
   /// Reads all options; `text` becomes those of the layer.
   AnyLinear<float> (*make)(OptionReader& options, Site& site, std::string& text);
@@ -73,12 +82,12 @@ constexpr auto shared_options = [](OptionVisitor& f, auto& options) {
 ///     preset<MolaOptions>("mola", shared_options,
 ///                         [](const auto& o, Site& s) { return mola(o, s.base, s.rng, s.execution); })
 template <class Options, class Show, class Make>
-Preset preset(const char* name, Show, Make, bool has_weight = true) {
+Preset preset(const char* name, Show, Make, Given given = Given::weight) {
   static constexpr auto show_all = [](OptionVisitor& f, Options& options, std::uint64_t& seed) {
     Show{}(f, options);
     f("seed", seed);  // of the initial numbers
   };
-  return {name, has_weight,
+  return {name, given,
           [] {
             Options options;
             std::uint64_t seed = 0;
@@ -109,11 +118,13 @@ std::span<const Preset> all_presets();
 const Preset& preset_named(std::string_view name);
 
 /// Parts of all_presets(): what a mixture of dense LoRAs is; one adapter for every token; what has experts of its own
-/// kind; and layers that share what they train.
+/// kind; layers that share what they train; and
+/// feed-forward blocks.
 std::vector<Preset> lora_mixture_presets();
 std::vector<Preset> single_adapter_presets();
 std::vector<Preset> other_expert_presets();
 std::vector<Preset> shared_pool_presets();
+std::vector<Preset> block_presets();
 
 }  // namespace mole::c
 

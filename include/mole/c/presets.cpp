@@ -10,7 +10,8 @@ namespace mole::c {
 std::span<const Preset> all_presets() {
   static const std::vector<Preset> all = [] {
     std::vector<Preset> presets = lora_mixture_presets();
-    for (const auto& others : {single_adapter_presets(), other_expert_presets(), shared_pool_presets()})
+    for (const auto& others :
+         {single_adapter_presets(), other_expert_presets(), shared_pool_presets(), block_presets()})
       presets.insert(presets.end(), others.begin(), others.end());
     std::ranges::sort(presets, {}, [](const Preset& preset) { return std::string_view(preset.name); });
     return presets;

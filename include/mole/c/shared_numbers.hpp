@@ -3,8 +3,10 @@
 #pragma once
 
 #include "mole/core/parameters.hpp"
+#include "mole/core/state.hpp"
 #include "mole/layer/any_linear.hpp"
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -19,9 +21,11 @@ class SharedNumbers {
  public:
   using Visitor = AnyLinear<float>::Visitor;
   using Place = AnyLinear<float>::Place;
+  using StateVisitor = std::function<void(std::string_view name, StateSpan numbers)>;
 
   virtual ~SharedNumbers() = default;
   virtual void for_each_tensor(const Visitor& f) = 0;
+  virtual void for_each_state(const StateVisitor& f) = 0;
   virtual void move_tensors(const Place& place) = 0;
   virtual void move_gradients(const Place& place) = 0;
   virtual void zero_gradients() = 0;
@@ -39,6 +43,10 @@ struct TrainedPool final : SharedNumbers {
           f(mole::detail::QualifiedName(part, name), parameter, gradient);
         },
         gradients);
+  }
+  void for_each_state(const StateVisitor& f) override {
+    const auto visit = [&](std::string_view name, auto numbers) { f(name, StateSpan(numbers)); };
+    for_each_state_within(part, *pool, visit);
   }
   void move_tensors(const Place& place) override { move(place, pool->parameters()); }
   void move_gradients(const Place& place) override { move(place, gradients); }

@@ -2,10 +2,17 @@
 // Presets whose layers train a pool together.
 #include "mole/c/preset.hpp"
 #include "mole/core/error.hpp"
+#include "mole/method/diffora.hpp"
 #include "mole/method/mos.hpp"
 #include "mole/method/vblora.hpp"
 
 namespace mole::c {
+
+template <>
+struct Words<ModuleRelaxation> {
+  static constexpr const char* words[] = {"softmax", "sigmoid"};
+};
+
 namespace {
 
 /// The pool of the layer that is to be shared with, or one of this layer's own, made(). Throws Error(option) for a
@@ -66,6 +73,26 @@ auto vblora_layer(const Vblora& o, Site& s) {
   return layer;
 }
 
+/// The options of the gates.
+struct Diffora : DifforaOptions {
+  ModuleGates<float>::Options gates = {.layers = 1, .modules = 1};
+};
+
+auto diffora_layer(const Diffora& o, Site& s) {
+  using Gates = ModuleGates<float>;
+  auto& trained = pool_of<Gates>(
+      s, "diffora", o.gates,
+      [](const auto& a, const auto& b) {
+        return a.layers == b.layers && a.modules == b.modules && a.relaxation == b.relaxation;
+      },
+      [&] { return Gates(o.gates); });
+  auto layer = diffora(o, trained.pool, s.base, s.rng, s.execution);
+  s.attach = [&trained](AnyLinear<float>& any) {
+    any.gradients<decltype(layer)>()->router.gates = any.trainable().router ? &trained.gradients : nullptr;
+  };
+  return layer;
+}
+
 }  // namespace
 
 std::vector<Preset> shared_pool_presets() {
@@ -86,6 +113,14 @@ std::vector<Preset> shared_pool_presets() {
             shared_options(f, o);
           },
           [](const auto& o, Site& s) { return vblora_layer(o, s); }),
+      preset<Diffora>(
+          "diffora",
+          [](OptionVisitor& f, auto& o) {
+            f("layers", o.gates.layers), f("modules", o.gates.modules), f("relaxation", o.gates.relaxation);
+            f("layer", o.layer), f("module", o.module);
+            shared_options(f, o);
+          },
+          [](const auto& o, Site& s) { return diffora_layer(o, s); }),
   };
 }
 

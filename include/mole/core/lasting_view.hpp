@@ -50,7 +50,7 @@ void refuse_transposed_weight() {
       !TransposedMatrix<M>,
       "mole: the transpose of a column-major matrix as a weight [O x I]: where it holds [I x O], pass "
       "View<const T>(m.transpose()); where it holds [O x I], pass Transposed{View<const T>(m.transpose())} to "
-      "TransposedBase or PackedBase");
+      "TransposedBase, PackedBase or a base in reduced storage");
 }
 
 }  // namespace detail

@@ -2,10 +2,13 @@
 // Transposed: a weight that lies in memory the other way round.
 #pragma once
 
+#include "mole/core/checked_size.hpp"
 #include "mole/core/lasting_view.hpp"
 #include "mole/core/view.hpp"
 
+#include <algorithm>
 #include <type_traits>
+#include <vector>
 
 #include "mole/core/macros_off.hpp"
 
@@ -14,7 +17,7 @@ namespace mole {
 /// A weight [O x I] whose memory holds [I x O], row by row: the weights of dlib, tiny-dnn and GPT-2's Conv1D, and
 /// column-major ones [O x I]. Borrows a View, a Matrix or a row-major matrix of Eigen's, which must outlive what is
 /// made of it.
-///     PackedBase{Transposed{weight}, bias}
+///     PackedBase{Transposed{weight}, bias}     Nf4Base{Transposed{weight}, bias}
 template <class T>
 class Transposed {
  public:
@@ -31,6 +34,18 @@ class Transposed {
  private:
   View<const T> memory_;
 };
+
+/// The numbers of the weight [O x I] the usual way round, row by row.
+template <class T>
+std::vector<T> row_major(const Transposed<T>& weight) {
+  constexpr Index tile = 32;  // whose rows, on both sides, stay in the cache
+  const Index rows = weight.rows(), cols = weight.cols();
+  std::vector<T> numbers(std::size_t(checked_product("Transposed", rows, cols)));
+  for (Index first = 0; first < rows; first += tile)
+    for (Index i = 0; i < cols; ++i)
+      for (Index o = first; o < std::min(rows, first + tile); ++o) numbers[std::size_t(o * cols + i)] = weight(o, i);
+  return numbers;
+}
 
 template <class T>
 Transposed(View<T>) -> Transposed<std::remove_const_t<T>>;

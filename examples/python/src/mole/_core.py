@@ -123,7 +123,7 @@ class Core:
             self._layer = handle(library.layer_create_sharing, preset.encode(), text, byref(weight), owner._layer)
         self.owner = owner
         self.preset, self.out, self.in_ = preset, int(weight.out), int(weight.in_)
-        self.has_pool = preset in ("mos", "vblora")
+        self.has_pool = preset in ("mos", "vblora", "diffora")
         self.options_text: str = library.layer_options(self._layer).decode()
         self.size: int = library.layer_size(self._layer)
 

@@ -28,7 +28,7 @@ class Linear:
 
     weight is float32 [out x in]; it is borrowed: what is written there, the next call computes with. With pack=True it
     is copied once into the form that is computed with, which is faster and takes twice its memory. prompt_bank has no
-    weight: pass (out, in). share is a layer of mos or vblora whose pool this one uses. Options are those of
+    weight: pass (out, in). share is a layer of mos, vblora or diffora whose pool this one uses. Options are those of
     mole.presets(); one that is not known is named, with those that are.
 
     forward() and routing are those of the calling thread, so threads may share a layer; backward() adds to gradients,
@@ -198,6 +198,15 @@ class Linear:
         described, keep = described_weight(weight, bias, pack, self.preset)
         self._core.set_weight(described, keep + [each for each in self._parameters.values()] + [self._gradient_numbers])
         self._weight, self._bias, self._pack = weight, bias, pack
+
+    def renew_router(self) -> None:
+        """Of arrow, whose router is computed from its experts: anew, of these as they are now."""
+        library.layer_renew_router(self._core.address)
+
+    def discretize(self, ratio: float) -> None:
+        """Of diffora: keeps the largest ceil(ratio * modules) gates of each layer as 1, the others are 0, for all layers
+        that share them. A negative ratio makes them as they were trained again."""
+        library.layer_discretize(self._core.address, ratio)
 
     def merged_weight(self) -> FloatArray:
         """A copy of W with what the experts add. NotMergeableError for a layer whose experts depend on the token."""

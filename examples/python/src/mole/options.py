@@ -58,6 +58,7 @@ def _value_of(text: str) -> Option:
 
 
 def presets() -> dict[str, dict[str, Option]]:
-    """All presets with their options and the defaults of these. Flags are 0 or 1."""
-    names = [library.preset_name(number).decode() for number in range(library.preset_count())]
-    return {name: options_of(library.preset_options(name.encode()).decode()) for name in names}
+    """All presets of linear layers with their options and the defaults of these. Flags are 0 or 1."""
+    names = [library.preset_name(number) for number in range(library.preset_count())]
+    linear = [name for name in names if not library.preset_is_block(name)]
+    return {name.decode(): options_of(library.preset_options(name).decode()) for name in linear}

@@ -148,6 +148,11 @@ class Linear(torch.nn.Module):
         tokens than the mean: by sums of routing.counts, or else by those of the last forward."""
         self._core.balance(self.routing.counts if counts is None else counts, rate)
 
+    def renew_router(self) -> None:
+        """Of arrow: as mole.Linear.renew_router()."""
+        self._return_home(self._parameters_in_place())
+        library.layer_renew_router(self._core.address)
+
     def merged_weight(self) -> torch.Tensor:
         """A copy of W with what the experts add. NotMergeableError for a layer whose experts depend on the token."""
         self._return_home(self._parameters_in_place())
