@@ -1,12 +1,12 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# Sets up a fresh Debian or Ubuntu machine, then builds and runs: sh cmake/quickstart.sh demo|test|examples
+# Sets up a fresh Debian or Ubuntu machine, then builds and runs: sh cmake/quickstart.sh demo|encoder|test|examples
 set -eu
 
 case "${1:-}" in
-  demo | test | examples) preset=$1 ;;
+  demo | encoder | test | examples) preset=$1 ;;
   *)
-    echo "usage: sh cmake/quickstart.sh demo|test|examples" >&2
+    echo "usage: sh cmake/quickstart.sh demo|encoder|test|examples" >&2
     exit 2
     ;;
 esac
@@ -14,7 +14,8 @@ cd "$(dirname "$0")/.."
 
 packages="g++ cmake ninja-build ccache libeigen3-dev libxsimd-dev nlohmann-json3-dev libcli11-dev"
 [ "$preset" = test ] && packages="$packages catch2"
-[ "$preset" = examples ] && packages="$packages zlib1g-dev libutf8proc-dev"
+case "$preset" in encoder | examples) packages="$packages zlib1g-dev libutf8proc-dev" ;; esac
+[ "$preset" = encoder ] && packages="$packages python3-pip"
 
 if command -v apt-get >/dev/null 2>&1; then
   missing=""

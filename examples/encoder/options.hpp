@@ -12,7 +12,8 @@ namespace encoder {
 struct Options {
   std::filesystem::path model;
   std::vector<std::string> methods;
-  std::string query;  // answer this, and train nothing
+  std::string query;            // answer this, and train nothing
+  std::filesystem::path lines;  // embed these, and train nothing
   std::filesystem::path out = "encoder-out";
   std::uint64_t seed = 1;
   int threads = 0;  // 0: as many as the machine runs at once
