@@ -3,22 +3,20 @@
 // mole::Error.
 //
 //   clang++ -std=c++20 -Iinclude -fsanitize=fuzzer,address,undefined tests/fuzz/safetensors_fuzz.cpp
-//   any compiler: -DMOLE_FUZZ_REPLAY makes a program that runs the files given to it
+//   any compiler: -DMOLE_FUZZ_REPLAY makes a program that runs its seeds and the files given to it
 #include "mole/io/routing_trace_file.hpp"
 #include "mole/io/safetensors_reader.hpp"
 #include "mole/stats/routing_trace.hpp"
 
+#include "described_files.hpp"
 #include "replay.hpp"
 
-#include <cstdint>
+std::vector<std::string> seeds() {
+  const DescribedFiles file("= x.safetensors\n: format pt\nF32 2 3 a\nBF16 4 b\nI64 2 c\nU8 d\nF64 1 2 3 e\nF16 0 f\n");
+  return {std::string(file.text("x.safetensors"))};
+}
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
-  const auto attempt = [](auto&& call) {
-    try {
-      call();
-    } catch (const mole::Error&) {
-    }
-  };
   attempt([&] {
     const auto reader = mole::SafetensorsReader::from_bytes(std::as_bytes(std::span(data, size)), "fuzz");
     for (const mole::SafetensorsReader::Entry& entry : reader.tensors()) {
