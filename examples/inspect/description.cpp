@@ -235,6 +235,9 @@ Json describe_found(const FoundLayers& found, const std::filesystem::path& path)
     const LayerReader::Sizes sizes = found.layers->sizes(name);
     const Json description = Json::parse(found.layers->description(name));
     const Json& described = description.contains("up") ? description["up"] : description;  // a block has three maps
+    if (!described.is_object())
+      throw file_error(found.layers->source() + ": layer '" + name + "'", "an object for 'up'",
+                       described.dump().substr(0, 60));
     json["modules"].push_back({{"path", name},
                                {"method", found.layers->method(name)},
                                {"in", sizes.in},

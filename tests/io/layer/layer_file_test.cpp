@@ -109,6 +109,23 @@ TEST_CASE("A layer of every method comes back without its type, with all bits of
   });
 }
 
+TEST_CASE("Names of layers that hold the steps of tensors' names are told apart in the report", "[io]") {
+  const TemporaryFolder folder;
+  const DenseBase base{weight_of_layers};
+  Rng rng(1);
+  auto layer = lora({.rank = 2}, base, rng);
+  LayerWriter writer;
+  for (const char* name : {"a", "a.state.b", "a.parameters.experts"}) writer.add(name, layer);
+  writer.write(folder / "layers.safetensors");
+  LayerReader reader(folder / "layers.safetensors");
+  const std::size_t each = reader.report().unused.size() / 3;
+  reader.read("a.state.b", base);
+  CHECK(reader.report().used.size() == each);
+  CHECK(reader.report().used.front().starts_with("a.state.b."));
+  reader.read("a", base);  // whose name begins those of the others
+  CHECK(reader.report().used.size() == 2 * each);
+}
+
 TEST_CASE("A file of many layers, of several methods, reports what was read of it", "[io]") {
   const TemporaryFolder folder;
   const DenseBase base{weight_of_layers};
