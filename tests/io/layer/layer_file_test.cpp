@@ -243,6 +243,15 @@ TEST_CASE("A feed-forward block of experts comes back on the host's maps, with a
   };
   check(block.mixlora(), "mixlora");
   check(block.mixlora(Gate{Softmax{}, TopP{.p = 0.6}, Raw{}}), "mixlora_dynamic");
+  check(block.mixlora(Gate{Softmax{},
+                           ExpertCapacity{TopK{.k = 1},
+                                          {.factor = 0.5,
+                                           .multiple = 2,
+                                           .priority = CapacityPriority::probability,
+                                           .rounding = CapacityRounding::down,
+                                           .per_sequence = true}},
+                           Raw{}}),
+        "mixlora_switch");
 }
 
 TEST_CASE("A block for other maps, or of another description, is refused; maps that the block owns are not in the file",
