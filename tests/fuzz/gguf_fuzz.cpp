@@ -4,6 +4,7 @@
 //
 //   clang++ -std=c++20 -Iinclude -fsanitize=fuzzer,address,undefined tests/fuzz/gguf_fuzz.cpp
 //   any compiler: -DMOLE_FUZZ_REPLAY makes a program that runs its seeds and the files given to it
+#include "mole/io/convert/loras_of.hpp"
 #include "mole/io/gguf/gguf_lora.hpp"
 #include "mole/io/gguf/gguf_weight.hpp"
 
@@ -36,20 +37,38 @@ void write_again(const mole::GgufLora& lora, const mole::GgufHeads& heads) {
   }
 }
 
+std::string content_of(const std::filesystem::path& path) {
+  const mole::MappedFile file(path);
+  return {reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size()};
+}
 std::string file_of(const mole::GgufLora& lora, mole::GgufType type) {
   const std::filesystem::path path = empty_folder() / "x.gguf";
   mole::write_gguf_lora(path, lora, type);
-  const mole::MappedFile file(path);
-  return {reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size()};
+  return content_of(path);
+}
+std::string model() {
+  const std::filesystem::path path = empty_folder() / "x.gguf";
+  mole::GgufWriter writer;
+  writer.set("general.architecture", "llama");
+  writer.set("general.alignment", std::uint32_t(32));
+  using enum mole::GgufType;
+  for (const mole::GgufType type : {f32, f16, bf16, q8_0})
+    writer.add("blk." + std::to_string(int(type)) + ".attn_q.weight", mole::Matrix<float>(2, 32), type);
+  writer.write(path);
+  return content_of(path);
 }
 
 }  // namespace
 
 std::vector<std::string> seeds() {
   const mole::Adapter<float> one{mole::Matrix<float>(2, 32), mole::Matrix<float>(2, 4), 2};
-  const mole::GgufLora lora{.architecture = "llama",
-                            .adapters = {{"blk.0.attn_q.weight", {one}}, {"blk.0.ffn_up_exps.weight", {one, one}}}};
-  return {file_of(lora, mole::GgufType::f32), file_of(lora, mole::GgufType::f16), file_of(lora, mole::GgufType::q8_0)};
+  const mole::GgufLora stacked{.architecture = "llama", .adapters = {{"blk.0.ffn_up_exps.weight", {one, one}}}},
+      plain{.architecture = "llama", .adapters = {{"blk.0.attn_q.weight", {one}}, {"token_embd.weight", {one}}}};
+  std::string four_bits = model();  // q8_0, of 34 bytes a block, as q4_0, of 18, whose number is 2
+  for (std::size_t at = four_bits.find("blk.8"); at < four_bits.size() && at < four_bits.find("blk.8") + 60; ++at)
+    if (four_bits[at] == 8) four_bits[at] = 2;
+  return {file_of(stacked, mole::GgufType::f32), file_of(plain, mole::GgufType::f16),
+          file_of(plain, mole::GgufType::q8_0), model(), four_bits};
 }
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {

@@ -79,6 +79,9 @@ std::vector<std::string> seeds() {
   add(mole::ExpertLinear{mole::LowRank<mole::DenseFactors<float>>({.in = 5, .out = 3, .experts = 3, .rank = 2}, rng),
                          Base{weight}});
   add(mole::mixlora({.experts = 3, .rank = 2}, Base{gate}, Base{gate}, Base{down}, rng));
+  add(mole::mixlora({.experts = 3, .rank = 2},
+                    mole::Gate{mole::Softmax{}, mole::ExpertCapacity{mole::TopK{.k = 1}}, mole::Raw{}}, Base{gate},
+                    Base{gate}, Base{down}, rng));
   return seeds;
 }
 

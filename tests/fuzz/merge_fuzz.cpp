@@ -45,7 +45,7 @@ F32 2 4 3 model.layers.0.e.w
 std::vector<std::string> seeds() {
   std::vector<std::string> seeds = peft_seeds();
   for (std::string& seed : seeds)
-    seed += &seed - seeds.data() < 7 ? index_file + "= a.safetensors\n" + a + "= b.safetensors\n" + b
+    seed += &seed - seeds.data() < 8 ? index_file + "= a.safetensors\n" + a + "= b.safetensors\n" + b
                                      : "= model.safetensors\n" + a + b;
   return seeds;
 }

@@ -61,6 +61,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     attempt([&] {
       mole::PeftExperts<float> experts(
           mole::read_peft(config, folder.tensors("adapter_model.safetensors"), "fuzz", {.partial = partial}));
+      experts.adapter().report.text();
       for (const mole::PeftModule& module : experts.adapter().modules) {
         read_module(experts, module.path);
         attempt([&] { compute(experts.adapter(), module.path); });
