@@ -37,10 +37,9 @@ GgufHeads heads_for(const Options& options, const std::string& architecture, boo
   const GgufHeads heads = options.heads.value_or(GgufHeads{});
   if (has_queries && !options.heads && reordered.value_or(true))
     throw refusal(options,
-                  reordered ? "--heads, as GGUF files of the architecture " + architecture +
-                                  " have rows of q and k in an order of their own"
-                            : "--heads, or --heads 0 0 if GGUF files of the architecture " + architecture +
-                                  " have rows of q and k in PyTorch's order",
+                  std::string("--heads (num_attention_heads and num_key_value_heads of the model's config.json") +
+                      (reordered ? ")" : "; 0 0 if its rows stay)") + ", as GGUF files of the architecture " +
+                      architecture + (reordered ? " have" : " may have") + " rows of q and k in an order of their own",
                   "none");
   if (!reordered.value_or(true) && (heads.q != 0 || heads.k != 0))
     throw refusal(

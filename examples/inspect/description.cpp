@@ -93,7 +93,7 @@ Json module_of(const PeftModule& module, const PeftConfig& config) {
     row["k"] = config.k;
   else if (module.stacked)
     row["rank"] = a->second.shape()[0], row["scale"] = nullptr;
-  else
+  else if (!config.decomposed)  // of DoRA, the base's weight decides what is added
     row["norm"] = norm_of(module.scale, a->second.matrix<float>(), b->second.transposed<float>());
   return row;
 }

@@ -118,7 +118,7 @@ run "$work/qwen2.gguf" --to peft "$work/of_qwen2"
 refused 'no --heads' "$work/lora" --to gguf "$work/no" --architecture qwen2 --heads 1 1
 refused 'no --heads' "$work/qwen2.gguf" --to peft "$work/no" --heads 1 1
 refused 'architecture granite have rows' "$work/lora" --to gguf "$work/no" --architecture granite
-refused '--heads 0 0' "$work/lora" --to gguf "$work/no" --architecture unheard
+refused '0 0 if its rows stay' "$work/lora" --to gguf "$work/no" --architecture unheard
 run "$work/lora" --to gguf "$work/unheard.gguf" --architecture unheard --heads 0 0
 
 # What a conversion leaves out is said.

@@ -12,8 +12,8 @@ inline std::vector<std::string> peft_seeds() {
       {R"("LORA", "r": 2, "lora_alpha": 4, "rank_pattern": {"k": 1}, "alpha_pattern": {"k": 8}, "bias": "all")",
        "F32 2 3 @q.lora_A.weight\nF16 4 2 @q.lora_B.weight\nBF16 1 3 @k.lora_A.weight\nF64 4 1 @k.lora_B.weight\n"
        "F32 4 @q.base_layer.bias\n"},
-      {R"("LORA", "r": 2, "rank_pattern": {"^model\\.layers\\.[0-9]+?\\.(k|v_?){1,2}$": 1, "[^a-c\\d]\\w*x|y+": 3},
-"alpha_pattern": {"(?:q|.*\\s)": 2}, "target_modules": "q|k", "exclude_modules": ["v"])",
+      {R"x("LORA", "r": 2, "rank_pattern": {"^model\\.layers\\.[0-9]+?\\.(k|v_?){1,2}$": 1, "[^a-c\\d]\\w*x|y+": 3},
+"alpha_pattern": {"(?:q|.*\\s)": 2}, "target_modules": "q|k", "exclude_modules": ["v"])x",
        "F32 2 3 @q.lora_A.weight\nF32 4 2 @q.lora_B.weight\nF32 1 3 @k.lora_A.weight\nF32 4 1 @k.lora_B.weight\n"},
       {R"("LORA", "r": 2, "lora_bias": true, "use_rslora": true, "modules_to_save": ["head"])",
        "F32 2 3 @q.lora_A.weight\nF32 4 2 @q.lora_B.weight\nF32 4 @q.lora_B.bias\nF32 4 3 @head.weight\n"},
@@ -41,13 +41,13 @@ inline std::vector<std::string> peft_seeds() {
       {R"("SRMOLE", "r": 2, "activate_r": 1, "rank_partition": 2)",
        "F32 2 3 @q.lora_A.weight\nF32 4 2 @q.lora_B.weight\nF32 1 3 @q.lora_router.weight\nF32 2 @q.lora_biases\n"},
   };
-std::vector<std::string> seeds;
-for (const auto& [config, tensors] : folders) {
-  std::string names = tensors;
-  for (std::size_t at = 0; (at = names.find('@', at)) != names.npos;)
-    names.replace(at, 1, "base_model.model.model.layers.0.");
-  seeds.push_back("= adapter_config.json\n{\"peft_type\": " + std::string(config) +
-                  "}\n= adapter_model.safetensors\n: format pt\n" + names);
-}
-return seeds;
+  std::vector<std::string> seeds;
+  for (const auto& [config, tensors] : folders) {
+    std::string names = tensors;
+    for (std::size_t at = 0; (at = names.find('@', at)) != names.npos;)
+      names.replace(at, 1, "base_model.model.model.layers.0.");
+    seeds.push_back("= adapter_config.json\n{\"peft_type\": " + std::string(config) +
+                    "}\n= adapter_model.safetensors\n: format pt\n" + names);
+  }
+  return seeds;
 }

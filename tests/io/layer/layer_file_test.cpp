@@ -254,6 +254,15 @@ TEST_CASE("A feed-forward block of experts comes back on the host's maps, with a
         "mixlora_switch");
 }
 
+TEST_CASE("A base without a weight to compare is refused in words that say so", "[io]") {
+  const TemporaryFolder folder;
+  auto layer = mola_of_4();
+  write_layer(folder / "layer", layer);
+  CHECK(error_text(ErrorCode::file, [&] { read_layer(folder / "layer", NoBase<float>(layer.in(), layer.out())); })
+            .find("expected unknown, as no weight can be read of the base that is given, or other_base, for 'base', "
+                  "found ") != std::string::npos);
+}
+
 TEST_CASE("A block for other maps, or of another description, is refused; maps that the block owns are not in the file",
           "[io]") {
   const BlockOfLayers block;

@@ -70,9 +70,9 @@ inline PlainLoras loras_of(const PeftAdapter& adapter, const LorasOfOptions& opt
   if (config.decomposed) refuse("DoRA, whose update depends on the base's weight");
   if (config.lora_bias) refuse("a bias of B");
   if (config.changes_base() && !options.base_is_changed)
-    refuse("an adapter that starts from " + config.init + ", which changes the weights");
+    refuse("an adapter that starts from " + config.init + ", which changes the weights, without base_is_changed");
   if (!adapter.replaced.empty() && !options.base_is_changed)
-    refuse("'" + adapter.replaced.begin()->first + "', which replaces the host's own");
+    refuse("'" + adapter.replaced.begin()->first + "', which replaces the host's own, without base_is_changed");
   PlainLoras loras{.base = config.base, .task = config.task, .dropout = config.dropout};
   const PeftExperts<float> experts(std::shared_ptr<const PeftAdapter>(std::shared_ptr<void>(), &adapter));
   for (const PeftModule& module : adapter.modules) {
