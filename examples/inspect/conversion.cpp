@@ -33,11 +33,20 @@ const PeftAdapter& whole(const PeftAdapter& adapter) {
 }
 
 GgufHeads heads_for(const Options& options, const std::string& architecture, bool has_queries) {
-  if (!options.heads && architecture == "llama" && has_queries)
+  const std::optional<bool> reordered = gguf_reorders_heads(architecture);
+  const GgufHeads heads = options.heads.value_or(GgufHeads{});
+  if (has_queries && !options.heads && reordered.value_or(true))
     throw refusal(options,
-                  "--heads, as GGUF files of the architecture llama have rows of q and k in an order of their own",
+                  std::string("--heads (num_attention_heads and num_key_value_heads of the model's config.json") +
+                      (reordered ? ")" : "; 0 0 if its rows stay)") + ", as GGUF files of the architecture " +
+                      architecture + (reordered ? " have" : " may have") + " rows of q and k in an order of their own",
                   "none");
-  return options.heads.value_or(GgufHeads{});
+  if (!reordered.value_or(true) && (heads.q != 0 || heads.k != 0))
+    throw refusal(
+        options,
+        "no --heads, as GGUF files of the architecture " + architecture + " have rows of q and k in PyTorch's order",
+        std::to_string(heads.q) + " and " + std::to_string(heads.k));
+  return heads;
 }
 bool has_queries(const GgufLora& lora) {
   return std::ranges::any_of(lora.adapters, [](const auto& each) {

@@ -93,7 +93,7 @@ Json module_of(const PeftModule& module, const PeftConfig& config) {
     row["k"] = config.k;
   else if (module.stacked)
     row["rank"] = a->second.shape()[0], row["scale"] = nullptr;
-  else
+  else if (!config.decomposed)  // of DoRA, the base's weight decides what is added
     row["norm"] = norm_of(module.scale, a->second.matrix<float>(), b->second.transposed<float>());
   return row;
 }
@@ -235,6 +235,9 @@ Json describe_found(const FoundLayers& found, const std::filesystem::path& path)
     const LayerReader::Sizes sizes = found.layers->sizes(name);
     const Json description = Json::parse(found.layers->description(name));
     const Json& described = description.contains("up") ? description["up"] : description;  // a block has three maps
+    if (!described.is_object())
+      throw file_error(found.layers->source() + ": layer '" + name + "'", "an object for 'up'",
+                       described.dump().substr(0, 60));
     json["modules"].push_back({{"path", name},
                                {"method", found.layers->method(name)},
                                {"in", sizes.in},

@@ -19,7 +19,7 @@ void run(const inspect::Options& options) {
     json = inspect::convert(found, options);
   else
     json = inspect::describe(found, options.path);
-  std::cout << (options.json ? json.dump(2, ' ', false, inspect::Json::error_handler_t::replace) + "\n"
+  std::cout << (options.json ? json.dump(2, ' ', true, inspect::Json::error_handler_t::replace) + "\n"
                              : inspect::text(json));
 }
 

@@ -46,8 +46,10 @@ Options parse_options(int count, char** arguments) {
       ->check(CLI::IsMember({"F32", "F16", "BF16"}))
       ->capture_default_str();
   app.add_option("--architecture", options.architecture, "Of the model, for --to gguf")->capture_default_str();
-  app.add_option("--heads", heads,
-                 "Heads of q and of k, whose rows GGUF files of the architecture llama have in an order of their own")
+  app.add_option(
+         "--heads", heads,
+         "Heads of q and of k, whose rows GGUF files of llama, granite and others have in an order of their own; 0 0: "
+         "in PyTorch's")
       ->expected(2)
       ->type_name("Q K");
   try {

@@ -2,6 +2,8 @@
 // text(): a description for people.
 #pragma once
 
+#include "training/printable.hpp"
+
 #include <algorithm>
 #include <cstdio>
 #include <string>
@@ -15,12 +17,7 @@ namespace detail {
 using Json = nlohmann::ordered_json;
 
 inline std::string word(const Json& value) {
-  if (value.is_string()) {  // names are a stranger's: nothing that moves the cursor
-    std::string text = value.get<std::string>();
-    for (char& c : text)
-      if (static_cast<unsigned char>(c) < ' ' || c == 127) c = '?';
-    return text;
-  }
+  if (value.is_string()) return training::printable(value.get_ref<const std::string&>());
   if (value.is_number_float()) {
     char digits[32];
     std::snprintf(digits, sizeof digits, "%.6g", value.get<double>());
@@ -30,7 +27,8 @@ inline std::string word(const Json& value) {
   if (value.is_boolean()) return value.get<bool>() ? "yes" : "no";
   if (value.is_object()) {
     std::string line;
-    for (const auto& [key, each] : value.items()) line += (line.empty() ? "" : ", ") + key + " " + word(each);
+    for (const auto& [key, each] : value.items())
+      line += (line.empty() ? "" : ", ") + training::printable(key) + " " + word(each);
     return line;
   }
   if (!value.is_array()) return value.dump();

@@ -2,6 +2,7 @@
 #include "training/command_line.hpp"
 
 #include "training/interrupt.hpp"
+#include "training/printable.hpp"
 
 #include <CLI/CLI.hpp>
 
@@ -64,7 +65,7 @@ int run_program(const std::string& name, const std::string& when_stopped, const 
     std::fprintf(stderr, "\n%s: %s\n", name.c_str(), when_stopped.c_str());
     return 130;
   } catch (const std::exception& error) {
-    std::fprintf(stderr, "%s: %s\n", name.c_str(), error.what());
+    std::fprintf(stderr, "%s: %s\n", name.c_str(), printable(error.what()).c_str());
     return 2;
   }
 }

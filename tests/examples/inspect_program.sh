@@ -63,6 +63,25 @@ present '2 adapters of peft'
 run tests/io/layer/layer_version_1.safetensors
 present 'format: layers of mole'
 
+# What would act on a terminal is shown as ?, in keys, too, and in errors.
+description() { # FILE JSON: a file of one layer, of that description
+  printf "$one$two" | safetensors "$1" \
+    '{"__metadata__":{"format":"mole.checkpoint.2","x.description":"'"$2"'"},"x":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'
+}
+description "$work/escapes" '{\"method\":\"lora\",\"in\":1,\"out\":1,\"experts\":{\"\\u001b[2J\":\"\\u009b1m\\u202e\"}}'
+run "$work/escapes"
+present '?[2J ?1m?'
+absent "$(printf '\033')"
+run "$work/escapes" --json
+absent "$(printf '\302\233')"
+description "$work/three" '{\"method\":\"mixlora\",\"in\":1,\"out\":1,\"up\":3}'
+refused "layer 'x': expected an object for 'up', found 3" "$work/three"
+mkdir "$work/line"
+printf '%s' "$plain" >"$work/line/adapter_config.json"
+printf "$one" | safetensors "$work/line/adapter_model.safetensors" \
+  '{"a\nb.lora_A.weight":{"dtype":"F32","shape":[1,1],"data_offsets":[0,4]}}'
+refused "'a?b'" "$work/line"
+
 # Into a checkpoint: W = [[1 1] [1 1]] becomes [[5 9] [1 1]], and the other tensor stays.
 weight='model.layers.0.self_attn.q_proj.weight'
 header="{\"__metadata__\":{\"format\":\"pt\"},\"$weight\":{\"dtype\":\"F32\",\"shape\":[2,2],\"data_offsets\":[0,16]},\"other\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[16,17]}}"
@@ -92,6 +111,25 @@ run "$work/half" --json
 present '"F16": 2'
 run "$work/again" --merge-into "$work/model/model.safetensors" "$work/merged_again"
 cmp -s "$work/expected" "$work/merged_again/model.safetensors" || fail "expected the same adapter through all formats"
+
+# The order of rows of q and k is that of the architecture, and has to be told where it is not known.
+run "$work/lora" --to gguf "$work/qwen2.gguf" --architecture qwen2
+run "$work/qwen2.gguf" --to peft "$work/of_qwen2"
+refused 'no --heads' "$work/lora" --to gguf "$work/no" --architecture qwen2 --heads 1 1
+refused 'no --heads' "$work/qwen2.gguf" --to peft "$work/no" --heads 1 1
+refused 'architecture granite have rows' "$work/lora" --to gguf "$work/no" --architecture granite
+refused '0 0 if its rows stay' "$work/lora" --to gguf "$work/no" --architecture unheard
+run "$work/lora" --to gguf "$work/unheard.gguf" --architecture unheard --heads 0 0
+
+# What a conversion leaves out is said.
+mkdir "$work/more"
+printf '%s' "$plain" >"$work/more/adapter_config.json"
+printf "$one$two$two\\0\\0\\0\\0$one" | safetensors "$work/more/adapter_model.safetensors" \
+  "{\"$q.lora_A.weight\":{\"dtype\":\"F32\",\"shape\":[1,2],\"data_offsets\":[0,8]},\"$q.lora_B.weight\":{\"dtype\":\"F32\",\"shape\":[2,1],\"data_offsets\":[8,16]},\"rope.inv_freq\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[16,20]}}"
+run "$work/more"
+present 'tensors that belong to nothing, 1: rope.inv_freq'
+run "$work/more" --to peft "$work/less"
+present 'left_out: rope.inv_freq'
 
 # A mixture becomes a file of layers, and nothing else.
 mixture=mola.layers.0.self_attn.q_proj

@@ -1,29 +1,18 @@
 // SPDX-License-Identifier: MIT
-// Feeds arbitrary bytes to what reads adapters of peft: two bytes are the length of a configuration, which follows,
-// then a safetensors file, which is also taken for the path of a module and for an index. They load or throw
-// mole::Error.
+// Feeds folders of peft's, described by text (described_files.hpp), to what reads them: every module as its experts and
+// as a layer that computes. They load or throw mole::Error. The configuration alone is read, written and read again.
 //
 //   clang++ -std=c++20 -Iinclude -fsanitize=fuzzer,address,undefined tests/fuzz/peft_fuzz.cpp
-//   any compiler: -DMOLE_FUZZ_REPLAY makes a program that runs the files given to it
-#include "mole/base/no_base.hpp"
+//   any compiler: -DMOLE_FUZZ_REPLAY makes a program that runs its seeds and the files given to it
 #include "mole/io/peft/peft_config_json.hpp"
-#include "mole/io/peft/peft_experts.hpp"
 #include "mole/io/peft/peft_layers.hpp"
 #include "mole/io/peft/read_peft.hpp"
 
+#include "described_files.hpp"
+#include "peft_seeds.hpp"
 #include "replay.hpp"
 
-#include <algorithm>
-#include <cstdint>
-
 namespace {
-
-void attempt(auto&& call) {
-  try {
-    call();
-  } catch (const mole::Error&) {
-  }
-}
 
 void read_module(mole::PeftExperts<float>& experts, const std::string& path) {
   attempt([&] { experts.lora(path); });
@@ -32,30 +21,54 @@ void read_module(mole::PeftExperts<float>& experts, const std::string& path) {
   attempt([&] { experts.stacked_lora(path, "w"); });
   attempt([&] { experts.dora(path, {}); });
   attempt([&] { experts.adalora(path); });
-  attempt([&] { experts.vera(path, 2); });
-  attempt([&] { experts.randlora(path, 2, 3); });
+  attempt([&] { experts.vera(path, 3); });
+  attempt([&] { experts.randlora(path, 3, 4); });
   attempt([&] { experts.loha(path); });
   attempt([&] { experts.lokr(path); });
-  attempt([&] { mole::PeftLayers<float>(experts.adapter()).layer(path, mole::NoBase<float>(2, 3)); });
+}
+
+/// Layers of the seeds have 3 inputs and 4 outputs.
+void compute(const mole::PeftAdapter& adapter, const std::string& path) {
+  static const mole::Matrix<float> weight(4, 3);
+  mole::PeftLayers<float> layers(adapter, {.max_tokens = 2, .bases_are_changed = true});
+  auto layer = layers.layer(path, mole::DenseBase<mole::View<const float>>{weight});
+  mole::Matrix<float> x(2, 3), y(2, 4);
+  layer.forward(x, y);
+}
+
+/// What is written must be what was read.
+void write_again(std::string_view text, const std::string& module) {
+  const auto config = mole::PeftConfig::parse(text, "fuzz");
+  const auto again = mole::PeftConfig::parse(mole::json_of(config), "own");
+  must(config.rank_of(module) == again.rank_of(module), "the same rank");
+  must(config.scale_of(module) == again.scale_of(module) || !(config.scale_of(module) == config.scale_of(module)),
+       "the same scale");
+  must(config.dropout == again.dropout && config.target_modules == again.target_modules, "the same configuration");
+  must(mole::json_of(config) == mole::json_of(again), "the same text");
 }
 
 }  // namespace
 
+std::vector<std::string> seeds() {
+  return peft_seeds();
+}
+
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
-  if (size < 2) return 0;
-  const std::size_t length = std::min(size - 2, std::size_t(data[0]) + 256 * std::size_t(data[1]));
-  const std::string_view config(reinterpret_cast<const char*>(data) + 2, length);
-  const auto tensors = std::as_bytes(std::span(data, size)).subspan(2 + length);
-  attempt([&] {
-    const auto parsed = mole::PeftConfig::parse(config, "fuzz");
-    parsed.scale_of({reinterpret_cast<const char*>(tensors.data()), std::min<std::size_t>(tensors.size(), 200)});
-    mole::PeftConfig::parse(mole::json_of(parsed), "own");
-  });
-  for (const bool partial : {false, true})
-    attempt([&] {
-      mole::SafetensorsShards files(mole::SafetensorsReader::from_bytes(tensors, "fuzz"), "fuzz");
-      mole::PeftExperts<float> experts(mole::read_peft(config, std::move(files), "fuzz", {.partial = partial}));
-      for (const mole::PeftModule& module : experts.adapter().modules) read_module(experts, module.path);
-    });
+  const DescribedFiles folder({reinterpret_cast<const char*>(data), size});
+  const std::string_view config = folder.text("adapter_config.json");
+  attempt([&] { write_again(config, "model.layers.0.q"); });
+  bool whole = false;
+  const auto read = [&](bool partial) {
+    mole::PeftExperts<float> experts(
+        mole::read_peft(config, folder.tensors("adapter_model.safetensors"), "fuzz", {.partial = partial}));
+    whole = true;
+    experts.adapter().report.text();
+    for (const mole::PeftModule& module : experts.adapter().modules) {
+      read_module(experts, module.path);
+      attempt([&] { compute(experts.adapter(), module.path); });
+    }
+  };
+  attempt([&] { read(false); });
+  if (!whole) attempt([&] { read(true); });
   return 0;
 }

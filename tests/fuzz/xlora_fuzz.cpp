@@ -1,77 +1,63 @@
 // SPDX-License-Identifier: MIT
-// Feeds arbitrary bytes to what reads X-LoRA: two bytes are the length of a configuration, which follows, then a
-// safetensors file of the classifier; and, as changes of three bytes (where, where, to what), to both of a whole
-// folder. They load or throw mole::Error.
+// Feeds folders of X-LoRA, described by text (described_files.hpp), to what reads them, with two adapters. They load or
+// throw mole::Error; what loads is written in both layouts, and reads as the same.
 //
 //   clang++ -std=c++20 -Iinclude -fsanitize=fuzzer,address,undefined tests/fuzz/xlora_fuzz.cpp
-//   any compiler: -DMOLE_FUZZ_REPLAY makes a program that runs the files given to it
-#include "mole/io/safetensors_writer.hpp"
+//   any compiler: -DMOLE_FUZZ_REPLAY makes a program that runs its seeds and the files given to it
+#include "mole/io/xlora/write_xlora.hpp"
 #include "mole/io/xlora/xlora_layers.hpp"
 
+#include "described_files.hpp"
 #include "replay.hpp"
-
-#include <algorithm>
-#include <cstdint>
 
 namespace {
 
-const std::string whole_config =
-    R"({"adapters": {"a": "a", "b": "b"}, "hidden_size": 3, "xlora_depth": 2, "layerwise_scalings": true,
-        "enable_softmax": true, "enable_softmax_topk": false, "top_k_lora": 2, "scaling_pass_value": null})";
-
-std::vector<std::byte> written(const mole::SafetensorsWriter& writer) {
-  const auto file = std::filesystem::temp_directory_path() / "mole_xlora_fuzz";
-  writer.write(file);
-  const mole::MappedFile mapped(file);
-  return {mapped.bytes().begin(), mapped.bytes().end()};
-}
-std::vector<std::byte> whole_classifier() {
-  mole::SafetensorsWriter writer;
-  const mole::Matrix<float> numbers(4, 4);
-  writer.add("inner.0.weight", numbers.view().middle_cols(0, 3));
-  writer.add_vector("inner.0.bias", numbers.view().row(0));
-  writer.add("last.weight", numbers.view());
-  return written(writer);
-}
 std::vector<mole::PeftAdapter> two_adapters() {
-  static const std::vector<std::byte> bytes = [] {
-    mole::SafetensorsWriter writer;
-    const mole::Matrix<float> numbers(2, 2);
-    writer.add("base_model.model.q.lora_A.weight", numbers.view());
-    writer.add("base_model.model.q.lora_B.weight", numbers.view());
-    return written(writer);
-  }();
-  static const mole::PeftAdapter adapter = mole::read_peft(
-      R"({"peft_type": "LORA", "r": 2, "lora_alpha": 2, "target_modules": ["q"]})",
-      mole::SafetensorsShards(mole::SafetensorsReader::from_bytes(bytes, "adapter"), "adapter"), "adapter");
+  static const DescribedFiles files(
+      "= a.safetensors\nF32 2 2 base_model.model.q.lora_A.weight\nF32 2 2 base_model.model.q.lora_B.weight\n");
+  static const mole::PeftAdapter adapter =
+      mole::read_peft(R"({"peft_type": "LORA", "r": 2, "lora_alpha": 2, "target_modules": ["q"]})",
+                      files.tensors("a.safetensors"), "adapter");
   return {adapter, adapter};
 }
 
-void read(std::string_view config, std::span<const std::byte> classifier) try {
-  mole::SafetensorsShards files(mole::SafetensorsReader::from_bytes(classifier, "fuzz"), "fuzz");
-  const mole::XloraAdapter adapter = mole::read_xlora(config, std::move(files), two_adapters(), "fuzz");
-  mole::xlora_bank<float>(adapter, "q");
-  mole::xlora_routing<float>(adapter);
-} catch (const mole::Error&) {
+void write_again(const mole::XloraAdapter& adapter, mole::XloraLayout layout) {
+  const std::filesystem::path folder = empty_folder() / "again";
+  mole::XloraConfig config = adapter.config;
+  if (config.adapters.empty()) config.adapters = {"a", "b"};
+  mole::write_xlora(folder, config, mole::xlora_classifier<float>(adapter), {.layout = layout});
+  const mole::XloraAdapter again = mole::read_xlora(folder, two_adapters());
+  must(again.classifier.size() == adapter.classifier.size() && again.layers == adapter.layers &&
+           again.config.k == adapter.config.k && again.config.temperature == adapter.config.temperature,
+       "the configuration that was written");
+  for (std::size_t l = 0; l < again.classifier.size(); ++l)
+    must(std::ranges::equal(again.classifier[l].weight.matrix<float>().elements(),
+                            adapter.classifier[l].weight.matrix<float>().elements()),
+         "the classifier that was written");
 }
 
 }  // namespace
 
-extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
-  static const std::vector<std::byte> whole = whole_classifier();
-  if (size < 2) return 0;
-  const std::size_t length = std::min(size - 2, std::size_t(data[0]) + 256 * std::size_t(data[1]));
-  read({reinterpret_cast<const char*>(data) + 2, length}, std::as_bytes(std::span(data, size)).subspan(2 + length));
+std::vector<std::string> seeds() {
+  const std::string config = R"("adapters": {"a": "a", "b": "b"}, "hidden_size": 3, "xlora_depth": 2,
+"layerwise_scalings": true, "enable_softmax": true, "enable_softmax_topk": false, "top_k_lora": 2,
+"scaling_pass_value": null})";
+  const std::string peft = "base_model.internal_xlora_classifier.layers.";
+  return {"= config.json\n{" + config + "\n= classifier.safetensors\nF32 4 3 inner.0.weight\nF32 4 inner.0.bias\n" +
+              "F32 4 4 last.weight\n",
+          "= config.json\n{\"peft_type\": \"XLORA\", " + config + "\n= classifier.safetensors\nF32 4 3 " + peft +
+              "0.weight\nF32 4 " + peft + "0.bias\nF32 4 4 " + peft + "3.weight\nF32 4 " + peft + "3.bias\n"};
+}
 
-  std::string config = whole_config;
-  std::vector<std::byte> classifier = whole;
-  for (std::size_t at = 0; at + 3 <= size; at += 3) {
-    const std::size_t where = (data[at] + 256u * data[at + 1]) % (config.size() + classifier.size());
-    if (where < config.size())
-      config[where] = char(data[at + 2]);
-    else
-      classifier[where - config.size()] = std::byte(data[at + 2]);
-  }
-  read(config, classifier);
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  const DescribedFiles files({reinterpret_cast<const char*>(data), size});
+  attempt([&] {
+    const mole::XloraAdapter adapter =
+        mole::read_xlora(files.text("config.json"), files.tensors("classifier.safetensors"), two_adapters(), "fuzz");
+    mole::xlora_bank<float>(adapter, "q");
+    mole::xlora_routing<float>(adapter);
+    for (const auto layout : {mole::XloraLayout::official, mole::XloraLayout::peft})
+      attempt([&] { write_again(adapter, layout); });
+  });
   return 0;
 }

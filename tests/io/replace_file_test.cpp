@@ -124,3 +124,11 @@ TEST_CASE("A path that is no regular file is refused, and left alone", "[io]") {
   CHECK(folder.entries() == 2);
 }
 #endif
+
+TEST_CASE("A file of the longest name that a system takes is written, too", "[io]") {
+  const TemporaryFolder folder;
+  const std::string name(255, 'n');
+  CHECK(complaint(folder / name, "x").empty());
+  CHECK(content_of(folder / name) == "x");
+  CHECK(folder.entries() == 1);
+}

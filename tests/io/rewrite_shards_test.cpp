@@ -72,3 +72,24 @@ TEST_CASE("If a tensor cannot be written, no file is, and none is left over", "[
   put(folder / "taken", "a file");
   CHECK_THROWS_AS(rewrite_shards(shards, folder / "taken", change_all(24)), Error);
 }
+
+TEST_CASE("Shards are not written beside a file of all tensors, which would be read in their place", "[io]") {
+  const TemporaryFolder from, to;
+  write_two_shards(from);
+  SafetensorsWriter old;
+  old.add("a", Matrix<float>(1, 1));
+  old.write(to / "model.safetensors");
+  const auto unchanged = [](const SafetensorsEntry&) { return NewBytes(); };
+  try {
+    rewrite_shards(SafetensorsShards(from / ""), to / "", unchanged);
+    FAIL("written");
+  } catch (const Error& error) {
+    CHECK(error.code() == ErrorCode::file);
+    CHECK(std::string(error.what()).find("model.safetensors: expected no such file beside") != std::string::npos);
+  }
+  CHECK(to.entries() == 1);
+  put(to / "old.safetensors", "of a longer set");
+  std::filesystem::remove(to / "model.safetensors");
+  rewrite_shards(SafetensorsShards(from / ""), to / "", unchanged);
+  CHECK(SafetensorsShards(to / "").tensors().size() == 4);
+}

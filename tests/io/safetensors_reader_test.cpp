@@ -145,6 +145,18 @@ TEST_CASE("F16 and BF16 become float; other dtypes are refused by name", "[io]")
   CHECK(of_three(0, 3) == 255);
 }
 
+TEST_CASE("Files of other formats are told by name", "[io]") {
+  const auto says = [](std::string_view begin) {
+    std::string bytes(begin);
+    bytes.resize(40, ' ');
+    return complaint(std::as_bytes(std::span(bytes)));
+  };
+  CHECK(says("GGUF\3") == "test: expected a safetensors file, found a GGUF file");
+  CHECK(says("PK\3\4") == "test: expected a safetensors file, found an archive, such as PyTorch's pickles");
+  CHECK(says("version https://git-lfs.github.com/spec/v1\n") ==
+        "test: expected a safetensors file, found a text, such as Git LFS has in place of a file");
+}
+
 TEST_CASE("Every broken header is refused with what was expected and found", "[io]") {
   const auto tensor = [](const std::string& fields) { return "{\"x\":{" + fields + "}}"; };
   SECTION("shorter than the length itself") {

@@ -34,6 +34,7 @@ class FileBeside {
     // Mode x creates or fails, so two writers never share a file; a number left over from a crash is skipped.
     for (int number = 0; !file_ && number < 1000; ++number) {
       beside_ = path;
+      beside_.replace_filename(path.filename().native().substr(0, longest));  // systems take names of 255 bytes
       beside_ += ".partial" + std::to_string(number);
       file_ = create(beside_, std::filesystem::exists(old));
       if (!file_ && errno != EEXIST) break;
@@ -92,6 +93,8 @@ class FileBeside {
     return std::fopen(path.string().c_str(), "wbx");
 #endif
   }
+
+  static constexpr std::size_t longest = 240;  // of the path's own name, beside ".partial999"
 
   Error failure(const char* expected) const {
     return file_error(path_.string(), expected, std::generic_category().message(errno));

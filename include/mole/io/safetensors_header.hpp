@@ -56,9 +56,15 @@ inline std::pair<std::string_view, std::span<const std::byte>> cut_safetensors(s
   if (file.size() < 8) throw file_error(source, "at least 8 bytes", std::to_string(file.size()));
   std::uint64_t length = 0;
   for (std::size_t i = 0; i < 8; ++i) length |= std::uint64_t(file[i]) << (8 * i);
-  if (length > SafetensorsHeader::max_length)
+  if (length > SafetensorsHeader::max_length) {
+    const std::string_view begin(reinterpret_cast<const char*>(file.data()), 8);
+    for (const auto& [magic, format] : {std::pair<std::string_view, const char*>{"GGUF", "a GGUF file"},
+                                        {"PK\3\4", "an archive, such as PyTorch's pickles"},
+                                        {"version ", "a text, such as Git LFS has in place of a file"}})
+      if (begin.starts_with(magic)) throw file_error(source, "a safetensors file", format);
     throw file_error(source, "a header of at most " + std::to_string(SafetensorsHeader::max_length) + " bytes",
                      std::to_string(length));
+  }
   if (length > file.size() - 8)
     throw file_error(source, "a header of " + std::to_string(length) + " bytes",
                      std::to_string(file.size() - 8) + " to the end of the file");

@@ -86,26 +86,32 @@ TEST_CASE("The base of a layer file's LoRA is remembered", "[io]") {
   CHECK(reader.sizes(lora_q).out == 8);
 }
 
-TEST_CASE("AdaLoRA and LoHa are plain LoRAs of the same update", "[io]") {
-  PeftFolder ada(R"({"peft_type":"ADALORA","init_r":2})");
-  ada.add("base_model.model.q.lora_A", {2, 3}).add("base_model.model.q.lora_B", {4, 2});
-  ada.add("base_model.model.q.lora_E", {2, 1});
-  PeftFolder loha(R"({"peft_type":"LOHA","r":2})");
-  for (const char* w : {"hada_w1_a", "hada_w2_a"}) loha.add(std::string("base_model.model.q.") + w, {4, 2});
-  for (const char* w : {"hada_w1_b", "hada_w2_b"}) loha.add(std::string("base_model.model.q.") + w, {2, 3});
-  for (const PeftAdapter& adapter : {ada.read(), loha.read()}) {
-    Matrix<float> expected(4, 3);
-    PeftExperts<float>(adapter).visit("q", 3, 4, {}, [&](const auto& experts) {
-      if constexpr (requires { experts.add_delta(0, 1, expected.view()); }) experts.add_delta(0, 1, expected.view());
-    });
-    const PlainLoras loras = loras_of(adapter);
-    const Adapter<float>& lora = loras.modules.at("q");
-    for (Index o = 0; o < 4; ++o)
-      for (Index i = 0; i < 3; ++i) {
-        double sum = 0;
-        for (Index r = 0; r < lora.rank(); ++r) sum += lora.scale * double(lora.b(r, o)) * double(lora.a(r, i));
-        CHECK(sum == Approx(double(expected(o, i))).epsilon(1e-5));
-      }
+TEST_CASE("AdaLoRA and LoHa are plain LoRAs of the same update, of no more ranks than its weight has", "[io]") {
+  struct Case {
+    Index in, out, ranks_of_loha;
+  };
+  for (const Case& size : {Case{3, 4, 3}, Case{4, 3, 3}, Case{5, 6, 4}}) {
+    PeftFolder ada(R"({"peft_type":"ADALORA","init_r":2})");
+    ada.add("base_model.model.q.lora_A", {2, size.in}).add("base_model.model.q.lora_B", {size.out, 2});
+    ada.add("base_model.model.q.lora_E", {2, 1});
+    PeftFolder loha(R"({"peft_type":"LOHA","r":2})");
+    for (const char* w : {"hada_w1_a", "hada_w2_a"}) loha.add(std::string("base_model.model.q.") + w, {size.out, 2});
+    for (const char* w : {"hada_w1_b", "hada_w2_b"}) loha.add(std::string("base_model.model.q.") + w, {2, size.in});
+    for (const PeftAdapter& adapter : {ada.read(), loha.read()}) {
+      Matrix<float> expected(size.out, size.in);
+      PeftExperts<float>(adapter).visit("q", size.in, size.out, {}, [&](const auto& experts) {
+        if constexpr (requires { experts.add_delta(0, 1, expected.view()); }) experts.add_delta(0, 1, expected.view());
+      });
+      const PlainLoras loras = loras_of(adapter);
+      const Adapter<float>& lora = loras.modules.at("q");
+      CHECK(lora.rank() == (adapter.config.kind == PeftKind::loha ? size.ranks_of_loha : 2));
+      for (Index o = 0; o < size.out; ++o)
+        for (Index i = 0; i < size.in; ++i) {
+          double sum = 0;
+          for (Index r = 0; r < lora.rank(); ++r) sum += lora.scale * double(lora.b(r, o)) * double(lora.a(r, i));
+          CHECK(sum == Approx(double(expected(o, i))).epsilon(1e-5));
+        }
+    }
   }
 }
 

@@ -26,3 +26,11 @@ TEST_CASE("Other modules, and names that only look alike, have none", "[io]") {
                              "blk.0.ffn_up_exps.weight", "blk.0..weight", "output_norm.weight"})
     CHECK_FALSE(path_of_gguf(tensor));
 }
+
+TEST_CASE("Architectures are told apart by the order of the rows of q and k", "[io]") {
+  for (const char* name : {"llama", "granite", "granitemoe", "smollm3", "minicpm", "olmo"})
+    CHECK(gguf_reorders_heads(name) == true);
+  for (const char* name : {"llama4", "qwen2", "qwen3", "gemma2", "phi3", "olmo2", "command-r"})
+    CHECK(gguf_reorders_heads(name) == false);
+  for (const char* name : {"", "Llama", "llama5"}) CHECK_FALSE(gguf_reorders_heads(name).has_value());
+}

@@ -109,6 +109,23 @@ TEST_CASE("A layer of every method comes back without its type, with all bits of
   });
 }
 
+TEST_CASE("Names of layers that hold the steps of tensors' names are told apart in the report", "[io]") {
+  const TemporaryFolder folder;
+  const DenseBase base{weight_of_layers};
+  Rng rng(1);
+  auto layer = lora({.rank = 2}, base, rng);
+  LayerWriter writer;
+  for (const char* name : {"a", "a.state.b", "a.parameters.experts"}) writer.add(name, layer);
+  writer.write(folder / "layers.safetensors");
+  LayerReader reader(folder / "layers.safetensors");
+  const std::size_t each = reader.report().unused.size() / 3;
+  reader.read("a.state.b", base);
+  CHECK(reader.report().used.size() == each);
+  CHECK(reader.report().used.front().starts_with("a.state.b."));
+  reader.read("a", base);  // whose name begins those of the others
+  CHECK(reader.report().used.size() == 2 * each);
+}
+
 TEST_CASE("A file of many layers, of several methods, reports what was read of it", "[io]") {
   const TemporaryFolder folder;
   const DenseBase base{weight_of_layers};
@@ -226,6 +243,24 @@ TEST_CASE("A feed-forward block of experts comes back on the host's maps, with a
   };
   check(block.mixlora(), "mixlora");
   check(block.mixlora(Gate{Softmax{}, TopP{.p = 0.6}, Raw{}}), "mixlora_dynamic");
+  check(block.mixlora(Gate{Softmax{},
+                           ExpertCapacity{TopK{.k = 1},
+                                          {.factor = 0.5,
+                                           .multiple = 2,
+                                           .priority = CapacityPriority::probability,
+                                           .rounding = CapacityRounding::down,
+                                           .per_sequence = true}},
+                           Raw{}}),
+        "mixlora_switch");
+}
+
+TEST_CASE("A base without a weight to compare is refused in words that say so", "[io]") {
+  const TemporaryFolder folder;
+  auto layer = mola_of_4();
+  write_layer(folder / "layer", layer);
+  CHECK(error_text(ErrorCode::file, [&] { read_layer(folder / "layer", NoBase<float>(layer.in(), layer.out())); })
+            .find("expected unknown, as no weight can be read of the base that is given, or other_base, for 'base', "
+                  "found ") != std::string::npos);
 }
 
 TEST_CASE("A block for other maps, or of another description, is refused; maps that the block owns are not in the file",

@@ -2,6 +2,8 @@
 #include "mole/io/peft/read_peft.hpp"
 
 #include "peft_folder.hpp"
+
+#include "mole/io/peft/peft_experts.hpp"
 #include "support/catch.hpp"
 
 #include <array>
@@ -269,4 +271,24 @@ TEST_CASE("A truncated or foreign file of tensors is refused, whatever its lengt
   }
   put(folder.path() / "adapter_model.safetensors", whole + "x");
   CHECK_FALSE(folder.complaint().empty());
+}
+
+TEST_CASE("A target parameter without a module is one of every module that is no target itself", "[io]") {
+  PeftFolder folder(R"({"peft_type":"LORA","r":2,"target_modules":["q"],"target_parameters":["up"]})");
+  folder.lora("layers.0.q", 3, 4, 2).lora("layers.0.experts", 3, 4, 6).lora("layers.1.experts.base_layer", 3, 4, 6);
+  const PeftAdapter adapter = folder.read();
+  CHECK_FALSE(adapter.at("layers.0.q").stacked);
+  CHECK(adapter.at("layers.0.experts").stacked);
+  CHECK(PeftExperts<float>(adapter).stacked_lora("layers.1.experts.base_layer", "up").experts() == 3);
+}
+
+TEST_CASE("What exclude_modules takes out of the targets is not missing", "[io]") {
+  const auto missing = [](const std::string& excluded) {
+    PeftFolder folder(R"({"peft_type":"LORA","r":2,"target_modules":["q","attn.k","v"],"exclude_modules":)" + excluded +
+                      "}");
+    return folder.lora("attn.q", 3, 4, 2).read().report.missing;
+  };
+  CHECK(missing("null") == std::vector<std::string>{"attn.k", "v"});
+  CHECK(missing(R"(["k","attn.v"])") == std::vector<std::string>{"v"});  // a v elsewhere could have been
+  CHECK(missing(R"x(".*\\.(k|v)")x").empty());
 }

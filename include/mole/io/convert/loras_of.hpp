@@ -10,10 +10,12 @@
 #include "mole/io/peft/peft_experts.hpp"
 #include "mole/surgery/adapters_of.hpp"
 
+#include <algorithm>
 #include <memory>
 #include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "mole/core/macros_off.hpp"
 
@@ -26,8 +28,34 @@ struct LorasOfOptions {
   bool base_is_changed = false;
 };
 
+namespace detail {
+/// A LoHa as a LoRA of r^2 ranks or, where its weight has fewer, as its update beside an identity.
+inline Adapter<float> lora_of_loha(const PeftExperts<float>& experts, const PeftModule& module) {
+  const auto loha = experts.loha(module.path);  // whose sizes fit each other
+  const auto part = [&](const char* suffix) { return experts.adapter().tensor(module, suffix).matrix<float>(); };
+  const Matrix<float> a1 = part("hada_w1_a"), b1 = part("hada_w1_b"), a2 = part("hada_w2_a"), b2 = part("hada_w2_b");
+  const Index rank = b1.rows(), in = loha.in(), out = loha.out(), least = std::min(in, out);
+  if (rank <= least / rank) return std::move(adapters_of(loha)[0]);
+  Adapter<float> adapter{Matrix<float>(least, in), Matrix<float>(least, out), double(loha.scale()[0])};
+  for (Index r = 0; r < least; ++r) (least == in ? adapter.a : adapter.b)(r, r) = 1;
+  std::vector<float> first(std::size_t(in), 0.0f), second = first;
+  const auto row_of = [&](std::vector<float>& row, const Matrix<float>& a, const Matrix<float>& b, Index o) {
+    std::ranges::fill(row, 0.0f);
+    for (Index r = 0; r < rank; ++r)
+      for (Index i = 0; i < in; ++i) row[std::size_t(i)] += a(o, r) * b(r, i);
+  };
+  for (Index o = 0; o < out; ++o) {
+    row_of(first, a1, b1, o);
+    row_of(second, a2, b2, o);
+    for (Index i = 0; i < in; ++i)
+      (least == in ? adapter.b(i, o) : adapter.a(o, i)) = first[std::size_t(i)] * second[std::size_t(i)];
+  }
+  return adapter;
+}
+}  // namespace detail
+
 /// Of an adapter of peft: LoRA and rsLoRA, also of embeddings; AdaLoRA, whose middle factor becomes part of B; LoHa as
-/// a LoRA of r^2 ranks.
+/// a LoRA of r^2 ranks, but of no more than its weight has.
 ///
 /// Throws Error(option), naming the adapter and what of it a plain LoRA cannot say: another kind, a magnitude, a bias
 /// of B, stacked experts, tensors that replace the host's, and a base whose weights were changed. Error(file) as the
@@ -42,9 +70,9 @@ inline PlainLoras loras_of(const PeftAdapter& adapter, const LorasOfOptions& opt
   if (config.decomposed) refuse("DoRA, whose update depends on the base's weight");
   if (config.lora_bias) refuse("a bias of B");
   if (config.changes_base() && !options.base_is_changed)
-    refuse("an adapter that starts from " + config.init + ", which changes the weights");
+    refuse("an adapter that starts from " + config.init + ", which changes the weights, without base_is_changed");
   if (!adapter.replaced.empty() && !options.base_is_changed)
-    refuse("'" + adapter.replaced.begin()->first + "', which replaces the host's own");
+    refuse("'" + adapter.replaced.begin()->first + "', which replaces the host's own, without base_is_changed");
   PlainLoras loras{.base = config.base, .task = config.task, .dropout = config.dropout};
   const PeftExperts<float> experts(std::shared_ptr<const PeftAdapter>(std::shared_ptr<void>(), &adapter));
   for (const PeftModule& module : adapter.modules) {
@@ -53,7 +81,7 @@ inline PlainLoras loras_of(const PeftAdapter& adapter, const LorasOfOptions& opt
     if (config.kind == PeftKind::adalora)
       put(experts.adalora(module.path));
     else if (config.kind == PeftKind::loha)
-      put(experts.loha(module.path));
+      loras.modules[module.path] = detail::lora_of_loha(experts, module);
     else if (module.has("lora_embedding_A"))
       put(experts.embedding(module.path)), loras.embeddings.insert(module.path);
     else

@@ -21,8 +21,8 @@
 
 namespace mole {
 
-/// How many heads have a q and a k. llama.cpp's models of the Llama family have the rows of a head's q and k in another
-/// order than PyTorch's: its row 2 i + c is row c d / 2 + i, of d in a head.
+/// How many heads have a q and a k. llama.cpp's models of "llama", "granite" and others (gguf_reorders_heads()) have
+/// the rows of a head's q and k in another order than PyTorch's: its row 2 i + c is row c d / 2 + i, of d in a head.
 struct GgufHeads {
   Index q = 0;  ///< 0: rows stay in the file's order
   Index k = 0;  ///< 0: rows stay in the file's order

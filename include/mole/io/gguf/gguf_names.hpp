@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
-// gguf_name(), path_of_gguf(): the same weight in the names of llama.cpp and of transformers.
+// gguf_name(), path_of_gguf(): the same weight in the names of llama.cpp and of transformers; gguf_reorders_heads().
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <cstddef>
@@ -70,6 +71,22 @@ inline std::optional<std::string> path_of_gguf(std::string_view tensor) {
   if (const auto layer = detail::numbered(tensor, "blk."))
     for (const auto& [own, other] : detail::gguf_layer_names)
       if (layer->second == other) return "model.layers." + std::string(layer->first) + "." + std::string(own);
+  return {};
+}
+
+/// Have files of that general.architecture the rows of q and k of each head in an order of their own (GgufHeads)? None
+/// for an architecture that this table does not know. Mistral's and Mixtral's are files of "llama".
+/// Source: llama.cpp, conversion/*.py: the models that permute q_proj and k_proj, and those that do not.
+inline std::optional<bool> gguf_reorders_heads(std::string_view architecture) {
+  constexpr std::string_view reordered[] = {"arcee",      "arctic",        "deci",    "deepseek", "granite",
+                                            "granitemoe", "granitehybrid", "llama",   "minicpm",  "mistral3",
+                                            "nanbeige",   "olmo",          "smollm3", "xverse"};
+  constexpr std::string_view as_they_are[] = {"apertus",  "command-r", "cohere2",   "ernie4_5", "exaone", "exaone4",
+                                              "gemma",    "gemma2",    "gemma3",    "llama4",   "olmo2",  "olmoe",
+                                              "phi2",     "phi3",      "qwen2",     "qwen2moe", "qwen3",  "qwen3moe",
+                                              "seed_oss", "stablelm",  "starcoder2"};
+  if (std::ranges::find(reordered, architecture) != std::ranges::end(reordered)) return true;
+  if (std::ranges::find(as_they_are, architecture) != std::ranges::end(as_they_are)) return false;
   return {};
 }
 

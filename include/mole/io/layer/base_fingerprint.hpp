@@ -56,7 +56,9 @@ inline std::string fingerprint_text(std::optional<std::uint64_t> fingerprint) {
 inline void check_base(const LayerFieldsReader& fields, std::optional<std::uint64_t> fingerprint, bool other_base) {
   const std::string found = fingerprint_text(fingerprint), trained = fields.text("base");
   if (trained != "unknown" && found != trained && !other_base)
-    throw fields.error(found + ", of the weight of the base that is given, or other_base,", "base", trained);
+    throw fields.error(found + (fingerprint ? ", of the weight of" : ", as no weight can be read of") +
+                           " the base that is given, or other_base,",
+                       "base", trained);
 }
 }  // namespace detail
 

@@ -4,10 +4,16 @@
 
 #include "mole/base/no_base.hpp"
 #include "mole/core/activation.hpp"
+#include "mole/gating/select/expert_capacity.hpp"
 #include "mole/io/layer/layer_kinds.hpp"
 #include "mole/layer/feed_forward_experts.hpp"
 
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <span>
 #include <string>
+#include <string_view>
 #include <type_traits>
 #include <utility>
 
@@ -28,6 +34,46 @@ struct PolicyDescription<GELU> {
   static constexpr const char* name = "GELU";
   static void write(const GELU& activation, LayerFieldsWriter& to) { to.set("approximate", activation.approximate); }
   static GELU read(const LayerFieldsReader& from) { return {.approximate = from.flag("approximate")}; }
+};
+
+namespace detail {
+inline constexpr std::array<const char*, 5> capacity_priorities{"position", "token", "probability", "batch", "random"};
+inline constexpr std::array<const char*, 3> capacity_roundings{"up", "down", "of_each_choice"};
+
+/// The number of the text under `name` among `names`.
+inline std::size_t choice_of(const LayerFieldsReader& from, const char* name, std::span<const char* const> names) {
+  const std::string text = from.text(name);
+  const auto found = std::ranges::find(names, std::string_view(text));
+  if (found == names.end()) throw from.error("one of " + std::to_string(names.size()) + " words", name, text);
+  return std::size_t(found - names.begin());
+}
+}  // namespace detail
+
+template <class Select>
+struct PolicyDescription<ExpertCapacity<Select>> {
+  static constexpr const char* name = "ExpertCapacity";
+  static void write(const ExpertCapacity<Select>& capacity, LayerFieldsWriter& to) {
+    const CapacityOptions& options = capacity.options;
+    to.set("select", detail::described(capacity.select));
+    to.set("factor", options.factor);
+    to.set("min", options.min);
+    to.set("multiple", options.multiple);
+    to.set("fixed", options.fixed);
+    to.set("priority", detail::capacity_priorities[std::size_t(options.priority)]);
+    to.set("rounding", detail::capacity_roundings[std::size_t(options.rounding)]);
+    to.set("per_sequence", options.per_sequence);
+  }
+  static ExpertCapacity<Select> read(const LayerFieldsReader& from) {
+    return ExpertCapacity<Select>(
+        detail::policy_of<Select>(from, "select"),
+        {.factor = from.number("factor"),
+         .min = from.integer("min"),
+         .multiple = from.integer("multiple"),
+         .fixed = from.integer("fixed"),
+         .priority = CapacityPriority(detail::choice_of(from, "priority", detail::capacity_priorities)),
+         .rounding = CapacityRounding(detail::choice_of(from, "rounding", detail::capacity_roundings)),
+         .per_sequence = from.flag("per_sequence")});
+  }
 };
 
 namespace detail {
@@ -94,7 +140,8 @@ struct BlockKind {
   }
 };
 
-/// mixlora, of the k best experts, and mixlora_dynamic, of a sum of scores, with SiLU between the maps. Others:
+/// mixlora, of the k best experts, mixlora_dynamic, of a sum of scores, and mixlora_switch, of the best expert while it
+/// has places, with SiLU between the maps. Others:
 ///
 ///     block_kinds<float>().with_kind(BlockKind<LinearRouter<float>, MyGate, LowRank<DenseFactors<float>>,
 ///     GELU>{"mine"})
@@ -103,7 +150,8 @@ auto block_kinds() {
   using Lora = LowRank<DenseFactors<T>>;
   return LayerKinds<>({})
       .with_kind(BlockKind<LinearRouter<T>, Gate<Softmax, TopK, Renormalized>, Lora, SiLU>{"mixlora"})
-      .with_kind(BlockKind<LinearRouter<T>, Gate<Softmax, TopP, Raw>, Lora, SiLU>{"mixlora_dynamic"});
+      .with_kind(BlockKind<LinearRouter<T>, Gate<Softmax, TopP, Raw>, Lora, SiLU>{"mixlora_dynamic"})
+      .with_kind(BlockKind<LinearRouter<T>, Gate<Softmax, ExpertCapacity<TopK>, Raw>, Lora, SiLU>{"mixlora_switch"});
 }
 
 /// The kinds of whole feed-forward blocks that a layer file may hold.

@@ -10,6 +10,7 @@
 #include "mole/io/read_report.hpp"
 #include "mole/layer/any_linear.hpp"
 
+#include <algorithm>
 #include <filesystem>
 #include <optional>
 #include <set>
@@ -134,7 +135,11 @@ class LayerReader {
   explicit LayerReader(SafetensorsReader reader) : file_(std::move(reader)) {
     for (const auto& [key, text] : file_.tensors().metadata())
       if (key.ends_with(detail::layer_key)) names_.push_back(key.substr(0, key.size() - detail::layer_key.size()));
+    std::ranges::sort(names_);
     if (names_.empty()) throw file_error(source(), "a '<name>.description' in the metadata", "none");
+    Index bytes = 0;
+    for (const SafetensorsEntry& tensor : file_.tensors().tensors()) bytes += Index(tensor.bytes.size());
+    numbers_ = bytes / 4;  // parameters and state have four bytes at least
   }
 
   /// Of all layers, in order.
@@ -180,23 +185,23 @@ class LayerReader {
   ReadReport report() const {
     ReadReport report;
     for (const SafetensorsEntry& tensor : file_.tensors().tensors()) {
-      bool used = false;
-      for (const std::string& name : read_)
-        used = used || tensor.name.starts_with(name + ".parameters.") || tensor.name.starts_with(name + ".state.");
-      (used ? report.used : report.unused).push_back(tensor.name);
+      (belongs_to_read(tensor.name) ? report.used : report.unused).push_back(tensor.name);
     }
     return report;
   }
 
  private:
+  /// Is it of a layer that was read? Its layer is that of the longest name, as names may hold such steps themselves.
+  bool belongs_to_read(const std::string& tensor) const {
+    std::string layer;
+    for (const char* const step : {".parameters.", ".state."})
+      for (std::size_t at = tensor.find(step); at != tensor.npos; at = tensor.find(step, at + 1))
+        if (at > layer.size() && std::ranges::binary_search(names_, tensor.substr(0, at))) layer = tensor.substr(0, at);
+    return read_.contains(layer);
+  }
   LayerFieldsReader unread(const std::string& name, Index in = 0, Index out = 0) const {
     const std::string where = source() + ": layer '" + name + "'";
-    return LayerFieldsReader(detail::LimitedJson::object(description(name), where), where, numbers(), in, out);
-  }
-  Index numbers() const {
-    Index numbers = 0;
-    for (const SafetensorsEntry& tensor : file_.tensors().tensors()) numbers += Index(tensor.bytes.size());
-    return numbers / 4;  // parameters and state have four bytes at least
+    return LayerFieldsReader(detail::LimitedJson::object(description(name), where), where, numbers_, in, out);
   }
 
   static void check_sizes(const LayerFieldsReader& fields) {
@@ -237,6 +242,7 @@ class LayerReader {
   CheckpointReader file_;
   std::vector<std::string> names_;
   std::set<std::string> read_;
+  Index numbers_ = 0;
 };
 
 /// A file of one layer.

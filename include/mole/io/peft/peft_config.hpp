@@ -56,7 +56,9 @@ struct PeftConfig {
   std::vector<PeftPattern> rank_pattern = {}, alpha_pattern = {};
   std::map<std::string, Index, std::less<>> kept_ranks = {};  ///< AdaLoRA: of modules that lost some of `rank`
   std::vector<std::string> target_modules = {};
-  bool target_is_expression = false;  ///< there is one target, a regular expression
+  bool target_is_expression = false;              ///< there is one target, a regular expression
+  std::vector<std::string> exclude_modules = {};  ///< what of target_modules gets no adapter
+  bool exclude_is_expression = false;
   std::vector<std::string> target_parameters = {}, modules_to_save = {};
   std::string bias = "none";  ///< which biases of the base are saved with the adapter: none, all, or lora_only
   std::string init = {};      ///< init_lora_weights if it is a text, such as pissa
@@ -225,6 +227,8 @@ inline PeftConfig PeftConfig::parse(std::string_view json, const std::string& so
   fields.read("fan_in_fan_out", config.fan_in_fan_out);
   fields.read("target_modules", config.target_modules);
   config.target_is_expression = fields.find("target_modules") && fields.find("target_modules")->is_string();
+  fields.read("exclude_modules", config.exclude_modules);
+  config.exclude_is_expression = fields.find("exclude_modules") && fields.find("exclude_modules")->is_string();
   fields.read("modules_to_save", config.modules_to_save);
   fields.read("bias", config.bias);
   fields.read("base_model_name_or_path", config.base);

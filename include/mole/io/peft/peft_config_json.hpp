@@ -111,6 +111,10 @@ inline std::string json_of(const PeftConfig& config) {
     tree["target_modules"] = config.target_modules.front();
   else
     tree["target_modules"] = config.target_modules;
+  if (config.exclude_is_expression && config.exclude_modules.size() == 1)
+    tree["exclude_modules"] = config.exclude_modules.front();
+  else if (!config.exclude_modules.empty())
+    tree["exclude_modules"] = config.exclude_modules;
   if (!config.modules_to_save.empty()) tree["modules_to_save"] = config.modules_to_save;
   return tree.dump(2) + "\n";
 }

@@ -71,8 +71,11 @@ class PeftReading {
  public:
   PeftReading(PeftAdapter& adapter, const ReadPeftOptions& options)
       : adapter_(adapter), options_(options), saved_(config().modules_to_save.begin(), config().modules_to_save.end()) {
-    for (const std::string& parameter : config().target_parameters)
-      holders_.insert(parameter.substr(0, std::min(parameter.size(), parameter.rfind('.'))));
+    for (const std::string& parameter : config().target_parameters) {
+      const std::size_t dot = parameter.rfind('.');
+      dot == parameter.npos ? void(any_holder_ = true) : void(holders_.insert(parameter.substr(0, dot)));
+    }
+    if (!config().target_is_expression) targets_ = {config().target_modules.begin(), config().target_modules.end()};
   }
 
   void run() {
@@ -135,7 +138,8 @@ class PeftReading {
     if (first) {
       found->second.path = path;
       const std::string own = without_base_layers(path);
-      found->second.stacked = !end_among(holders_, own).empty();
+      // A parameter without a module's name is one of any module that has it: of all that are no targets themselves.
+      found->second.stacked = !end_among(holders_, own).empty() || (any_holder_ && end_among(targets_, own).empty());
       found->second.scale = found->second.stacked ? 0 : config().scale_of(path);
     }
     return found->second;
@@ -247,19 +251,25 @@ class PeftReading {
         if (saved_.contains(end)) return found_.emplace(end), true;
     return false;
   }
+  /// Are all modules of that target excluded, or, by an expression, perhaps all?
+  bool is_excluded(const std::string& target) const {
+    return config().exclude_is_expression || std::ranges::any_of(config().exclude_modules, [&](const auto& excluded) {
+             return target == excluded || target.ends_with("." + excluded);
+           });
+  }
   /// Of what the configuration names, all that no tensor belongs to.
   void report_missing() {
-    Names targets, found;
-    if (!config().target_is_expression) targets = {config().target_modules.begin(), config().target_modules.end()};
+    Names found;
     for (const PeftModule& module : adapter_.modules)
       for (std::string_view path = module.path;;) {
-        if (targets.contains(path)) found.emplace(path);
+        if (targets_.contains(path)) found.emplace(path);
         const std::size_t dot = path.find('.');
         if (dot == path.npos) break;
         path.remove_prefix(dot + 1);
       }
     for (const std::string& target : config().target_modules)
-      if (targets.contains(target) && !found.contains(target)) adapter_.report.missing.push_back(target);
+      if (targets_.contains(target) && !found.contains(target) && !is_excluded(target))
+        adapter_.report.missing.push_back(target);
     for (const std::string& saved : config().modules_to_save)
       if (!found_.contains(saved)) adapter_.report.missing.push_back(saved);
   }
@@ -267,7 +277,8 @@ class PeftReading {
   PeftAdapter& adapter_;
   const ReadPeftOptions& options_;
   const Names saved_;
-  Names holders_, found_;  // what has a target parameter, and of saved_ what was found
+  Names targets_, holders_, found_;  // ... what has a target parameter, and of saved_ what was found
+  bool any_holder_ = false;          // of a target parameter whose module is not named
   std::map<std::string, PeftModule> modules_;
   std::set<std::string> refused_;
 };
