@@ -73,7 +73,10 @@ class PeftReading {
       : adapter_(adapter), options_(options), saved_(config().modules_to_save.begin(), config().modules_to_save.end()) {
     for (const std::string& parameter : config().target_parameters) {
       const std::size_t dot = parameter.rfind('.');
-      dot == parameter.npos ? void(any_holder_ = true) : void(holders_.insert(parameter.substr(0, dot)));
+      if (dot == parameter.npos)
+        any_holder_ = true;
+      else
+        holders_.insert(parameter.substr(0, dot));
     }
     if (!config().target_is_expression) targets_ = {config().target_modules.begin(), config().target_modules.end()};
   }
