@@ -158,4 +158,21 @@ void Bert<T>::backward(const TokenBatch& batch, mole::View<const T> d_embeddings
     blocks_[i].backward(batch, stream(i, rows), d, i > lowest, saved_[i], scratch_, execution_);
 }
 
+/// f(linear, name) for all linear layers, bottom first; the name is that of its tensors in a checkpoint.
+template <class T, class F>
+void for_each_linear(Bert<T>& bert, F f) {
+  for (mole::Index block = 0; block < bert.config().layers; ++block)
+    for (Site site : sites)
+      f(bert.linear(block, site), "encoder.layer." + std::to_string(block) + "." + std::string(name_of(site)));
+}
+
+/// Nothing stands in the place of linear layers any more.
+template <class T>
+void restore_linears(Bert<T>& bert) {
+  for_each_linear(bert, [](BertLinear<T>& linear, const std::string&) {
+    linear.forward_instead = {};
+    linear.backward_instead = {};
+  });
+}
+
 }  // namespace encoder

@@ -23,7 +23,7 @@ class BertAdapter : public training::MethodLayers {
   class Attachment {
    public:
     explicit Attachment(BertAdapter& adapter) : adapter_(adapter) { adapter.attach(); }
-    ~Attachment() { adapter_.detach(); }
+    ~Attachment() { restore_linears(adapter_.bert_); }
     Attachment(const Attachment&) = delete;
 
    private:
@@ -31,17 +31,12 @@ class BertAdapter : public training::MethodLayers {
   };
 
  private:
-  template <class F>
-  static void for_each_linear(Bert<float>& bert, F f) {
-    for (mole::Index block = 0; block < bert.config().layers; ++block)
-      for (Site site : sites) f(bert.linear(block, site), block, site);
-  }
   static std::vector<training::Site> sites_of(Bert<float>& bert, mole::Index max_tokens, mole::Index domains) {
     std::vector<training::Site> result;
-    for_each_linear(bert, [&](const BertLinear<float>& linear, mole::Index block, Site) {
+    for_each_linear(bert, [&](const BertLinear<float>& linear, const std::string&) {
       result.push_back({.weight = linear.weight,
                         .bias = linear.bias,
-                        .block = block,
+                        .block = mole::Index(result.size() / sites.size()),
                         .blocks = bert.config().layers,
                         .max_tokens = max_tokens,
                         .domains = domains});
@@ -50,24 +45,16 @@ class BertAdapter : public training::MethodLayers {
   }
   static std::vector<std::string> names_of(Bert<float>& bert) {
     std::vector<std::string> result;
-    for_each_linear(bert, [&](const BertLinear<float>&, mole::Index block, Site site) {
-      result.push_back("encoder.layer." + std::to_string(block) + "." + std::string(encoder::name_of(site)));
-    });
+    for_each_linear(bert, [&](const BertLinear<float>&, const std::string& name) { result.push_back(name); });
     return result;
   }
 
   void attach() {
     std::size_t i = 0;
-    for_each_linear(bert_, [&](BertLinear<float>& linear, mole::Index, Site) {
+    for_each_linear(bert_, [&](BertLinear<float>& linear, const std::string&) {
       training::AdaptedLayer& layer = adapted(i++);
       linear.forward_instead = [&layer](auto x, auto y) { layer.forward(x, y); };
       linear.backward_instead = [&layer](auto x, auto d_y, auto d_x) { layer.backward(x, d_y, d_x); };
-    });
-  }
-  void detach() {
-    for_each_linear(bert_, [&](BertLinear<float>& linear, mole::Index, Site) {
-      linear.forward_instead = {};
-      linear.backward_instead = {};
     });
   }
 

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""The encoder against transformers, on the same checkpoint: check.py ENCODER MODEL_FOLDER WORK_FOLDER
+"""The encoder against transformers, on the same checkpoint: check.py ENCODER MODEL_FOLDER WORK_FOLDER [ADAPTER_FOLDER]
 
-Tokens of 10,000 lines of mixed text are equal; embeddings differ by 1e-5 at most; prints the ratio of the times."""
+Tokens of 10,000 lines of mixed text are equal; embeddings differ by 1e-5 at most, those of an adapter that peft loads
+as well; prints the ratio of the times."""
 
 import pathlib
 import random
@@ -39,11 +40,11 @@ def mixed_lines():
     return lines
 
 
-def embed(encoder, model, folder, lines, max_tokens):
+def embed(encoder, model, folder, lines, max_tokens, more=()):
     folder.mkdir(parents=True, exist_ok=True)
     text = folder / "lines.txt"
     text.write_text("".join(line + "\n" for line in lines), encoding="utf-8", newline="")
-    command = [encoder, "--model", model, "--embed", text, "--tokens", str(max_tokens), "--threads", str(THREADS), "--out", folder]
+    command = [encoder, "--model", model, "--embed", text, "--tokens", str(max_tokens), "--threads", str(THREADS), "--out", folder, *more]
     run = subprocess.run(command, capture_output=True, text=True)
     if run.returncode != 0:
         sys.exit(f"check.py: the encoder failed: {run.stderr}")
@@ -52,6 +53,23 @@ def embed(encoder, model, folder, lines, max_tokens):
     tokens = tensors["tokens"].flatten().tolist()
     seconds = float(re.search(r"([\d.]+) s:", run.stdout).group(1))
     return tensors["embeddings"], [tokens[a:b] for a, b in zip(begin, begin[1:])], seconds
+
+
+def embeddings_of(model, tokenizer, lines):
+    rows = []
+    with torch.no_grad():
+        for first in range(0, len(lines), 32):
+            inputs = tokenizer(lines[first : first + 32], truncation=True, max_length=MAX_TOKENS, padding=True, return_tensors="pt")
+            hidden = model(**inputs).last_hidden_state
+            mask = inputs["attention_mask"].unsqueeze(-1)
+            rows.append(torch.nn.functional.normalize((hidden * mask).sum(1) / mask.sum(1)))
+    return torch.cat(rows)
+
+
+def check_equal(what, found, expected):
+    difference = (found - expected).abs().max().item()
+    if not difference <= 1e-5:
+        sys.exit(f"check.py: expected {what} within 1e-5, found {difference}")
 
 
 def main():
@@ -69,18 +87,22 @@ def main():
     embeddings, tokens, seconds = embed(encoder, model, folder, few, MAX_TOKENS)
     bert = AutoModel.from_pretrained(model).eval()
     start = time.perf_counter()
-    rows = []
-    with torch.no_grad():
-        for first in range(0, len(few), 32):
-            inputs = tokenizer(few[first : first + 32], truncation=True, max_length=MAX_TOKENS, padding=True, return_tensors="pt")
-            hidden = bert(**inputs).last_hidden_state
-            mask = inputs["attention_mask"].unsqueeze(-1)
-            rows.append(torch.nn.functional.normalize((hidden * mask).sum(1) / mask.sum(1)))
+    expected = embeddings_of(bert, tokenizer, few)
     theirs = time.perf_counter() - start
-    difference = (torch.cat(rows) - embeddings).abs().max().item()
-    print(f"{LINES} lines have the same tokens; embeddings differ by {difference:.1e}; time over transformers' {seconds / theirs:.2f}")
-    if not difference <= 1e-5:
-        sys.exit(f"check.py: expected embeddings within 1e-5, found {difference}")
+    check_equal("embeddings", embeddings, expected)
+    print(f"{LINES} lines have the same tokens, {EMBEDDED} the same embeddings; time over transformers' {seconds / theirs:.2f}")
+
+    if len(sys.argv) > 4:
+        from peft import PeftModel
+
+        adapted = PeftModel.from_pretrained(bert, sys.argv[4]).eval()
+        expected_adapted = embeddings_of(adapted, tokenizer, few)
+        embeddings, _, _ = embed(encoder, model, folder, few, MAX_TOKENS, ["--adapter", sys.argv[4]])
+        check_equal("embeddings of the adapter", embeddings, expected_adapted)
+        change = (expected_adapted - expected).abs().max().item()
+        if change < 1e-3:
+            sys.exit(f"check.py: expected an adapter that changes embeddings, found changes of {change:.1e}")
+        print(f"peft loads the adapter: the same embeddings, which it changed by up to {change:.2f}")
 
 
 main()

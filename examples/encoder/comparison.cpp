@@ -4,6 +4,7 @@
 #include "encoder/bert_adapter.hpp"
 #include "encoder/documents.hpp"
 #include "encoder/enforced_routing.hpp"
+#include "encoder/peft_folder.hpp"
 #include "encoder/retrieval.hpp"
 #include "encoder/sentence_encoder.hpp"
 #include "encoder/token_pairs.hpp"
@@ -101,6 +102,7 @@ class Comparison {
                                     .loss = [&](mole::Index step) { return loss(adapter, step); },
                                     .tokens = std::size_t(max_rows())};
     training::TrainingResult result = training::train(trainee, training);
+    if (is_plain_lora(adapter)) write_peft_folder(adapter, options_.out / method.name);
     return {.title = method.title,
             .trainable = adapter.trainable_parameters(),
             .tokens_per_second = result.tokens_per_second,

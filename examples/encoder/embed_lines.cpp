@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "encoder/embed_lines.hpp"
 
+#include "encoder/peft_folder.hpp"
 #include "encoder/sentence_encoder.hpp"
 #include "mole/io/safetensors_writer.hpp"
 
@@ -8,6 +9,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <fstream>
+#include <optional>
 #include <stdexcept>
 #include <string>
 
@@ -17,6 +19,8 @@ void embed_lines(const Options& options) {
   constexpr mole::Index batch_rows = 2048;
   const mole::ThreadPool pool(options.threads);
   SentenceEncoder encoder = SentenceEncoder::read(options.model, pool);
+  std::optional<PeftFolder> adapter;
+  if (!options.adapter.empty()) adapter.emplace(options.adapter, encoder.bert, batch_rows);
   std::ifstream stream(options.lines);
   if (!stream) throw std::runtime_error(options.lines.string() + ": expected a file of text, found none to read");
   std::vector<std::vector<int>> lines;

@@ -20,6 +20,9 @@ Options parse_options(int count, char** arguments) {
   app.add_option("--model", options.model,
                  "Folder of a BERT checkpoint: config.json, model.safetensors, tokenizer.json")
       ->required();
+  app.add_option("--adapter", options.adapter,
+                 "With --query and --embed: folder of an adapter, as peft saves it, or as this "
+                 "program writes LoRA");
   app.add_option("--query", options.query, "Print the documents nearest to this text, and train nothing");
   app.add_option("--embed", options.lines, "Embed the lines of this file, and train nothing");
   app.add_option("--method", options.methods, "Methods to compare: all, or names of adapt's")->allow_extra_args(false);

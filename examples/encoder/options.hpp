@@ -11,6 +11,7 @@ namespace encoder {
 
 struct Options {
   std::filesystem::path model;
+  std::filesystem::path adapter;  // a folder of peft, for searching and embedding
   std::vector<std::string> methods;
   std::string query;            // answer this, and train nothing
   std::filesystem::path lines;  // embed these, and train nothing

@@ -2,11 +2,13 @@
 #include "encoder/search.hpp"
 
 #include "encoder/documents.hpp"
+#include "encoder/peft_folder.hpp"
 #include "encoder/sentence_encoder.hpp"
 
 #include <algorithm>
 #include <cstdio>
 #include <numeric>
+#include <optional>
 
 namespace encoder {
 
@@ -15,6 +17,8 @@ void search(const Options& options) {
   constexpr mole::Index batch_rows = 2048;
   const mole::ThreadPool pool(options.threads);
   SentenceEncoder encoder = SentenceEncoder::read(options.model, pool);
+  std::optional<PeftFolder> adapter;
+  if (!options.adapter.empty()) adapter.emplace(options.adapter, encoder.bert, batch_rows);
   std::vector<const TextPair*> documents;
   const std::vector<Domain> domains =
       find_domains(std::size_t(options.documents), std::max<std::size_t>(std::size_t(options.documents) / 4, 1));
