@@ -34,7 +34,8 @@ bool is_plain_lora(BertAdapter& adapter) {
 void write_peft_folder(BertAdapter& adapter, const std::filesystem::path& folder) {
   mole::PeftWriter writer({.base = "", .task = "FEATURE_EXTRACTION"});
   for (std::size_t i = 0; i < adapter.size(); ++i) {
-    mole::Adapter<float> lora{.scale = training::scale};
+    mole::Adapter<float> lora;
+    lora.scale = training::scale;
     adapter.layer(i).for_each_tensor([&](std::string_view name, mole::View<float> parameter, mole::View<float>) {
       (name == "experts.lora_A" ? lora.a : lora.b) = copy_of(parameter);
     });
