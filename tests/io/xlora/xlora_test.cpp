@@ -330,3 +330,15 @@ TEST_CASE("What no layout of X-LoRA can say is refused, and nothing is written",
   CHECK(has(text({.in = 5, .experts = 3}, three, {.adapter_paths = {"p"}}), "a path of each of 3"));
   CHECK(folder.entries() == 0);
 }
+
+TEST_CASE("peft's layout is not written beside the official one, which would be read in its place", "[io]") {
+  Rng rng(3);
+  const DeepRouter<float> classifier({.in = 5, .experts = 3}, rng);
+  const XloraConfig config{.adapters = {"0", "1", "2"}};
+  const TemporaryFolder folder;
+  write_xlora(folder / "", config, classifier, {.layout = XloraLayout::official});
+  CHECK(error_text(ErrorCode::file, [&] {
+          write_xlora(folder / "", config, classifier, {.layout = XloraLayout::peft});
+        }).find("no 'xlora_config.json'") != std::string::npos);
+  CHECK(folder.entries() == 2);
+}

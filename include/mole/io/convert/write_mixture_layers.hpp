@@ -34,9 +34,9 @@ inline MoePeftBlockSizes moe_peft_block_sizes(const MoePeftAdapter& adapter, con
 }  // namespace detail
 
 /// Each module a layer: of the method mola, loramoe or dyn_mole, lora without experts; a block of MixLoRA, whose
-/// activation is SiLU, of the method mixlora, mixlora_dynamic or mixlora_switch. base_of(path, in, out) is the base of a
-/// module, whose fingerprint is written: NoBase for none. Throws Error(option) for other activations, Error(shape) for a
-/// base that does not fit.
+/// activation is SiLU, of the method mixlora, mixlora_dynamic or mixlora_switch. base_of(path, in, out) is the base of
+/// a module, whose fingerprint is written: NoBase for none. Throws Error(option) for other activations, Error(shape)
+/// for a base that does not fit.
 template <class BaseOf>
 void write_mixture_layers(const std::filesystem::path& file, const MoePeftAdapter& adapter, BaseOf&& base_of) {
   const MoePeftLayers<float> layers(adapter);

@@ -70,7 +70,7 @@ inline LimitedJson::Tree xlora_tree(const XloraConfig& config, Index width, cons
 /// official layout alone. peft's classifier has biases: zeros are written for one without.
 /// Throws Error(option) for an empty or repeated name of an adapter, another number of paths, outputs of the classifier
 /// that are not one for each adapter or, layerwise, for each of several layers, and hidden layers of different widths,
-/// which no layout has; Error(file) when writing fails.
+/// which no layout has; Error(file) when writing fails, and for peft's layout in a folder of the official one.
 template <std::floating_point T>
 void write_xlora(const std::filesystem::path& folder, XloraConfig config, const DeepRouter<T>& classifier,
                  const WriteXloraOptions& options = {}) {
@@ -134,6 +134,8 @@ void write_xlora(const std::filesystem::path& folder, XloraConfig config, const 
   std::error_code error;
   std::filesystem::create_directories(folder, error);
   if (error) throw file_error(folder.string(), "a folder, or a path for one", error.message());
+  if (!official && std::filesystem::exists(folder / "xlora_config.json", error))
+    throw file_error(folder.string(), "no 'xlora_config.json' beside peft's layout, as it is read in its place", "one");
   writer.write(folder / (official ? "xlora_classifier.safetensors" : "adapter_model.safetensors"));
   replace_file(folder / (official ? "xlora_config.json" : "adapter_config.json"), std::span(&bytes, 1));
 }
