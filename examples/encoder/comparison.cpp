@@ -86,7 +86,8 @@ class Comparison {
   Entry adapt_with(const training::Method& method) {
     BertAdapter adapter(method, encoder_.bert, max_rows(), mole::Index(domains_.size()), options_.seed);
     const BertAdapter::Attachment attached(adapter);
-    const double rate = options_.learning_rate > 0 ? options_.learning_rate : method.learning_rate;
+    // Published weights take a tenth of what suits the small model of `adapt`.
+    const double rate = options_.learning_rate > 0 ? options_.learning_rate : 0.1 * method.learning_rate;
     const training::Training training{.title = method.title,
                                       .configuration = method.title + ", " + std::to_string(options_.steps) +
                                                        " steps of " + std::to_string(options_.pairs) + " pairs, rate " +

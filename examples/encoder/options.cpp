@@ -43,7 +43,7 @@ Options parse_options(int count, char** arguments) {
   app.add_option("--temperature", options.temperature, "Of the contrastive loss")
       ->check(CLI::Range(1e-3, 1e3))
       ->capture_default_str();
-  app.add_option("--lr", options.learning_rate, "Peak learning rate (default: each method's own)")
+  app.add_option("--lr", options.learning_rate, "Peak learning rate (default: a tenth of each method's own in adapt)")
       ->check(CLI::PositiveNumber);
   app.add_option("--out", options.out, "Folder for what the program writes")->capture_default_str();
   app.add_flag("--resume", options.resume, "Go on from where Ctrl-C stopped the run in --out");

@@ -23,7 +23,7 @@ struct Options {
   long tokens = 48;       // of a text
   long documents = 1500;  // of a domain, to train on
   double temperature = 0.05;
-  double learning_rate = 0;  // 0: each method's own
+  double learning_rate = 0;  // 0: each method's
   bool resume = false;
 };
 
