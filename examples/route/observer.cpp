@@ -20,7 +20,7 @@ Observer::Observer(training::Adapter& adapter, std::size_t domains, std::size_t 
   }
   for (std::size_t i = 0; i < adapter.size(); ++i)
     adapter.adapted(i).watch([this, i](mole::AnyLinear<float>& layer, mole::View<const float> x,
-                                      const mole::Pass& pass) { observe(layers_[i], layer, x, pass); });
+                                       const mole::Pass& pass) { observe(layers_[i], layer, x, pass); });
 }
 
 Observer::~Observer() {

@@ -139,35 +139,33 @@ void compare(const char* preset, const std::string& options, Make make, bool for
 }
 
 void compare_blocks() {
-  compare("mixlora", "experts=3 k=2 rank=2 alpha=3 scaling=fixed dropout=0.2 router_deviation=0.5",
-          [](auto, Rng& rng) {
-            return mixlora({.experts = 3,
-                            .k = 2,
-                            .rank = 2,
-                            .alpha = 3,
-                            .scaling = Scaling::fixed,
-                            .dropout = 0.2,
-                            .router_deviation = 0.5},
-                           DenseBase(View<const float>(weight.data(), hidden, in)), DenseBase(other_weight),
-                           DenseBase(View<const float>(weight.data(), out, hidden), bias.elements()), rng);
-          });
+  compare("mixlora", "experts=3 k=2 rank=2 alpha=3 scaling=fixed dropout=0.2 router_deviation=0.5", [](auto, Rng& rng) {
+    return mixlora({.experts = 3,
+                    .k = 2,
+                    .rank = 2,
+                    .alpha = 3,
+                    .scaling = Scaling::fixed,
+                    .dropout = 0.2,
+                    .router_deviation = 0.5},
+                   DenseBase(View<const float>(weight.data(), hidden, in)), DenseBase(other_weight),
+                   DenseBase(View<const float>(weight.data(), out, hidden), bias.elements()), rng);
+  });
 }
 
 void compare_lora_mixtures() {
-  compare(
-      "arrow", "experts=4 rank=3 k=2 alpha=5 scaling=fixed dropout=0.2 temperature=0.5",
-      [](auto base, Rng& rng) {
-        LowRank<DenseFactors<float>> experts({.in = in,
-                                              .out = out,
-                                              .experts = 4,
-                                              .rank = 3,
-                                              .alpha = 5,
-                                              .scaling = Scaling::fixed,
-                                              .dropout = {.rate = 0.2, .stream = 1}},
-                                             rng);
-        return arrow({.k = 2, .temperature = 0.5}, std::move(experts), base);
-      },
-      false, {.router = false});
+  compare("arrow", "experts=4 rank=3 k=2 alpha=5 scaling=fixed dropout=0.2 temperature=0.5",
+          [](auto base, Rng& rng) {
+            LowRank<DenseFactors<float>> experts({.in = in,
+                                                  .out = out,
+                                                  .experts = 4,
+                                                  .rank = 3,
+                                                  .alpha = 5,
+                                                  .scaling = Scaling::fixed,
+                                                  .dropout = {.rate = 0.2, .stream = 1}},
+                                                 rng);
+            return arrow({.k = 2, .temperature = 0.5}, std::move(experts), base);
+          },
+          false, {.router = false});
   compare("lora", "rank=3 alpha=5 scaling=alpha_over_sqrt_rank dropout=0.2", [](auto base, Rng& rng) {
     return lora({.rank = 3, .alpha = 5, .scaling = Scaling::alpha_over_sqrt_rank, .dropout = 0.2}, base, rng);
   });
@@ -353,22 +351,23 @@ WithPool(Layer, std::shared_ptr<Pool>, Point) -> WithPool<Layer, Pool, Point>;
 void compare_shared_pools() {
   compare("diffora", "layers=2 modules=3 relaxation=sigmoid layer=1 module=2 rank=3 alpha=5 dropout=0.2",
           [](auto base, Rng& rng) {
-            auto gates = std::make_shared<ModuleGates<float>>(
-                ModuleGates<float>::Options{.layers = 2, .modules = 3, .relaxation = ModuleRelaxation::sigmoid});
-            return WithPool{
-                diffora({.layer = 1, .module = 2, .rank = 3, .alpha = 5, .dropout = 0.2},
-                        std::shared_ptr<const ModuleGates<float>>(gates), base, rng),
-                gates, [](auto& own) -> auto& { return own.router.gates; }};
-          });
-  compare("mos", "layers=3 layer=1 pool_rank=4 rank=5 private_rank=2 shards=2 alpha=3 dropout=0.2",
-          [](auto base, Rng& rng) {
-    const ShardPool<float>::Options options{
-        .in = in, .out = out, .layers = 3, .pool_rank = 4, .rank = 5, .private_rank = 2, .shards = 2};
-    auto pool = std::make_shared<ShardPool<float>>(options, rng);
-    return WithPool{mos({.layer = 1, .alpha = 3, .dropout = 0.2}, pool, base, rng), pool,
-                    [](auto& own) -> auto& {return own.experts.pool; }
+    auto gates = std::make_shared<ModuleGates<float>>(
+        ModuleGates<float>::Options{.layers = 2, .modules = 3, .relaxation = ModuleRelaxation::sigmoid});
+    return WithPool{diffora({.layer = 1, .module = 2, .rank = 3, .alpha = 5, .dropout = 0.2},
+                            std::shared_ptr<const ModuleGates<float>>(gates), base, rng),
+                    gates, [](auto& own) -> auto& {return own.router.gates; }
 };
 });
+  compare("mos", "layers=3 layer=1 pool_rank=4 rank=5 private_rank=2 shards=2 alpha=3 dropout=0.2",
+          [](auto base, Rng& rng) {
+  const ShardPool<float>::Options options{
+      .in = in, .out = out, .layers = 3, .pool_rank = 4, .rank = 5, .private_rank = 2, .shards = 2};
+  auto pool = std::make_shared<ShardPool<float>>(options, rng);
+  return WithPool{mos({.layer = 1, .alpha = 3, .dropout = 0.2}, pool, base, rng), pool,
+                  [](auto& own) -> auto& {return own.experts.pool; }
+  }
+  ;
+  });
   compare("vblora", "vectors=9 length=4 bound=0.5 rank=3 k=3 deviation=0.2 dropout=0.2", [](auto base, Rng& rng) {
   auto bank =
       std::make_shared<VectorBank<float>>(VectorBank<float>::Options{.vectors = 9, .length = 4, .bound = 0.5}, rng);

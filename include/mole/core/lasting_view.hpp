@@ -68,11 +68,10 @@ class LastingView {
            !detail::TransposedMatrix<std::remove_cvref_t<M>>) LastingView(M&& matrix)
       : view_(matrix) {}
   template <detail::OwningTemporary M>
-  requires std::convertible_to<M, View<T>> LastingView(M&&) = delete;
+  requires std::convertible_to<M, View<T>> LastingView(M&&)
+  = delete;
   template <detail::TransposedMatrix M>
-  requires std::convertible_to<const M&, View<T>> LastingView(const M&) {
-    detail::refuse_transposed_weight<M>();
-  }
+  requires std::convertible_to<const M&, View<T>> LastingView(const M&) { detail::refuse_transposed_weight<M>(); }
 
   View<T> view() const { return view_; }
   operator View<T>() const { return view_; }

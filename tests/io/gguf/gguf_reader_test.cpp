@@ -145,7 +145,8 @@ TEST_CASE("Tensors of a GGUF file may lie in any order and with gaps, but share 
     file.bytes.resize(file.bytes.size() + 128);
     return file.complaint();
   };
-  for (const auto& [v, w] : {std::pair<std::uint64_t, std::uint64_t>(0, 32), {64, 0}, {0, 64}, {96, 32}}) CHECK(placed(v, w) == "");
+  for (const auto& [v, w] : {std::pair<std::uint64_t, std::uint64_t>(0, 32), {64, 0}, {0, 64}, {96, 32}})
+    CHECK(placed(v, w) == "");
   CHECK(placed(0, 0) != "");
   CHECK(placed(32, 32) != "");
   CHECK(placed(32, 0) == "test: expected 'v' behind 'w', found an overlap of 8 bytes");
