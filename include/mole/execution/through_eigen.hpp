@@ -24,24 +24,26 @@ class ThroughEigen : public Serial {
  public:
   template <class T>
   void product_nt(ConstView<T> x, ConstView<T> w, View<T> y) const {
-    if (w.cols() == 0) return fill(y, T(0));  // Eigen would offset null pointers
+    if (x.size() == 0 || w.size() == 0) return fill(y, T(0));  // Eigen would offset null pointers
     map(y).noalias() = map(x) * map(w).transpose();
   }
 
   template <class T>
   void product_nn(ConstView<T> d_y, ConstView<T> w, View<T> d_x) const {
-    if (w.rows() > 0) map(d_x).noalias() += map(d_y) * map(w);
+    if (d_y.size() > 0 && w.size() > 0) map(d_x).noalias() += map(d_y) * map(w);
   }
 
   template <class T>
   void product_tn(ConstView<T> d_y, ConstView<T> x, View<T> d_w) const {
-    if (x.rows() > 0) map(d_w).noalias() += map(d_y).transpose() * map(x);
+    if (d_y.size() > 0 && x.size() > 0) map(d_w).noalias() += map(d_y).transpose() * map(x);
   }
 
   template <class T, class... Terms>
   void linear(ConstView<T> x, const LinearWeights<T>& w, View<T> y, const Terms&... terms) const {
     if (w.weight)
       product_nt(x, w.weight, y);
+    else if (x.size() == 0)
+      fill(y, T(0));
     else
       for_each_panel(w.panels,
                      [&](auto panel, Index o) { map(y).middleCols(o, panel.cols()).noalias() = map(x) * panel; });
@@ -53,7 +55,7 @@ class ThroughEigen : public Serial {
   void linear_backward(ConstView<T> d_y, const LinearWeights<T>& w, View<T> d_x, const Terms&... terms) const {
     if (w.weight)
       product_nn(d_y, w.weight, d_x);
-    else
+    else if (d_y.size() > 0)
       for_each_panel(w.panels, [&](auto panel, Index o) {
         map(d_x).noalias() += map(d_y).middleCols(o, panel.cols()) * panel.transpose();
       });
