@@ -44,7 +44,7 @@ class Comparison {
       : options_(options),
         pool_(options.threads),
         encoder_(SentenceEncoder::read(options.model, pool_)),
-        domains_(find_domains(std::size_t(options.documents), held_out_pairs)) {
+        domains_(find_domains(std::size_t(options.documents))) {
     if (domains_.size() < 2)
       throw training::Exit{2, "encoder: expected at least 2 kinds of documents on this machine, found " +
                                   std::to_string(domains_.size()) + "\n"};
@@ -70,8 +70,6 @@ class Comparison {
   }
 
  private:
-  static constexpr std::size_t held_out_pairs = 300;
-
   /// All but the last kind of documents.
   std::size_t trained() const { return domains_.size() - 1; }
   mole::Index max_rows() const { return mole::Index(2 * options_.pairs * options_.tokens); }
@@ -84,7 +82,7 @@ class Comparison {
   }
 
   Entry adapt_with(const training::Method& method) {
-    BertAdapter adapter(method, encoder_.bert, max_rows(), mole::Index(domains_.size()), options_.seed);
+    BertAdapter adapter(method, encoder_.bert, max_rows(), mole::Index(trained()), options_.seed);
     const BertAdapter::Attachment attached(adapter);
     // Published weights take a tenth of what suits the small model of `adapt`.
     const double rate = options_.learning_rate > 0 ? options_.learning_rate : 0.1 * method.learning_rate;
@@ -100,8 +98,7 @@ class Comparison {
                                       .resume = options_.resume};
     const training::Trainee trainee{.layers = &adapter,
                                     .for_each_tensor = [&](const auto& f) { adapter.for_each_tensor(f); },
-                                    .loss = [&](mole::Index step) { return loss(adapter, step); },
-                                    .tokens = std::size_t(max_rows())};
+                                    .compute = [&](mole::Index step) { return compute(adapter, step); }};
     training::TrainingResult result = training::train(trainee, training);
     if (is_plain_lora(adapter)) write_peft_folder(adapter, options_.out / method.name);
     return {.title = method.title,
@@ -111,19 +108,20 @@ class Comparison {
             .curve = std::move(result.curve)};
   }
 
-  double loss(BertAdapter& adapter, mole::Index step) {
+  training::Step compute(BertAdapter& adapter, mole::Index step) {
     const PairBatch batch = draw(tokens_, trained(), std::size_t(options_.pairs), options_.seed, std::uint64_t(step));
     adapter.start_training(batch.tokens.begin, batch.labels(), options_.seed, std::uint64_t(step));
     const mole::Index pairs = options_.pairs;
     mole::Matrix<float> embeddings(2 * pairs, encoder_.bert.config().width), d_embeddings = embeddings;
     encoder_.bert.forward_for_backward(batch.tokens, embeddings.view());
-    const double result = mole::negatives_ranking<float>(
+    const double loss = mole::negatives_ranking<float>(
         embeddings.view().top(pairs), embeddings.view().middle_rows(pairs, pairs), d_embeddings.view().top(pairs),
         d_embeddings.view().middle_rows(pairs, pairs), {.both_ways = true, .temperature = options_.temperature});
     encoder_.bert.backward(batch.tokens, d_embeddings.view());
-    return result;
+    return {loss, batch.tokens.tokens.size()};
   }
 
+  /// Methods that look at the domain of a text take what no text was trained on for the last one.
   std::vector<Retrieval> evaluate(BertAdapter* adapter) {
     std::vector<Retrieval> result;
     for (std::size_t d = 0; d < tokens_.size(); ++d) {

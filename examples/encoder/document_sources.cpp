@@ -156,10 +156,11 @@ std::vector<TextPair> pairs_of_python(std::string_view code, const std::string& 
   const std::vector<std::string> lines = lines_of(code);
   const auto indent_of = [](const std::string& line) { return std::min(line.find_first_not_of(' '), line.size()); };
   for (std::size_t i = 0; i < lines.size(); ++i) {
-    const std::string head = trimmed(lines[i]);
+    std::string head = trimmed(lines[i]);
     if (!head.starts_with("def ") && !head.starts_with("class ")) continue;
     std::size_t body = i;
-    while (body < lines.size() && !trimmed(lines[body]).ends_with(':')) ++body;
+    while (body < lines.size() && !trimmed(lines[body]).ends_with(':'))
+      if (++body < lines.size()) append_word(head, trimmed(lines[body]));
     if (++body >= lines.size() || !trimmed(lines[body]).starts_with(quotes)) continue;
     const std::string first = trimmed(lines[body]).substr(quotes.size());
     const bool one_line = first.find(quotes) != first.npos;

@@ -31,7 +31,8 @@ std::vector<TextPair> sample(std::vector<TextPair> pairs) {
 
 }  // namespace
 
-std::vector<Domain> find_domains(std::size_t max_training, std::size_t max_held_out) {
+std::vector<Domain> find_domains(std::size_t max_training) {
+  const std::size_t max_held_out = std::max(least_held_out, max_training / 5);
   std::vector<Domain> domains;
   for (const DocumentSource& source : document_sources()) {
     Domain domain{.name = source.name, .query_is = source.query_is, .answer_is = source.answer_is};

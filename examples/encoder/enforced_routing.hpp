@@ -10,7 +10,7 @@ namespace encoder {
 /// All tokens of a text go through the expert of its domain, with weight 1.
 /// Source: Hallee et al. 2024, arXiv:2401.15713, with LoRA in the place of copies of the feed-forward blocks.
 inline training::Method enforced_routing(const mole::ThreadPool& pool) {
-  constexpr mole::Index rank = training::experts * training::expert_rank / 4;
+  constexpr mole::Index rank = 8;
   return {
       .name = "enforced",
       .title = "Enforced routing, r" + std::to_string(rank) + " a domain",

@@ -25,7 +25,8 @@ Options parse_options(int count, char** arguments) {
                  "program writes LoRA");
   app.add_option("--query", options.query, "Print the documents nearest to this text, and train nothing");
   app.add_option("--embed", options.lines, "Embed the lines of this file, and train nothing");
-  app.add_option("--method", options.methods, "Methods to compare: all, or names of adapt's")->allow_extra_args(false);
+  app.add_option("--method", options.methods, "Methods to compare: all, enforced, or names of adapt's")
+      ->allow_extra_args(false);
   app.add_option("--seed", options.seed, "The same seed gives the same bits on any number of threads")
       ->capture_default_str();
   app.add_option("--threads", options.threads, "Threads (default: as many as the machine runs at once)")

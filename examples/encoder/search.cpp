@@ -5,6 +5,8 @@
 #include "encoder/peft_folder.hpp"
 #include "encoder/sentence_encoder.hpp"
 
+#include "training/command_line.hpp"
+
 #include <algorithm>
 #include <cstdio>
 #include <numeric>
@@ -20,8 +22,8 @@ void search(const Options& options) {
   std::optional<PeftFolder> adapter;
   if (!options.adapter.empty()) adapter.emplace(options.adapter, encoder.bert, batch_rows);
   std::vector<const TextPair*> documents;
-  const std::vector<Domain> domains =
-      find_domains(std::size_t(options.documents), std::max<std::size_t>(std::size_t(options.documents) / 4, 1));
+  const std::vector<Domain> domains = find_domains(std::size_t(options.documents));
+  if (domains.empty()) throw training::Exit{2, "encoder: expected documents on this machine, found none\n"};
   for (const Domain& domain : domains)
     for (const auto* pairs : {&domain.training, &domain.held_out})
       for (const TextPair& pair : *pairs) documents.push_back(&pair);

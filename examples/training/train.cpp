@@ -38,6 +38,7 @@ class Run {
   mole::Index steps_taken() const { return std::ssize(curve_); }
   bool finished() const { return steps_taken() >= training_.steps; }
   std::vector<double>& curve() { return curve_; }
+  std::size_t tokens() const { return last_.tokens; }  // of the last step
 
   void take_step();
   void save();
@@ -61,11 +62,12 @@ class Run {
   mole::CosineSchedule schedule_;
   mole::AdamW<float> optimizer_, choosing_optimizer_;
   std::vector<double> curve_;
+  Step last_;
 };
 
 void Run::take_step() {
   const mole::Index step = steps_taken();
-  const double loss = trainee_.loss(step);
+  last_ = trainee_.compute(step);
   const bool search = has_choice() && step < training_.steps / 2;
   const mole::Turn turn = search ? mole::BilevelTurns{}(step) : mole::Turn::lower;
   const auto walk_parameters = walk_of(turn);
@@ -74,7 +76,7 @@ void Run::take_step() {
   optimizer.set_learning_rate(schedule_(step + 1));
   optimizer.step(walk_parameters);
   if (trainee_.layers != nullptr) trainee_.layers->after_step(step, training_.steps);
-  curve_.push_back(loss);
+  curve_.push_back(last_.loss);
 }
 
 void Run::save() {
@@ -119,13 +121,14 @@ TrainingResult train(const Trainee& trainee, const Training& training) {
 
   Progress progress(training.title, std::size_t(training.steps));
   progress.resume_at(run.curve().size());
-  std::vector<double> seconds;  // of each step of this process
+  std::vector<double> speeds;  // of each step of this process, in tokens a second
   const bool from_file = run.finished();
   while (!run.finished()) {
     const auto start = std::chrono::steady_clock::now();
     run.take_step();
-    seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
-    progress.show(run.curve().size(), trainee.tokens, run.curve().back());
+    const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
+    speeds.push_back(double(run.tokens()) / taken.count());
+    progress.show(run.curve().size(), run.tokens(), run.curve().back());
     interrupt_after(long(run.curve().size()));
     if (interrupted() && !run.finished()) {
       run.save();
@@ -133,13 +136,13 @@ TrainingResult train(const Trainee& trainee, const Training& training) {
     }
   }
   if (!from_file) run.save();
-  const double speed = from_file ? 0 : double(trainee.tokens) / median_of(seconds);
+  const double speed = from_file ? 0 : median_of(speeds);
   return {.curve = std::move(run.curve()), .tokens_per_second = speed, .from_file = from_file};
 }
 
 TrainingResult train(Model& model, Adapter* adapter, const text::BatchSampler& sampler, const Training& training) {
   text::Batch batch;
-  Trainee trainee{.layers = adapter, .tokens = sampler.tokens()};
+  Trainee trainee{.layers = adapter};
   if (adapter != nullptr)
     trainee.for_each_tensor = [adapter](const auto& f) { adapter->for_each_tensor(f); };
   else
@@ -148,7 +151,7 @@ TrainingResult train(Model& model, Adapter* adapter, const text::BatchSampler& s
         f(name, mole::View<float>(value, 1, size), mole::View<float>(gradient, 1, size));
       });
     };
-  trainee.loss = [&](mole::Index step) {
+  trainee.compute = [&](mole::Index step) -> Step {
     sampler.draw(std::size_t(step), batch);
     if (adapter != nullptr)
       adapter->start_training(batch, training.seed, std::uint64_t(step));
@@ -156,7 +159,7 @@ TrainingResult train(Model& model, Adapter* adapter, const text::BatchSampler& s
       model.zero_gradients();
     const double loss = model.loss(batch.inputs, batch.targets);
     model.backward();
-    return loss / std::numbers::ln2;
+    return {loss / std::numbers::ln2, batch.inputs.size()};
   };
   return train(trainee, training);
 }

@@ -14,13 +14,18 @@
 
 namespace training {
 
+/// What a step found and read.
+struct Step {
+  double loss = 0;
+  std::size_t tokens = 0;
+};
+
 /// What is to be trained.
 struct Trainee {
   MethodLayers* layers = nullptr;  // null: parameters of no method
   std::function<void(const mole::AnyLinear<float>::Visitor& f)> for_each_tensor = {};
   /// The loss of the batch of step 0, 1, ..., whose gradients stand in the tensors afterwards.
-  std::function<double(mole::Index step)> loss = {};
-  std::size_t tokens = 0;  // of a step, for its speed
+  std::function<Step(mole::Index step)> compute = {};
 };
 
 /// How.

@@ -118,8 +118,7 @@ std::span<const Preset> all_presets();
 const Preset& preset_named(std::string_view name);
 
 /// Parts of all_presets(): what a mixture of dense LoRAs is; one adapter for every token; what has experts of its own
-/// kind; layers that share what they train; and
-/// feed-forward blocks.
+/// kind; layers that share what they train; and feed-forward blocks.
 std::vector<Preset> lora_mixture_presets();
 std::vector<Preset> single_adapter_presets();
 std::vector<Preset> other_expert_presets();

@@ -84,8 +84,8 @@ void with_entry_of_container(torch::nn::Module& parent, const torch::nn::Module&
 ///
 /// Its parent finds it by name: a Sequential, a ModuleList, a ModuleDict, or a module that asks named_children() in its
 /// forward. A module that has the Linear as a member would go on calling it; since that cannot be changed from here, a
-/// Linear that anybody but its parent refers to is refused: make such a member a torch::nn::AnyModule,
-/// assign to it, and give that its name by replace_module().
+/// Linear that anybody but its parent refers to is refused: make such a member a torch::nn::AnyModule, assign to it,
+/// and give that its name by replace_module().
 ///
 /// Throws Error(option) with what was found where there is no such child, no Linear, or one with other owners,
 /// Error(shape) for a layer of other sizes; the model stays as it was.

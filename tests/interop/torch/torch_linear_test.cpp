@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 // TorchLinear, against libtorch's own arithmetic.
 #include "core/error_code.hpp"
-#include "interop/torch_and_catch.hpp"
-#include "interop/torch_mixture.hpp"
+#include "interop/torch/torch_and_catch.hpp"
+#include "interop/torch/torch_mixture.hpp"
 
 #include "mole/interop/torch.hpp"
 #include "mole/loss/load_balance.hpp"

@@ -2,7 +2,7 @@
 #include "mole/interop/torch/replace_linear.hpp"
 
 #include "core/error_code.hpp"
-#include "interop/torch_and_catch.hpp"
+#include "interop/torch/torch_and_catch.hpp"
 #include "mole/base/dense_base.hpp"
 #include "mole/core/random.hpp"
 #include "mole/method/mola.hpp"
